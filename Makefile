@@ -1,0 +1,57 @@
+# One virtual environment, one pinned list of packages, one way to run everything.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+JOBS ?= 2
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+export MPLBACKEND ?= Agg
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test lint bench docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make setup   create $(VENV) with the pinned packages and this project (editable)"
+	@echo "make demo    run the quickstart scenario"
+	@echo "make lint    ruff, mypy, import contracts"
+	@echo "make test    lint, notebooks, tests"
+	@echo "make bench   benchmarks (minutes)"
+	@echo "make docs    documentation as HTML in docs/_build/html"
+	@echo "make clean   remove build products and caches; keeps results/ and $(VENV)"
+
+setup: $(STAMP)
+
+$(STAMP): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: pilotzone needs Python >= 3.11 and '$(PYTHON)' is missing or older; try: make setup PYTHON=python3.11" >&2; exit 1; }
+	@echo "setup: installing the packages pinned in constraints.txt into $(VENV) (first time: a few minutes)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e .
+	@touch $@
+	@echo "setup: done"
+
+demo: setup
+	@$(BIN)/pilotzone demo
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy sim
+	$(BIN)/lint-imports
+
+test: lint
+ifneq ($(NOTEBOOKS),)
+	$(BIN)/pytest -q --nbmake notebooks
+endif
+	$(BIN)/pytest -q -n $(JOBS)
+
+bench: setup
+	$(BIN)/pytest -q -s -m "slow or not slow" tests/benchmarks
+
+docs: setup
+	$(BIN)/sphinx-build -q -b html docs docs/_build/html
+
+clean:
+	rm -rf build dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis *.egg-info
+	find sim tests notebooks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,338 @@
+"""The fast lane: the normal case of a protocol, declared by it and performed without entering Python.
+
+As in a switch, the common case is wired and the rest goes to software. A protocol declares the chain of votes
+that follows its proposal (PBFT: pre-prepare, then PREPARE to all, then COMMIT to all, then decide). When a
+replica proposes, `open_case` lays out that chain for one block: tally rows, and a *reaction* for each step.
+A reaction is guarded by one number per node (`GUARD`, the view in which the node works normally): if it does
+not match, the event goes to the protocol's own handler, which remains the definition of the protocol.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from sim.kernel.chance import JITTER, join
+from sim.kernel.desk import NODE, NOW, READY, READY_LEN, READY_SEQ, SEED, TALLY, VOTERS, column
+from sim.kernel.heap import heap_push
+from sim.kernel.post import (
+    DISK_BUSY,
+    DISK_FREE,
+    DISK_Q10,
+    GUARD,
+    INCARNATION,
+    NODE_WIDTH,
+    PROGRESS_NS,
+    PROGRESS_NUMBER,
+    new_envelope,
+    send_group,
+    send_one,
+)
+from sim.kernel.tally import (
+    COUNT_STEP,
+    GATE,
+    KEY,
+    KIND,
+    OWNER,
+    PARENT,
+    REFERENCES,
+    RELEASED,
+    ROW,
+    THRESHOLD,
+    clear_row,
+    count_vote,
+    has_voted,
+)
+from sim.kernel.tally import REACTION as TALLY_REACTION
+from sim.ledger.chain import decide, decide_or_wait, extends_tip
+from sim.ledger.rows import BLOCK, BLOCK_WIDTH, DECIDE_WAITS, LAST_LANE, PEER, PEER_WIDTH, PROPOSER
+
+# scalars
+REACTIONS_FREE = 104
+WIDE_FREE_LEN = 105
+NARROW_FREE_LEN = 106
+STOP_WAKES = 107
+PROGRESS_MODE = 108  # 0: off, 1: runs while a transaction waits, 2: runs always
+PROGRESS_LOW_NS = 109
+PROGRESS_SPAN_NS = 110
+EVENTS = 111  # ready entries processed
+EVENTS_MAX = 112
+STILL_EVENTS = 113  # events since time last moved
+STILL_MAX = 114
+HELD_LETTER = 115  # envelope + 1 that Python is dealing with
+
+# columns
+REACTIONS = 56
+REACTION_FREE = 57
+CASES = 58
+KIND_COST = 59
+WIDE_FREE = 60
+NARROW_FREE = 61
+PROGRESS = 62  # per node: low, span (progress timer)
+
+REACTION_WIDTH = 12
+NEED, SET, GATE_ROW, VOTE_ROW, VOTE_TO, LOCAL_WEIGHT, DECIDES_BLOCK, WAKES, PERSIST_NS, OF_BLOCK, GATE_WEIGHT = range(11)
+TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
+
+WAKE_NOBODY, WAKE_PROPOSER, WAKE_ALL = 0, 1, 2
+
+KIND_COST_WIDTH = 8
+COST_SIZE, COST_SIGN_NS, COST_VERIFY_NS, COST_HANDLE_NS, COST_WEIGHTED = range(5)
+
+CASE_WIDTH = 32
+CASE_VOTES, CASE_DECIDES, CASE_PERSIST_NS, CASE_GATED = 0, 1, 2, 3
+CASE_VOTE = 4  # four numbers per vote: kind, wide (1) or narrow (0), threshold, -
+DECIDES_NOTHING, DECIDES_AT_END, DECIDES_GIVEN = 0, 1, 2
+
+# What a ready entry is; `what` = kind | node << 8 | incarnation << 32.
+DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY = range(1, 11)
+
+PERFORMED, PERFORMED_WAKE, NOT_PERFORMED = 0, 1, 2
+
+
+@njit
+def ready_push(desk, time, kind, node, argument):
+    """Enter something that becomes due at `time` at a node as it is now (a crash in between voids it)."""
+    incarnation = np.int64(0)
+    if node >= 0:
+        incarnation = column(desk, NODE)[node * NODE_WIDTH + INCARNATION]
+    sequence = desk[READY_SEQ]
+    desk[READY_SEQ] = sequence + 1
+    what = kind | (np.int64(node + 1) << 8) | (incarnation << 32)
+    heap_push(desk, READY, READY_LEN, time, sequence, what, argument)
+
+
+@njit
+def fire(desk, row, node, reached, time):
+    """Enter an event for each threshold in the mask `reached`."""
+    for k in range(3):
+        if reached & (1 << k):
+            ready_push(desk, time, FIRE, node, row * 4 + k)
+
+
+@njit
+def vote_counts(desk, row, node, voter, weight, time):
+    """Count a vote in its row and in the row's parent; thresholds become events at `time`."""
+    reached = count_vote(desk, row, node, voter, weight)
+    if reached:
+        fire(desk, row, node, reached, time)
+    parent = column(desk, TALLY)[row * ROW + PARENT]
+    if parent >= 0:
+        reached = count_vote(desk, parent, node, voter, weight)
+        if reached:
+            fire(desk, parent, node, reached, time)
+
+
+@njit
+def cast_vote(desk, node, row, to, local_weight, weight):
+    """The node votes: its own vote counts at once, copies go to `to` (a node, or -1 - group)."""
+    tally = column(desk, TALLY)
+    kind = tally[row * ROW + KIND]
+    if to < 0 or to == node:
+        vote_counts(desk, row, node, node, local_weight, desk[NOW])
+    if to == node:
+        return
+    cost = column(desk, KIND_COST)
+    c = kind * KIND_COST_WIDTH
+    key = join(join(join(join(0, desk[SEED]), JITTER), node), tally[row * ROW + KEY])
+    envelope = new_envelope(
+        desk, node, kind, row, cost[c + COST_SIZE], cost[c + COST_VERIFY_NS], cost[c + COST_HANDLE_NS], weight, key, 0, 0
+    )
+    if to < 0:
+        send_group(desk, envelope, node, -1 - to, cost[c + COST_SIGN_NS])
+    else:
+        send_one(desk, envelope, node, to, cost[c + COST_SIGN_NS])
+
+
+@njit
+def _finish(desk, node, reaction):
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
+    vote_row = rows[r + VOTE_ROW]
+    if vote_row >= 0:
+        weight = np.int64(1)
+        cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT], weight)
+    block = rows[r + DECIDES_BLOCK]
+    if block >= 0:
+        if desk[DECIDE_WAITS]:
+            decide_or_wait(desk, node, block)
+        else:
+            decide(desk, node, block)
+    wakes = rows[r + WAKES]
+    if wakes == WAKE_ALL or (
+        wakes == WAKE_PROPOSER and column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + PROPOSER] == node
+    ):
+        return PERFORMED_WAKE
+    return PERFORMED
+
+
+@njit
+def react(desk, node, reaction, voter):
+    """Perform a reaction at a node if its guard holds. `voter`: who sent the letter, or -1 for a quorum."""
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
+    state = column(desk, NODE)
+    s = node * NODE_WIDTH
+    if state[s + GUARD] != rows[r + NEED]:
+        return NOT_PERFORMED
+    block = rows[r + DECIDES_BLOCK]
+    if block >= 0 and desk[DECIDE_WAITS] == 0 and not extends_tip(desk, node, block):
+        return NOT_PERFORMED
+    gate = rows[r + GATE_ROW]
+    if gate >= 0 and voter >= 0:
+        if has_voted(desk, gate, node, voter):
+            return PERFORMED  # the same proposal once more
+        vote_counts(desk, gate, node, voter, rows[r + GATE_WEIGHT], desk[NOW])
+    state[s + GUARD] = rows[r + SET]
+    if voter >= 0:
+        state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
+        if desk[PROGRESS_MODE] == 2:
+            state[s + PROGRESS_NS] = desk[NOW]
+        column(desk, PEER)[node * PEER_WIDTH + LAST_LANE] = rows[r + OF_BLOCK]
+    if rows[r + PERSIST_NS] > 0:
+        cost = (rows[r + PERSIST_NS] * state[s + DISK_Q10]) >> 10
+        done = max(desk[NOW], state[s + DISK_FREE]) + cost
+        state[s + DISK_FREE] = done
+        state[s + DISK_BUSY] += cost
+        ready_push(desk, done, DISK_DONE, node, reaction)
+        return PERFORMED
+    return _finish(desk, node, reaction)
+
+
+@njit
+def finish_after_disk(desk, node, reaction):
+    """The rest of a reaction once its record is on disk."""
+    return _finish(desk, node, reaction)
+
+
+@njit
+def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
+    """A fresh tally row; -1 if there is none free. `wide`: every voter counts; else only `owner` does."""
+    if wide:
+        if desk[WIDE_FREE_LEN] == 0:
+            return np.int64(-1)
+        desk[WIDE_FREE_LEN] -= 1
+        row = column(desk, WIDE_FREE)[desk[WIDE_FREE_LEN]]
+    else:
+        if desk[NARROW_FREE_LEN] == 0:
+            return np.int64(-1)
+        desk[NARROW_FREE_LEN] -= 1
+        row = column(desk, NARROW_FREE)[desk[NARROW_FREE_LEN]]
+    tally = column(desk, TALLY)
+    t = row * ROW
+    tally[t + THRESHOLD] = threshold_1
+    tally[t + THRESHOLD + 1] = threshold_2
+    tally[t + THRESHOLD + 2] = threshold_3
+    for k in range(3):
+        tally[t + TALLY_REACTION + k] = 0
+    tally[t + REFERENCES] = 0
+    tally[t + RELEASED] = 0
+    tally[t + PARENT] = -1
+    tally[t + OWNER] = owner
+    tally[t + KEY] = np.int64(join(key, kind))
+    tally[t + KIND] = kind
+    return row
+
+
+@njit
+def release_tally(desk, row):
+    """The row is needed no more; it is free as soon as no vote for it is on its way. Its reactions go too."""
+    tally = column(desk, TALLY)
+    t = row * ROW
+    for k in range(3):
+        reaction = tally[t + TALLY_REACTION + k]
+        if reaction > 0:
+            release_reaction(desk, reaction)
+            tally[t + TALLY_REACTION + k] = 0
+    tally[t + RELEASED] = 1
+    if tally[t + REFERENCES] == 0:
+        recycle_tally(desk, row)
+
+
+@njit
+def recycle_tally(desk, row):
+    """Empty a released row that nothing refers to any more and put it back."""
+    tally = column(desk, TALLY)
+    clear_row(desk, row, desk[VOTERS])
+    tally[row * ROW + RELEASED] = 2
+    if tally[row * ROW + COUNT_STEP]:
+        column(desk, WIDE_FREE)[desk[WIDE_FREE_LEN]] = row
+        desk[WIDE_FREE_LEN] += 1
+    else:
+        column(desk, NARROW_FREE)[desk[NARROW_FREE_LEN]] = row
+        desk[NARROW_FREE_LEN] += 1
+
+
+@njit
+def release_reaction(desk, reaction):
+    """Put a reaction back; no event may refer to it any more."""
+    column(desk, REACTIONS)[reaction * REACTION_WIDTH + NEED] = -(1 << 62)
+    column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
+    desk[REACTIONS_FREE] += 1
+
+
+@njit
+def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
+    desk[REACTIONS_FREE] -= 1
+    reaction = column(desk, REACTION_FREE)[desk[REACTIONS_FREE]]
+    rows = column(desk, REACTIONS)
+    r = reaction * REACTION_WIDTH
+    rows[r + NEED] = need
+    rows[r + SET] = set_
+    rows[r + GATE_ROW] = gate
+    rows[r + VOTE_ROW] = vote_row
+    rows[r + VOTE_TO] = to
+    rows[r + LOCAL_WEIGHT] = local_weight
+    rows[r + DECIDES_BLOCK] = decides
+    rows[r + WAKES] = wakes
+    rows[r + PERSIST_NS] = persist_ns
+    rows[r + OF_BLOCK] = block
+    rows[r + GATE_WEIGHT] = GATE
+    return reaction
+
+
+@njit
+def open_case(desk, case, need, set_, block, key, to, decided, wakes):
+    """Lay out a declared normal case for one block.
+
+    Returns (letter's reaction, first tally row, second, third), -1 where there is none; first = -1 with
+    reaction = -1 means that Python must make room.
+    """
+    c = case * CASE_WIDTH
+    cases = column(desk, CASES)
+    votes = cases[c + CASE_VOTES]
+    none = np.int64(-1)
+    if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[REACTIONS_FREE] < 4:
+        return none, none, none, none
+    rows0, rows1, rows2 = none, none, none
+    for i in range(votes):
+        v = c + CASE_VOTE + 4 * i
+        wide = cases[v + 1]
+        row = open_tally(desk, cases[v], key, wide, -1 if wide else to, cases[v + 2], 0, 0)
+        if i == 0:
+            rows0 = row
+        elif i == 1:
+            rows1 = row
+        else:
+            rows2 = row
+    target = np.int64(TO_GROUP_0) if cases[c + CASE_VOTE + 1] else to
+    given = decided if cases[c + CASE_DECIDES] == DECIDES_GIVEN else none
+    gate = rows0 if cases[c + CASE_GATED] else none
+    letter = _new_reaction(
+        desk, need, set_, gate, rows0, target, 1, given, wakes if votes == 0 else 0, cases[c + CASE_PERSIST_NS], block
+    )
+    tally = column(desk, TALLY)
+    for i in range(votes):
+        row = rows0 if i == 0 else (rows1 if i == 1 else rows2)
+        if i + 1 < votes:
+            v = c + CASE_VOTE + 4 * (i + 1)
+            next_row = rows1 if i == 0 else rows2
+            local = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
+            tally[row * ROW + TALLY_REACTION] = _new_reaction(
+                desk, set_, set_, none, next_row, np.int64(TO_GROUP_0) if cases[v + 1] else to, local, none, 0, 0, block
+            )
+        elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
+            tally[row * ROW + TALLY_REACTION] = _new_reaction(
+                desk, set_, set_, none, none, none, 0, block, wakes, 0, block
+            )
+    return letter, rows0, rows1, rows2

@@ -1,0 +1,498 @@
+"""The run loop: take the earlier of the next due event and the next arrival, until Python has to decide.
+
+`advance` returns a code, a node, an argument and the time. Everything that needs no decision happens inside:
+queues, votes below their threshold, transactions on their way to mempools, replies to clients, the declared
+normal case of the protocol, and relays. Equal times: due events before arrivals, each in order of entry.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+
+from sim.engine.lanes import (
+    BATCH,
+    CALL,
+    DELIVER,
+    DISK_DONE,
+    EVENTS,
+    EVENTS_MAX,
+    FIRE,
+    HELD_LETTER,
+    NOT_PERFORMED,
+    PERFORMED_WAKE,
+    PROGRESS,
+    PROGRESS_CHECK,
+    PROGRESS_MODE,
+    RELAY,
+    STILL_EVENTS,
+    STILL_MAX,
+    SUBMIT,
+    TIMER,
+    TX_ARRIVES,
+    finish_after_disk,
+    react,
+    ready_push,
+    recycle_tally,
+    vote_counts,
+)
+from sim.kernel.calendar import calendar_has_room, calendar_open
+from sim.kernel.chance import TIMEOUT, below, join
+from sim.kernel.desk import (
+    DIGEST_ORDER,
+    DROPPED,
+    ENVELOPE,
+    ENVELOPES_FREE,
+    IN_FLIGHT,
+    KIND_COUNT,
+    LETTERS_DONE,
+    LINKS_CHANGED,
+    LOG,
+    LOG_LEN,
+    LOG_ON,
+    NEAR,
+    NEAR_LEN,
+    NEVER,
+    NODE,
+    NODES,
+    NOW,
+    READY,
+    READY_DROPPED,
+    READY_LEN,
+    RUN,
+    RUN_LEN,
+    RUN_POS,
+    SEED,
+    TALLY,
+    TALLY_FIRED,
+    VOTERS,
+    column,
+)
+from sim.kernel.heap import WIDTH, heap_drop
+from sim.kernel.post import (
+    COUNT_DROPPED,
+    ENVELOPE_WIDTH,
+    FATE_DELIVERED,
+    FATE_LOST_ARRIVING,
+    FATE_RECEIVER_DOWN,
+    FLOOD,
+    HANDLE_NS,
+    INCARNATION,
+    KEY,
+    KIND,
+    KIND_WIDTH,
+    LETTER,
+    LOG_WIDTH,
+    NODE_WIDTH,
+    PROGRESS_NS,
+    PROGRESS_NUMBER,
+    PROGRESS_TOKEN,
+    REACTION,
+    REPLY,
+    SENT_NS,
+    SIZE,
+    SRC,
+    STATEMENT,
+    UP,
+    VERIFY_NS,
+    WEIGHT,
+    _log,
+    drop_reference,
+    hand_over,
+    link_is_down,
+    receive,
+    ref_dst,
+    ref_index,
+)
+from sim.kernel.post import ARG as ENVELOPE_ARG
+from sim.kernel.tally import COUNT_AT, COUNT_STEP, REFERENCES, RELEASED, ROW
+from sim.kernel.tally import REACTION as TALLY_REACTION
+from sim.ledger.chain import CLOSED_MAX, maybe_close
+from sim.ledger.pool import acknowledge, batch_is_due, oldest_waiting_ns, pool_enter, release_tx, submit_next, submit_one
+from sim.ledger.rows import (
+    ACKS_NEEDED,
+    BACKLOG_BYTES,
+    BATCH_AT,
+    BATCH_ON,
+    BATCH_TIMER,
+    BLOCK,
+    BLOCK_REPLIES,
+    BLOCK_WIDTH,
+    CLASS,
+    CLASS_BYTES,
+    CLASS_WIDTH,
+    CLOSED_LEN,
+    CLOSED_LOOP,
+    DECISIONS,
+    FRESH,
+    GATEWAY_FIRST,
+    GATEWAYS,
+    NUMBER,
+    PAYLOAD_SIZE,
+    PAYLOADS_FREE,
+    BLOCKS_FREE,
+    PEER,
+    PEER_WIDTH,
+    POOL_HEAD,
+    POOL_SIZE,
+    POOL_TAIL,
+    STOP_AFTER,
+    TRACE,
+    TRACE_LEN,
+    TRACE_WIDTH,
+    TX,
+    TX_CLASS,
+    TX_ENTRY,
+    TX_FREE_LEN,
+    TX_GATEWAY,
+    TX_KIND,
+    TX_LAST,
+    TX_VERIFY_NS,
+    TX_WIDTH,
+)
+
+# What advance returns.
+(
+    UNTIL,  # nothing is due before the limit
+    WAKE_LETTER,  # node received a letter; argument: envelope
+    WAKE_QUORUM,  # argument: tally row * 4 + threshold index
+    WAKE_TIMER,  # argument: timer number
+    WAKE_BATCH,  # the proposer's next block is due
+    WAKE_PROGRESS,  # the progress timer expired
+    WAKE_LANE,  # the fast lane performed something the proposer wants to know; argument: reaction or row
+    WAKE_CALL,  # argument: number of a Python callback
+    ROOM,  # a column is nearly full
+    EMPTY_TRACE,  # the trace is nearly full
+    STOP,  # enough decisions
+    CLOSED_BLOCKS,  # blocks that can be freed
+    TOO_MANY_EVENTS,
+    STANDS_STILL,  # events without time moving: an instant livelock
+) = range(14)
+
+
+@njit
+def _has_room(desk):
+    # The most that one step can enter: a broadcast to all, a block's replies, a resubmission per client.
+    margin = 8 * desk[NODES] + 8 * desk[GATEWAYS] + 512
+    if desk[GATEWAYS] > 0:
+        margin += 2 * desk[PAYLOAD_SIZE]
+    return (
+        calendar_has_room(desk, margin)
+        and (desk[READY_LEN] + margin) * WIDTH < len(column(desk, READY))
+        and desk[ENVELOPES_FREE] > 64 + 16 * desk[GATEWAYS]
+        and (desk[GATEWAYS] == 0 or desk[TX_FREE_LEN] > margin)
+        and desk[BLOCKS_FREE] > 4
+        and desk[PAYLOADS_FREE] > 4
+    )
+
+
+@njit
+def _event_digest(desk, time, what, argument):
+    value = np.uint64(desk[DIGEST_ORDER])
+    desk[DIGEST_ORDER] = np.int64(join(join(value, time), what + argument * 7))
+
+
+@njit
+def progress_period_ns(desk, node):
+    """The progress timer's current period: a draw per period from [low, low + span], so that it is no tick."""
+    rows = column(desk, PROGRESS)
+    low, span = rows[2 * node], rows[2 * node + 1]
+    if span == 0:
+        return low
+    number = column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER]
+    return low + below(join(join(join(join(0, desk[SEED]), TIMEOUT), node), number), span + 1)
+
+
+@njit
+def _check_progress(desk, node):
+    """The progress timer's entry came up: wait on, go idle (-1), or report expiry (0)."""
+    state = column(desk, NODE)
+    since = state[node * NODE_WIDTH + PROGRESS_NS]
+    if desk[PROGRESS_MODE] == 1:
+        oldest = oldest_waiting_ns(desk, node)
+        if oldest < 0 and desk[BACKLOG_BYTES] == 0:
+            # Nothing waits. Looking again after one period cannot miss an expiry: a transaction that
+            # arrives in between is at most one period old then.
+            return desk[NOW] + progress_period_ns(desk, node)
+        since = max(since, oldest)
+    due = since + progress_period_ns(desk, node)
+    if due > desk[NOW]:
+        return due
+    return np.int64(0)
+
+
+@njit
+def _arm_batch(desk, node):
+    """A proposer waits: wake it at once if a block is due, else when its interval ends."""
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    if batch_is_due(desk, node):
+        return True
+    at = peer[p + BATCH_AT]
+    if at > desk[NOW] and peer[p + BATCH_TIMER] != at and (desk[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0):
+        peer[p + BATCH_TIMER] = at
+        ready_push(desk, at, BATCH, node, 0)
+    return False
+
+
+@njit
+def _pool_full(desk, node):
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    return peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= desk[POOL_SIZE] - 1
+
+
+@njit
+def _closed_loop(desk, gateway, count):
+    """Clients that got their answer submit again at once."""
+    class_ = column(desk, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
+    if class_ < 0:
+        return
+    for _ in range(count):
+        submit_one(desk, gateway, class_)
+
+
+@njit
+def _reply_arrives(desk, envelope, gateway):
+    e = envelope * ENVELOPE_WIDTH
+    row = column(desk, ENVELOPE)
+    block = row[e + ENVELOPE_ARG]
+    blocks = column(desk, BLOCK)
+    if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + REACTION]:
+        return  # a late reply: the block has been served and freed
+    entry = row[e + SRC]
+    if desk[ACKS_NEEDED] > 0:
+        at = block * desk[GATEWAYS] + gateway - desk[GATEWAY_FIRST]
+        replies = column(desk, BLOCK_REPLIES)
+        replies[at] += 1
+        if replies[at] != desk[ACKS_NEEDED]:
+            return
+        entry = np.int64(-1)
+    count = acknowledge(desk, block, gateway, entry)
+    maybe_close(desk, block)
+    _closed_loop(desk, gateway, count)
+
+
+@njit
+def _transaction_copy(desk, time, ref):
+    """A transaction's copy arrives at a voter's NIC."""
+    dst = ref_dst(ref)
+    tx = ref_index(ref)
+    t = tx * TX_WIDTH
+    rows = column(desk, TX)
+    src = rows[t + TX_ENTRY]
+    if src == dst:
+        src = rows[t + TX_GATEWAY]
+    node = column(desk, NODE)
+    if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(desk, src, dst):
+        desk[DROPPED] += 1
+        column(desk, KIND_COUNT)[desk[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        release_tx(desk, tx)
+        return
+    size = column(desk, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    _, verified = receive(desk, time, dst, size, desk[TX_VERIFY_NS])
+    peer = column(desk, PEER)
+    p = dst * PEER_WIDTH
+    verified = max(verified, peer[p + TX_LAST])
+    peer[p + TX_LAST] = verified
+    ready_push(desk, verified, TX_ARRIVES, dst, tx)
+
+
+@njit
+def _envelope_copy(desk, time, ref):
+    """A copy of an envelope arrives at a NIC. Returns an envelope whose last letter copy was lost, or -1."""
+    dst = ref_dst(ref)
+    envelope = ref_index(ref)
+    e = envelope * ENVELOPE_WIDTH
+    row = column(desk, ENVELOPE)
+    src = row[e + SRC]
+    statement = row[e + STATEMENT]
+    up = column(desk, NODE)[dst * NODE_WIDTH + UP]
+    if up == 0 or (desk[LINKS_CHANGED] and link_is_down(desk, src, dst)):
+        desk[DROPPED] += 1
+        column(desk, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        if desk[LOG_ON]:
+            fate = FATE_LOST_ARRIVING if up else FATE_RECEIVER_DOWN
+            _log(desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, 0, 0, 0, row[e + SIZE], fate, np.uint64(row[e + KEY]))
+        _drop(desk, envelope, statement)
+        return
+    received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
+    if desk[LOG_ON]:
+        _log(
+            desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, received, verified, done,
+            row[e + SIZE], FATE_DELIVERED, np.uint64(row[e + KEY]),
+        )  # fmt: skip
+    if statement >= 0:
+        weight = row[e + WEIGHT]
+        if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
+            vote_counts(desk, statement, dst, src, weight, done)
+        _drop(desk, envelope, statement)
+    else:
+        ready_push(desk, done, DELIVER, dst, envelope)
+
+
+@njit
+def _drop(desk, envelope, statement):
+    if drop_reference(desk, envelope) and statement >= 0:
+        tally = column(desk, TALLY)
+        if tally[statement * ROW + RELEASED] == 1 and tally[statement * ROW + REFERENCES] == 0:
+            recycle_tally(desk, statement)
+
+
+_OUT = types.UniTuple(types.int64, 4)
+_DESK = types.Array(types.int64, 1, "C")
+
+
+@njit(_OUT(_DESK, types.int64), cache=True)
+def advance(desk, until):
+    """Run until something needs Python or nothing is left up to and including `until` (ns).
+
+    Returns (code, node, argument, time).
+    """
+    none = np.int64(-1)
+    ready = column(desk, READY)
+    if desk[HELD_LETTER] > 0:  # Python has dealt with the letter it was last woken for
+        drop_reference(desk, desk[HELD_LETTER] - 1)
+        desk[HELD_LETTER] = 0
+    while True:
+        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[VOTERS] * TRACE_WIDTH > len(column(desk, TRACE)):
+            return EMPTY_TRACE, none, none, desk[NOW]
+        if not _has_room(desk):
+            return ROOM, none, none, desk[NOW]
+        if desk[CLOSED_LEN] >= CLOSED_MAX // 16:
+            return CLOSED_BLOCKS, none, none, desk[NOW]
+        if desk[STOP_AFTER] > 0 and desk[DECISIONS] >= desk[STOP_AFTER]:
+            return STOP, none, none, desk[NOW]
+        # --- arrivals up to the next due event
+        due = ready[0] if desk[READY_LEN] > 0 else NEVER
+        limit = min(due - 1, until)
+        near = column(desk, NEAR)
+        steps = 0
+        while True:
+            if desk[RUN_POS] < desk[RUN_LEN]:
+                arrives = column(desk, RUN)[2 * desk[RUN_POS]]
+            elif desk[NEAR_LEN] > 0:
+                arrives = NEVER
+            else:
+                arrives = calendar_open(desk, limit)
+                if arrives == -1:
+                    return ROOM, none, none, desk[NOW]
+            if desk[NEAR_LEN] > 0 and near[0] < arrives:
+                arrives = near[0]
+                if arrives > limit:
+                    break
+                ref = near[2]
+                heap_drop(desk, NEAR, NEAR_LEN)
+            else:
+                if arrives > limit:
+                    break
+                ref = column(desk, RUN)[2 * desk[RUN_POS] + 1]
+                desk[RUN_POS] += 1
+            desk[IN_FLIGHT] -= 1
+            desk[NOW] = arrives
+            if ref & 1:
+                _transaction_copy(desk, arrives, ref)
+            else:
+                _envelope_copy(desk, arrives, ref)
+            if desk[READY_LEN] > 0:
+                limit = min(ready[0] - 1, until)
+            steps += 1
+            if steps >= 64:
+                break
+        if steps >= 64:
+            continue
+        # --- the due event
+        if desk[READY_LEN] == 0 or ready[0] > until:
+            desk[NOW] = max(desk[NOW], until) if until != NEVER else desk[NOW]
+            return UNTIL, none, none, desk[NOW]
+        time, what, argument = ready[0], ready[2], ready[3]
+        heap_drop(desk, READY, READY_LEN)
+        if time == desk[NOW]:
+            desk[STILL_EVENTS] += 1
+            if desk[STILL_EVENTS] > desk[STILL_MAX]:
+                return STANDS_STILL, none, none, time
+        else:
+            desk[STILL_EVENTS] = 0
+        desk[NOW] = time
+        desk[EVENTS] += 1
+        if desk[EVENTS] > desk[EVENTS_MAX]:
+            return TOO_MANY_EVENTS, none, none, time
+        kind = what & 255
+        node = ((what >> 8) & 0xFFFFFF) - 1
+        if node >= 0 and column(desk, NODE)[node * NODE_WIDTH + INCARNATION] != what >> 32:
+            desk[READY_DROPPED] += 1  # the node has crashed in between
+            if kind == TX_ARRIVES:
+                release_tx(desk, argument)
+            elif kind == DELIVER:
+                drop_reference(desk, argument)
+            continue
+        if kind == TX_ARRIVES and _pool_full(desk, node):
+            ready_push(desk, time, TX_ARRIVES, node, argument)
+            return ROOM, node, none, time
+        if kind != BATCH and kind != PROGRESS_CHECK:
+            _event_digest(desk, time, what, argument if kind != DELIVER and kind != FIRE else 0)
+        if kind == FIRE:
+            row = argument >> 2
+            tally = column(desk, TALLY)
+            if tally[row * ROW + RELEASED] != 0:
+                continue
+            at = tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]
+            column(desk, TALLY_FIRED)[at] |= 1 << (argument & 3)
+            reaction = tally[row * ROW + TALLY_REACTION + (argument & 3)]
+            if reaction > 0:
+                outcome = react(desk, node, reaction, none)
+                if outcome == PERFORMED_WAKE:
+                    return WAKE_LANE, node, argument, time
+                if outcome != NOT_PERFORMED:
+                    continue
+            return WAKE_QUORUM, node, argument, time
+        if kind == DELIVER:
+            desk[LETTERS_DONE] += 1
+            e = argument * ENVELOPE_WIDTH
+            envelopes = column(desk, ENVELOPE)
+            if envelopes[e + STATEMENT] == REPLY:
+                _reply_arrives(desk, argument, node)
+                drop_reference(desk, argument)
+                continue
+            reaction = envelopes[e + REACTION]
+            if reaction > 0:
+                outcome = react(desk, node, reaction, envelopes[e + SRC])
+                if outcome == PERFORMED_WAKE:
+                    desk[HELD_LETTER] = argument + 1
+                    return WAKE_LANE, node, argument, time
+                if outcome != NOT_PERFORMED:
+                    drop_reference(desk, argument)
+                    continue
+            desk[HELD_LETTER] = argument + 1
+            return WAKE_LETTER, node, argument, time
+        if kind == TX_ARRIVES:
+            if pool_enter(desk, argument, node):
+                column(desk, PEER)[node * PEER_WIDTH + BATCH_ON] = 0
+                return WAKE_BATCH, node, none, time
+            if column(desk, PEER)[node * PEER_WIDTH + BATCH_ON]:
+                _arm_batch(desk, node)
+        elif kind == SUBMIT:
+            after = submit_next(desk, argument)
+            if after >= 0:
+                ready_push(desk, after, SUBMIT, none, argument)
+        elif kind == BATCH:
+            peer = column(desk, PEER)
+            peer[node * PEER_WIDTH + BATCH_TIMER] = -1
+            if peer[node * PEER_WIDTH + BATCH_ON] and _arm_batch(desk, node):
+                peer[node * PEER_WIDTH + BATCH_ON] = 0
+                return WAKE_BATCH, node, none, time
+        elif kind == PROGRESS_CHECK:
+            if argument == column(desk, NODE)[node * NODE_WIDTH + PROGRESS_TOKEN]:
+                again = _check_progress(desk, node)
+                if again > 0:
+                    ready_push(desk, again, PROGRESS_CHECK, node, argument)
+                else:
+                    return WAKE_PROGRESS, node, none, time
+        elif kind == DISK_DONE:
+            if finish_after_disk(desk, node, argument) == PERFORMED_WAKE:
+                return WAKE_LANE, node, argument, time
+        elif kind == TIMER:
+            return WAKE_TIMER, node, argument, time
+        elif kind == CALL:
+            return WAKE_CALL, node, argument, time

@@ -1,0 +1,314 @@
+"""The engine: one run's desk, laid out from plain settings, and made longer when compiled code asks."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from sim.engine import lanes, loop
+from sim.kernel import chance, desk as d, post, tally
+from sim.kernel.calendar import grow_calendar, lay_calendar
+from sim.kernel.desk import Desk
+from sim.kernel.heap import WIDTH
+from sim.ledger import pool, rows as r
+from sim.ledger.chain import CLOSED_MAX
+
+NO_LIMIT = 1 << 62
+TRACE_ROWS = 1 << 15
+_POOL_START = 1 << 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the engine must know of a run. Arrays are indexed by endpoint: voters first, then gateways."""
+
+    voters: int
+    gateways: int
+    seed: int
+    site_of: np.ndarray  # endpoint -> site, int
+    latency_ns: np.ndarray  # one way, site x site
+    tx_ps_per_byte: np.ndarray  # 0: unlimited
+    rx_ps_per_byte: np.ndarray
+    workers: int = 1
+    jitter_mode: int = post.NO_JITTER
+    jitter_low_ns: int = 0
+    jitter_span: int = 0
+    jitter_table: np.ndarray | None = None
+    loss_q32: int = 0
+    retransmit_ns: int = 0  # 0: datagrams
+    ordered: bool = True
+    links_change: bool = False  # link rules will be used
+    block_txs: int = 1000
+    block_bytes: int = 0
+    backlog_bytes: int = 0
+    warm_up_ns: int = 0
+    stop_after: int = 0
+    acks_needed: int = 0  # 0: the entry node's word is enough
+    broadcast_txs: bool = False
+    decide_waits: bool = False
+    class_bytes: tuple[int, ...] = (512,)
+    tx_verify_ns: int = 0
+    tx_kind: int = 0
+    reply_kind: int = 1
+    receipt_bytes: int = 100
+    reply_sign_ns: int = 0
+    events_max: int = NO_LIMIT
+    still_max: int = 20_000_000
+    log_messages: bool = False
+
+
+def first_shift(latency_ns: np.ndarray) -> int:
+    """A first guess of the calendar's bucket width: a quarter of a typical latency, as a power of two."""
+    typical = int(np.median(latency_ns[latency_ns > 0])) if (latency_ns > 0).any() else 1024
+    return max(typical // 16, 16).bit_length()
+
+
+class Engine:
+    """Owns the desk of one run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.desk = Desk()
+        self.state = self.desk.array
+        self.voters = settings.voters
+        self.endpoints = len(settings.site_of)
+        self.words = (settings.voters + 63) // 64
+        self._lay_scalars()
+        self._lay_kernel()
+        self._lay_tallies()
+        self._lay_ledger()
+
+    def _lay_scalars(self) -> None:
+        s, state = self.settings, self.state
+        state[d.NODES] = self.endpoints
+        state[d.VOTERS] = s.voters
+        state[d.SEED] = s.seed
+        state[d.BITS_WORDS] = self.words
+        state[d.SITES] = len(s.latency_ns)
+        state[d.JITTER_MODE] = s.jitter_mode
+        state[d.JITTER_LOW_NS] = s.jitter_low_ns
+        state[d.JITTER_SPAN_NS] = s.jitter_span
+        state[d.LOSS_Q32] = s.loss_q32
+        state[d.RETRANSMIT_NS] = s.retransmit_ns
+        order_matters = s.jitter_mode != post.NO_JITTER or s.loss_q32 > 0 or s.links_change
+        state[d.ORDERED] = s.ordered and order_matters
+        state[d.WORKERS] = s.workers
+        state[d.LOG_ON] = s.log_messages
+        state[r.DECIDE_WAITS] = s.decide_waits
+        state[r.STOP_AFTER] = s.stop_after
+        state[r.WARM_UP_NS] = s.warm_up_ns
+        state[r.PAYLOAD_SIZE] = s.block_txs
+        state[r.BLOCK_BYTES_MAX] = s.block_bytes
+        state[r.BACKLOG_BYTES] = s.backlog_bytes
+        state[r.ACKS_NEEDED] = s.acks_needed
+        state[r.BROADCAST_TXS] = s.broadcast_txs
+        state[r.GATEWAY_FIRST] = s.voters
+        state[r.GATEWAYS] = s.gateways
+        state[r.TX_KIND] = s.tx_kind
+        state[r.REPLY_KIND] = s.reply_kind
+        state[r.RECEIPT_BYTES] = s.receipt_bytes
+        state[r.REPLY_SIGN_NS] = s.reply_sign_ns
+        state[r.TX_VERIFY_NS] = s.tx_verify_ns
+        state[lanes.EVENTS_MAX] = s.events_max
+        state[lanes.STILL_MAX] = s.still_max
+
+    def _lay_kernel(self) -> None:
+        s, desk = self.settings, self.desk
+        n = self.endpoints
+        lay_calendar(desk, first_shift(s.latency_ns), 16 * n + 2 * s.block_txs)
+        desk.allocate(d.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
+        node = desk.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
+        node[:, post.UP] = 1
+        node[:, post.GUARD] = -1
+        node[:, post.CPU_Q10] = 1024
+        node[:, post.DISK_Q10] = 1024
+        node[:, post.TX_PS] = s.tx_ps_per_byte
+        node[:, post.RX_PS] = s.rx_ps_per_byte
+        desk.allocate(d.WORKER_FREE, n * s.workers)
+        envelopes = 8 * n + 16 * s.gateways + 1024
+        desk.allocate(d.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
+        desk.adopt(d.ENVELOPE_FREE, np.arange(envelopes)[::-1])
+        self.state[d.ENVELOPES_FREE] = envelopes
+        desk.adopt(d.SITE_OF, s.site_of)
+        desk.adopt(d.LATENCY, s.latency_ns)
+        desk.allocate(d.LAST_ARRIVAL, n * n if self.state[d.ORDERED] else 1)
+        desk.allocate(d.LINK_RULE, n * n if s.links_change else 1)
+        desk.allocate(d.RULE, post.RULE_WIDTH * 256)
+        desk.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
+        desk.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
+        desk.adopt(d.GROUP_START, np.array([0, s.voters]))
+        desk.adopt(d.GROUP_MEMBER, np.arange(s.voters))
+        desk.allocate(d.LOG, post.LOG_WIDTH * (1 << 16) if s.log_messages else 1)
+        desk.allocate(lanes.PROGRESS, 2 * n)
+        desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
+        desk.allocate(lanes.CASES, 8 * lanes.CASE_WIDTH)
+        reactions = 256
+        desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
+        desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
+        self.state[lanes.REACTIONS_FREE] = reactions - 1
+
+    def _lay_tallies(self) -> None:
+        """Rows 0..wide-1 are wide; narrow rows follow. Both kinds grow by adding rows at the end."""
+        self.desk.allocate(d.TALLY, 0)
+        self.desk.allocate(d.TALLY_COUNT, 0)
+        self.desk.allocate(d.TALLY_FIRED, 0)
+        self.desk.allocate(d.TALLY_BITS, 0)
+        self.desk.allocate(lanes.WIDE_FREE, 0)
+        self.desk.allocate(lanes.NARROW_FREE, 0)
+        self.tallies = 0
+        self._add_tallies(wide=True, count=16)
+        self._add_tallies(wide=False, count=32)
+
+    def _add_tallies(self, *, wide: bool, count: int) -> None:
+        desk, state = self.desk, self.state
+        receivers = self.voters if wide else 1
+        old_counts, old_bits = len(desk[d.TALLY_COUNT]), len(desk[d.TALLY_BITS])
+        for number, extra in (
+            (d.TALLY, count * tally.ROW),
+            (d.TALLY_COUNT, count * receivers),
+            (d.TALLY_FIRED, count * receivers),
+            (d.TALLY_BITS, count * receivers * self.words),
+        ):
+            data = np.zeros(len(desk[number]) + extra, dtype=np.int64)
+            data[: len(desk[number])] = desk[number]
+            desk.replace(number, data)
+        table = desk[d.TALLY].reshape(-1, tally.ROW)
+        new = np.arange(self.tallies, self.tallies + count)
+        table[new, tally.COUNT_AT] = old_counts + np.arange(count) * receivers
+        table[new, tally.COUNT_STEP] = int(wide)
+        table[new, tally.BITS_AT] = old_bits + np.arange(count) * receivers * self.words
+        table[new, tally.BITS_STEP] = self.words if wide else 0
+        table[new, tally.RELEASED] = 2
+        free, length = (lanes.WIDE_FREE, lanes.WIDE_FREE_LEN) if wide else (lanes.NARROW_FREE, lanes.NARROW_FREE_LEN)
+        kept = desk[free][: state[length]]
+        data = np.zeros(len(desk[free]) + count, dtype=np.int64)
+        data[: len(kept)] = kept
+        data[len(kept) : len(kept) + count] = new[::-1]
+        desk.replace(free, data)
+        state[length] = len(kept) + count
+        self.tallies += count
+
+    def _lay_ledger(self) -> None:
+        s, desk, state = self.settings, self.desk, self.state
+        n = self.endpoints
+        peer = desk.allocate(r.PEER, n * r.PEER_WIDTH).reshape(n, r.PEER_WIDTH)
+        peer[:, r.TIP] = -1
+        peer[:, r.FORWARD_TO] = -1
+        peer[:, r.ENTRY] = -1
+        peer[:, r.BATCH_TIMER] = -1
+        txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
+        desk.allocate(r.TX, txs * r.TX_WIDTH)
+        desk.adopt(r.TX_FREE, np.arange(txs)[::-1])
+        desk.allocate(r.TX_HELD, txs * self.words)
+        state[r.TX_FREE_LEN] = txs
+        state[r.POOL_SIZE] = _POOL_START
+        desk.allocate(r.POOL, 2 * s.voters * _POOL_START if s.gateways else 1)
+        blocks = 64
+        desk.allocate(r.BLOCK, blocks * r.BLOCK_WIDTH)
+        desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
+        desk.adopt(r.BLOCK_FREE, np.arange(blocks)[::-1])
+        desk.allocate(r.BLOCK_READY, blocks * self.words)
+        desk.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
+        state[r.BLOCKS_FREE] = blocks
+        state[r.BLOCK_SERIAL] = 1
+        payloads = 16
+        desk.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
+        desk.adopt(r.PAYLOAD_FREE, np.arange(payloads)[::-1])
+        state[r.PAYLOADS_FREE] = payloads
+        desk.allocate(r.HIST_CLIENT, pool.HIST_LEN if s.gateways else 1)
+        desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
+        desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * s.voters))
+        desk.allocate(r.CLOSED, CLOSED_MAX)
+        classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
+        classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
+        desk.allocate(r.STREAM, r.STREAM_WIDTH * 1)
+        desk.allocate(r.REPLY_COUNT, max(s.gateways, 1))
+
+    # --- room ------------------------------------------------------------------------------------------
+
+    def make_room(self) -> None:
+        """Lengthen whatever is nearly full. Called when compiled code returns ROOM or -1."""
+        desk, state = self.desk, self.state
+        margin = 16 * self.endpoints + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
+        grow_calendar(desk, margin)
+        while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
+            desk.grow(d.READY)
+        if state[d.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
+            self._grow_free_list(d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
+        if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
+            self._grow_free_list(r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
+        if state[r.BLOCKS_FREE] <= 8:
+            columns = ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0))
+            self._grow_free_list(r.BLOCK_FREE, r.BLOCKS_FREE, columns)
+        if state[r.PAYLOADS_FREE] <= 8:
+            self._grow_free_list(r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
+        if state[lanes.REACTIONS_FREE] < 16:
+            self._grow_free_list(lanes.REACTION_FREE, lanes.REACTIONS_FREE, ((lanes.REACTIONS, 0),), first=1)
+        if state[lanes.WIDE_FREE_LEN] < 4:
+            self._add_tallies(wide=True, count=max(16, min(256, (1 << 22) // self.voters**2)))
+        if state[lanes.NARROW_FREE_LEN] < 4:
+            self._add_tallies(wide=False, count=max(64, self.tallies // 2))
+        self._grow_pools()
+
+    def _grow_free_list(self, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0) -> None:
+        """Double a table: its columns, and its list of free rows."""
+        desk, state = self.desk, self.state
+        rows = len(desk[free]) + first
+        for number, fill in columns:
+            desk.grow(number, fill)
+        desk.grow(free)
+        if len(desk[free]) < 2 * rows - first:
+            data = np.zeros(2 * rows - first, dtype=np.int64)
+            data[: len(desk[free])] = desk[free]
+            desk.replace(free, data)
+        count = int(state[length])
+        desk[free][count : count + rows] = np.arange(2 * rows - 1, rows - 1, -1)
+        state[length] = count + rows
+
+    def _grow_pools(self) -> None:
+        """Double every mempool's ring if one of them is nearly full."""
+        if not self.settings.gateways:
+            return
+        desk, state = self.desk, self.state
+        size = int(state[r.POOL_SIZE])
+        peer = desk[r.PEER].reshape(-1, r.PEER_WIDTH)[: self.voters]
+        if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
+            return
+        old = desk[r.POOL].reshape(self.voters, size, 2)
+        data = np.zeros(2 * len(desk[r.POOL]), dtype=np.int64)
+        new = data.reshape(self.voters, 2 * size, 2)
+        for node in range(self.voters):
+            live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])
+            new[node, live % (2 * size)] = old[node, live % size]
+        desk.replace(r.POOL, data)
+        state[r.POOL_SIZE] = 2 * size
+
+    # --- views for Python ------------------------------------------------------------------------------
+
+    def node(self) -> np.ndarray:
+        """Node rows, shape (endpoints, NODE_WIDTH)."""
+        return self.desk[d.NODE].reshape(-1, post.NODE_WIDTH)
+
+    def peer(self) -> np.ndarray:
+        """Ledger rows of nodes, shape (endpoints, PEER_WIDTH)."""
+        return self.desk[r.PEER].reshape(-1, r.PEER_WIDTH)
+
+    def block(self) -> np.ndarray:
+        """Block rows, shape (blocks, BLOCK_WIDTH)."""
+        return self.desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
+
+    def take_trace(self) -> np.ndarray:
+        """The trace rows collected so far, shape (rows, TRACE_WIDTH); the trace is empty afterwards."""
+        count = int(self.state[r.TRACE_LEN])
+        self.state[r.TRACE_LEN] = 0
+        return self.desk[r.TRACE][: count * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH).copy()
+
+    def take_log(self) -> np.ndarray:
+        """The message log rows collected so far, shape (rows, LOG_WIDTH); the log is empty afterwards."""
+        count = int(self.state[d.LOG_LEN])
+        self.state[d.LOG_LEN] = 0
+        return self.desk[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()
+
+
+__all__ = ["NO_LIMIT", "Engine", "Settings", "chance", "loop"]

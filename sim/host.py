@@ -1,0 +1,596 @@
+"""Hosts: each joins one replica of a protocol to the engine, and implements the `Context` the replica sees.
+
+`Run` owns all of them and turns the loop: it lets the engine advance until somebody must decide, and hands the
+event to that replica's handler. Bodies of letters and blocks live here as Python objects; the engine knows
+them by number only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sim.engine import entry, lanes, loop
+from sim.engine.office import Engine, Settings
+from sim.kernel import chance, desk as d, post, tally
+from sim.kernel.calendar import grow_calendar
+from sim.kernel.desk import NEVER
+from sim.ledger import rows as r
+from sim.ledger.chain import trace as _trace_row
+from sim.protocol import (
+    ALL,
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signal,
+    Timer,
+    VoteType,
+)
+
+_PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
+_TRANSACTION, _REPLY = 0, 1  # message types every run has
+_LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
+
+
+class ProtocolError(Exception):
+    """A protocol asked for something impossible (a bug in the protocol)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """What a node spends per message. Times ns, sizes bytes."""
+
+    signature_bytes: int = 64
+    sign_ns: int = 0
+    verify_ns: int = 0
+    handle_ns: int = 0
+    hash_ps_per_byte: int = 0
+    persist_ns: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class MessageCount:
+    """Messages of one type over a run."""
+
+    name: str
+    decides: bool
+    sent: int
+    bytes: int
+    dropped: int
+
+
+class Host:
+    """One replica's context. Attributes and methods as described in `sim.protocol.Context`."""
+
+    def __init__(self, run: Run, me: int) -> None:
+        self.run = run
+        self.me = me
+        self.n = run.engine.voters
+        self.parameters = run.parameters
+        self.stable: dict[str, Any] = {}
+        self.replica: Replica | None = None
+        self.handlers: dict[Any, Callable[..., None]] = {}
+        self.fast = run.lane_allowed
+        self._asked: dict[str, int] = {}
+        self._desk = run.engine.state
+        self._node_at = me * post.NODE_WIDTH
+        self._last_proposal_ns = -(1 << 62)
+
+    # --- time, chance, storage -------------------------------------------------------------------------
+
+    @property
+    def now_ns(self) -> int:
+        return int(self._desk[d.NOW])
+
+    def draw(self, purpose: str, low: int, high: int) -> int:
+        number = self._asked.get(purpose, 0)
+        self._asked[purpose] = number + 1
+        key = zlib.crc32(purpose.encode())
+        span = high - low + 1
+        if span >= 1 << 31:
+            raise ProtocolError(f"draw range [{low}, {high}] is too wide: at most 2**31 - 1 values")
+        return low + chance.draw_below(span, self.run.seed, chance.TIMEOUT, self.me, key, number)
+
+    def persist(self, **facts: Any) -> None:
+        self.stable.update(facts)
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    def broadcast(self, letter: Letter) -> None:
+        self.run.post(self.me, ALL, letter, 0)
+
+    def send(self, to: int, letter: Letter) -> None:
+        if to == self.me:
+            raise ProtocolError(f"replica {to} sends {type(letter).__name__} to itself; call the handler instead")
+        self.run.post(self.me, to, letter, 0)
+
+    def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
+        return self.run.ballot(view, number, block)
+
+    def ballots(self, view: int, number: int) -> list[Ballot]:
+        return self.run.ballots.get((view, number), [])
+
+    def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
+        row = self.run.row(ballot, vote, to)
+        local = 1 + tally.GATE if gate else 1
+        self.run.ask(entry.vote, self.me, row, to, local)
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.me, by)
+
+    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
+        row = ballot.rows.get(vote)
+        return row is not None and bool(entry.voted(self._desk, row, self.me, self.me if voter is None else voter))
+
+    def complete(self, vote: VoteType, ballot: Ballot) -> bool:
+        row = ballot.rows.get(vote)
+        return row is not None and bool(entry.fired(self._desk, row, self.me))
+
+    # --- proposals and decisions -----------------------------------------------------------------------
+
+    def propose(
+        self,
+        letter: Letter,
+        ballot: Ballot,
+        *,
+        guard: tuple[int, int],
+        to: int = ALL,
+        decided: Block | None = None,
+        report: bool = False,
+    ) -> None:
+        run = self.run
+        self._last_proposal_ns = self.now_ns
+        reaction = run.open_case(self, letter, ballot, guard, to, decided, report) if run.case is not None else 0
+        run.post(self.me, ALL, letter, reaction)
+
+    def lane(self, number: int | None) -> None:
+        run = self.run
+        run.nodes[self._node_at + post.GUARD] = -1 if number is None or not self.fast else number
+
+    def lane_block(self) -> Block | None:
+        row = int(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])
+        return self.run.block_of_row.get(row)
+
+    def new_block(
+        self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
+    ) -> Block | None:
+        run = self.run
+        height = number if number is not None else (parent.height + 1 if parent is not None else 1)
+        parent_row = -1 if parent is None else parent.row
+        if not empty and not run.backlog and not self._waiting():
+            return None
+        row = run.ask(entry.make_block, self.me, parent_row, height, view)
+        fields = run.blocks[row * r.BLOCK_WIDTH : (row + 1) * r.BLOCK_WIDTH]
+        block = Block(int(fields[r.NUMBER]), height, view, self.me, parent)
+        block.row = row
+        block.txs = int(fields[r.TXS])
+        block.bytes = int(fields[r.BYTES])
+        if block.txs == 0 and not empty:
+            entry.drop_block(self._desk, row)
+            return None
+        run.block_of_row[row] = block
+        run.open_blocks[block.number] = block
+        return block
+
+    def _waiting(self) -> bool:
+        at = self.me * r.PEER_WIDTH
+        return bool(self.run.peers[at + r.POOL_TAIL] > self.run.peers[at + r.POOL_HEAD])
+
+    def await_batch(self) -> bool:
+        due = self._last_proposal_ns + self.run.block_interval_ns
+        return bool(entry.await_batch(self._desk, self.me, due, 0))
+
+    def decide(self, block: Block) -> bool:
+        if block.row < 0 or block.height <= self.height:
+            return True
+        outcome = entry.decide_block(self._desk, self.me, block.row, self.run.decides_out_of_order)
+        if outcome == -2:
+            raise ProtocolError(
+                f"replica {self.me} decides {block} but its last decided block is at height {self.height}"
+            )
+        return bool(outcome)
+
+    def place(self, block: Block, parent: Block | None) -> None:
+        run = self.run
+        if block.parent is parent:
+            return
+        row, rows, width = block.row, run.blocks, r.BLOCK_WIDTH
+        old = int(rows[row * width + r.PARENT])
+        if old >= 0 and rows[old * width + r.CHILD] == row:
+            rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
+        block.parent = parent
+        rows[row * width + r.PARENT] = -1 if parent is None else parent.row
+        if parent is not None:
+            rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
+            rows[parent.row * width + r.CHILD] = row
+
+    def abandon(self, block: Block) -> None:
+        self.run.abandoned.append(block)
+
+    @property
+    def height(self) -> int:
+        return int(self.run.peers[self.me * r.PEER_WIDTH + r.TIP_HEIGHT])
+
+    def decided_block(self, height: int) -> Block | None:
+        return self.run.chain_block(self.me, height)
+
+    def follow(self, leader: int) -> None:
+        waiting = self.run.peers[self.me * r.PEER_WIDTH + r.POOL_TAIL] - self.run.peers[self.me * r.PEER_WIDTH + r.POOL_HEAD]
+        self.run.ensure_room(int(waiting) * (self.n if self.run.engine.settings.broadcast_txs else 1))
+        entry.follow(self._desk, self.me, leader)
+
+    # --- timers ----------------------------------------------------------------------------------------
+
+    def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
+        run = self.run
+        run.timer_number += 1
+        run.timers[run.timer_number] = (timer, about)
+        entry.set_timer(self._desk, self.me, self.now_ns + delay_ns, run.timer_number)
+        return run.timer_number
+
+    def cancel(self, handle: int) -> None:
+        self.run.timers.pop(handle, None)
+
+    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
+        span = 0 if high_ns is None else high_ns - low_ns
+        entry.watch_progress(self._desk, self.me, low_ns, span, 1)
+
+    def made_progress(self) -> None:
+        self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns
+        self.run.nodes[self._node_at + post.PROGRESS_NUMBER] += 1
+
+    def enter_view(self, view: int) -> None:
+        self.run.note(r.EVENT_VIEW, self.me, view)
+
+
+def _ballot_key(ballot: Ballot) -> int:
+    """Identity of a ballot: the key of its votes' jitter."""
+    return chance.draw(ballot.view, ballot.number, -1 if ballot.block is None else ballot.block.number) >> 1
+
+
+class Run:
+    """All replicas of one run, their letters, ballots and blocks, and the loop that wakes them."""
+
+    def __init__(
+        self,
+        protocol: type[Replica],
+        parameters: Any,
+        settings: Settings,
+        costs: Costs,
+        *,
+        block_interval_ns: int = 0,
+        lane: bool = True,
+    ) -> None:
+        self.protocol = protocol
+        self.parameters = parameters
+        self.costs = costs
+        self.seed = settings.seed
+        self.block_interval_ns = block_interval_ns
+        self.backlog = settings.backlog_bytes > 0
+        self.decides_out_of_order = protocol.decides_out_of_order
+        self.names: list[str] = ["TRANSACTION", "REPLY"]
+        self.kinds: dict[Any, int] = {}
+        for kind in (*protocol.letters, *protocol.votes):
+            self.kinds[kind] = len(self.names)
+            self.names.append(kind.name if isinstance(kind, VoteType) else kind.__name__)
+        settings = dataclasses.replace(
+            settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY
+        )
+        self.engine = Engine(settings)
+        self.desk = self.engine.state
+        self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
+        self.bodies: dict[int, Letter] = {}
+        self.ballots: dict[tuple[int, int], list[Ballot]] = {}
+        self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}
+        self.open_blocks: dict[int, Block] = {}
+        self.block_of_row: dict[int, Block] = {}
+        self.chain: dict[int, Block] = {}
+        self.closed: list[Block] = []
+        self.abandoned: list[Block] = []
+        self.reactions: dict[int, tuple[int, Ballot]] = {}
+        self.timers: dict[int, tuple[Timer, Any]] = {}
+        self.timer_number = 0
+        self.calls: dict[int, Callable[[], None]] = {}
+        self.trace_sinks: list[Callable[[np.ndarray], None]] = []
+        self.letters_posted: dict[tuple[int, int], int] = {}
+        self.letter_costs: dict[type[Letter], int] = {}
+        # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
+        self.lane_allowed = lane and "normal_case" in vars(protocol)
+        self.case: NormalCase | None = None
+        self._refresh_views()
+        self.hosts = [Host(self, i) for i in range(self.engine.voters)]
+        self._seat_all()
+
+    def _refresh_views(self) -> None:
+        self.nodes = self.engine.desk[d.NODE]
+        self.peers = self.engine.desk[r.PEER]
+        self.blocks = self.engine.desk[r.BLOCK]
+
+    def _seat_all(self) -> None:
+        for host in self.hosts:
+            self.seat(host)
+        first = self.hosts[0].replica
+        assert first is not None
+        self.quorums: dict[VoteType, Quorum] = first.quorums()
+        self._lay_costs()
+        case = first.normal_case() if self.lane_allowed else None
+        if case is not None:
+            self._declare(case)
+
+    def seat(self, host: Host) -> None:
+        """Give a host a fresh replica (at the start, and after a crash)."""
+        replica = self.protocol(host)
+        host.replica = replica
+        host.handlers = {cause: getattr(replica, name) for cause, name in replica.handlers.items()}
+
+    def _lay_costs(self) -> None:
+        table = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
+        for vote in self.protocol.votes:
+            row = table[self.kinds[vote]]
+            row[lanes.COST_SIZE] = vote.size_bytes + (self.costs.signature_bytes if vote.signed else 0)
+            row[lanes.COST_SIGN_NS] = self.costs.sign_ns if vote.signed else 0
+            row[lanes.COST_VERIFY_NS] = self.costs.verify_ns if vote.signed else 0
+            row[lanes.COST_HANDLE_NS] = self.costs.handle_ns
+
+    def _declare(self, case: NormalCase) -> None:
+        """Write the declared normal case into the engine's table."""
+        self.case = case
+        c = self.engine.desk[lanes.CASES]
+        c[lanes.CASE_VOTES] = len(case.votes)
+        c[lanes.CASE_GATED] = case.gate
+        c[lanes.CASE_PERSIST_NS] = self.costs.persist_ns if case.persist else 0
+        c[lanes.CASE_DECIDES] = lanes.DECIDES_AT_END if case.decide else lanes.DECIDES_GIVEN
+        for i, step in enumerate(case.votes):
+            at = lanes.CASE_VOTE + 4 * i
+            c[at] = self.kinds[step.vote]
+            c[at + 1] = step.to_all
+            c[at + 2] = self._threshold(step.vote)
+
+    def _threshold(self, vote: VoteType) -> int:
+        quorum = self.quorums[vote]
+        return quorum.votes + (tally.GATE if quorum.gated else 0)
+
+    # --- room ------------------------------------------------------------------------------------------
+
+    def ask(self, function: Callable[..., int], *arguments: int) -> int:
+        """Call an engine entry, making room as often as it asks."""
+        result = function(self.desk, *arguments)
+        while result == -1:
+            self.engine.make_room()
+            self._refresh_views()
+            result = function(self.desk, *arguments)
+        return result
+
+    def ensure_room(self, messages: int) -> None:
+        """Make room for that many calendar entries."""
+        grow_calendar(self.engine.desk, messages)
+        self._refresh_views()
+
+    # --- messages --------------------------------------------------------------------------------------
+
+    def post(self, src: int, to: int, letter: Letter, reaction: int) -> None:
+        """Send a letter with its costs."""
+        costs = self.costs
+        kind = self.kinds[type(letter)]
+        size = letter.size_bytes(costs.signature_bytes)
+        verify = costs.verify_ns * letter.signatures()
+        sign = 0
+        if letter.signed:
+            size += costs.signature_bytes
+            verify += costs.verify_ns
+            sign = costs.sign_ns
+        if costs.hash_ps_per_byte:
+            verify += size * costs.hash_ps_per_byte // 1000
+        posted = self.letters_posted
+        number = posted.get((src, kind), 0)
+        posted[src, kind] = number + 1
+        envelope = self.ask(
+            entry.post_letter, src, to, kind, size, sign, verify, costs.handle_ns, (kind << 48) + number, reaction, 0
+        )
+        self.bodies[envelope] = letter
+
+    # --- ballots and their tallies ---------------------------------------------------------------------
+
+    def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
+        """Find or open a ballot."""
+        same = self.ballots.setdefault((view, number), [])
+        for ballot in same:
+            if ballot.block is block:
+                return ballot
+        ballot = Ballot(view, number, block)
+        same.append(ballot)
+        if block is not None:
+            block.ballots.append(ballot)
+        return ballot
+
+    def row(self, ballot: Ballot, vote: VoteType, to: int) -> int:
+        """The tally row of a ballot's votes, opened if new."""
+        row = ballot.rows.get(vote)
+        if row is None:
+            quorum = self.quorums[vote]
+            thresholds = (quorum.early, self._threshold(vote), 0) if quorum.early else (self._threshold(vote), 0, 0)
+            key = _ballot_key(ballot)
+            row = self.ask(entry.tally_row, self.kinds[vote], key, int(to == ALL), to, *thresholds)
+            ballot.rows[vote] = row
+            self.owner_of_row[row] = (ballot, vote)
+        return row
+
+    def release(self, ballot: Ballot) -> None:
+        """A ballot is over for everybody."""
+        same = self.ballots.get((ballot.view, ballot.number))
+        if same is not None and ballot in same:
+            same.remove(ballot)
+            if not same:
+                del self.ballots[ballot.view, ballot.number]
+        for row in ballot.rows.values():
+            self.owner_of_row.pop(row, None)
+            entry.drop_tally(self.desk, row)
+        ballot.rows.clear()
+
+    # --- the fast lane ---------------------------------------------------------------------------------
+
+    def open_case(
+        self, host: Host, letter: Letter, ballot: Ballot, guard: tuple[int, int], to: int, decided: Block | None, report: bool
+    ) -> int:
+        """Lay out the declared normal case for a proposal; returns the letter's reaction."""
+        case = self.case
+        assert case is not None
+        assert ballot.block is not None
+        if not isinstance(letter, case.upon) or ballot.rows:
+            return 0
+        key = _ballot_key(ballot)
+        decided_row = -1 if decided is None else decided.row
+        wakes = lanes.WAKE_ALL if report else lanes.WAKE_PROPOSER
+        while True:
+            reaction, *rows = entry.case(
+                self.desk, 0, guard[0], guard[1], ballot.block.row, key, to, decided_row, wakes
+            )
+            if reaction >= 0:
+                break
+            self.engine.make_room()
+            self._refresh_views()
+        for step, row in zip(case.votes, rows, strict=False):
+            ballot.rows[step.vote] = row
+            self.owner_of_row[row] = (ballot, step.vote)
+        self.reactions[reaction] = (ballot.block.number, ballot)
+        ballot.block.reactions.append(reaction)
+        return reaction
+
+    # --- blocks ----------------------------------------------------------------------------------------
+
+    def chain_block(self, node: int, height: int) -> Block | None:
+        """The block that a node decided at a height."""
+        if height > self.peers[node * r.PEER_WIDTH + r.TIP_HEIGHT]:
+            return None
+        block = self.chain.get(height)
+        if block is not None:
+            return block
+        for candidate in self.open_blocks.values():
+            if candidate.height == height and self.blocks[candidate.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0:
+                self.chain[height] = candidate
+                return candidate
+        return None
+
+    def sweep(self) -> None:
+        """Free the blocks that everybody has decided and left behind, and their ballots."""
+        count = int(self.desk[r.CLOSED_LEN])
+        rows = self.engine.desk[r.CLOSED][:count].tolist()
+        self.desk[r.CLOSED_LEN] = 0
+        self.closed.extend(self.block_of_row[row] for row in rows)
+        lowest = int(self.engine.peer()[: self.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+        keep = []
+        for block in self.closed:
+            if block.height < lowest:
+                self._free(block)
+            else:
+                keep.append(block)
+        self.closed = keep
+
+    def _free(self, block: Block) -> None:
+        for ballot in block.ballots:
+            self.release(ballot)
+        for reaction in block.reactions:
+            entry.drop_reaction(self.desk, reaction)
+            del self.reactions[reaction]
+        entry.drop_block(self.desk, block.row)
+        del self.block_of_row[block.row]
+        del self.open_blocks[block.number]
+        self.chain.pop(block.height, None)
+        block.row = -1
+        block.parent = None
+        block.ballots = []
+
+    # --- the loop --------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start every replica, in order of their numbers."""
+        for host in self.hosts:
+            assert host.replica is not None
+            host.replica.start()
+
+    def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
+        """Write a row to the trace."""
+        self.ensure_trace()
+        _trace_row(self.desk, event, node, a, b, c, 0, 0)
+
+    def ensure_trace(self) -> None:
+        """Empty the trace if it is nearly full."""
+        if self.desk[r.TRACE_LEN] * r.TRACE_WIDTH > len(self.engine.desk[r.TRACE]) - 1024 * r.TRACE_WIDTH:
+            self.flush_trace()
+
+    def flush_trace(self) -> None:
+        """Hand the collected trace rows to those who read them."""
+        rows = self.engine.take_trace()
+        if len(rows):
+            for sink in self.trace_sinks:
+                sink(rows)
+
+    def call_at(self, time_ns: int, call: Callable[[], None]) -> None:
+        """Call back at a time."""
+        self.timer_number += 1
+        self.calls[self.timer_number] = call
+        entry.set_call(self.desk, time_ns, self.timer_number)
+
+    def advance(self, until_ns: int) -> int:
+        """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before."""
+        desk = self.desk
+        hosts = self.hosts
+        advance = loop.advance
+        letter_code, quorum_code = loop.WAKE_LETTER, loop.WAKE_QUORUM
+        envelopes_src = post.SRC
+        width = post.ENVELOPE_WIDTH
+        while True:
+            code, node, argument, _time = advance(desk, until_ns)
+            if code == letter_code:
+                body = self.bodies[argument]
+                src = int(self.engine.desk[d.ENVELOPE][argument * width + envelopes_src])
+                handler = hosts[node].handlers.get(type(body))
+                if handler is not None:
+                    handler(src, body)
+            elif code == quorum_code:
+                owner = self.owner_of_row.get(argument >> 2)
+                if owner is not None:
+                    handler = hosts[node].handlers.get(owner[1])
+                    if handler is not None:
+                        handler(owner[0])
+            elif code == loop.WAKE_LANE:
+                self._signal(node, DECIDED)
+            elif code == loop.WAKE_BATCH:
+                self._signal(node, BATCH)
+            elif code == loop.WAKE_PROGRESS:
+                self._signal(node, NO_PROGRESS)
+            elif code == loop.WAKE_TIMER:
+                entry_ = self.timers.pop(argument, None)
+                if entry_ is not None:
+                    handler = hosts[node].handlers.get(entry_[0])
+                    if handler is not None:
+                        handler(entry_[1])
+            elif code == loop.CLOSED_BLOCKS:
+                self.sweep()
+            elif code == loop.EMPTY_TRACE:
+                self.flush_trace()
+            elif code == loop.ROOM:
+                self.engine.make_room()
+                self._refresh_views()
+            elif code == loop.WAKE_CALL:
+                self.calls.pop(argument)()
+            else:
+                return code
+
+    def _signal(self, node: int, signal: Signal) -> None:
+        handler = self.hosts[node].handlers.get(signal)
+        if handler is not None:
+            handler()
+
+
+__all__ = ["NEVER", "Costs", "Host", "MessageCount", "ProtocolError", "Run"]

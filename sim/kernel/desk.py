@@ -1,0 +1,178 @@
+"""The desk: all state of a run as integers in numbered columns behind one array.
+
+Compiled code must be entered hundreds of thousands of times a second, and each argument of such a call costs
+time. So a run's state is one int64 array, the *desk*: scalars first, then a directory that gives the address
+and length of every *column* (an int64 array owned by Python). Compiled functions take the desk and look up
+the columns they need; Python reads the same memory through `Desk`.
+
+Only Python allocates. Compiled code that finds a column nearly full returns a request, Python doubles the
+column, and the call is made again; nothing is lost in between because room is checked before anything moves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+# --- scalars ---------------------------------------------------------------------------------------------
+SCALARS = 128
+NOW = 0  # current simulated time, ns
+READY_LEN = 1  # entries in the ready heap
+READY_SEQ = 2  # next sequence number of the ready heap
+NODES = 3  # endpoints: voters first, then observers and gateways
+VOTERS = 4  # consensus members
+SEED = 5
+# calendar
+CAL_SHIFT = 6  # a bucket is 2**shift nanoseconds wide
+CAL_CURRENT = 7  # absolute number of the bucket that is open
+RUN_POS = 8
+RUN_LEN = 9
+NEAR_LEN = 10
+FAR_LEN = 11
+HEAP_SEQ = 12  # sequence shared by the near and far heaps
+IN_RING = 13  # messages in buckets
+IN_FLIGHT = 14  # messages anywhere in the calendar
+CHUNKS_FREE = 15
+CAL_OPENED = 16  # since the last change of width
+CAL_PUSHED = 17
+CAL_NEAR = 18
+CAL_FILLED = 19
+# post office
+SENT = 20
+DELIVERED = 21
+DROPPED = 22
+ENVELOPES_FREE = 23
+SITES = 24
+JITTER_MODE = 25
+JITTER_LOW_NS = 26
+JITTER_SPAN_NS = 27
+LOSS_Q32 = 28  # probability of losing a message, times 2**32
+RETRANSMIT_NS = 29
+ORDERED = 30  # 1: messages of a link arrive in the order sent
+WORKERS = 31  # verification workers of a node
+LINKS_CHANGED = 32  # 1: the link rule matrix is in force
+BITS_WORDS = 33  # words of a voter bit set
+DIGEST_ORDER = 34  # hash of the events in their order
+DIGEST_SUM = 35  # commutative hash of all arrivals
+LOG_LEN = 36  # message log rows in use (trace level messages)
+LOG_ON = 37
+LETTERS_DONE = 38
+BYTES_SENT = 39
+DUPLICATED = 40
+HOLD_UNTIL = 41
+FLOODS_FREE = 42
+# what advance() found: node, argument (time is NOW)
+OUT_NODE = 44
+OUT_ARG = 45
+OUT_SEQ = 46
+READY_DROPPED = 47
+# ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.lanes)
+LEDGER_SCALARS = 64
+
+# --- columns ---------------------------------------------------------------------------------------------
+READY = 0  # heap entries: time, seq, what, arg
+BUCKET_HEAD = 1
+BUCKET_TAIL = 2
+BUCKET_LEN = 3
+CHUNK_NEXT = 4
+CHUNK_ROWS = 5  # CHUNK entries of (time, ref)
+CHUNK_FREE = 6
+RUN = 7  # the open bucket, sorted: (time, ref)
+SORT = 8  # scratch for sorting a bucket
+SORT_COUNT = 9
+NEAR = 10
+FAR = 11
+NODE = 12  # NODE_WIDTH per endpoint
+WORKER_FREE = 13
+ENVELOPE = 14
+ENVELOPE_FREE = 15
+SITE_OF = 16
+LATENCY = 17  # site x site, ns
+LAST_ARRIVAL = 18  # src x dst, or empty when order needs no bookkeeping
+LINK_RULE = 19  # src x dst -> rule number, or empty
+RULE = 20
+QUANTILE = 21  # jitter multiplier table, Q20
+KIND_COUNT = 22  # per message type: messages, bytes, signatures, dropped
+GROUP_START = 23
+GROUP_MEMBER = 24
+TALLY = 25
+TALLY_COUNT = 26
+TALLY_BITS = 27
+TALLY_FIRED = 28
+LOG = 29
+NEIGHBOUR_START = 30
+NEIGHBOUR = 31
+FLOOD_SEEN = 32
+LEDGER_COLUMNS = 36
+COLUMNS = 64
+
+DESK_LEN = SCALARS + 2 * COLUMNS
+NEVER = np.iinfo(np.int64).max  # no event will come
+
+
+@intrinsic
+def _pointer(typingctx: Any, address: Any) -> Any:
+    """Address held as an integer -> pointer, for carray."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int64)(types.int64), generate
+
+
+@njit
+def column(desk, number):
+    """The column `number` as an int64 array (a view: nothing is copied)."""
+    return carray(_pointer(desk[SCALARS + 2 * number]), (desk[SCALARS + 2 * number + 1],))
+
+
+class Desk:
+    """Owner of a run's memory: allocates columns, doubles them, and lets Python read them."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros(DESK_LEN, dtype=np.int64)
+        self._columns: dict[int, np.ndarray] = {}
+
+    def allocate(self, number: int, length: int, fill: int = 0) -> np.ndarray:
+        """Make column `number` of `length` integers; memory is committed by the system when first touched."""
+        data = np.zeros(length, dtype=np.int64) if fill == 0 else np.full(length, fill, dtype=np.int64)
+        self._adopt(number, data)
+        return data
+
+    def adopt(self, number: int, values: np.ndarray) -> np.ndarray:
+        """Use a copy of `values` as column `number`."""
+        data = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).copy()
+        self._adopt(number, data)
+        return data
+
+    def grow(self, number: int, fill: int = 0, factor: int = 2) -> tuple[int, int]:
+        """Lengthen column `number` by `factor`; returns (old length, new length)."""
+        old = self._columns[number]
+        data = np.zeros(len(old) * factor, dtype=np.int64)
+        data[: len(old)] = old
+        if fill:
+            data[len(old) :] = fill
+        self._adopt(number, data)
+        return len(old), len(data)
+
+    def replace(self, number: int, data: np.ndarray) -> None:
+        """Use `data` itself (int64, contiguous) as column `number`."""
+        self._adopt(number, data)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self._columns[number]
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._columns
+
+    def bytes_allocated(self) -> int:
+        """Memory of all columns, bytes (reserved; untouched pages cost nothing)."""
+        return sum(data.nbytes for data in self._columns.values())
+
+    def _adopt(self, number: int, data: np.ndarray) -> None:
+        self._columns[number] = data
+        self.array[SCALARS + 2 * number] = data.ctypes.data
+        self.array[SCALARS + 2 * number + 1] = len(data)

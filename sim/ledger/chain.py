@@ -1,0 +1,242 @@
+"""Blocks: their tree, who has decided what, replies to clients, and the trace of these events.
+
+A block is a row. A node decides a block once its parent is decided there; the node's *tip* is the last one.
+If the protocol may learn of decisions out of order (PBFT), a block decided early is marked ready and follows
+its parent.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from sim.kernel.chance import join
+from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, column
+from sim.kernel.post import NODE_WIDTH, PROGRESS_NS, PROGRESS_NUMBER, REPLY, new_envelope, send_one
+from sim.ledger.pool import fill_block, free_payload, settle_payload
+from sim.ledger.rows import (
+    ACKS_NEEDED,
+    BLOCK,
+    BLOCK_FREE,
+    BLOCK_READY,
+    BLOCK_REPLIES,
+    BLOCK_SERIAL,
+    BLOCK_WIDTH,
+    BLOCKS_FREE,
+    BYTES,
+    CHILD,
+    CLOSE_STATE,
+    CLOSED,
+    CLOSED_LEN,
+    DECIDED_BY,
+    DECIDES,
+    DECISIONS,
+    EVENT_DECIDED,
+    EVENT_PROPOSED,
+    FIRST_NS,
+    GATEWAY_FIRST,
+    GATEWAYS,
+    HEIGHT,
+    NUMBER,
+    PARENT,
+    PAYLOAD,
+    PAYLOAD_AT,
+    PAYLOAD_FREE,
+    PAYLOAD_SIZE,
+    PAYLOADS_FREE,
+    PEER,
+    PEER_WIDTH,
+    PROPOSED,
+    PROPOSED_NS,
+    PROPOSER,
+    RECEIPT_BYTES,
+    REPLY_COUNT,
+    REPLY_KIND,
+    REPLY_SIGN_NS,
+    SIBLING,
+    STAMP,
+    TIP,
+    TIP_HEIGHT,
+    TRACE,
+    TRACE_LEN,
+    TRACE_WIDTH,
+    TX,
+    TX_ENTRY,
+    TX_GATEWAY,
+    TX_WIDTH,
+    TXS,
+    UNACKED,
+    VIEW,
+)
+
+CLOSED_MAX = 4096
+
+
+@njit
+def trace(desk, event, node, a, b, c, d, e):
+    """Append a row to the trace. The run loop empties it before it can be full."""
+    rows = column(desk, TRACE)
+    at = desk[TRACE_LEN] * TRACE_WIDTH
+    rows[at] = desk[NOW]
+    rows[at + 1] = event
+    rows[at + 2] = node
+    rows[at + 3] = a
+    rows[at + 4] = b
+    rows[at + 5] = c
+    rows[at + 6] = d
+    rows[at + 7] = e
+    desk[TRACE_LEN] += 1
+
+
+@njit
+def new_block(desk, node, parent, height, view):
+    """A block proposed now by `node`, filled from its mempool. Returns its row, or -1 if there is no room."""
+    if desk[BLOCKS_FREE] == 0 or desk[PAYLOADS_FREE] == 0:
+        return np.int64(-1)
+    desk[BLOCKS_FREE] -= 1
+    block = column(desk, BLOCK_FREE)[desk[BLOCKS_FREE]]
+    rows = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    rows[b + PARENT] = parent
+    rows[b + HEIGHT] = height
+    rows[b + VIEW] = view
+    rows[b + PROPOSER] = node
+    rows[b + PROPOSED_NS] = desk[NOW]
+    rows[b + DECIDED_BY] = 0
+    rows[b + FIRST_NS] = -1
+    rows[b + CHILD] = -1
+    rows[b + SIBLING] = -1
+    rows[b + STAMP] = 0
+    rows[b + CLOSE_STATE] = 0
+    rows[b + UNACKED] = 0
+    rows[b + NUMBER] = desk[BLOCK_SERIAL]
+    desk[BLOCK_SERIAL] += 1
+    words = desk[BITS_WORDS]
+    ready = column(desk, BLOCK_READY)
+    for i in range(words):
+        ready[block * words + i] = 0
+    gateways = desk[GATEWAYS]
+    replies = column(desk, BLOCK_REPLIES)
+    for i in range(gateways):
+        replies[block * gateways + i] = 0
+    rows[b + PAYLOAD_AT] = -1
+    if gateways > 0:
+        desk[PAYLOADS_FREE] -= 1
+        rows[b + PAYLOAD_AT] = column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]]
+    if parent >= 0:
+        rows[b + SIBLING] = rows[parent * BLOCK_WIDTH + CHILD]
+        rows[parent * BLOCK_WIDTH + CHILD] = block
+    fill_block(desk, node, block)
+    desk[PROPOSED] += 1
+    trace(desk, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
+    return block
+
+
+@njit
+def free_block(desk, block):
+    """Give a block's row back, and let its transactions go. No node may have it as its tip."""
+    rows = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    parent = rows[b + PARENT]
+    free_payload(desk, block)
+    if rows[b + PAYLOAD_AT] >= 0:
+        column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
+        desk[PAYLOADS_FREE] += 1
+    if parent >= 0 and rows[parent * BLOCK_WIDTH + CHILD] == block:
+        rows[parent * BLOCK_WIDTH + CHILD] = rows[b + SIBLING]
+    column(desk, BLOCK_FREE)[desk[BLOCKS_FREE]] = block
+    desk[BLOCKS_FREE] += 1
+
+
+@njit
+def extends_tip(desk, node, block):
+    """Whether the block's parent is the last block the node has decided."""
+    return column(desk, BLOCK)[block * BLOCK_WIDTH + PARENT] == column(desk, PEER)[node * PEER_WIDTH + TIP]
+
+
+@njit
+def _reply(desk, node, block):
+    """The node tells the gateways whose clients wait for its word that the block is final."""
+    rows = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0:
+        return
+    gateways = desk[GATEWAYS]
+    first = desk[GATEWAY_FIRST]
+    counts = column(desk, REPLY_COUNT)
+    for g in range(gateways):
+        counts[g] = 0
+    txs = column(desk, TX)
+    payload = column(desk, PAYLOAD)
+    at = rows[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    own = desk[ACKS_NEEDED] == 0
+    for i in range(rows[b + TXS]):
+        tx = payload[at + i]
+        if tx >= 0 and (not own or txs[tx * TX_WIDTH + TX_ENTRY] == node):
+            counts[txs[tx * TX_WIDTH + TX_GATEWAY] - first] += 1
+    kind = desk[REPLY_KIND]
+    for g in range(gateways):
+        if counts[g] > 0:
+            key = join(join(join(join(0, desk[SEED]), 1), np.int64(node) - 2_000_000), rows[b + NUMBER])
+            size = counts[g] * desk[RECEIPT_BYTES]
+            envelope = new_envelope(desk, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
+            send_one(desk, envelope, node, first + g, desk[REPLY_SIGN_NS])
+
+
+@njit
+def _decide_one(desk, node, block):
+    rows = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    peer = column(desk, PEER)
+    peer[node * PEER_WIDTH + TIP] = block
+    peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
+    column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NS] = desk[NOW]
+    column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
+    if rows[b + FIRST_NS] < 0:
+        rows[b + FIRST_NS] = desk[NOW]
+        desk[DECISIONS] += 1
+        settle_payload(desk, block)
+    rows[b + DECIDED_BY] += 1
+    desk[DECIDES] += 1
+    trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], 0)
+    _reply(desk, node, block)
+    maybe_close(desk, block)
+
+
+@njit
+def maybe_close(desk, block):
+    """Report a block that every voter has decided and whose clients are served: Python frees it."""
+    rows = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if rows[b + DECIDED_BY] >= desk[VOTERS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
+        rows[b + CLOSE_STATE] = 1
+        column(desk, CLOSED)[desk[CLOSED_LEN]] = block
+        desk[CLOSED_LEN] += 1
+
+
+@njit
+def decide(desk, node, block):
+    """The node decides a block whose parent it has decided, and any children that were waiting for it."""
+    _decide_one(desk, node, block)
+    rows = column(desk, BLOCK)
+    ready = column(desk, BLOCK_READY)
+    words = desk[BITS_WORDS]
+    child = rows[block * BLOCK_WIDTH + CHILD]
+    while child >= 0:
+        if (ready[child * words + (node >> 6)] >> (node & 63)) & 1:
+            _decide_one(desk, node, child)
+            child = rows[child * BLOCK_WIDTH + CHILD]
+        else:
+            child = rows[child * BLOCK_WIDTH + SIBLING]
+
+
+@njit
+def decide_or_wait(desk, node, block):
+    """Decide the block now, or as soon as its parent is decided. Returns True if it was decided now."""
+    if extends_tip(desk, node, block):
+        decide(desk, node, block)
+        return True
+    words = desk[BITS_WORDS]
+    at = block * words + (node >> 6)
+    column(desk, BLOCK_READY)[at] |= np.int64(1) << (node & 63)
+    return False

@@ -1,0 +1,82 @@
+"""Where the ledger keeps its numbers on the desk: scalars and columns from LEDGER_SCALARS and LEDGER_COLUMNS on."""
+
+from __future__ import annotations
+
+# scalars
+TX_FREE_LEN = 64
+BLOCKS_FREE = 65
+PAYLOADS_FREE = 66
+PAYLOAD_SIZE = 67  # most transactions of a block
+EXECUTE_NS = 68  # per transaction
+WARM_UP_NS = 69  # transactions submitted before this are not measured
+SUBMITTED = 70
+REJECTED = 71  # the client could not reach its entry node
+COMMITTED = 72
+ACKED = 73
+EXPIRED = 74  # every copy was lost before a block took it
+LIVE_TXS = 75
+ACKS_NEEDED = 76  # replies a client waits for; 0: its entry node's
+BROADCAST_TXS = 77  # 1: entry nodes pass transactions to all voters, 0: to the leader
+GATEWAY_FIRST = 78  # endpoint number of the first gateway
+GATEWAYS = 79
+TRACE_LEN = 80
+CLOSED_LEN = 81
+DECIDE_WAITS = 82  # 1: a block decided before its parent waits for it, 0: it is an error
+REPEATED = 83  # transactions that a second block contained
+BLOCK_BYTES_MAX = 84
+DECISIONS = 85  # blocks decided by at least one node
+STOP_AFTER = 86
+BLOCK_SERIAL = 88
+BACKLOG_BYTES = 89  # > 0: blocks are always full of transactions of this size, without clients
+TX_KIND = 90
+REPLY_KIND = 91
+RECEIPT_BYTES = 92
+REPLY_SIGN_NS = 93
+POOL_SIZE = 94  # ring capacity per node, a power of two
+MEASURED = 95
+MARK = 96
+TX_VERIFY_NS = 97
+PROPOSED = 98  # blocks
+COMMITTED_MEASURED = 99
+DECIDES = 100  # (node, block) pairs
+TX_BYTES_COMMITTED = 101
+
+# columns
+TX = 36
+TX_FREE = 37
+TX_HELD = 38  # bit set of voters that hold the transaction
+POOL = 39  # per voter a ring of (transaction, arrival time)
+PEER = 40  # PEER_WIDTH per endpoint
+BLOCK = 41
+BLOCK_FREE = 42
+BLOCK_READY = 43  # bit set of voters for which the block is decided but its parent not yet
+BLOCK_REPLIES = 44  # replies per gateway
+PAYLOAD = 45
+PAYLOAD_FREE = 46
+HIST_CLIENT = 47
+HIST_FINAL = 48
+TRACE = 49
+CLOSED = 50
+CLASS = 51  # CLASS_WIDTH per transaction class
+STREAM = 52
+REPLY_COUNT = 53  # scratch, per gateway
+
+TX_WIDTH = 8
+TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUMBER = range(8)
+
+PEER_WIDTH = 16
+POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
+TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS, CLOSED_LOOP, LAST_LANE = 8, 9, 10, 11, 12, 13
+
+BLOCK_WIDTH = 16
+PARENT, HEIGHT, VIEW, PROPOSER, PROPOSED_NS, TXS, BYTES, DECIDED_BY, FIRST_NS, PAYLOAD_AT = range(10)
+UNACKED, CHILD, SIBLING, NUMBER, STAMP, CLOSE_STATE = 10, 11, 12, 13, 14, 15
+
+CLASS_WIDTH = 4
+CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)
+
+STREAM_WIDTH = 8
+STREAM_GATEWAY, STREAM_POS, STREAM_LEN, STREAM_TIMES, STREAM_CLASS, STREAM_CLASSES = range(6)
+
+TRACE_WIDTH = 8
+EVENT_PROPOSED, EVENT_DECIDED, EVENT_VIEW, EVENT_CRASHED, EVENT_RESTARTED, EVENT_FAULT, EVENT_HEALED, EVENT_NOTE = range(8)

@@ -1,0 +1,1 @@
+"""Network facts and models: sites, latency, topology, cryptography costs."""

@@ -1,0 +1,121 @@
+"""One-way latency between places, as a matrix of integer nanoseconds.
+
+Distance model: RTT = 2 * km * rf / 204 + overhead, in ms, where km is the great-circle distance on a sphere
+of radius 6371.0088 km (mean Earth radius), 204 km/ms the speed of light in fibre, rf how much longer the
+fibre is than the great circle, and the overhead what equipment adds. One way is half of it. The figures are
+estimates (A): no measured Haikou round trips were found.
+
+Distances are rounded to the metre before the formula and everything after is exact, so a last-bit difference
+between two machines' sines does not reach the matrix.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.network.links import DistanceLatency, ExplicitLatency, FixedLatency, MatrixLatency, UniformLatency
+from sim.network.settings import Network
+from sim.network.sites import Site, sites
+from sim.units import NS_PER_MS
+
+EARTH_RADIUS_KM = 6371.0088
+FIBRE_KM_PER_MS = 204
+
+
+@dataclasses.dataclass(frozen=True)
+class FibreQuality:
+    """`route_factor`: fibre length per great-circle length; `overhead_ms`: added to the round trip."""
+
+    route_factor: Fraction
+    overhead_ms: Fraction
+
+
+QUALITIES = {
+    "low": FibreQuality(Fraction("1.4"), Fraction("0.9")),
+    "mid": FibreQuality(Fraction("1.8"), Fraction(2)),
+    "high": FibreQuality(Fraction("2.5"), Fraction(5)),
+}
+
+
+def great_circle_km(a: Site, b: Site) -> float:
+    """Distance by the haversine formula, km, rounded to the metre."""
+    lat_a, lat_b = math.radians(a.latitude_deg), math.radians(b.latitude_deg)
+    half_lat = (lat_b - lat_a) / 2
+    half_lon = math.radians(b.longitude_deg - a.longitude_deg) / 2
+    h = math.sin(half_lat) ** 2 + math.cos(lat_a) * math.cos(lat_b) * math.sin(half_lon) ** 2
+    return round(2 * EARTH_RADIUS_KM * math.asin(math.sqrt(h)), 3)
+
+
+def rtt_ms(km: float, quality: str) -> Fraction:
+    """Round trip of the distance model, ms, exact for a distance in whole metres."""
+    q = QUALITIES[quality]
+    return 2 * Fraction(round(km * 1000), 1000) * q.route_factor / FIBRE_KM_PER_MS + q.overhead_ms
+
+
+def distance_one_way_ns(a: str, b: str, quality: str) -> int:
+    """One-way time between two sites given by code, integer ns, ties to even."""
+    table = sites()
+    return round(rtt_ms(great_circle_km(table[a], table[b]), quality) / 2 * NS_PER_MS)
+
+
+def one_way_matrix_ns(network: Network, seed: int, places: Sequence[str] | None = None) -> NDArray[np.int64]:
+    """One-way latency from place (row) to place (column), int64 ns, shape (places, places).
+
+    `places` defaults to `network.places`; clients' own places may follow them. The diagonal is the time
+    within a place: between two voters there, and between a client and its node. Measured round trips override
+    the model; with a topology other than the full mesh, entries are fastest paths along its edges.
+    """
+    names = tuple(network.places if places is None else places)
+    matrix = _model_ns(network, names, seed)
+    index = {name: i for i, name in enumerate(names)}
+    for measured in network.measured_rtt:
+        i, j = (index[_place(network, ref)] for ref in measured.between)
+        matrix[i, j] = matrix[j, i] = round(Fraction(measured.rtt_ns, 2))
+    if not network.topology.is_mesh:
+        from sim.network.topology import routes  # imports networkx
+
+        return routes(network, names, matrix, seed).one_way_ns
+    return matrix
+
+
+def _place(network: Network, ref: int | str) -> str:
+    return network.place_of_node[ref] if isinstance(ref, int) else ref
+
+
+def _model_ns(network: Network, names: tuple[str, ...], seed: int) -> NDArray[np.int64]:
+    latency = network.latency
+    if isinstance(latency, ExplicitLatency):
+        return np.array(latency.one_way_ns, dtype=np.int64)
+    count = len(names)
+    matrix = np.zeros((count, count), dtype=np.int64)
+    if isinstance(latency, FixedLatency):
+        matrix[:] = latency.one_way_ns
+        return matrix
+    for i, a in enumerate(names):
+        for j in range(i, count):
+            matrix[i, j] = matrix[j, i] = _pair_ns(latency, seed, i, j, a, names[j])
+    return matrix
+
+
+def _pair_ns(
+    latency: UniformLatency | DistanceLatency | MatrixLatency, seed: int, i: int, j: int, a: str, b: str
+) -> int:
+    if isinstance(latency, UniformLatency):
+        from sim.kernel import chance  # compiled code: imported only where something is drawn
+
+        span_ns = latency.high_ns - latency.low_ns + 1
+        return latency.low_ns + int(chance.draw_below(span_ns, seed, chance.LATENCY_PAIR, i, j))
+    if a == b:
+        return latency.intra_site_ns
+    if isinstance(latency, DistanceLatency):
+        return distance_one_way_ns(a, b, latency.quality)
+    for row in latency.rtts:
+        if {row.start, row.to} == {a, b}:
+            return round(Fraction(row.rtt_ns, 2))
+    raise KeyError(f"the latency table has no row for {a} and {b}; add it")

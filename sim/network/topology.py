@@ -1,0 +1,181 @@
+"""Topologies: which places are linked directly, and how long the fastest path between the others is.
+
+A message between places without a direct link follows the fastest path; its latency is the sum over the
+edges. Routers on the way add no queueing: bandwidth is counted at the end points' network cards only.
+Voters at one place share a local network and are linked whatever the topology says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.network.sites import suggestion
+from sim.parameters import Problem, RuleError
+
+if TYPE_CHECKING:
+    from sim.network.links import Topology
+    from sim.network.settings import Network
+
+_FILE_BYTES_MAX = 5_000_000
+_ATTEMPTS = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class Routes:
+    """`adjacent`: direct links, bool; `one_way_ns`: fastest paths, int64; both (places, places)."""
+
+    adjacent: NDArray[np.bool_]
+    one_way_ns: NDArray[np.int64]
+
+
+def family_edges(topology: Topology, count: int, seed: int) -> list[tuple[int, int]]:
+    """Edges of a named graph over places 0..count-1. Raises RuleError if no such graph has that size."""
+    family = topology.family
+    if family == "full-mesh":
+        return list(nx.complete_graph(count).edges)
+    if family == "ring":
+        return list((nx.cycle_graph(count) if count > 2 else nx.path_graph(count)).edges)
+    if family == "line":
+        return list(nx.path_graph(count).edges)
+    if family == "star":
+        return list(nx.star_graph(count - 1).edges)
+    if family == "tree":
+        return list(nx.full_rary_tree(2, count).edges)
+    return random_regular_edges(count, topology.degree or 0, seed)
+
+
+def random_regular_edges(count: int, degree: int, seed: int) -> list[tuple[int, int]]:
+    """A connected random regular graph, a function of the seed: a circulant graph, shuffled by edge swaps.
+
+    Swaps are keyed by draws; networkx's own generator may change its stream with the version.
+    Raises RuleError if degree * count is odd or the degree not below the count.
+    """
+    if degree >= count or degree * count % 2:
+        message = f"no graph has {count} places of degree {degree}; choose degree < places, one of them even"
+        raise RuleError([Problem(("network", "topology", "degree"), message)])
+    from sim.kernel import chance  # compiled code: imported only where something is drawn
+
+    offsets = [*range(1, degree // 2 + 1), *([count // 2] if degree % 2 else [])]
+    graph = nx.circulant_graph(count, offsets)
+    for attempt in range(_ATTEMPTS):
+        edges = [(min(a, b), max(a, b)) for a, b in graph.edges]
+        present = set(edges)
+        for step in range(10 * len(edges)):
+            draw = chance.draw(seed, chance.TOPOLOGY, attempt, step)
+            i, j = (draw >> 32) % len(edges), (draw & 0xFFFFFFFF) % len(edges)
+            (a, b), (c, d) = edges[i], edges[j]
+            if draw >> 63:
+                c, d = d, c
+            one, two = (min(a, d), max(a, d)), (min(c, b), max(c, b))
+            if len({a, b, c, d}) == 4 and one not in present and two not in present:
+                present -= {edges[i], edges[j]}
+                present |= {one, two}
+                edges[i], edges[j] = one, two
+        if nx.is_connected(nx.Graph(edges)):
+            return sorted(edges)
+    return sorted((min(a, b), max(a, b)) for a, b in graph.edges)
+
+
+def routes(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Routes:
+    """Fastest paths between places. `direct_ns`: latency of a direct link, int64 ns, (places, places).
+
+    A client's place that the topology does not name is linked to the nearest voter's place. Raises RuleError
+    if an edge has no latency, names nothing known, or a place cannot be reached.
+    """
+    index = {name: i for i, name in enumerate(places)}
+    own = network.places
+    graph: Any = nx.Graph()
+    graph.add_nodes_from(own)
+    if network.topology.edges:
+        for edge in network.topology.edges:
+            weight = edge.one_way_ns
+            if weight is None:
+                if edge.start not in index or edge.to not in index:
+                    unknown = edge.start if edge.start not in index else edge.to
+                    message = f"edge {edge.start} - {edge.to} needs one_way_ms: '{unknown}' is no place; "
+                    _refuse(message + suggestion(unknown, own))
+                weight = int(direct_ns[index[edge.start], index[edge.to]])
+            graph.add_edge(edge.start, edge.to, weight=weight)
+    else:
+        for a, b in family_edges(network.topology, len(own), seed):
+            graph.add_edge(own[a], own[b], weight=int(direct_ns[index[own[a]], index[own[b]]]))
+    for place in places:
+        if place not in graph:
+            nearest = min(own, key=lambda name: (int(direct_ns[index[place], index[name]]), index[name]))
+            graph.add_edge(place, nearest, weight=int(direct_ns[index[place], index[nearest]]))
+    return _fastest(graph, places, direct_ns)
+
+
+def _fastest(graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64]) -> Routes:
+    count = len(places)
+    adjacent = np.eye(count, dtype=np.bool_)
+    one_way_ns = np.zeros((count, count), dtype=np.int64)
+    for i, a in enumerate(places):
+        lengths = nx.single_source_dijkstra_path_length(graph, a)
+        for j, b in enumerate(places):
+            if b not in lengths:
+                _refuse(f"no path leads from {a} to {b}; add an edge")
+            one_way_ns[i, j] = direct_ns[i, i] if i == j else lengths[b]
+            adjacent[i, j] |= graph.has_edge(a, b)
+    return Routes(adjacent, one_way_ns)
+
+
+def _refuse(message: str) -> None:
+    raise RuleError([Problem(("network", "topology"), message)])
+
+
+def read_graphml(path: Path) -> list[dict[str, Any]]:
+    """Edges of a GraphML file as `GraphEdge` fields.
+
+    Nodes are places by the first of their attributes `site`, `label`, `name`, or else by their id. Edges may
+    carry `one_way_ms` or `rtt_ms`. Raises RuleError if the file cannot be used.
+    """
+    at = ("graphml",)
+    try:
+        if path.stat().st_size > _FILE_BYTES_MAX:
+            raise RuleError([Problem(at, "is larger than 5 MB; give a smaller graph")])
+        graph = nx.read_graphml(path)
+    except RuleError:
+        raise
+    except OSError:
+        raise RuleError([Problem(at, "cannot be read; give the path of a GraphML file")]) from None
+    except Exception:  # networkx and the XML parser raise a dozen kinds on malformed input
+        raise RuleError(
+            [Problem(at, "is not a GraphML file; write it with networkx.write_graphml")]
+        ) from None
+    names = {node: _name(node, data) for node, data in graph.nodes(data=True)}
+    if len(set(names.values())) != len(names):
+        raise RuleError([Problem(at, "gives two nodes the same name; make site, label or name unique")])
+    return [_edge(names[a], names[b], data, at) for a, b, data in _sorted(graph.edges(data=True), names)]
+
+
+def _sorted(edges: Iterable[Any], names: dict[Any, str]) -> list[Any]:
+    return sorted(edges, key=lambda edge: (names[edge[0]], names[edge[1]]))
+
+
+def _name(node: object, data: dict[str, Any]) -> str:
+    for key in ("site", "label", "name"):
+        if data.get(key):
+            return str(data[key])
+    return str(node)
+
+
+def _edge(start: str, to: str, data: dict[str, Any], at: tuple[str]) -> dict[str, Any]:
+    from sim import units
+
+    edge: dict[str, Any] = {"from": start, "to": to}
+    for key, halves in (("one_way_ms", 1), ("rtt_ms", 2)):
+        if key in data:
+            try:
+                edge["one_way"] = f"{units.parse_ns(f'{data[key]} ms') // halves} ns"
+            except units.UnitError as error:
+                raise RuleError([Problem(at, f"edge {start} - {to}: {key} {error}")]) from None
+            break
+    return edge

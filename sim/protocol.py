@@ -1,0 +1,312 @@
+"""The seam: all that a consensus protocol sees of the simulator, and all that the simulator sees of it.
+
+A protocol is a class whose handlers react: *upon* a letter, a quorum of votes, a timer. It speaks through one
+narrow door, the `Context`, and knows neither time's passing nor the network. A file that defines one imports
+this module, and nothing numerical, random or graphical.
+
+Two kinds of message:
+
+* a *letter* carries content and is handed to a handler at each receiver;
+* a *vote* says "I, this replica, agree to this ballot" and wakes nobody by itself: votes are counted where they
+  arrive, and the handler declared for the vote type runs when a quorum is complete.
+
+Both travel through the same queues and links, and cost the same signatures, bytes and time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Protocol as Interface, TypeVar
+
+ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
+
+_Handler = TypeVar("_Handler", bound=Callable[..., None])
+
+
+@dataclasses.dataclass(frozen=True)
+class VoteType:
+    """A kind of vote. `size_bytes` is its size without the signature; `decides` is false for housekeeping."""
+
+    name: str
+    size_bytes: int
+    decides: bool = True
+    signed: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Quorum:
+    """How many distinct voters complete a ballot, and whether a condition must hold besides (`gated`).
+
+    `early` is a smaller number that is also reported (for example f + 1); `weights` counts voters by weight.
+    """
+
+    votes: int
+    gated: bool = False
+    early: int = 0
+
+
+class Letter:
+    """Base of messages with content. Subclasses are frozen dataclasses with slots."""
+
+    __slots__ = ()
+    decides: ClassVar[bool] = True  # counted in messages per decision
+    signed: ClassVar[bool] = True
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        """Size on the wire without the sender's own signature, given the size of one signature."""
+        raise NotImplementedError
+
+    def signatures(self) -> int:
+        """Signatures the receiver verifies, the sender's own not counted (certificates inside)."""
+        return 0
+
+    def carries(self) -> Block | None:
+        """The block whose transactions travel inside, if any: the receiver hashes them."""
+        return None
+
+
+class Block:
+    """A block as protocols see it. Its transactions are columns of the ledger; here are their count and bytes."""
+
+    __slots__ = ("ballots", "body", "bytes", "height", "number", "parent", "proposer", "reactions", "row", "txs", "view")
+
+    def __init__(self, number: int, height: int, view: int, proposer: int, parent: Block | None) -> None:
+        self.number = number  # identity: no two blocks of a run share it (stands for the digest)
+        self.height = height
+        self.view = view
+        self.proposer = proposer
+        self.parent = parent
+        self.txs = 0
+        self.bytes = 0
+        self.row = -1  # the ledger's row while it has one
+        self.ballots: list[Ballot] = []
+        self.reactions: list[int] = []  # of the fast lane
+        self.body: Any = None  # what the protocol keeps with it (a certificate)
+
+    def __repr__(self) -> str:
+        return f"Block({self.number}, height={self.height}, view={self.view}, proposer={self.proposer}, txs={self.txs})"
+
+
+class Ballot:
+    """What votes are about: a view, a number (height, sequence, candidate) and usually a block."""
+
+    __slots__ = ("block", "number", "rows", "view")
+
+    def __init__(self, view: int, number: int, block: Block | None) -> None:
+        self.view = view
+        self.number = number
+        self.block = block
+        self.rows: dict[VoteType, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Ballot(view={self.view}, number={self.number}, block={self.block})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One vote of a normal case: its type and whom it goes to (ALL, or the receiver named when proposing)."""
+
+    vote: VoteType
+    to_all: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalCase:
+    """What follows a proposal when nothing is wrong, declared so that it runs without entering Python.
+
+    Upon the letter: the first vote; upon each quorum: the next; then, if `decide`, the block is decided.
+    With `gate`, the letter is also the condition of the first vote's quorum. The handlers must do the same:
+    they are the definition, and a test compares both.
+    """
+
+    upon: type[Letter]
+    votes: tuple[Step, ...]
+    gate: bool = False
+    decide: bool = False
+    persist: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Timer:
+    """The kind of timer a handler waits for."""
+
+    name: str
+
+
+class Signal:
+    """What else a handler can wait for: see the constants below."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+BATCH = Signal("BATCH")  # transactions wait, and the block interval is over
+NO_PROGRESS = Signal("NO_PROGRESS")  # the progress timer expired
+DECIDED = Signal("DECIDED")  # the fast lane decided something this replica asked to know
+
+
+def upon(*causes: type[Letter] | VoteType | Timer | Signal) -> Callable[[_Handler], _Handler]:
+    """Mark a method as the handler of these causes ("upon receiving ...", "upon a quorum of ...")."""
+
+    def mark(handler: _Handler) -> _Handler:
+        handler.__dict__["_upon"] = causes
+        return handler
+
+    return mark
+
+
+class Context(Interface):
+    """What a replica can know and do. Times are integer nanoseconds, sizes bytes, replicas 0..n-1."""
+
+    me: int
+    n: int
+    parameters: Any
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+
+    def broadcast(self, letter: Letter) -> None:
+        """Send a letter to every other voter."""
+
+    def send(self, to: int, letter: Letter) -> None:
+        """Send a letter to one replica."""
+
+    def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
+        """The ballot of that name, opened if new."""
+
+    def ballots(self, view: int, number: int) -> list[Ballot]:
+        """All ballots of a view and number (more than one block: somebody equivocated)."""
+
+    def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
+        """Vote. `gate` says that the voter's own condition for this quorum holds."""
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        """The gated quorum's condition holds here, on the word of replica `by`."""
+
+    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
+        """Whether a voter's (my own) vote is in my count. My own votes survive a crash: they were on disk."""
+
+    def complete(self, vote: VoteType, ballot: Ballot) -> bool:
+        """Whether I have been told that this quorum is complete."""
+
+    def propose(
+        self, letter: Letter, ballot: Ballot, *, guard: tuple[int, int], to: int = ALL, decided: Block | None = None, report: bool = False
+    ) -> None:
+        """Broadcast a proposal and lay out the normal case that follows it.
+
+        `guard`: the lane number a receiver must be in, and the one it is in afterwards; `to`: receiver of votes
+        that do not go to all; `decided`: a block this proposal proves decided; `report`: tell every replica.
+        """
+
+    def lane(self, number: int | None) -> None:
+        """Work in the fast lane while events fit this number; None: leave it, every event comes to me."""
+
+    def lane_block(self) -> Block | None:
+        """The last block whose proposal the fast lane accepted for me."""
+
+    def new_block(self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False) -> Block | None:
+        """A block of waiting transactions on top of `parent`; None if nothing waits and `empty` is false."""
+
+    def await_batch(self) -> bool:
+        """Ask for BATCH when the next block is due. True: it is due now, and no BATCH follows."""
+
+    def decide(self, block: Block) -> bool:
+        """The block is final. False: it waits for its parent (if the protocol decides out of order)."""
+
+    def place(self, block: Block, parent: Block | None) -> None:
+        """Give an undecided block another parent (its position is what the protocol agreed on)."""
+
+    def abandon(self, block: Block) -> None:
+        """The block will never be decided: its transactions wait again."""
+
+    @property
+    def height(self) -> int:
+        """Height of the last block decided here; 0 is the genesis block."""
+
+    def decided_block(self, height: int) -> Block | None:
+        """The block decided here at a height, if it still is in memory."""
+
+    def follow(self, leader: int) -> None:
+        """Pass my clients' transactions to this leader from now on."""
+
+    def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
+        """Start a timer; its handler gets `about`. Returns a handle for `cancel`."""
+
+    def cancel(self, handle: int) -> None:
+        """Stop a timer; a handle that has fired or was cancelled is fine."""
+
+    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
+        """NO_PROGRESS after this long without progress; with `high_ns`, each period is drawn anew from [low, high].
+
+        0 stops the timer. What counts as progress is the protocol's `progress`.
+        """
+
+    def made_progress(self) -> None:
+        """Restart the progress timer's period."""
+
+    def enter_view(self, view: int) -> None:
+        """Record that this replica works in a new view (term, round) now."""
+
+    def persist(self, **facts: Any) -> None:
+        """Write facts to stable storage; after a restart they are in `stable`."""
+
+    @property
+    def stable(self) -> dict[str, Any]:
+        """Stable storage: what was persisted before."""
+
+    def draw(self, purpose: str, low: int, high: int) -> int:
+        """A random integer in [low, high], a function of seed, replica, purpose and how often it was asked."""
+
+
+class Replica:
+    """Base of all protocols: one instance per replica, handlers marked with `upon`."""
+
+    handlers: ClassVar[dict[Any, str]] = {}
+    votes: ClassVar[tuple[VoteType, ...]] = ()
+    letters: ClassVar[tuple[type[Letter], ...]] = ()
+    decides_out_of_order: ClassVar[bool] = False
+    progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        table = dict(cls.handlers)
+        for name, member in vars(cls).items():
+            for cause in getattr(member, "_upon", ()):
+                table[cause] = name
+        cls.handlers = table
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.parameters = context.parameters
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        """The quorum of every vote type."""
+        raise NotImplementedError
+
+    def normal_case(self) -> NormalCase | None:
+        """The declared normal case, if the protocol has a fast lane."""
+        return None
+
+    def start(self) -> None:
+        """Begin; stable storage is empty at the first start."""
+        raise NotImplementedError
+
+    @property
+    def view_number(self) -> int:
+        """The view (term, round) this replica is in, for reports."""
+        raise NotImplementedError
+
+
+def certificate_bytes(signatures: int, signature_bytes: int) -> int:
+    """Size of a certificate that lists its signatures with their signers."""
+    return signatures * (signature_bytes + 2)
+
+
+def highest(blocks: Iterable[Block]) -> Block:
+    """The block of greatest height."""
+    return max(blocks, key=lambda block: block.height)

@@ -1,0 +1,48 @@
+"""The table of protocols: the one place where their names stand."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sim.parameters import Parameters
+    from sim.protocol import Replica
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One protocol: where it is, and what a scenario may say about it."""
+
+    module: str
+    replica: str
+    summary: str
+    faults: str  # tolerated faults, in words
+
+    @functools.cached_property
+    def protocol(self) -> type[Replica]:
+        """The replica class."""
+        found: type[Replica] = getattr(importlib.import_module(f"sim.protocols.{self.module}"), self.replica)
+        return found
+
+    @functools.cached_property
+    def parameters(self) -> type[Parameters]:
+        """The class of its parameters."""
+        module = importlib.import_module(f"sim.protocols.{self.module}")
+        found: type[Parameters] = getattr(module, f"{self.replica}Parameters")
+        return found
+
+    def check(self, parameters: Parameters, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        check = getattr(self.protocol, "check", None)
+        if check is not None:
+            check(parameters, voters)
+
+
+PROTOCOLS: dict[str, Entry] = {
+    "pbft": Entry("pbft", "Pbft", "three phases, all-to-all votes, stable primary", "f Byzantine of 3f + 1"),
+    "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1"),
+    "hotstuff": Entry("hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"),
+}

@@ -1,0 +1,508 @@
+"""Practical Byzantine Fault Tolerance.
+
+M. Castro, B. Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999, sections 4.1-4.5.
+
+n = 3f + 1 replicas. In view v the primary p = v mod n orders batches of requests: it multicasts
+<PRE-PREPARE, v, n, d>; a backup that accepts it multicasts <PREPARE, v, n, d, i>; a replica with the
+pre-prepare and 2f matching prepares from different backups (`prepared`) multicasts <COMMIT, v, n, d, i>; with
+2f + 1 matching commits (`committed-local`) it executes, in order of n. Every K sequence numbers replicas
+exchange <CHECKPOINT, n, d, i>; 2f + 1 make it stable and let the log below it go. A backup whose request is
+not executed in time multicasts <VIEW-CHANGE, v + 1, h, C, P, i>; the new primary answers 2f + 1 of them with
+<NEW-VIEW, v + 1, V, O>.
+
+paper           here
+-----           ----
+v, n, d         view, ballot.number (also block.height), block.number
+p = v mod |R|   primary_of(view)
+h, H = h + L    low_mark, low_mark + parameters.log_window
+C, P            ViewChange.low_mark (its proof is counted in bytes), ViewChange.prepared
+V, O            NewView.changes, NewView.proposals
+timer           the progress timer: runs while a request waits, restarts at each execution
+
+Deviations
+* A request is a transaction of the ledger; a batch is a block, and its digest is its number.
+* The request timer is the progress timer: it expires when a request has waited for its whole period without
+  any batch being executed here. The primary does not run it.
+* A backup passes requests of its own clients to the primary instead of the clients' retransmission to all.
+* State transfer fetches the missing blocks from one replica at a time, each with its commit certificate; it
+  starts upon a stable checkpoint above the last executed batch and upon restart.
+* What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
+  replicas that do not forget). A restarted replica takes no part until it has heard the current view.
+* A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
+
+Not modelled: the read-only and tentative-execution optimisations, MAC authenticators (all messages are signed),
+proactive recovery, garbage collection of client reply caches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Step,
+    Timer,
+    VoteType,
+    certificate_bytes,
+    upon,
+)
+
+HEADER_BYTES = 48  # type, view, sequence number, sender, digest (32)
+FETCH_MAX = 512  # blocks per answer of a state transfer
+
+
+class PbftParameters(Parameters):
+    """Parameters of PBFT."""
+
+    request_timeout_ns: Nanoseconds = quantity("2 s", "a backup waits this long for progress before a view change")
+    checkpoint_interval: int = count(128, "K: sequence numbers between checkpoints", low=1)
+    log_window: int = count(256, "L: sequence numbers that may be under way above the stable checkpoint", low=1)
+    pipeline: int = count(1, "batches the primary has under way at a time", low=1)
+    faults: int | None = count(None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrePrepare(Letter):
+    """<PRE-PREPARE, v, n, d> with the batch."""
+
+    view: int
+    sequence: int
+    block: Block
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES + self.block.bytes
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ViewChange(Letter):
+    """<VIEW-CHANGE, v, h, C, P, i>: `prepared` maps a sequence number to (view, block)."""
+
+    view: int
+    low_mark: int
+    prepared: tuple[tuple[int, int, Block], ...]  # sequence, view, block
+    quorum: int
+    replica: int
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        proof = certificate_bytes(self.quorum, signature_bytes)
+        return HEADER_BYTES + proof + len(self.prepared) * (HEADER_BYTES + proof)
+
+    def signatures(self) -> int:
+        return self.quorum * (1 + len(self.prepared))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewView(Letter):
+    """<NEW-VIEW, v, V, O>."""
+
+    view: int
+    changes: tuple[ViewChange, ...]
+    proposals: tuple[tuple[int, Block], ...]
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        inside = sum(change.size_bytes(signature_bytes) + signature_bytes for change in self.changes)
+        return HEADER_BYTES + inside + len(self.proposals) * HEADER_BYTES
+
+    def signatures(self) -> int:
+        return sum(1 + change.signatures() for change in self.changes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fetch(Letter):
+    """State transfer: send me what was executed above this height."""
+
+    height: int
+    decides = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Executed(Letter):
+    """State transfer: executed blocks, each with its commit certificate, and the sender's view."""
+
+    view: int
+    blocks: tuple[Block, ...]
+    quorum: int
+    last: int  # height of the sender
+    decides = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        proof = HEADER_BYTES + certificate_bytes(self.quorum, signature_bytes)
+        return HEADER_BYTES + sum(block.bytes + proof for block in self.blocks)
+
+    def signatures(self) -> int:
+        return self.quorum * len(self.blocks)
+
+
+PREPARE = VoteType("PREPARE", HEADER_BYTES)
+COMMIT = VoteType("COMMIT", HEADER_BYTES)
+CHECKPOINT = VoteType("CHECKPOINT", HEADER_BYTES, decides=False)
+
+VIEW_CHANGE_TIMER = Timer("view change")
+FETCH_TIMER = Timer("fetch")
+
+
+class Pbft(Replica):
+    """One PBFT replica."""
+
+    letters = (PrePrepare, ViewChange, NewView, Fetch, Executed)
+    votes = (PREPARE, COMMIT, CHECKPOINT)
+    decides_out_of_order = True
+    progress = "waiting"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.f = (context.n - 1) // 3 if self.parameters.faults is None else self.parameters.faults
+        self.view = 0
+        self.active = False
+        self.low_mark = 0
+        self.last_proposed: Block | None = None
+        self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
+        self.change_timer = 0
+        self.timeout_ns = self.parameters.request_timeout_ns
+        self.height_at_entry = 0
+        self.fetching = 0  # timer of a state transfer under way
+        self.fetch_from = context.me
+
+    @property
+    def view_number(self) -> int:
+        return self.view
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {
+            PREPARE: Quorum(self.prepared_quorum(), gated=True),
+            COMMIT: Quorum(self.committed_quorum(), gated=True),
+            CHECKPOINT: Quorum(self.committed_quorum()),
+        }
+
+    def prepared_quorum(self) -> int:
+        """2f prepares from different backups, besides the pre-prepare."""
+        return 2 * self.f
+
+    def committed_quorum(self) -> int:
+        """2f + 1."""
+        return 2 * self.f + 1
+
+    def normal_case(self) -> NormalCase:
+        return NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True)
+
+    def primary_of(self, view: int) -> int:
+        """p = v mod |R|."""
+        return view % self.context.n
+
+    @property
+    def is_primary(self) -> bool:
+        return self.primary_of(self.view) == self.context.me
+
+    # --- normal case, section 4.2 ----------------------------------------------------------------------
+
+    def start(self) -> None:
+        stable = self.context.stable
+        if stable:  # after a crash: ask for the view and for what was executed meanwhile
+            self.view = stable["view"]
+            self.low_mark = stable["low_mark"]
+            self.fetch()
+            return
+        self.context.persist(view=0, low_mark=0)
+        self.enter(0)
+
+    def enter(self, view: int) -> None:
+        """Work in a view from now on."""
+        self.view = view
+        self.active = True
+        self.height_at_entry = self.context.height
+        self.context.persist(view=view)
+        self.context.enter_view(view)
+        self.context.lane(view)
+        self.context.follow(self.primary_of(view))
+        self.context.watch_progress(0 if self.is_primary else self.timeout_ns)
+        if self.is_primary:
+            self.propose()
+
+    @upon(BATCH, DECIDED)
+    def propose(self) -> None:
+        """The primary multicasts pre-prepares while the pipeline and the water marks allow."""
+        context = self.context
+        if context.height % self.parameters.checkpoint_interval == 0 and context.height > self.low_mark:
+            self.checkpoint()
+        if not (self.active and self.is_primary):
+            return
+        while True:
+            last = self.last_proposed
+            sequence = 1 + max(context.height, 0 if last is None else last.height)
+            if sequence > context.height + self.parameters.pipeline or sequence > self.high_mark:
+                return
+            if not context.await_batch():
+                return
+            block = context.new_block(self.last_block(), self.view)
+            if block is None:
+                context.await_batch()
+                return
+            self.last_proposed = block
+            self.pre_prepare(block)
+
+    def last_block(self) -> Block | None:
+        """The block that the next batch follows."""
+        if self.last_proposed is not None and self.last_proposed.height > self.context.height:
+            return self.last_proposed
+        return self.context.decided_block(self.context.height)
+
+    def pre_prepare(self, block: Block) -> None:
+        """Multicast <PRE-PREPARE, v, n, d>."""
+        ballot = self.context.ballot(self.view, block.height, block)
+        self.context.propose(
+            PrePrepare(self.view, block.height, block),
+            ballot,
+            guard=(self.view, self.view),
+            report=block.height % self.parameters.checkpoint_interval == 0,
+        )
+        self.context.condition(PREPARE, ballot, by=self.context.me)
+
+    @property
+    def high_mark(self) -> int:
+        """H = h + L."""
+        return int(self.low_mark + self.parameters.log_window)
+
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+        """A backup accepts: in view v, from its primary, within the water marks, no other batch for (v, n)."""
+        if not self.active or message.view != self.view or sender != self.primary_of(self.view):
+            return
+        if not self.low_mark < message.sequence <= self.high_mark:
+            return
+        context = self.context
+        for ballot in context.ballots(message.view, message.sequence):
+            if context.has_voted(PREPARE, ballot):
+                return
+        ballot = context.ballot(message.view, message.sequence, message.block)
+        context.condition(PREPARE, ballot, by=sender)
+        context.vote(PREPARE, ballot)
+
+    @upon(PREPARE)
+    def on_prepared(self, ballot: Ballot) -> None:
+        """prepared(m, v, n, i): multicast <COMMIT, v, n, d, i>."""
+        if self.active and ballot.view == self.view and not self.context.has_voted(COMMIT, ballot):
+            self.context.vote(COMMIT, ballot, gate=True)
+
+    @upon(COMMIT)
+    def on_committed(self, ballot: Ballot) -> None:
+        """committed-local(m, v, n, i): execute in order of n."""
+        assert ballot.block is not None
+        if self.active and ballot.view == self.view:
+            self.context.decide(ballot.block)
+            self.propose()
+
+    # --- garbage collection, section 4.3 ---------------------------------------------------------------
+
+    def checkpoint(self) -> None:
+        """Multicast <CHECKPOINT, n, d, i> after executing every K-th batch."""
+        height = self.context.height
+        ballot = self.context.ballot(-1, height, self.context.decided_block(height))
+        if not self.context.has_voted(CHECKPOINT, ballot):
+            self.context.vote(CHECKPOINT, ballot)
+
+    @upon(CHECKPOINT)
+    def on_stable(self, ballot: Ballot) -> None:
+        """2f + 1 checkpoints: the log up to n may go. If this replica lacks them, it fetches."""
+        if ballot.number <= self.low_mark:
+            return
+        self.low_mark = ballot.number
+        self.context.persist(low_mark=self.low_mark)
+        if self.context.height < self.low_mark:
+            self.fetch()
+        self.propose()
+
+    # --- view changes, section 4.4 ---------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_request_timeout(self) -> None:
+        """A request waited too long: view v + 1."""
+        if self.active:
+            if self.context.height > self.height_at_entry:
+                self.timeout_ns = self.parameters.request_timeout_ns
+            self.change_view(self.view + 1)
+
+    def change_view(self, view: int) -> None:
+        """Multicast <VIEW-CHANGE, v, h, C, P, i> and stop accepting normal messages."""
+        context = self.context
+        self.view = view
+        self.active = False
+        context.persist(view=view)
+        context.lane(None)
+        context.watch_progress(0)
+        context.cancel(self.change_timer)
+        message = ViewChange(view, self.low_mark, self.prepared(), self.committed_quorum(), context.me)
+        context.broadcast(message)
+        self.on_view_change(context.me, message)
+
+    def prepared(self) -> tuple[tuple[int, int, Block], ...]:
+        """P: what prepared here above the stable checkpoint, each with the highest view it prepared in."""
+        context = self.context
+        found = []
+        for sequence in range(self.low_mark + 1, self.high_mark + 1):
+            block = context.decided_block(sequence)
+            if block is not None:
+                found.append((sequence, block.view, block))
+                continue
+            best: tuple[int, int, Block] | None = None
+            for view in range(self.view, -1, -1):
+                for ballot in context.ballots(view, sequence):
+                    if ballot.block is not None and context.complete(PREPARE, ballot):
+                        best = (sequence, view, ballot.block)
+                if best is not None:
+                    found.append(best)
+                    break
+        return tuple(found)
+
+    @upon(ViewChange)
+    def on_view_change(self, sender: int, message: ViewChange) -> None:
+        """Collect; join after f + 1 higher ones; the new primary answers 2f + 1."""
+        context = self.context
+        if message.view < self.view or (message.view == self.view and self.active):
+            return
+        self.changes.setdefault(message.view, {})[sender] = message
+        if message.view > self.view:
+            ahead = {replica for view, of in self.changes.items() if view > self.view for replica in of}
+            if len(ahead) > self.f:
+                self.change_view(min(view for view in self.changes if view > self.view))
+            return
+        if len(self.changes[message.view]) == self.committed_quorum():
+            context.cancel(self.change_timer)
+            self.change_timer = context.set_timer(VIEW_CHANGE_TIMER, self.timeout_ns, message.view)
+            self.timeout_ns *= 2
+        if self.primary_of(message.view) == context.me and len(self.changes[message.view]) >= self.committed_quorum():
+            self.new_view(message.view)
+
+    @upon(VIEW_CHANGE_TIMER)
+    def on_view_change_timeout(self, view: int) -> None:
+        """No NEW-VIEW in time: the next view, with twice the patience."""
+        if not self.active and self.view == view:
+            self.change_view(view + 1)
+
+    def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
+        """min-s and O's batches: per sequence number the one prepared in the highest view, or none (null)."""
+        low = max(change.low_mark for change in changes)
+        best: dict[int, tuple[int, Block]] = {}
+        for change in changes:
+            for sequence, view, block in change.prepared:
+                if sequence > low and (sequence not in best or view > best[sequence][0]):
+                    best[sequence] = (view, block)
+        top = max(best, default=low)
+        return low, [(s, best[s][1] if s in best else None) for s in range(low + 1, top + 1)]
+
+    def new_view(self, view: int) -> None:
+        """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
+        context = self.context
+        changes = tuple(list(self.changes[view].values())[: self.committed_quorum()])
+        low, carried = self.carried_over(changes)
+        parent = context.decided_block(low)
+        proposals = []
+        for sequence, block in carried:
+            chosen = block
+            if chosen is None:  # a null request
+                chosen = context.new_block(parent, view, number=sequence, empty=True)
+                assert chosen is not None
+            elif context.decided_block(sequence) is None:
+                context.place(chosen, parent)
+            proposals.append((sequence, chosen))
+            parent = chosen
+        message = NewView(view, changes, tuple(proposals))
+        context.broadcast(message)
+        self.adopt(context.me, message)
+
+    @upon(NewView)
+    def on_new_view(self, sender: int, message: NewView) -> None:
+        """A backup checks V and O, and enters the view."""
+        if message.view < self.view or (message.view == self.view and self.active):
+            return
+        if sender != self.primary_of(message.view) or len(message.changes) < self.committed_quorum():
+            return
+        _, carried = self.carried_over(message.changes)
+        for (sequence, block), (expected_sequence, expected) in zip(message.proposals, carried, strict=True):
+            if sequence != expected_sequence or (expected is not None and block is not expected):
+                return
+        self.adopt(sender, message)
+
+    def adopt(self, primary: int, message: NewView) -> None:
+        """Enter the view and treat O's batches as pre-prepared in it."""
+        context = self.context
+        context.cancel(self.change_timer)
+        self.changes = {view: of for view, of in self.changes.items() if view > message.view}
+        self.last_proposed = message.proposals[-1][1] if message.proposals else None
+        low = max(change.low_mark for change in message.changes)
+        if low > self.low_mark:
+            self.low_mark = low
+            context.persist(low_mark=low)
+        self.view = message.view
+        self.active = True
+        for sequence, block in message.proposals:
+            ballot = context.ballot(message.view, sequence, block)
+            context.condition(PREPARE, ballot, by=primary)
+            if context.me != primary:
+                context.vote(PREPARE, ballot)
+        self.enter(message.view)
+        if context.height < low:
+            self.fetch()
+
+    # --- state transfer --------------------------------------------------------------------------------
+
+    def fetch(self) -> None:
+        """Ask the next replica for what was executed above this one's height."""
+        context = self.context
+        context.cancel(self.fetching)
+        if context.n == 1:
+            self.enter(self.view)
+            return
+        self.fetch_from = (self.fetch_from + 1) % context.n
+        if self.fetch_from == context.me:
+            self.fetch_from = (self.fetch_from + 1) % context.n
+        context.send(self.fetch_from, Fetch(context.height))
+        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, _: None) -> None:
+        """No answer: ask somebody else."""
+        self.fetch()
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send executed blocks with their certificates, and the view this replica works in."""
+        context = self.context
+        if not self.active:
+            return
+        top = min(context.height, message.height + FETCH_MAX)
+        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
+        known = tuple(block for block in blocks if block is not None)
+        context.send(sender, Executed(self.view, known, self.committed_quorum(), context.height))
+
+    @upon(Executed)
+    def on_executed(self, sender: int, message: Executed) -> None:
+        """Execute what was fetched; go on until level with the sender, then take part in its view."""
+        context = self.context
+        for block in message.blocks:
+            if block.height == context.height + 1:
+                context.decide(block)
+        if context.height < message.last:
+            self.fetch()
+            return
+        context.cancel(self.fetching)
+        if message.view > self.view or (message.view == self.view and not self.active):
+            self.changes = {view: of for view, of in self.changes.items() if view > message.view}
+            self.enter(message.view)
+        elif self.active:
+            self.propose()

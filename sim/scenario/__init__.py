@@ -1,0 +1,1 @@
+"""Scenarios: schema, loading, building, running, sweeping, storing."""

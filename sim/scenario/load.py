@@ -1,0 +1,255 @@
+"""Scenario files to scenarios: reading, `extends`, overrides, and validation with places in every message."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from sim.network.links import BASE_DIR
+from sim.network.sites import suggestion
+from sim.parameters import Parameters, Problem, RuleError, text_context
+from sim.scenario import messages
+from sim.scenario.errors import ScenarioError
+from sim.scenario.schema import ProtocolChoice, ProtocolEntry, Scenario, protocol_table
+from sim.scenario.source import Origin, Path, Source, read_file, read_text
+
+_EXTENDS_MAX = 20
+_FILES = (("network", "latency", "file"), ("network", "topology", "graphml"))  # values that name files
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]+")
+
+
+def load_scenario(
+    path: str | os.PathLike[str],
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    *,
+    protocols: Mapping[str, ProtocolEntry] | None = None,
+) -> Scenario:
+    """Read and validate a scenario file.
+
+    `overrides`: texts "a.b=v", a dotted path with list indices and a YAML value; later ones win, and null
+    removes a key. `seed` replaces the file's. `protocols` defaults to the table of `sim.protocols`. Where an
+    override or an extending file names another model, kind, family or protocol, that section starts afresh.
+    Raises ScenarioError, whose message has a line "file:line:column: VALUE: rule; remedy" per problem.
+    """
+    file = FilePath(path)
+    source = _read(file, ())
+    for label, keys, value in sorted(_parse_overrides(overrides), key=lambda o: not _chooses(o[1])):
+        _override(source, keys, value, label)
+    if seed is not None:
+        label = f"--seed {seed}"
+        _override(source, ("seed",), read_text(str(seed), "", label), label)
+    return _validate(source, file, protocols)
+
+
+def _read(file: FilePath, trail: tuple[FilePath, ...]) -> Source:
+    """A file merged over what it extends."""
+    source = read_file(file)
+    base_name = source.data.pop("extends", None)
+    if base_name is None:
+        return source
+    origin = source.origin(("extends",))
+    at = f"{origin.where}: {origin.text}"
+    source.forget(("extends",))
+    if not isinstance(base_name, str):
+        raise ScenarioError(f"{at}: extends names one scenario file; write extends: other.yaml")
+    base_file = FilePath(os.path.normpath(file.parent / base_name))
+    trail = (*trail, file.resolve())
+    if base_file.resolve() in trail:
+        raise ScenarioError(f"{at}: scenarios extend each other in a circle; remove one extends")
+    if len(trail) > _EXTENDS_MAX:
+        raise ScenarioError(f"{at}: more than {_EXTENDS_MAX} files extend each other; merge some")
+    if not base_file.is_file():
+        raise ScenarioError(f"{at}: no such file beside {file.name}; give a path relative to it")
+    base = _read(base_file, trail)
+    _move_files(base.data, base_file.parent, file.parent)
+    base.data.pop("name", None)  # each file has its own name
+    base.forget(("name",))
+    base.origins[()] = source.origins[()]
+    _merge(base, source, ())
+    return base
+
+
+def _move_files(data: Any, old: FilePath, new: FilePath) -> None:
+    """Make file names that were relative to one directory relative to another."""
+    for *section, key in _FILES:
+        inner = data
+        for part in section:
+            inner = inner.get(part) if isinstance(inner, dict) else None
+        if isinstance(inner, dict) and isinstance(inner.get(key), str):
+            inner[key] = os.path.relpath(old / inner[key], new)
+
+
+def _chooses(path: Path) -> bool:
+    """Whether the value at a path decides which keys its section has."""
+    return path[-1] in ("model", "kind", "family") or path == ("protocol", "name")
+
+
+def _switches(old: Any, new: Any, path: Path) -> bool:
+    """Whether one mapping is of another kind than the one it is merged over."""
+    return any(key in old and key in new and old[key] != new[key] for key in new if _chooses((*path, key)))
+
+
+def _merge(base: Source, over: Source, path: Path) -> None:
+    """Lay the values of `over` at a path over those of `base`: mappings key by key, anything else whole."""
+    old, new = _get(base.data, path), _get(over.data, path)
+    for key, value in new.items():
+        inner = (*path, key)
+        if (
+            isinstance(value, dict)
+            and isinstance(old.get(key), dict)
+            and not _switches(old[key], value, inner)
+        ):
+            base.origins[inner] = over.origins[inner]
+            _merge(base, over, inner)
+            continue
+        base.forget(inner)
+        old[key] = value
+        base.origins.update({p: o for p, o in over.origins.items() if p[: len(inner)] == inner})
+
+
+def _get(data: Any, path: Path) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
+def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Path, Source]]:
+    parsed = []
+    for text in overrides:
+        label = f"--set {text}"
+        name, equals, value = text.partition("=")
+        keys = name.strip().split(".")
+        if not equals or not all(_KEY.fullmatch(key) for key in keys):
+            raise ScenarioError(
+                f"{label}: {text}: an override is a path and a value; write --set network.nodes=16"
+            )
+        path: Path = tuple(int(key) if key.isdecimal() else key for key in keys)
+        parsed.append((label, path, read_text(value, "", label)))
+    return parsed
+
+
+def _override(source: Source, path: Path, value: Source, label: str) -> None:
+    """Set one value, creating mappings on the way."""
+    data = source.data
+    for i, key in enumerate(path):
+        last = i == len(path) - 1
+        here = path[: i + 1]
+        if isinstance(data, list):
+            if not isinstance(key, int) or key >= len(data):
+                size = len(data)
+                rule = f"the list has {size} entries" + (f", 0 to {size - 1}" if size else "")
+                raise ScenarioError(f"{label}: {key}: {rule}; write an index that exists")
+        elif isinstance(data, dict):
+            key = str(key)
+            here = (*path[:i], key)
+        else:
+            section = ".".join(map(str, path[:i]))
+            raise ScenarioError(f"{label}: {key}: {section} is a single value here; set {section} itself")
+        if last:
+            if isinstance(data, dict) and _chooses(here) and data.get(key) != value.data:
+                for other in list(data):
+                    source.forget((*path[:i], other))
+                data.clear()
+            source.forget(here)
+            data[key] = value.data
+            source.origins.update({(*here, *p): _labelled(o, label) for p, o in value.origins.items()})
+        else:
+            if isinstance(data, dict) and data.get(key) is None:
+                data[key] = {}
+                source.origins[here] = Origin(label, label, "a mapping")
+            data = data[key]
+
+
+def _labelled(origin: Origin, label: str) -> Origin:
+    return Origin(label, label, origin.text)
+
+
+def _validate(source: Source, file: FilePath, protocols: Mapping[str, ProtocolEntry] | None) -> Scenario:
+    data = {key: value for key, value in source.data.items() if value is not None}
+    data.setdefault("name", file.stem)
+    found: list[str] = []
+    if "protocol" in data:
+        choice = _protocol(
+            source, data["protocol"], protocol_table() if protocols is None else protocols, found
+        )
+        data["protocol"] = choice or ProtocolChoice(name="", parameters=Parameters())
+    scenario = None
+    try:
+        context = text_context(**{BASE_DIR: str(file.parent)})
+        scenario = Scenario.model_validate(
+            _without_nulls(data), context=context, by_alias=True, by_name=False
+        )
+    except ValidationError as error:
+        found = [*messages.lines(error, source, Scenario, also=("extends",)), *found]
+    if scenario is not None and not found:
+        found.extend(_late(source, scenario, protocols))
+    if scenario is None or found:
+        raise ScenarioError(*found)
+    return scenario
+
+
+def _without_nulls(value: Any) -> Any:
+    """Without the keys whose value is null: they count as not written."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(inner) for key, inner in value.items() if inner is not None}
+    return [_without_nulls(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _protocol(
+    source: Source, section: Any, table: Mapping[str, ProtocolEntry], found: list[str]
+) -> ProtocolChoice | None:
+    """The protocol's section, validated by its own parameter class; adds to `found` what is wrong."""
+    if isinstance(section, str):
+        section = {"name": section}  # short form, all parameters at their defaults
+    origin = source.origin(("protocol",))
+    if not isinstance(section, dict):
+        found.append(f"{origin.where}: {origin.text}: must be a mapping; write protocol: {{name: pbft}}")
+        return None
+    name = section.get("name")
+    if not isinstance(name, str):
+        found.append(
+            f"{origin.key_where}: protocol: the key name is missing; add name: and one of {', '.join(table)}"
+        )
+        return None
+    entry = table.get(name)
+    if entry is None:
+        origin = source.origin(("protocol", "name"))
+        known = ", ".join(table)
+        hint = suggestion(name, table)
+        remedy = hint if hint.startswith("choose") else f"{hint} (known: {known})"
+        found.append(f"{origin.where}: {name}: no such protocol; {remedy}")
+        return None
+    rest = _without_nulls({key: value for key, value in section.items() if key != "name"})
+    try:
+        return ProtocolChoice(name=name, parameters=entry.parameters.from_text(rest))
+    except ValidationError as error:
+        found.extend(messages.lines(error, source, entry.parameters, ("protocol",), also=("name",)))
+        return None
+
+
+def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEntry] | None) -> list[str]:
+    """What can be judged only when every part is sound: protocol against voters, topology against places."""
+    found = []
+    table = protocol_table() if protocols is None else protocols
+    network = scenario.network
+    try:
+        table[scenario.protocol.name].check(scenario.protocol.parameters, network.n)
+    except ValueError as error:
+        key = "nodes" if network.nodes is not None else "sites"
+        origin = source.origin(("network", key))
+        text = origin.text if network.nodes is not None else f"{network.n} sites"
+        found.append(f"{origin.where}: {text}: {error}")
+    if not network.topology.is_mesh:
+        from sim.network.latency import one_way_matrix_ns  # numpy and networkx: only where needed
+
+        try:
+            one_way_matrix_ns(network, scenario.seed, scenario.places)
+        except RuleError as error:
+            found.extend(messages.rule_line(source, Problem(p.path, p.message)) for p in error.problems)
+    return found

@@ -1,0 +1,117 @@
+"""Rules between the parts of a scenario. Each problem names its place and says rule and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, LoseDomain, Partition
+from sim.network.links import Ref
+from sim.network.settings import Network
+from sim.network.sites import domains, suggestion
+from sim.parameters import Problem
+from sim.units import format_ns
+from sim.workload.settings import Backlog
+
+if TYPE_CHECKING:
+    from sim.scenario.schema import Scenario
+
+Path = tuple[str | int, ...]
+
+
+def problems(scenario: Scenario) -> Iterator[Problem]:
+    """All broken rules, in the order of the fields."""
+    duration_ns = scenario.duration_ns
+    if scenario.warm_up_ns >= duration_ns:
+        message = f"must be shorter than the duration, {format_ns(duration_ns)}; shorten it"
+        yield Problem(("warm_up",), message)
+    yield from _workload(scenario)
+    for i, fault in enumerate(scenario.faults):
+        yield from _times(fault, duration_ns, ("faults", i))
+        yield from _targets(fault, scenario.network, ("faults", i))
+
+
+def _workload(scenario: Scenario) -> Iterator[Problem]:
+    for i, entry in enumerate(scenario.workload):
+        if isinstance(entry, Backlog):
+            if len(scenario.workload) > 1:
+                message = "keeps every block full, so nothing else can be sent; make it the only entry"
+                yield Problem(("workload", i, "kind"), message)
+        elif entry.sites != "all":
+            for j, site in enumerate(entry.sites):
+                problem = scenario.network.client_problem(site)
+                if problem is not None:
+                    yield Problem(("workload", i, "sites", j), problem)
+
+
+def _times(fault: Fault, duration_ns: int, path: Path) -> Iterator[Problem]:
+    length = format_ns(duration_ns)
+    if fault.at_ns >= duration_ns:
+        yield Problem(
+            (*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time"
+        )
+    elif fault.end_ns is not None and fault.end_ns > duration_ns:
+        key = "for" if fault.for_ns is not None else "until"
+        end = format_ns(fault.end_ns)
+        message = (
+            f"ends at {end}, after the run does ({length}); shorten it, or leave it out: it then never heals"
+        )
+        yield Problem((*path, key), message)
+
+
+def _targets(fault: Fault, network: Network, path: Path) -> Iterator[Problem]:
+    action = getattr(fault, fault.kind)
+    path = (*path, fault.kind)
+    if isinstance(action, LoseDomain):
+        yield from _domain(action, network, (*path, "domain"))
+    elif isinstance(action, Crash):
+        for i, ref in enumerate(action.nodes):
+            yield from _voter(ref, network, (*path, "nodes", i))
+    elif isinstance(action, (CutLink, DegradeLink)):
+        before = 0
+        for i, ref in enumerate(action.between):
+            for problem in _voter(ref, network, (*path, "between", i)):
+                before += 1
+                yield problem
+        ends = [network.nodes_of(ref) for ref in action.between]
+        if not before and set(ends[0]) & set(ends[1]):
+            yield Problem((*path, "between"), "both ends are the same node; name two different ends")
+    elif isinstance(action, Partition):
+        yield from _partition(action, network, (*path, "groups"))
+
+
+def _voter(ref: Ref, network: Network, path: Path) -> Iterator[Problem]:
+    problem = network.ref_problem(ref)
+    if problem is not None:
+        yield Problem(path, problem)
+
+
+def _domain(action: LoseDomain, network: Network, path: Path) -> Iterator[Problem]:
+    if action.domain not in domains():
+        yield Problem(path, f"no site is in such a fault domain; {suggestion(action.domain, domains())}")
+    elif action.domain not in network.domain_of_node:
+        held = tuple(dict.fromkeys(d for d in network.domain_of_node if d is not None))
+        if held:
+            yield Problem(
+                path,
+                f"this fault domain holds no voter; choose one that does: {', '.join(held)}",
+            )
+        else:
+            yield Problem(
+                path,
+                "no domain holds a voter, as none has a location here; give network.sites, or crash nodes",
+            )
+
+
+def _partition(action: Partition, network: Network, path: Path) -> Iterator[Problem]:
+    group_of: dict[int, int] = {}
+    for i, group in enumerate(action.groups):
+        for j, ref in enumerate(group):
+            yield from _voter(ref, network, (*path, i, j))
+            for node in network.nodes_of(ref):
+                if node in group_of:
+                    message = f"node {node} is in group {group_of[node] + 1} already; remove it from one"
+                    yield Problem((*path, i, j), message)
+                group_of.setdefault(node, i)
+    if len(action.groups) == 1 and len(group_of) == network.n:
+        yield Problem(path, "one group of all nodes parts nothing; write two groups")

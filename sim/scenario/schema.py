@@ -1,0 +1,175 @@
+"""The scenario: everything that determines a run, validated and inert.
+
+A scenario file is YAML; keys are the field names here without their units, quantities carry theirs. The parts
+live with their owners (`sim.network.settings`, `sim.workload.settings`, `sim.faults.settings`, and each
+protocol's parameters in its own file). `sim.scenario.load` reads files, `sim.scenario.rules` holds the rules
+between parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, Literal
+from typing import Protocol as Interface
+
+from pydantic import Field, SerializeAsAny, model_validator
+
+from sim.faults.settings import Fault
+from sim.network.crypto import CryptoName
+from sim.network.settings import Network
+from sim.parameters import Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
+from sim.workload.settings import Clients, Workload
+
+SEED_MAX = (1 << 62) - 1
+
+
+class ProtocolEntry(Interface):
+    """What the table `sim.protocols.PROTOCOLS` says of a protocol, as far as scenarios need it."""
+
+    @property
+    def parameters(self) -> type[Parameters]:
+        """The class of its parameters."""
+
+    def check(self, parameters: Any, n: int) -> None:
+        """Raise ValueError ("rule; remedy") if n voters cannot run with these parameters."""
+
+
+class Cpu(Parameters):
+    """What each node's processor and disk cost."""
+
+    cores: Count = Field(default=1, ge=1, le=1024, description="workers that verify signatures")
+    crypto: CryptoName = Field(
+        default="none", description="signature scheme; times and sizes from sim/network/data/costs.csv"
+    )
+    handle_ns: Nanoseconds = quantity("0 us", "time of the consensus thread per message")
+    hash_ps_per_byte: Bandwidth = quantity("unlimited", "hashing speed, for example 1.63 GB/s")
+    execute_ns: Nanoseconds = quantity("0 us", "time per transaction of a decided block")
+    fsync_ns: Nanoseconds = quantity(
+        "0 us", "time of one write to stable storage, where the protocol persists"
+    )
+
+
+class ProtocolChoice(Parameters):
+    """The protocol by name, with its own parameters."""
+
+    name: str = Field(description="name in the table of protocols")
+    parameters: SerializeAsAny[Parameters] = Field(description="written beside the name in YAML")
+
+
+class BlockLimits(Parameters):
+    """When a block is full, and how soon the next may follow."""
+
+    max_transactions: Count = Field(default=1000, ge=1, le=1_000_000, description="transactions in a block")
+    max_bytes: Bytes = quantity("1 MB", "size of a block's transactions", key="max_bytes", positive=True)
+    interval_ns: Nanoseconds = quantity("0 ms", "least time between two proposals of one proposer")
+
+
+class Limits(Parameters):
+    """When to give up on a run (exit code 5)."""
+
+    max_events: Count | None = Field(default=None, ge=1, description="simulated events")
+    wall_ns: Nanoseconds | None = quantity(None, "time on the wall clock", positive=True)
+    memory_bytes: Bytes | None = quantity(None, "resident memory", positive=True)
+
+
+class Scenario(Parameters):
+    """One run. Together with the version it determines every byte of the result."""
+
+    name: str = Field(description="short name; default: the file's name without its ending")
+    description: str = Field(default="", description="one sentence for reports")
+    seed: Count = Field(default=1, ge=0, le=SEED_MAX, description="of every random draw")
+    duration_ns: Nanoseconds = quantity(..., "simulated time", positive=True)
+    warm_up_ns: Nanoseconds = quantity("0 s", "transactions submitted before this are not measured")
+    stop_after_decisions: Count | None = Field(
+        default=None, ge=1, description="end early after this many decided blocks"
+    )
+    network: Network = Field(description="voters, their places and links")
+    cpu: Cpu = Field(default=Cpu(), description="processor and disk of each node")
+    protocol: ProtocolChoice = Field(description="consensus protocol")
+    block: BlockLimits = Field(default=BlockLimits(), description="size and spacing of blocks")
+    workload: tuple[Workload, ...] = Field(min_length=1, max_length=1000, description="who sends what")
+    clients: Clients = Field(default=Clients(), description="how clients reach voters")
+    faults: tuple[Fault, ...] = Field(default=(), description="what breaks, and when")
+    limits: Limits = Field(default=Limits(), description="when to give up")
+    trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")
+    liveness_bound_ns: Nanoseconds = quantity(
+        "60 s", "after the last fault heals, something must be decided within this", positive=True
+    )
+
+    @model_validator(mode="after")
+    def _rules(self) -> Scenario:
+        from sim.scenario.rules import problems  # rules import this module for its types
+
+        found = list(problems(self))
+        if found:
+            raise RuleError(found)
+        return self
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All places latency is counted between: the voters', then those that only clients are at."""
+        more = [site for entry in self.workload for site in _sites(entry) if site not in self.network.places]
+        return tuple(dict.fromkeys((*self.network.places, *more)))
+
+
+def _sites(entry: Workload) -> tuple[str, ...]:
+    chosen = getattr(entry, "sites", "all")
+    return () if chosen == "all" else tuple(chosen)
+
+
+def resolved(scenario: Scenario) -> dict[str, Any]:
+    """All fields with defaults filled in, as plain JSON data; quantities are integers named with their unit."""
+    return scenario.model_dump(mode="json", by_alias=False)
+
+
+def scenario_hash(scenario: Scenario) -> str:
+    """BLAKE2b (16 bytes, hex) of the resolved scenario as canonical JSON: sorted keys, no spaces, UTF-8."""
+    data = resolved(scenario)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def json_schema(protocols: Mapping[str, ProtocolEntry] | None = None) -> dict[str, Any]:
+    """One JSON Schema (draft 2020-12) for scenario files, protocol parameters included.
+
+    `protocols` defaults to the table of `sim.protocols`.
+    """
+    if protocols is None:
+        protocols = protocol_table()
+    schema = Scenario.model_json_schema(by_alias=True)
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "pilotzone scenario"
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    # A scenario that extends another may leave out everything that the other says.
+    required = schema.pop("required")
+    schema["anyOf"] = [{"required": ["extends"]}, {"required": required}]
+    schema["properties"]["extends"] = {
+        "type": "string",
+        "description": "scenario file, relative to this one, whose values hold where this one says nothing",
+    }
+    definitions = schema["$defs"]
+    definitions.pop("ProtocolChoice")
+    definitions.pop("Parameters", None)
+    choices = []
+    for name, entry in protocols.items():
+        own = entry.parameters.model_json_schema(by_alias=True, ref_template="#/$defs/{model}")
+        definitions.update(own.pop("$defs", {}))
+        own["title"] = name
+        own["properties"] = {"name": {"const": name}} | own.get("properties", {})
+        own["required"] = ["name", *own.get("required", [])]
+        choices.append(own)
+    schema["properties"]["protocol"] = {
+        "description": "consensus protocol and its parameters",
+        "oneOf": choices,
+    }
+    return schema
+
+
+def protocol_table() -> Mapping[str, ProtocolEntry]:
+    """The table of protocols, imported when first asked for."""
+    from sim.protocols import PROTOCOLS
+
+    table: Mapping[str, ProtocolEntry] = PROTOCOLS
+    return table

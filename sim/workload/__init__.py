@@ -1,0 +1,1 @@
+"""Workloads: who sends which transactions, when and from where."""
