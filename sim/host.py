@@ -104,6 +104,13 @@ class Host:
     def persist(self, **facts: Any) -> None:
         self.stable.update(facts)
 
+    def quiet(self) -> None:
+        """Forget the timers of a replica that crashed."""
+        mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.me]
+        for number in mine:
+            del self.run.timers[number]
+        self._last_proposal_ns = -(1 << 62)
+
     # --- messages --------------------------------------------------------------------------------------
 
     def broadcast(self, letter: Letter) -> None:
@@ -228,13 +235,15 @@ class Host:
         waiting = self.run.peers[self.me * r.PEER_WIDTH + r.POOL_TAIL] - self.run.peers[self.me * r.PEER_WIDTH + r.POOL_HEAD]
         self.run.ensure_room(int(waiting) * (self.n if self.run.engine.settings.broadcast_txs else 1))
         entry.follow(self._desk, self.me, leader)
+        if self.run.entry_follows_leader:
+            self.run.turn_clients(self.me, leader)
 
     # --- timers ----------------------------------------------------------------------------------------
 
     def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
         run = self.run
         run.timer_number += 1
-        run.timers[run.timer_number] = (timer, about)
+        run.timers[run.timer_number] = (timer, about, self.me)
         entry.set_timer(self._desk, self.me, self.now_ns + delay_ns, run.timer_number)
         return run.timer_number
 
@@ -298,7 +307,7 @@ class Run:
         self.closed: list[Block] = []
         self.abandoned: list[Block] = []
         self.reactions: dict[int, tuple[int, Ballot]] = {}
-        self.timers: dict[int, tuple[Timer, Any]] = {}
+        self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.timer_number = 0
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
@@ -307,6 +316,7 @@ class Run:
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
         self.lane_allowed = lane and "normal_case" in vars(protocol)
         self.case: NormalCase | None = None
+        self.entry_follows_leader = False
         self._refresh_views()
         self.hosts = [Host(self, i) for i in range(self.engine.voters)]
         self._seat_all()
@@ -517,6 +527,67 @@ class Run:
         for host in self.hosts:
             assert host.replica is not None
             host.replica.start()
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return int(self.desk[d.NOW])
+
+    def turn_clients(self, node: int, leader: int) -> None:
+        """Clients who last asked `node` submit to `leader` from now on."""
+        peers = self.engine.peer()
+        for gateway in range(self.engine.voters, self.engine.endpoints):
+            if peers[gateway, r.ENTRY] == node:
+                peers[gateway, r.ENTRY] = leader
+
+    # --- crash and restart -----------------------------------------------------------------------------
+
+    def is_up(self, node: int) -> bool:
+        """Whether an endpoint runs."""
+        return bool(self.nodes[node * post.NODE_WIDTH + post.UP])
+
+    def crash(self, node: int) -> None:
+        """Stop an endpoint: what it had in memory and in its queues is gone, stable storage stays."""
+        if not self.is_up(node):
+            return
+        entry.crash(self.desk, node, self.engine.tallies)
+        self.note(r.EVENT_CRASHED, node)
+        if node < self.engine.voters:
+            host = self.hosts[node]
+            host.replica = None
+            host.handlers = {}
+            host.quiet()
+
+    def restart(self, node: int) -> None:
+        """Start a stopped endpoint again, from its stable storage."""
+        if self.is_up(node):
+            return
+        entry.restart(self.desk, node)
+        self.note(r.EVENT_RESTARTED, node)
+        if node < self.engine.voters:
+            self.seat(self.hosts[node])
+            replica = self.hosts[node].replica
+            assert replica is not None
+            replica.start()
+
+    def set_link(self, src: int, dst: int, rule: int) -> None:
+        """Put a link under a rule (0: none). Rules are rows of the engine's rule table."""
+        self.engine.desk[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        if rule:
+            self.desk[d.LINKS_CHANGED] = 1
+
+    def cut(self, src: int, dst: int, *, both: bool = True) -> None:
+        """Cut a link; rule 1 is the cut."""
+        self.engine.desk[d.RULE][post.RULE_WIDTH + post.RULE_DOWN] = 1
+        self.set_link(src, dst, 1)
+        if both:
+            self.set_link(dst, src, 1)
+
+    def heal(self, src: int, dst: int, *, both: bool = True) -> None:
+        """Mend a link."""
+        self.set_link(src, dst, 0)
+        if both:
+            self.set_link(dst, src, 0)
 
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""

@@ -9,22 +9,18 @@ import numpy as np
 from numba import njit, types
 
 from sim.engine.lanes import (
-    CALL,
     GATE,
     PROGRESS,
-    PROGRESS_CHECK,
-    SUBMIT,
-    TIMER,
     cast_vote,
     open_case,
     open_tally,
-    ready_push,
     release_reaction,
     release_tally,
     vote_counts,
 )
 from sim.engine.loop import _arm_batch, _has_room, progress_period_ns
 from sim.kernel.chance import JITTER, join
+from sim.kernel.due import CALL, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
 from sim.kernel.desk import NODE, NOW, SEED, TALLY, TALLY_COUNT, TALLY_FIRED, VOTERS, WORKER_FREE, WORKERS, column
 from sim.kernel.post import (
     DISK_FREE,

@@ -13,14 +13,13 @@ import numpy as np
 from numba import njit
 
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import NODE, NOW, READY, READY_LEN, READY_SEQ, SEED, TALLY, VOTERS, column
-from sim.kernel.heap import heap_push
+from sim.kernel.desk import NODE, NOW, SEED, TALLY, VOTERS, column
+from sim.kernel.due import DISK_DONE, FIRE, ready_push
 from sim.kernel.post import (
     DISK_BUSY,
     DISK_FREE,
     DISK_Q10,
     GUARD,
-    INCARNATION,
     NODE_WIDTH,
     PROGRESS_NS,
     PROGRESS_NUMBER,
@@ -84,22 +83,7 @@ CASE_VOTES, CASE_DECIDES, CASE_PERSIST_NS, CASE_GATED = 0, 1, 2, 3
 CASE_VOTE = 4  # four numbers per vote: kind, wide (1) or narrow (0), threshold, -
 DECIDES_NOTHING, DECIDES_AT_END, DECIDES_GIVEN = 0, 1, 2
 
-# What a ready entry is; `what` = kind | node << 8 | incarnation << 32.
-DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY = range(1, 11)
-
 PERFORMED, PERFORMED_WAKE, NOT_PERFORMED = 0, 1, 2
-
-
-@njit
-def ready_push(desk, time, kind, node, argument):
-    """Enter something that becomes due at `time` at a node as it is now (a crash in between voids it)."""
-    incarnation = np.int64(0)
-    if node >= 0:
-        incarnation = column(desk, NODE)[node * NODE_WIDTH + INCARNATION]
-    sequence = desk[READY_SEQ]
-    desk[READY_SEQ] = sequence + 1
-    what = kind | (np.int64(node + 1) << 8) | (incarnation << 32)
-    heap_push(desk, READY, READY_LEN, time, sequence, what, argument)
 
 
 @njit

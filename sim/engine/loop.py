@@ -11,28 +11,17 @@ import numpy as np
 from numba import njit, types
 
 from sim.engine.lanes import (
-    BATCH,
-    CALL,
-    DELIVER,
-    DISK_DONE,
     EVENTS,
     EVENTS_MAX,
-    FIRE,
     HELD_LETTER,
     NOT_PERFORMED,
     PERFORMED_WAKE,
     PROGRESS,
-    PROGRESS_CHECK,
     PROGRESS_MODE,
-    RELAY,
     STILL_EVENTS,
     STILL_MAX,
-    SUBMIT,
-    TIMER,
-    TX_ARRIVES,
     finish_after_disk,
     react,
-    ready_push,
     recycle_tally,
     vote_counts,
 )
@@ -67,6 +56,19 @@ from sim.kernel.desk import (
     TALLY_FIRED,
     VOTERS,
     column,
+)
+from sim.kernel.due import (
+    BATCH,
+    CALL,
+    DELIVER,
+    DISK_DONE,
+    EXECUTED,
+    FIRE,
+    PROGRESS_CHECK,
+    SUBMIT,
+    TIMER,
+    TX_ARRIVES,
+    ready_push,
 )
 from sim.kernel.heap import WIDTH, heap_drop
 from sim.kernel.post import (
@@ -107,7 +109,7 @@ from sim.kernel.post import (
 from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, REFERENCES, RELEASED, ROW
 from sim.kernel.tally import REACTION as TALLY_REACTION
-from sim.ledger.chain import CLOSED_MAX, maybe_close
+from sim.ledger.chain import CLOSED_MAX, maybe_close, reply_if_same
 from sim.ledger.pool import acknowledge, batch_is_due, oldest_waiting_ns, pool_enter, release_tx, submit_next, submit_one
 from sim.ledger.rows import (
     ACKS_NEEDED,
@@ -492,6 +494,8 @@ def advance(desk, until):
         elif kind == DISK_DONE:
             if finish_after_disk(desk, node, argument) == PERFORMED_WAKE:
                 return WAKE_LANE, node, argument, time
+        elif kind == EXECUTED:
+            reply_if_same(desk, node, argument)
         elif kind == TIMER:
             return WAKE_TIMER, node, argument, time
         elif kind == CALL:

@@ -53,6 +53,7 @@ class Settings:
     reply_kind: int = 1
     receipt_bytes: int = 100
     reply_sign_ns: int = 0
+    execute_ns: int = 0  # per transaction of a decided block
     events_max: int = NO_LIMIT
     still_max: int = 20_000_000
     log_messages: bool = False
@@ -108,6 +109,7 @@ class Engine:
         state[r.TX_KIND] = s.tx_kind
         state[r.REPLY_KIND] = s.reply_kind
         state[r.RECEIPT_BYTES] = s.receipt_bytes
+        state[r.EXECUTE_NS] = s.execute_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
         state[r.TX_VERIFY_NS] = s.tx_verify_ns
         state[lanes.EVENTS_MAX] = s.events_max

@@ -236,7 +236,7 @@ def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
     base = column(desk, LATENCY)[site[src] * desk[SITES] + site[dst]]
     arrives = leaves + base
     if desk[JITTER_MODE] != NO_JITTER:
-        arrives += _jitter_ns(desk, base, join(key, dst))
+        arrives = max(leaves, arrives + _jitter_ns(desk, base, join(key, dst)))
     desk[SENT] += 1
     lost = False
     if desk[LOSS_Q32] > 0:

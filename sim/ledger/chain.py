@@ -12,7 +12,8 @@ from numba import njit
 
 from sim.kernel.chance import join
 from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, column
-from sim.kernel.post import NODE_WIDTH, PROGRESS_NS, PROGRESS_NUMBER, REPLY, new_envelope, send_one
+from sim.kernel.due import EXECUTED, ready_push
+from sim.kernel.post import CPU_Q10, EXECUTE_BUSY, EXECUTE_FREE, NODE_WIDTH, PROGRESS_NS, PROGRESS_NUMBER, REPLY, new_envelope, send_one
 from sim.ledger.pool import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,
@@ -33,6 +34,7 @@ from sim.ledger.rows import (
     DECISIONS,
     EVENT_DECIDED,
     EVENT_PROPOSED,
+    EXECUTE_NS,
     FIRST_NS,
     GATEWAY_FIRST,
     GATEWAYS,
@@ -184,6 +186,14 @@ def _reply(desk, node, block):
 
 
 @njit
+def reply_if_same(desk, node, block_and_number):
+    """A node has executed a block: reply, unless the row serves another block by now."""
+    block = block_and_number >> 32
+    if column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER] & 0xFFFFFFFF == block_and_number & 0xFFFFFFFF:
+        _reply(desk, node, block)
+
+
+@njit
 def _decide_one(desk, node, block):
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
@@ -199,7 +209,16 @@ def _decide_one(desk, node, block):
     rows[b + DECIDED_BY] += 1
     desk[DECIDES] += 1
     trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], 0)
-    _reply(desk, node, block)
+    if desk[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
+        state = column(desk, NODE)
+        s = node * NODE_WIDTH
+        cost = (rows[b + TXS] * desk[EXECUTE_NS] * state[s + CPU_Q10]) >> 10
+        done = max(desk[NOW], state[s + EXECUTE_FREE]) + cost
+        state[s + EXECUTE_FREE] = done
+        state[s + EXECUTE_BUSY] += cost
+        ready_push(desk, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
+    else:
+        _reply(desk, node, block)
     maybe_close(desk, block)
 
 

@@ -66,11 +66,17 @@ def suggestion(word: str, known: Iterable[str], limit: int = 12) -> str:
     """ "did you mean 'HAK'?", or the choices if nothing known resembles the word."""
     choices = list(known)
     lowered = {choice.lower(): choice for choice in reversed(choices)}
-    close = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word.lower(), lowered, n=3, cutoff=0.6)
     if close:
-        return f"did you mean '{lowered[close[0]]}'?"
+        # Among equally close words people mean the one that begins alike.
+        best = max(close, key=lambda known: (_likeness(word.lower(), known), known[0] == word[:1].lower()))
+        return f"did you mean '{lowered[best]}'?"
     shown = ", ".join(choices[:limit]) + (", ..." if len(choices) > limit else "")
     return f"choose from: {shown}" if choices else "there is none to choose from"
+
+
+def _likeness(a: str, b: str) -> float:
+    return difflib.SequenceMatcher(None, a, b).ratio()
 
 
 def site_problem(code: str) -> str | None:

@@ -43,7 +43,14 @@ def lines(
     also: tuple[str, ...] = (),
 ) -> Iterator[str]:
     """One line per problem. `prefix`: path of the validated part; `also`: keys allowed besides its own."""
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    meant: set[Path] = set()  # keys that are there, but misspelt
+    for item in items:
+        loc = tuple(item["loc"])
+        if item["type"] == "extra_forbidden":
+            hint = suggestion(str(loc[-1]), _known(model, loc, also))
+            meant.add((*loc[:-1], hint.removeprefix("did you mean '").removesuffix("'?")))
+    for item in items:
         loc = tuple(item["loc"])
         path = _locate(source.data, prefix, loc)
         cause = item.get("ctx", {}).get("error")
@@ -51,23 +58,39 @@ def lines(
             for problem in cause.problems:
                 yield rule_line(source, Problem((*path, *problem.path), problem.message))
         elif item["type"] == "extra_forbidden":
-            yield _unknown(source, path, _keys(model, loc[:-1]) + (also if len(loc) == 1 else ()))
+            yield _unknown(source, path, _known(model, loc, also))
         elif item["type"] == "missing":
-            yield _missing(source, (*prefix, *loc), path)
+            if loc not in meant:
+                yield _missing(source, (*prefix, *loc), path)
         elif item["type"] in ("union_tag_not_found", "union_tag_invalid"):
             yield _tag(source, path, item["ctx"])
+        elif item["type"] == "too_short" and len(_value(source.data, path)) >= item["ctx"]["min_length"]:
+            continue  # entries are there, but wrong, and reported by themselves
         else:
             origin = source.origin(path)
             yield f"{origin.where}: {origin.text}: {_rule(item, cause)}"
 
 
+def _known(model: type[Parameters], loc: Path, also: tuple[str, ...]) -> tuple[str, ...]:
+    return _keys(model, loc[:-1]) + (also if len(loc) == 1 else ())
+
+
+def _value(data: Any, path: Path) -> Any:
+    for part in path:
+        data = data[part]
+    return data
+
+
 def rule_line(source: Source, problem: Problem) -> str:
     """The line of a broken rule."""
-    if problem.path in source.origins:
-        origin = source.origins[problem.path]
-        return f"{origin.where}: {origin.text}: {problem.message}"
-    # About something not written: name it, and point to the section that it belongs to.
-    return _absent(source, problem.path, problem.message)
+    path, message = problem.path, problem.message
+    if path not in source.origins:
+        # About something not written: name it, and point to the section that it belongs to.
+        return _absent(source, path, message)
+    origin = source.origins[path]
+    if isinstance(_value(source.data, path), (dict, list)):
+        return f"{origin.key_where}: {_name(path) or 'scenario'}: {message}"
+    return f"{origin.where}: {origin.text}: {message}"
 
 
 def _absent(source: Source, path: Path, message: str) -> str:
@@ -78,8 +101,7 @@ def _absent(source: Source, path: Path, message: str) -> str:
 
 def _locate(data: Any, prefix: Path, loc: Path) -> Path:
     """The path in the data of an error's location, which also names tags of unions."""
-    for part in prefix:
-        data = data[part]
+    data = _value(data, prefix)
     path = prefix
     for part in loc:
         inside = (isinstance(data, dict) and part in data) or (
@@ -124,7 +146,8 @@ def _tag(source: Source, path: Path, context: Any) -> str:
         path = (*path, key)
         choices = [word.strip().strip("'") for word in str(context["expected_tags"]).split(",")]
         origin = source.origin(path)
-        return f"{origin.where}: {origin.text}: not among the choices; {suggestion(str(context['tag']), choices)}"
+        hint = suggestion(str(context["tag"]), choices)
+        return f"{origin.where}: {origin.text}: not among the choices; {hint}"
     return (
         f"{source.origin(path).key_where}: {_name(path)}: the key {key} is missing; add {key}: and its value"
     )

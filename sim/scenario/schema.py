@@ -120,7 +120,7 @@ def _sites(entry: Workload) -> tuple[str, ...]:
 
 
 def resolved(scenario: Scenario) -> dict[str, Any]:
-    """All fields with defaults filled in, as plain JSON data; quantities are integers named with their unit."""
+    """All fields, defaults filled in, as plain JSON data; quantities are integers named with their unit."""
     return scenario.model_dump(mode="json", by_alias=False)
 
 

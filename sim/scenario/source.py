@@ -96,7 +96,7 @@ def read_file(path: FilePath) -> Source:
 
 
 def read_text(text: str, file: str, label: str | None = None) -> Source:
-    """Read YAML text. With `label`, every origin is that label, not file:line:column. Raises ScenarioError."""
+    """Read YAML text. With `label`, every origin is that label. Raises ScenarioError."""
     node = _Parser(text, file, label).document()
     origins: dict[Path, Origin] = {}
     if node is None:
@@ -144,8 +144,9 @@ class _Parser:
             return root
         except ReaderError as error:
             before = self.text[: error.position]
+            code = error.character if isinstance(error.character, int) else ord(error.character)
             where = f"{self.file}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
-            message = f"character U+{ord(error.character):04X} may not be in a scenario; remove it"
+            message = f"character U+{code:04X}: may not be in a scenario; remove it"
             raise ScenarioError(f"{self.label or where}: {message}") from None
         except MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
@@ -181,7 +182,11 @@ class _Parser:
             return dataclasses.replace(target, where=self.where(mark), alias=True)
         tag = getattr(event, "tag", None)
         if tag is not None:
-            raise self.refuse(mark, str(tag), "tags are not allowed; write the plain value")
+            raise self.refuse(
+                mark,
+                str(tag).replace("tag:yaml.org,2002:", "!!"),
+                "tags are not allowed; write the plain value",
+            )
         if isinstance(event, e.ScalarEvent):
             plain = event.implicit[0]
             node = _Node(

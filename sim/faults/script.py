@@ -1,0 +1,210 @@
+"""Scripted faults: each entry of a scenario's list, played by a SimPy process, with a count of its effects.
+
+What several faults do to one link adds up: down if any says so, latencies summed, losses combined. Nodes stay
+down as long as any fault holds them down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from sim.faults.settings import Fault
+from sim.host import Run
+from sim.kernel import desk as d
+from sim.kernel import post
+from sim.kernel.process import Clock, Process
+from sim.ledger import rows as r
+
+RULES_MAX = 255  # distinct link states at one time
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkEffect:
+    """What a fault does to one direction of a link."""
+
+    down: bool = False
+    add_ns: int = 0
+    loss: float = 0.0
+
+    def joined(self, other: LinkEffect) -> LinkEffect:
+        """Both at once."""
+        return LinkEffect(
+            self.down or other.down, self.add_ns + other.add_ns, 1 - (1 - self.loss) * (1 - other.loss)
+        )
+
+
+@dataclasses.dataclass
+class FaultReport:
+    """What one scripted fault did. `messages`: copies it dropped, delayed or made late."""
+
+    number: int
+    kind: str
+    began_ns: int | None = None
+    ended_ns: int | None = None
+    nodes: tuple[int, ...] = ()
+    messages: int = 0
+
+    @property
+    def fired(self) -> bool:
+        """Whether it took effect at all."""
+        return self.began_ns is not None and (bool(self.nodes) or self.messages > 0)
+
+
+class Links:
+    """Which faults hold which links, and the engine's rule rows for their combinations."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.held: dict[tuple[int, int], dict[int, LinkEffect]] = {}
+        self.rows: dict[tuple[tuple[int, ...], LinkEffect], int] = {}
+
+    def hold(self, fault: int, links: Iterable[tuple[int, int]], effect: LinkEffect) -> None:
+        """A fault takes hold of links (directed pairs of endpoints)."""
+        for link in links:
+            self.held.setdefault(link, {})[fault] = effect
+            self._apply(link)
+
+    def let_go(self, fault: int) -> None:
+        """A fault ends."""
+        for link, effects in list(self.held.items()):
+            if effects.pop(fault, None) is not None:
+                self._apply(link)
+
+    def _apply(self, link: tuple[int, int]) -> None:
+        effects = self.held[link]
+        if not effects:
+            del self.held[link]
+            self.run.set_link(*link, 0)
+            return
+        joined = LinkEffect()
+        for number in sorted(effects):
+            joined = joined.joined(effects[number])
+        key = (tuple(sorted(effects)), joined)
+        if key not in self.rows:
+            if len(self.rows) == RULES_MAX:
+                raise ValueError(f"{RULES_MAX} combinations of link faults are the most a run can have")
+            self.rows[key] = len(self.rows) + 1
+            rules = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
+            row = rules[self.rows[key]]
+            row[post.RULE_DOWN] = joined.down
+            row[post.RULE_ADD_NS] = joined.add_ns
+            row[post.RULE_LOSS_Q32] = int(joined.loss * (1 << 32))
+        self.run.set_link(*link, self.rows[key])
+
+    def hits(self, fault: int) -> int:
+        """Copies that met a rule this fault was part of."""
+        rules = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
+        return int(sum(rules[row][post.RULE_HITS] for (faults, _), row in self.rows.items() if fault in faults))
+
+
+class FaultScript:
+    """All scripted faults of a run."""
+
+    def __init__(self, clock: Clock, run: Run, faults: tuple[Fault, ...], ends: Ends) -> None:
+        self.clock = clock
+        self.run = run
+        self.faults = faults
+        self.ends = ends
+        self.links = Links(run)
+        self.down: dict[int, set[int]] = {}
+        self.reports = [FaultReport(i, fault.kind) for i, fault in enumerate(faults)]
+        self.changes_ns: list[int] = []  # when anything broke or healed
+        for i in range(len(faults)):
+            clock.start(self._play(i))
+
+    def _play(self, number: int) -> Process:
+        fault, report = self.faults[number], self.reports[number]
+        yield self.clock.wait(fault.at_ns)
+        report.began_ns = self.clock.now
+        self.run.note(r.EVENT_FAULT, -1, number)
+        self._begin(number)
+        self.changes_ns.append(self.clock.now)
+        if fault.end_ns is None:
+            return
+        yield self.clock.wait(fault.end_ns - fault.at_ns)
+        self._end(number)
+        report.ended_ns = self.clock.now
+        self.run.note(r.EVENT_HEALED, -1, number)
+        self.changes_ns.append(self.clock.now)
+
+    def _begin(self, number: int) -> None:
+        fault, report = self.faults[number], self.reports[number]
+        if fault.crash is not None:
+            report.nodes = self._stop(number, self.ends.nodes(fault.crash.nodes))
+        elif fault.lose_domain is not None:
+            report.nodes = self._stop(number, self.ends.domain(fault.lose_domain.domain))
+        elif fault.cut_link is not None:
+            self.links.hold(number, self.ends.pairs(*fault.cut_link.between), LinkEffect(down=True))
+        elif fault.partition is not None:
+            self.links.hold(number, self.ends.across(fault.partition.groups), LinkEffect(down=True))
+        elif fault.degrade_link is not None:
+            degrade = fault.degrade_link
+            effect = LinkEffect(add_ns=degrade.add_latency_ns, loss=degrade.loss)
+            self.links.hold(number, self.ends.pairs(*degrade.between), effect)
+
+    def _stop(self, number: int, nodes: tuple[int, ...]) -> tuple[int, ...]:
+        for node in nodes:
+            self.down.setdefault(node, set()).add(number)
+            self.run.crash(node)
+            self.ends.stopped(node)
+        return nodes
+
+    def _end(self, number: int) -> None:
+        self.links.let_go(number)
+        for node in self.reports[number].nodes:
+            self.down[node].discard(number)
+            if not self.down[node]:
+                self.run.restart(node)
+                self.ends.restarted(node)
+
+    def finish(self) -> list[FaultReport]:
+        """The reports, with the counts of link effects filled in."""
+        for report in self.reports:
+            report.messages = self.links.hits(report.number)
+        return self.reports
+
+
+class Ends:
+    """What the references in a fault mean: voters and the gateways beside them, as endpoint numbers."""
+
+    def __init__(
+        self,
+        nodes_of: Callable[[int | str], tuple[int, ...]],
+        gateways_of: Callable[[int | str], tuple[int, ...]],
+        domain: Callable[[str], tuple[int, ...]],
+        endpoints: int,
+        stopped: Callable[[int], None],
+        restarted: Callable[[int], None],
+    ) -> None:
+        self.nodes_of = nodes_of
+        self.gateways_of = gateways_of
+        self.domain = domain
+        self.endpoints = endpoints
+        self.stopped = stopped
+        self.restarted = restarted
+
+    def nodes(self, refs: Iterable[int | str]) -> tuple[int, ...]:
+        """Voters meant by references."""
+        return tuple(dict.fromkeys(node for ref in refs for node in self.nodes_of(ref)))
+
+    def _with_gateways(self, refs: Iterable[int | str]) -> tuple[int, ...]:
+        found = [end for ref in refs for end in (*self.nodes_of(ref), *self.gateways_of(ref))]
+        return tuple(dict.fromkeys(found))
+
+    def pairs(self, a: int | str, b: int | str) -> list[tuple[int, int]]:
+        """Both directions of every link between two ends."""
+        ends_a, ends_b = self._with_gateways([a]), self._with_gateways([b])
+        one_way = [(i, j) for i in ends_a for j in ends_b if i != j]
+        return one_way + [(j, i) for i, j in one_way]
+
+    def across(self, groups: Iterable[Iterable[int | str]]) -> list[tuple[int, int]]:
+        """All links between groups; endpoints in no group are one group more."""
+        group = np.zeros(self.endpoints, dtype=int)
+        for number, members in enumerate(groups, start=1):
+            for end in self._with_gateways(members):
+                group[end] = number
+        everyone = range(self.endpoints)
+        return [(i, j) for i in everyone for j in everyone if group[i] != group[j]]

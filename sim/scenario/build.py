@@ -1,0 +1,271 @@
+"""Build a world from a scenario: the only module that brings all parts together."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from sim.engine.office import Settings
+from sim.faults.script import Ends, FaultScript
+from sim.host import Costs, Run
+from sim.kernel import post
+from sim.kernel.chance import lognormal_table
+from sim.kernel.process import Clock
+from sim.ledger import rows as r
+from sim.network.crypto import profiles
+from sim.network.latency import one_way_matrix_ns
+from sim.network.links import LognormalJitter, ProportionalJitter, UniformJitter
+from sim.network.sites import sites
+from sim.protocols import PROTOCOLS
+from sim.scenario.schema import Scenario
+from sim.protocol import Replica
+from sim.workload.demand import classes as demand_classes
+from sim.workload.settings import Backlog, ClosedLoop, DemandLoad, OpenLoop
+from sim.workload.sources import Source, Streams, start_closed_loop
+
+RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
+
+
+@dataclasses.dataclass(frozen=True)
+class TransactionClass:
+    """A class of transactions, as metrics name it."""
+
+    name: str
+    size_bytes: int
+    data_label: str = "general"
+    tag: str = "A"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gateway:
+    """Clients at a place: an endpoint with its own network card, and the voter they turn to."""
+
+    endpoint: int
+    place: str
+    home: int
+
+
+@dataclasses.dataclass
+class World:
+    """Everything a run consists of."""
+
+    scenario: Scenario
+    run: Run
+    clock: Clock
+    faults: FaultScript
+    gateways: tuple[Gateway, ...]
+    classes: tuple[TransactionClass, ...]
+    streams: Streams | None
+    offered_tps: float  # mean rate of the open-loop sources, or 0
+
+
+def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> World:
+    """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
+    network, n = scenario.network, scenario.network.n
+    entry = PROTOCOLS[scenario.protocol.name]
+    replica = protocol or entry.protocol
+    places = scenario.places
+    classes, plan = _plan_workload(scenario)
+    client_places = tuple(dict.fromkeys(place for place, _ in plan))
+    matrix = one_way_matrix_ns(network, scenario.seed, places)
+    gateways = tuple(
+        Gateway(n + k, place, _home(place, network.place_of_node, places, matrix))
+        for k, place in enumerate(client_places)
+    )
+    run = Run(
+        replica,
+        scenario.protocol.parameters,
+        _settings(scenario, gateways, classes, matrix),
+        _costs(scenario),
+        block_interval_ns=scenario.block.interval_ns,
+        lane=lane,
+    )
+    clock = Clock()
+    seats = Seats(scenario, run, gateways)
+    ends = Ends(
+        network.nodes_of,
+        seats.gateways_at,
+        seats.in_domain,
+        run.engine.endpoints,
+        seats.stopped,
+        seats.restarted,
+    )
+    faults = FaultScript(clock, run, scenario.faults, ends)
+    index = {gateway.place: gateway.endpoint for gateway in gateways}
+    sources = [
+        dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)
+    ]
+    streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
+    run.start()
+    for place, item in plan:
+        if isinstance(item, tuple):
+            start_closed_loop(run, index[place], *item)
+    offered = sum(source.rate_tps for source in sources)
+    return World(scenario, run, clock, faults, gateways, classes, streams, offered)
+
+
+def _home(place: str, place_of_node: tuple[str, ...], places: tuple[str, ...], matrix: np.ndarray) -> int:
+    """The voter that clients at a place turn to: one there, or else the nearest."""
+    if place in place_of_node:
+        return place_of_node.index(place)
+    row = matrix[places.index(place)]
+    return min(range(len(place_of_node)), key=lambda node: (row[places.index(place_of_node[node])], node))
+
+
+def _plan_workload(
+    scenario: Scenario,
+) -> tuple[tuple[TransactionClass, ...], list[tuple[str, Source | tuple[int, int]]]]:
+    """Transaction classes, and per place what its clients do: a source, or (class, outstanding)."""
+    classes: list[TransactionClass] = []
+    plan: list[tuple[str, Source | tuple[int, int]]] = []
+    everywhere = scenario.network.places
+    for load in scenario.workload:
+        if isinstance(load, Backlog):
+            continue
+        at = everywhere if load.sites == "all" else load.sites
+        first = len(classes)
+        if isinstance(load, OpenLoop):
+            classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A"))
+            rates = [(load.rate_tps, load.shape)]
+        elif isinstance(load, DemandLoad):
+            found = [c for c in demand_classes(load.tier, load.level) if c.rate_tps > 0]
+            classes += [TransactionClass(c.name, c.size_bytes, c.data_label, c.tag) for c in found]
+            rates = [(c.rate_tps, c.shape if load.shape == "own" else "constant") for c in found]
+        else:
+            classes.append(TransactionClass("closed", load.size_bytes))
+            shares = [load.outstanding // len(at) + (i < load.outstanding % len(at)) for i in range(len(at))]
+            plan += [(place, (first, share)) for place, share in zip(at, shares, strict=True) if share]
+            continue
+        for i, (rate_tps, shape) in enumerate(rates):
+            for place in at:
+                plan.append((place, Source(-1, first + i, rate_tps / len(at), shape, load.start_hour)))
+    return tuple(classes), plan
+
+
+def _settings(
+    scenario: Scenario,
+    gateways: tuple[Gateway, ...],
+    classes: tuple[TransactionClass, ...],
+    matrix: np.ndarray,
+) -> Settings:
+    network = scenario.network
+    places = scenario.places
+    at = [places.index(place) for place in network.place_of_node] + [places.index(g.place) for g in gateways]
+    ends = len(at)
+    mode, low, span, table = _jitter(scenario)
+    profile = profiles()[scenario.cpu.crypto]
+    backlog = [load for load in scenario.workload if isinstance(load, Backlog)]
+    ordered = network.links == "ordered"
+    return Settings(
+        voters=network.n,
+        gateways=len(gateways),
+        seed=scenario.seed,
+        site_of=np.array(at),
+        latency_ns=matrix,
+        tx_ps_per_byte=np.full(ends, network.bandwidth_ps_per_byte),
+        rx_ps_per_byte=np.full(ends, network.bandwidth_ps_per_byte),
+        workers=scenario.cpu.cores,
+        jitter_mode=mode,
+        jitter_low_ns=low,
+        jitter_span=span,
+        jitter_table=table,
+        loss_q32=int(network.loss * (1 << 32)),
+        retransmit_ns=network.retransmit_after_ns if ordered else 0,
+        ordered=ordered,
+        links_change=any(fault.crash is None and fault.lose_domain is None for fault in scenario.faults),
+        block_txs=scenario.block.max_transactions,
+        block_bytes=scenario.block.max_bytes,
+        backlog_bytes=backlog[0].size_bytes if backlog else 0,
+        warm_up_ns=scenario.warm_up_ns,
+        stop_after=scenario.stop_after_decisions or 0,
+        acks_needed=_acks(scenario),
+        broadcast_txs=scenario.clients.dissemination == "broadcast",
+        class_bytes=tuple(c.size_bytes for c in classes) or (512,),
+        tx_verify_ns=profile.verify_ns,
+        receipt_bytes=RECEIPT_BYTES,
+        reply_sign_ns=profile.sign_ns,
+        execute_ns=scenario.cpu.execute_ns,
+        log_messages=scenario.trace == "messages",
+        **({} if scenario.limits.max_events is None else {"events_max": scenario.limits.max_events}),
+    )
+
+
+def _acks(scenario: Scenario) -> int:
+    """Replies that convince a client: its entry voter's (0), or f + 1 where f = (n - 1) // 3."""
+    return 0 if scenario.clients.acknowledge == "entry" else (scenario.network.n - 1) // 3 + 1
+
+
+def _jitter(scenario: Scenario) -> tuple[int, int, int, np.ndarray | None]:
+    jitter = scenario.network.jitter
+    if isinstance(jitter, UniformJitter):
+        return post.ADDED_JITTER, -jitter.plus_minus_ns, 2 * jitter.plus_minus_ns, None
+    if isinstance(jitter, ProportionalJitter):
+        return post.PROPORTIONAL_JITTER, 0, round(jitter.up_to * (1 << 20)), None
+    if isinstance(jitter, LognormalJitter):
+        return post.TABLE_JITTER, 0, 0, lognormal_table(jitter.sigma)
+    return post.NO_JITTER, 0, 0, None
+
+
+def _costs(scenario: Scenario) -> Costs:
+    cpu = scenario.cpu
+    profile = profiles()[cpu.crypto]
+    return Costs(
+        signature_bytes=profile.signature_bytes,
+        sign_ns=profile.sign_ns,
+        verify_ns=profile.verify_ns,
+        handle_ns=cpu.handle_ns,
+        hash_ps_per_byte=cpu.hash_ps_per_byte,
+        persist_ns=cpu.fsync_ns,
+    )
+
+
+class Seats:
+    """Which clients turn to which voter, as nodes fail and return."""
+
+    def __init__(self, scenario: Scenario, run: Run, gateways: tuple[Gateway, ...]) -> None:
+        self.scenario = scenario
+        self.run = run
+        self.gateways = gateways
+        self.wait_ns = scenario.clients.failover_after_ns
+        places = scenario.places
+        matrix = run.engine.settings.latency_ns
+        self.order: dict[int, list[int]] = {}
+        place_of_node = scenario.network.place_of_node
+        for gateway in gateways:
+            row = matrix[places.index(gateway.place)]
+            nearest = sorted(
+                range(len(place_of_node)), key=lambda node: (row[places.index(place_of_node[node])], node)
+            )
+            self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
+            run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
+        run.entry_follows_leader = scenario.clients.entry == "leader"
+
+    def gateways_at(self, ref: int | str) -> tuple[int, ...]:
+        """Gateways at a place."""
+        return tuple(g.endpoint for g in self.gateways if g.place == ref) if isinstance(ref, str) else ()
+
+    def in_domain(self, domain: str) -> tuple[int, ...]:
+        """Voters and gateways of a fault domain."""
+        table = sites()
+        voters = [i for i, d in enumerate(self.scenario.network.domain_of_node) if d == domain]
+        clients = [g.endpoint for g in self.gateways if g.place in table and table[g.place].domain == domain]
+        return (*voters, *clients)
+
+    def stopped(self, node: int) -> None:
+        """Clients of a stopped voter turn to the next one after a while."""
+        self._later(node)
+
+    def restarted(self, node: int) -> None:
+        """Clients return to their nearest voter a while after it is back."""
+        self._later(node)
+
+    def _later(self, node: int) -> None:
+        if node < self.run.engine.voters and self.gateways:
+            self.run.call_at(self.run.now_ns + self.wait_ns, self._choose)
+
+    def _choose(self) -> None:
+        peers = self.run.engine.peer()
+        for gateway in self.gateways:
+            up = [node for node in self.order[gateway.endpoint] if self.run.is_up(node)]
+            peers[gateway.endpoint, r.ENTRY] = up[0] if up else -1

@@ -1,0 +1,93 @@
+"""Who submits transactions: SimPy processes that hand the engine arrays of times, and closed-loop clients."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from sim.engine import entry
+from sim.host import Run
+from sim.kernel.chance import Q20, exponential_table
+from sim.kernel.process import Clock, Process
+from sim.ledger import rows as r
+from sim.units import NS_PER_H, NS_PER_S
+from sim.workload.arrivals import DAY_NS, poisson_times
+from sim.workload.shapes import multipliers_permille
+
+_WINDOW_TXS = 8192  # about as many times are drawn at once
+_WINDOW_MAX_NS = 60 * NS_PER_S
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One Poisson stream: a class of transactions at a gateway. `rate_tps` is the mean over a day."""
+
+    gateway: int
+    class_: int
+    rate_tps: float
+    shape: str = "constant"
+    start_hour: float = 0.0
+
+
+class Streams:
+    """The open-loop sources of a run. Times of several sources at one gateway are merged into one stream."""
+
+    def __init__(self, clock: Clock, run: Run, sources: list[Source], end_ns: int) -> None:
+        self.clock = clock
+        self.run = run
+        self.end_ns = end_ns
+        self.quantiles = exponential_table()
+        self.kept: dict[int, np.ndarray] = {}
+        run.engine.desk.allocate(r.STREAM, r.STREAM_WIDTH * max(len(sources), 1))
+        for number, source in enumerate(sources):
+            clock.start(self._feed(number, source))
+
+    def _feed(self, number: int, source: Source) -> Process:
+        """Draw times window by window, each before it begins, and start the engine on them."""
+        permille = np.array(multipliers_permille(source.shape), dtype=np.int64)
+        peak = int(permille.max())
+        shape = (permille * Q20) // peak
+        mean_wait_ns = round(NS_PER_S * 1000 / (source.rate_tps * peak))
+        offset_ns = round(source.start_hour * NS_PER_H)
+        cursor = np.zeros(2, dtype=np.int64)
+        buffer = np.zeros(_WINDOW_TXS * 2, dtype=np.int64)
+        window_ns = min(max(mean_wait_ns * _WINDOW_TXS, NS_PER_S), _WINDOW_MAX_NS)
+        start_ns = 0
+        while start_ns < self.end_ns:
+            stop_ns = min(start_ns + window_ns, self.end_ns)
+            parts = []
+            while True:
+                count = poisson_times(
+                    self.run.seed, number, cursor, stop_ns, mean_wait_ns, shape, offset_ns % DAY_NS, self.quantiles, buffer
+                )
+                parts.append(buffer[:count].copy())
+                if count < len(buffer):
+                    break
+            times = np.concatenate(parts)
+            if len(times):
+                self._start(number, source, times)
+            yield self.clock.wait(stop_ns - start_ns)
+            start_ns = stop_ns
+
+    def _start(self, number: int, source: Source, times: np.ndarray) -> None:
+        self.kept[number] = times
+        row = self.run.engine.desk[r.STREAM].reshape(-1, r.STREAM_WIDTH)[number]
+        row[r.STREAM_GATEWAY] = source.gateway
+        row[r.STREAM_POS] = 0
+        row[r.STREAM_LEN] = len(times)
+        row[r.STREAM_TIMES] = times.ctypes.data
+        row[r.STREAM_CLASS] = source.class_
+        row[r.STREAM_CLASSES] = 0
+        entry.start_stream(self.run.desk, number, int(times[0]))
+
+
+def start_closed_loop(run: Run, gateway: int, class_: int, outstanding: int) -> None:
+    """Clients at a gateway that keep `outstanding` requests under way."""
+    run.engine.peer()[gateway, r.CLOSED_LOOP] = class_ + 1
+    left = outstanding
+    while left > 0:
+        run.engine.make_room()
+        step = min(left, 256)
+        run.ask(entry.submit_now, gateway, class_, step)
+        left -= step
