@@ -39,6 +39,7 @@ from sim.protocol import (
 
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
+_STORED = Timer("stored")  # the disk has written what a replica waits for
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
 
 
@@ -104,6 +105,18 @@ class Host:
     def persist(self, **facts: Any) -> None:
         self.stable.update(facts)
 
+    def when_stored(self, then: Callable[[], None]) -> None:
+        cost = self.run.costs.persist_ns
+        if cost == 0:
+            then()
+            return
+        nodes, at = self.run.nodes, self._node_at
+        cost = (cost * int(nodes[at + post.DISK_Q10])) >> 10
+        done = max(self.now_ns, int(nodes[at + post.DISK_FREE])) + cost
+        nodes[at + post.DISK_FREE] = done
+        nodes[at + post.DISK_BUSY] += cost
+        self.set_timer(_STORED, done - self.now_ns, then)
+
     def quiet(self) -> None:
         """Forget the timers of a replica that crashed."""
         mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.me]
@@ -162,6 +175,7 @@ class Host:
 
     def lane(self, number: int | None) -> None:
         run = self.run
+        run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE] = -1
         run.nodes[self._node_at + post.GUARD] = -1 if number is None or not self.fast else number
 
     def lane_block(self) -> Block | None:
@@ -224,6 +238,9 @@ class Host:
     def abandon(self, block: Block) -> None:
         self.run.abandoned.append(block)
 
+    def behind(self) -> bool:
+        return self.run.is_behind(self.me)
+
     @property
     def height(self) -> int:
         return int(self.run.peers[self.me * r.PEER_WIDTH + r.TIP_HEIGHT])
@@ -257,6 +274,10 @@ class Host:
     def made_progress(self) -> None:
         self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns
         self.run.nodes[self._node_at + post.PROGRESS_NUMBER] += 1
+
+    @property
+    def since_progress_ns(self) -> int:
+        return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
 
     def enter_view(self, view: int) -> None:
         self.run.note(r.EVENT_VIEW, self.me, view)
@@ -311,6 +332,7 @@ class Run:
         self.timer_number = 0
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
+        self.log_sinks: list[Callable[[np.ndarray], None]] = []
         self.letters_posted: dict[tuple[int, int], int] = {}
         self.letter_costs: dict[type[Letter], int] = {}
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
@@ -342,6 +364,7 @@ class Run:
         replica = self.protocol(host)
         host.replica = replica
         host.handlers = {cause: getattr(replica, name) for cause, name in replica.handlers.items()}
+        host.handlers[_STORED] = lambda then: then()
 
     def _lay_costs(self) -> None:
         table = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
@@ -491,6 +514,16 @@ class Run:
                 return candidate
         return None
 
+    def is_behind(self, node: int) -> bool:
+        """Whether a block is decided at a node whose ancestors it lacks."""
+        words = self.engine.words
+        ready = self.engine.desk[r.BLOCK_READY]
+        height = int(self.peers[node * r.PEER_WIDTH + r.TIP_HEIGHT])
+        return any(
+            block.height > height and (int(ready[block.row * words + (node >> 6)]) >> (node & 63)) & 1
+            for block in self.open_blocks.values()
+        )
+
     def sweep(self) -> None:
         """Free the blocks that everybody has decided and left behind, and their ballots."""
         count = int(self.desk[r.CLOSED_LEN])
@@ -605,6 +638,10 @@ class Run:
         if len(rows):
             for sink in self.trace_sinks:
                 sink(rows)
+        if self.desk[d.LOG_LEN] > 0:
+            log = self.engine.take_log()
+            for sink in self.log_sinks:
+                sink(log)
 
     def call_at(self, time_ns: int, call: Callable[[], None]) -> None:
         """Call back at a time."""

@@ -162,6 +162,8 @@ class Parameters(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
 
-def count(default: int | EllipsisType | None, description: str, *, low: int = 0, high: int | None = None) -> Any:
+def count(
+    default: int | EllipsisType | None, description: str, *, low: int = 0, high: int | None = None
+) -> Any:
     """A whole-number field in [low, high]; None if it may be absent."""
     return Field(default, description=description, ge=low, le=high, strict=True)

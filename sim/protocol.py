@@ -207,7 +207,10 @@ class Context(Interface):
         """Work in the fast lane while events fit this number; None: leave it, every event comes to me."""
 
     def lane_block(self) -> Block | None:
-        """The last block whose proposal the fast lane accepted for me."""
+        """The last block whose proposal the fast lane accepted for me since I last called `lane`, if any.
+
+        It survives a crash: the lane writes what it accepts to disk.
+        """
 
     def new_block(self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False) -> Block | None:
         """A block of waiting transactions on top of `parent`; None if nothing waits and `empty` is false."""
@@ -223,6 +226,9 @@ class Context(Interface):
 
     def abandon(self, block: Block) -> None:
         """The block will never be decided: its transactions wait again."""
+
+    def behind(self) -> bool:
+        """Whether a block is decided here whose ancestors this replica lacks (it missed messages)."""
 
     @property
     def height(self) -> int:
@@ -249,11 +255,18 @@ class Context(Interface):
     def made_progress(self) -> None:
         """Restart the progress timer's period."""
 
+    @property
+    def since_progress_ns(self) -> int:
+        """Time since the progress timer's period last began."""
+
     def enter_view(self, view: int) -> None:
         """Record that this replica works in a new view (term, round) now."""
 
     def persist(self, **facts: Any) -> None:
         """Write facts to stable storage; after a restart they are in `stable`."""
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """Do this once what was persisted is on disk: at once if disks cost nothing, never after a crash."""
 
     @property
     def stable(self) -> dict[str, Any]:

@@ -185,7 +185,10 @@ def parse_ps_per_byte(text: object) -> int:
 
 def parse_rate_tps(text: object) -> float:
     """A rate, "80 tx/s", "80/s" or "3 tx/min" -> events per second. Raises UnitError."""
-    return float(_read(text, _RATE))
+    rate = _read(text, _RATE)
+    if rate > NS_PER_S:
+        raise UnitError('is more than one per nanosecond; write a rate such as "80 tx/s"')
+    return float(rate)
 
 
 def parse_fraction(text: object) -> float:

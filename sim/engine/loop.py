@@ -360,6 +360,8 @@ def advance(desk, until):
     while True:
         if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[VOTERS] * TRACE_WIDTH > len(column(desk, TRACE)):
             return EMPTY_TRACE, none, none, desk[NOW]
+        if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > len(column(desk, LOG)):
+            return EMPTY_TRACE, none, none, desk[NOW]
         if not _has_room(desk):
             return ROOM, none, none, desk[NOW]
         if desk[CLOSED_LEN] >= CLOSED_MAX // 16:

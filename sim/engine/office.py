@@ -141,7 +141,7 @@ class Engine:
         desk.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
         desk.adopt(d.GROUP_START, np.array([0, s.voters]))
         desk.adopt(d.GROUP_MEMBER, np.arange(s.voters))
-        desk.allocate(d.LOG, post.LOG_WIDTH * (1 << 16) if s.log_messages else 1)
+        desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         desk.allocate(lanes.PROGRESS, 2 * n)
         desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
         desk.allocate(lanes.CASES, 8 * lanes.CASE_WIDTH)

@@ -111,7 +111,7 @@ class FaultScript:
         self.links = Links(run)
         self.down: dict[int, set[int]] = {}
         self.reports = [FaultReport(i, fault.kind) for i, fault in enumerate(faults)]
-        self.changes_ns: list[int] = []  # when anything broke or healed
+        self.changed: list[Callable[[int], None]] = []  # told the time whenever anything breaks or heals
         for i in range(len(faults)):
             clock.start(self._play(i))
 
@@ -121,14 +121,18 @@ class FaultScript:
         report.began_ns = self.clock.now
         self.run.note(r.EVENT_FAULT, -1, number)
         self._begin(number)
-        self.changes_ns.append(self.clock.now)
+        self._tell()
         if fault.end_ns is None:
             return
         yield self.clock.wait(fault.end_ns - fault.at_ns)
         self._end(number)
         report.ended_ns = self.clock.now
         self.run.note(r.EVENT_HEALED, -1, number)
-        self.changes_ns.append(self.clock.now)
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in self.changed:
+            listener(self.clock.now)
 
     def _begin(self, number: int) -> None:
         fault, report = self.faults[number], self.reports[number]

@@ -20,12 +20,16 @@ V, O            NewView.changes, NewView.proposals
 timer           the progress timer: runs while a request waits, restarts at each execution
 
 Deviations
+* Quorums are the least integer above (n + f) / 2, which is the paper's 2f + 1 for n = 3f + 1 and stays safe for
+  the values of n in between, where 2f + 1 would not.
 * A request is a transaction of the ledger; a batch is a block, and its digest is its number.
 * The request timer is the progress timer: it expires when a request has waited for its whole period without
   any batch being executed here. The primary does not run it.
 * A backup passes requests of its own clients to the primary instead of the clients' retransmission to all.
+* VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
 * State transfer fetches the missing blocks from one replica at a time, each with its commit certificate; it
-  starts upon a stable checkpoint above the last executed batch and upon restart.
+  starts upon a stable checkpoint above the last executed batch, upon restart, while a view change finds no quorum,
+  and in place of a view change when a later batch is committed here already (only this replica is behind).
 * What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
   replicas that do not forget). A restarted replica takes no part until it has heard the current view.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
@@ -139,6 +143,7 @@ class Executed(Letter):
     blocks: tuple[Block, ...]
     quorum: int
     last: int  # height of the sender
+    active: bool  # whether the sender works in that view or is changing to it
     decides = False
 
     def size_bytes(self, signature_bytes: int) -> int:
@@ -165,11 +170,27 @@ class Pbft(Replica):
     decides_out_of_order = True
     progress = "waiting"
 
+    @staticmethod
+    def check(parameters: PbftParameters, voters: int) -> None:
+        """Refuse parameters that n replicas cannot run with."""
+        faults = parameters.faults
+        if faults is not None and voters < 3 * faults + 1:
+            raise ValueError(
+                f"faults: {faults} needs at least 3f + 1 = {3 * faults + 1} voters, there are {voters}; "
+                f"add voters or write faults: {(voters - 1) // 3}"
+            )
+        if parameters.log_window < parameters.checkpoint_interval:
+            raise ValueError(
+                f"log_window: {parameters.log_window} must not be below checkpoint_interval: "
+                f"{parameters.checkpoint_interval}; the paper takes twice that"
+            )
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.f = (context.n - 1) // 3 if self.parameters.faults is None else self.parameters.faults
         self.view = 0
         self.active = False
+        self.recovering = False  # restarted, and not yet in a view
         self.low_mark = 0
         self.last_proposed: Block | None = None
         self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
@@ -191,12 +212,12 @@ class Pbft(Replica):
         }
 
     def prepared_quorum(self) -> int:
-        """2f prepares from different backups, besides the pre-prepare."""
-        return 2 * self.f
+        """2f prepares from different backups, besides the pre-prepare (n = 3f + 1)."""
+        return self.committed_quorum() - 1
 
     def committed_quorum(self) -> int:
-        """2f + 1."""
-        return 2 * self.f + 1
+        """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
+        return (self.context.n + self.f) // 2 + 1
 
     def normal_case(self) -> NormalCase:
         return NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True)
@@ -216,6 +237,7 @@ class Pbft(Replica):
         if stable:  # after a crash: ask for the view and for what was executed meanwhile
             self.view = stable["view"]
             self.low_mark = stable["low_mark"]
+            self.recovering = True
             self.fetch()
             return
         self.context.persist(view=0, low_mark=0)
@@ -225,6 +247,7 @@ class Pbft(Replica):
         """Work in a view from now on."""
         self.view = view
         self.active = True
+        self.recovering = False
         self.height_at_entry = self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
@@ -331,8 +354,12 @@ class Pbft(Replica):
 
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
-        """A request waited too long: view v + 1."""
-        if self.active:
+        """A request waited too long: view v + 1, unless this replica alone is behind."""
+        if self.active and self.context.behind():
+            self.fetch()
+            self.context.made_progress()
+            self.context.watch_progress(self.timeout_ns)
+        elif self.active:
             if self.context.height > self.height_at_entry:
                 self.timeout_ns = self.parameters.request_timeout_ns
             self.change_view(self.view + 1)
@@ -345,10 +372,16 @@ class Pbft(Replica):
         context.persist(view=view)
         context.lane(None)
         context.watch_progress(0)
-        context.cancel(self.change_timer)
+        self.recovering = False
+        self.await_new_view()
         message = ViewChange(view, self.low_mark, self.prepared(), self.committed_quorum(), context.me)
         context.broadcast(message)
         self.on_view_change(context.me, message)
+
+    def await_new_view(self) -> None:
+        """Start the timer of the view change afresh."""
+        self.context.cancel(self.change_timer)
+        self.change_timer = self.context.set_timer(VIEW_CHANGE_TIMER, self.timeout_ns, self.view)
 
     def prepared(self) -> tuple[tuple[int, int, Block], ...]:
         """P: what prepared here above the stable checkpoint, each with the highest view it prepared in."""
@@ -382,17 +415,24 @@ class Pbft(Replica):
                 self.change_view(min(view for view in self.changes if view > self.view))
             return
         if len(self.changes[message.view]) == self.committed_quorum():
-            context.cancel(self.change_timer)
-            self.change_timer = context.set_timer(VIEW_CHANGE_TIMER, self.timeout_ns, message.view)
+            self.await_new_view()
             self.timeout_ns *= 2
         if self.primary_of(message.view) == context.me and len(self.changes[message.view]) >= self.committed_quorum():
             self.new_view(message.view)
 
     @upon(VIEW_CHANGE_TIMER)
     def on_view_change_timeout(self, view: int) -> None:
-        """No NEW-VIEW in time: the next view, with twice the patience."""
-        if not self.active and self.view == view:
+        """No NEW-VIEW in time: the next view, with twice the patience; too few changes: send mine again."""
+        if self.active or self.view != view:
+            return
+        context = self.context
+        if len(self.changes.get(view, {})) >= self.committed_quorum():
             self.change_view(view + 1)
+            return
+        own = self.changes[view][context.me]
+        context.broadcast(own)
+        self.await_new_view()
+        self.fetch()
 
     def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
         """min-s and O's batches: per sequence number the one prepared in the highest view, or none (null)."""
@@ -483,12 +523,10 @@ class Pbft(Replica):
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send executed blocks with their certificates, and the view this replica works in."""
         context = self.context
-        if not self.active:
-            return
         top = min(context.height, message.height + FETCH_MAX)
         blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
         known = tuple(block for block in blocks if block is not None)
-        context.send(sender, Executed(self.view, known, self.committed_quorum(), context.height))
+        context.send(sender, Executed(self.view, known, self.committed_quorum(), context.height, self.active))
 
     @upon(Executed)
     def on_executed(self, sender: int, message: Executed) -> None:
@@ -501,8 +539,12 @@ class Pbft(Replica):
             self.fetch()
             return
         context.cancel(self.fetching)
-        if message.view > self.view or (message.view == self.view and not self.active):
+        if message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}
             self.enter(message.view)
+        elif not message.active and message.view > self.view:
+            self.change_view(message.view)
+        elif not message.active and self.recovering:  # everybody is recovering
+            self.change_view(self.view + 1)
         elif self.active:
             self.propose()

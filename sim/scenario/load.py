@@ -122,7 +122,7 @@ def _get(data: Any, path: Path) -> Any:
 def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Path, Source]]:
     parsed = []
     for text in overrides:
-        label = f"--set {text}"
+        label = "--set " + " ".join(text.split())  # a message is one line
         name, equals, value = text.partition("=")
         keys = name.strip().split(".")
         if not equals or not all(_KEY.fullmatch(key) for key in keys):

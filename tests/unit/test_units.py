@@ -72,6 +72,7 @@ def test_reads(parse: Callable[[object], float], text: object, expected: float) 
         (units.parse_ps_per_byte, "0 bit/s", "carries nothing", '"unlimited"'),
         (units.parse_ps_per_byte, "100 Tbit/s", "finest step", '"unlimited"'),
         (units.parse_rate_tps, "80", "has no unit", '"80 tx/s"'),
+        (units.parse_rate_tps, "1e999 tx/s", "more than one per nanosecond", '"80 tx/s"'),
         (units.parse_fraction, "5 ms", "is a time where a fraction belongs", '"5 %"'),
         (units.parse_fraction, "120 %", "between 0 and 100 %", '"5 %"'),
         (units.parse_fraction, 5, "between 0 and 100 %", '"5 %"'),

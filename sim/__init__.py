@@ -1,0 +1,35 @@
+"""pilotzone: a discrete-event simulator for blockchain networks.
+
+    >>> import sim
+    >>> scenario = sim.load("scenarios/quickstart.yaml")
+    >>> result = sim.run(scenario)
+    >>> result.status
+    'ok'
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.scenario.load import load_scenario as load
+    from sim.scenario.run import Result, run
+    from sim.scenario.schema import Scenario
+
+__all__ = ["Result", "Scenario", "load", "run"]
+_HOMES = {
+    "load": ("sim.scenario.load", "load_scenario"),
+    "run": ("sim.scenario.run", "run"),
+    "Result": ("sim.scenario.run", "Result"),
+    "Scenario": ("sim.scenario.schema", "Scenario"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names when first used, so that `import sim` stays quick."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sim' has no attribute {name!r}; it has {', '.join(__all__)}")
+    import importlib
+
+    module, attribute = _HOMES[name]
+    return getattr(importlib.import_module(module), attribute)

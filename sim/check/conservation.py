@@ -1,0 +1,64 @@
+"""Nothing appears from nowhere and nothing vanishes: laws on a run's final counters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.check.verdict import Violation
+from sim.engine.office import Engine
+from sim.kernel import desk as d
+from sim.kernel import post
+from sim.ledger import rows as r
+
+
+def transactions(engine: Engine) -> list[Violation]:
+    """submitted = committed + pending + rejected + expired, each transaction committed at most once."""
+    s = engine.state
+    if not engine.settings.gateways:
+        return []
+    txs = engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
+    free = engine.desk[r.TX_FREE][: int(s[r.TX_FREE_LEN])]
+    live = np.ones(len(txs), dtype=bool)
+    live[free] = False
+    pending = int((live & (txs[:, r.TX_DECIDED] == 0)).sum())
+    total = int(s[r.COMMITTED]) + pending + int(s[r.REJECTED]) + int(s[r.EXPIRED])
+    if int(s[r.SUBMITTED]) == total:
+        return []
+    text = (
+        f"submitted {int(s[r.SUBMITTED])} is not committed {int(s[r.COMMITTED])} + pending {pending} + "
+        f"rejected {int(s[r.REJECTED])} + expired {int(s[r.EXPIRED])}"
+    )
+    return [Violation("conservation_transactions", "conservation", int(s[d.NOW]), -1, text)]
+
+
+def messages(engine: Engine) -> list[Violation]:
+    """sent = delivered + dropped + in flight."""
+    s = engine.state
+    total = int(s[d.DELIVERED]) + int(s[d.DROPPED]) + int(s[d.IN_FLIGHT])
+    if int(s[d.SENT]) == total:
+        return []
+    text = (
+        f"sent {int(s[d.SENT])} is not delivered {int(s[d.DELIVERED])} + dropped {int(s[d.DROPPED])} + "
+        f"in flight {int(s[d.IN_FLIGHT])}"
+    )
+    return [Violation("conservation_messages", "conservation", int(s[d.NOW]), -1, text)]
+
+
+def bytes_sent(engine: Engine) -> list[Violation]:
+    """Bytes through a network card = its busy time times its bandwidth, to the rounding of one ns per message."""
+    found = []
+    nodes = engine.node()
+    for side, byte_column, busy, speed in (
+        ("sent", post.TX_BYTES, post.TX_BUSY, post.TX_PS),
+        ("received", post.RX_BYTES, post.RX_BUSY, post.RX_PS),
+    ):
+        for node in range(len(nodes)):
+            ps = int(nodes[node, speed])
+            if ps == 0:
+                continue
+            expected = int(nodes[node, byte_column]) * ps // 1000
+            slack = expected - int(nodes[node, busy])
+            if not 0 <= slack <= int(engine.state[d.SENT]) + 1:
+                text = f"endpoint {node}: {int(nodes[node, busy])} ns busy with bytes {side} that take {expected} ns"
+                found.append(Violation("conservation_bytes", "conservation", int(engine.state[d.NOW]), node, text))
+    return found

@@ -1,0 +1,39 @@
+"""What a verdict is: violations found, and the outcome of each check."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+Outcome = Literal["pass", "fail", "not applicable"]
+Kind = Literal["safety", "liveness", "conservation"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Violation:
+    """One thing that must not happen: what, when, where, and the evidence in words."""
+
+    check: str
+    kind: Kind
+    time_ns: int
+    node: int
+    evidence: str
+
+
+@dataclasses.dataclass
+class Verdict:
+    """The outcome of every check of a run."""
+
+    outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
+    violations: list[Violation] = dataclasses.field(default_factory=list)
+    warnings: list[str] = dataclasses.field(default_factory=list)
+
+    def record(self, check: str, violations: list[Violation], *, applicable: bool = True) -> None:
+        """Enter a check's outcome."""
+        self.outcomes[check] = "not applicable" if not applicable else ("fail" if violations else "pass")
+        if applicable:
+            self.violations += violations
+
+    def has(self, kind: Kind) -> bool:
+        """Whether any violation is of this kind."""
+        return any(violation.kind == kind for violation in self.violations)

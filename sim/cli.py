@@ -1,0 +1,209 @@
+"""The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from sim.protocol import Replica
+    from sim.scenario.run import Progress, Result
+    from sim.scenario.schema import Scenario
+
+app = typer.Typer(
+    name="pilotzone",
+    help="Simulate blockchain networks: throughput, finality and fault tolerance of designs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file (YAML)")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="a.b=v", help="override a value of the scenario; repeatable")
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="override the scenario's seed")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for results")]
+AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON object")]
+ProtocolFile = Annotated[
+    str | None,
+    typer.Option("--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+
+EXIT_CODES = "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
+COMPILE_NOTICE_AFTER_S = 1.5
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+@contextlib.contextmanager
+def bad_input_is_an_error() -> Iterator[None]:
+    """Print one message and exit with 2 when a scenario cannot be used."""
+    from sim.scenario.errors import ScenarioError
+
+    try:
+        yield
+    except ScenarioError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def compiling_is_announced() -> Iterator[None]:
+    """Say so if importing the engine takes long: it is being compiled, once per version."""
+
+    def tell() -> None:
+        typer.echo("compiling the kernel (once per version, about a minute) ...", err=True)
+
+    timer = threading.Timer(COMPILE_NOTICE_AFTER_S, tell)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def load(path: Path, overrides: list[str] | None, seed: int | None) -> Scenario:
+    """Load a scenario or exit with 2."""
+    from sim.scenario.load import load_scenario
+
+    with bad_input_is_an_error():
+        return load_scenario(path, overrides or [], seed)
+
+
+def load_protocol(spec: str | None) -> type[Replica] | None:
+    """The class named on the command line as FILE.py:CLASS, or exit with 2."""
+    if spec is None:
+        return None
+    from sim.protocol import Replica
+
+    name, _, class_name = spec.rpartition(":")
+    path = Path(name)
+    if not name or not path.is_file():
+        typer.echo(f"--protocol-file {spec}: no such file; write my_protocol.py:MyProtocol", err=True)
+        raise typer.Exit(2)
+    import importlib.util
+
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[path.stem] = module
+    module_spec.loader.exec_module(module)
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Replica)):
+        names = [n for n, m in vars(module).items() if isinstance(m, type) and issubclass(m, Replica)]
+        typer.echo(f"--protocol-file {spec}: {path} has no protocol class {class_name}; it has {', '.join(names) or 'none'}", err=True)
+        raise typer.Exit(2)
+    return found
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+@app.command(epilog=EXIT_CODES)
+def run(
+    scenario: ScenarioPath,
+    set_: Overrides = None,
+    seed: Seed = None,
+    out: Out = Path("results"),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    protocol_file: ProtocolFile = None,
+) -> None:
+    """Run a scenario, judge it, and store the result."""
+    loaded = load(scenario, set_, seed)
+    with compiling_is_announced():
+        from sim.scenario import run as runner
+
+        replica = load_protocol(protocol_file)
+    with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
+        result = runner.run(loaded, out=out, progress=progress, protocol=replica)
+    if as_json:
+        typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))
+    else:
+        _print_result(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _print_result(result: Result) -> None:
+    m = result.metrics
+    typer.echo(f"{result.scenario.name}: {result.status}")
+    for name in (
+        "offered_tps", "committed_tps", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "decisions",
+        "decision_latency_mean_ms", "block_interval_mean_ms", "messages_per_decision", "view_changes",
+        "recovery_s", "simulated_s", "wall_s",
+    ):  # fmt: skip
+        if m.get(name) is not None:
+            typer.echo(f"  {name:<26} {_short(m[name])}")
+    marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
+    typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
+    for violation in result.violations:
+        typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
+    for warning in result.warnings:
+        typer.echo(f"  warning: {warning}")
+    if result.violations:
+        typer.echo(f"  again: pilotzone run <scenario> --seed {result.scenario.seed}")
+    typer.echo(f"  digest {result.digest}  seed {result.scenario.seed}")
+    if result.path is not None:
+        typer.echo(f"  stored in {result.path}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
+
+
+@app.command()
+def check(scenario: ScenarioPath, set_: Overrides = None, seed: Seed = None) -> None:
+    """Validate a scenario without running it."""
+    loaded = load(scenario, set_, seed)
+    from sim.scenario.schema import scenario_hash
+
+    typer.echo(f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, hash {scenario_hash(loaded)}")
+
+
+@app.command()
+def protocols() -> None:
+    """List the protocols and their parameters."""
+    from sim.parameters import key_of
+    from sim.protocols import PROTOCOLS
+
+    for name, entry in PROTOCOLS.items():
+        typer.echo(f"{name}: {entry.summary}; tolerates {entry.faults}")
+        for field, info in entry.parameters.model_fields.items():
+            typer.echo(f"    {key_of(field)}: {info.description} (default: {info.default})")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from sim.scenario.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

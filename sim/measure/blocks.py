@@ -1,0 +1,110 @@
+"""Per-block facts from the trace: when proposed, when first and last decided, how large."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.ledger import rows as r
+
+COLUMNS = ("block", "height", "view", "proposer", "txs", "bytes", "proposed_ns", "first_ns", "last_ns", "decides")
+_BLOCK, _HEIGHT, _VIEW, _PROPOSER, _TXS, _BYTES, _PROPOSED, _FIRST, _LAST, _DECIDES = range(10)
+_KEEP = 1 << 17  # blocks kept in memory; older ones are counted and let go
+
+
+class Blocks:
+    """Fold over trace rows. Sums cover all blocks; the rows of old ones are let go."""
+
+    def __init__(self, warm_up_ns: int, bin_ns: int) -> None:
+        self.warm_up_ns = warm_up_ns
+        self.bin_ns = bin_ns
+        self.rows = np.zeros((1024, len(COLUMNS)), dtype=np.int64)
+        self.base = 1  # block number of row 0
+        self.count = 0
+        self.measured = 0
+        self.latency_sum_ns = 0
+        self.latency_max_ns = 0
+        self.replica_sum_ns = 0
+        self.replica_count = 0
+        self.first_decision_ns = -1
+        self.last_decision_ns = -1
+        self.txs_by_bin: dict[int, int] = {}
+        self.decisions_by_bin: dict[int, int] = {}
+        self.views: set[int] = set()  # that any replica entered by more than normal operation
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Take in a chunk of trace rows."""
+        born = rows[rows[:, 1] == r.EVENT_PROPOSED]
+        if len(born):
+            self._born(born)
+        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
+        if len(decided):
+            self._decided(decided)
+        for row in rows[rows[:, 1] == r.EVENT_VIEW]:
+            self.views.add(int(row[3]))
+
+    def _born(self, born: np.ndarray) -> None:
+        top = int(born[:, 3].max()) - self.base
+        if top >= len(self.rows):
+            if len(self.rows) >= _KEEP:
+                self._let_go(top)
+            top = int(born[:, 3].max()) - self.base
+            if top >= len(self.rows):
+                longer = np.zeros((max(2 * len(self.rows), top + 1), len(COLUMNS)), dtype=np.int64)
+                longer[: len(self.rows)] = self.rows
+                self.rows = longer
+        at = born[:, 3] - self.base
+        self.rows[at, _BLOCK] = born[:, 3]
+        self.rows[at, _HEIGHT] = born[:, 4]
+        self.rows[at, _VIEW] = born[:, 5]
+        self.rows[at, _PROPOSER] = born[:, 2]
+        self.rows[at, _TXS] = born[:, 6]
+        self.rows[at, _BYTES] = born[:, 7]
+        self.rows[at, _PROPOSED] = born[:, 0]
+        self.rows[at, _FIRST] = -1
+
+    def _let_go(self, top: int) -> None:
+        half = len(self.rows) // 2
+        self.rows[:half] = self.rows[half:]
+        self.rows[half:] = 0
+        self.base += half
+
+    def _decided(self, decided: np.ndarray) -> None:
+        at = decided[:, 3] - self.base
+        known = at >= 0
+        decided, at = decided[known], at[known]
+        if not len(at):
+            return
+        times = decided[:, 0]
+        order = np.unique(at, return_index=True)
+        fresh = self.rows[order[0], _FIRST] < 0
+        new, first = order[0][fresh], times[order[1][fresh]]
+        self.rows[new, _FIRST] = first
+        np.maximum.at(self.rows[:, _LAST], at, times)
+        np.add.at(self.rows[:, _DECIDES], at, 1)
+        waits = times - self.rows[at, _PROPOSED]
+        measured = self.rows[at, _PROPOSED] >= self.warm_up_ns
+        self.replica_sum_ns += int(waits[measured].sum())
+        self.replica_count += int(measured.sum())
+        if len(new):
+            self._first_decisions(new, first)
+
+    def _first_decisions(self, new: np.ndarray, first: np.ndarray) -> None:
+        self.count += len(new)
+        if self.first_decision_ns < 0:
+            self.first_decision_ns = int(first.min())
+        self.last_decision_ns = max(self.last_decision_ns, int(first.max()))
+        waits = first - self.rows[new, _PROPOSED]
+        measured = self.rows[new, _PROPOSED] >= self.warm_up_ns
+        self.measured += int(measured.sum())
+        self.latency_sum_ns += int(waits[measured].sum())
+        self.latency_max_ns = max(self.latency_max_ns, int(waits.max()))
+        bins, at = np.unique(first // self.bin_ns, return_inverse=True)
+        txs = np.bincount(at, weights=self.rows[new, _TXS]).astype(np.int64)
+        blocks = np.bincount(at)
+        for i, bin_ in enumerate(bins.tolist()):
+            self.txs_by_bin[bin_] = self.txs_by_bin.get(bin_, 0) + int(txs[i])
+            self.decisions_by_bin[bin_] = self.decisions_by_bin.get(bin_, 0) + int(blocks[i])
+
+    def table(self) -> np.ndarray:
+        """The decided blocks still in memory, shape (blocks, len(COLUMNS))."""
+        return self.rows[(self.rows[:, _BLOCK] > 0) & (self.rows[:, _FIRST] >= 0)]

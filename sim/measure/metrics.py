@@ -1,0 +1,128 @@
+"""The flat table of metrics of one run. Each name ends in its unit and is defined in docs/metrics.md."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.host import Run
+from sim.kernel import desk as d
+from sim.kernel import post
+from sim.ledger import pool
+from sim.ledger import rows as r
+from sim.measure.blocks import Blocks
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+Metrics = dict[str, float | int | None]
+
+
+def histogram_edges_us(buckets: np.ndarray) -> np.ndarray:
+    """Lower edge of latency buckets, microseconds (the inverse of `pool.histogram_bucket`)."""
+    bits = pool.HIST_EXACT_BITS
+    s = np.maximum((buckets >> bits) - 1, 0)
+    return (buckets - (s << bits)) << s
+
+
+def histogram(run: Run, column: int) -> tuple[np.ndarray, np.ndarray]:
+    """Occupied latency buckets of a run: (latency_us, count), ascending."""
+    counts = run.engine.desk[column]
+    buckets = np.flatnonzero(counts)
+    return histogram_edges_us(buckets), counts[buckets]
+
+
+def quantile_ms(latency_us: np.ndarray, count: np.ndarray, q: float) -> float | None:
+    """The smallest latency that at least a fraction `q` of transactions did not exceed, ms."""
+    total = int(count.sum())
+    if total == 0:
+        return None
+    rank = max(int(np.ceil(q * total)), 1)
+    return float(latency_us[np.searchsorted(np.cumsum(count), rank)]) / 1000
+
+
+def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Metrics:
+    """All metrics but wall-clock ones."""
+    s = run.desk
+    measured_s = max(end_ns - blocks.warm_up_ns, 0) / 1e9
+    simulated_s = end_ns / 1e9
+    m: Metrics = {}
+    clients = run.engine.settings.gateways > 0
+    decided_txs = sum(n for b, n in blocks.txs_by_bin.items() if b * blocks.bin_ns >= blocks.warm_up_ns)
+    m["offered_tps"] = _ratio(int(s[r.SUBMITTED]), simulated_s) if clients else None
+    m["offered_nominal_tps"] = offered_tps or None
+    m["committed_tps"] = _ratio(decided_txs, measured_s)
+    m["committed_share"] = _ratio(int(s[r.COMMITTED]), int(s[r.SUBMITTED])) if clients else None
+    for kind, column in (("latency", r.HIST_CLIENT), ("finality", r.HIST_FINAL)):
+        us, count = histogram(run, column)
+        for name, q in QUANTILES.items():
+            m[f"{kind}_{name}_ms"] = quantile_ms(us, count, q)
+        m[f"{kind}_mean_ms"] = float((us * count).sum() / count.sum() / 1000) if len(count) else None
+    m["decisions"] = blocks.count
+    m["decision_latency_mean_ms"] = _ratio(blocks.latency_sum_ns / 1e6, blocks.measured)
+    m["decision_latency_max_ms"] = blocks.latency_max_ns / 1e6 if blocks.count else None
+    m["decision_latency_replica_mean_ms"] = _ratio(blocks.replica_sum_ns / 1e6, blocks.replica_count)
+    span_ns = blocks.last_decision_ns - blocks.first_decision_ns
+    m["block_interval_mean_ms"] = _ratio(span_ns / 1e6, blocks.count - 1) if blocks.count > 1 else None
+    m["transactions_per_block"] = _ratio(int(s[r.COMMITTED]), blocks.count)
+    m.update(_messages(run, blocks.count))
+    m["view_changes"] = max(len(blocks.views) - 1, 0)
+    m.update(_resources(run, end_ns))
+    m["submitted"] = int(s[r.SUBMITTED])
+    m["committed"] = int(s[r.COMMITTED])
+    m["acknowledged"] = int(s[r.ACKED])
+    m["rejected"] = int(s[r.REJECTED])
+    m["expired"] = int(s[r.EXPIRED])
+    m["pending"] = int(s[r.SUBMITTED] - s[r.COMMITTED] - s[r.REJECTED] - s[r.EXPIRED]) if clients else 0
+    m["repeated"] = int(s[r.REPEATED])
+    m["measured_transactions"] = int(s[r.MEASURED])
+    m["messages_sent"] = int(s[d.SENT])
+    m["messages_dropped"] = int(s[d.DROPPED])
+    m["events"] = int(s[d.DELIVERED])
+    m["simulated_s"] = simulated_s
+    return m
+
+
+def _ratio(a: float, b: float) -> float | None:
+    return a / b if b else None
+
+
+def message_table(run: Run) -> list[dict[str, int | str | bool]]:
+    """Messages sent per type: name, whether it counts as deciding, copies, bytes, dropped."""
+    counts = run.engine.desk[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
+    deciding = {run.names[kind] for cause, kind in run.kinds.items() if cause.decides}
+    return [
+        {
+            "type": name,
+            "decides": name in deciding,
+            "messages": int(counts[i, post.COUNT_SENT]),
+            "bytes": int(counts[i, post.COUNT_BYTES]),
+            "dropped": int(counts[i, post.COUNT_DROPPED]),
+        }
+        for i, name in enumerate(run.names)
+    ]
+
+
+def _messages(run: Run, decisions: int) -> Metrics:
+    table = message_table(run)
+    deciding = [row for row in table if row["decides"]]
+    return {
+        "messages_per_decision": _ratio(sum(int(row["messages"]) for row in deciding), decisions),
+        "bytes_per_decision": _ratio(sum(int(row["bytes"]) for row in deciding), decisions),
+        "messages_apart": sum(int(row["messages"]) for row in table if not row["decides"]),
+    }
+
+
+def _resources(run: Run, end_ns: int) -> Metrics:
+    nodes = run.engine.node()[: run.engine.voters]
+    workers = run.engine.settings.workers
+    if not end_ns:
+        return {}
+    received = np.maximum(nodes[:, post.RX_COUNT], 1)
+    return {
+        "nic_send_utilisation_max": float(nodes[:, post.TX_BUSY].max() / end_ns),
+        "nic_receive_utilisation_max": float(nodes[:, post.RX_BUSY].max() / end_ns),
+        "verify_utilisation_max": float(nodes[:, post.VERIFY_BUSY].max() / (end_ns * workers)),
+        "sign_utilisation_max": float(nodes[:, post.SIGN_BUSY].max() / end_ns),
+        "thread_utilisation_max": float(nodes[:, post.THREAD_BUSY].max() / end_ns),
+        "execute_utilisation_max": float(nodes[:, post.EXECUTE_BUSY].max() / end_ns),
+        "nic_receive_wait_mean_us": float((nodes[:, post.RX_WAIT] / received).max() / 1e3),
+        "cpu_wait_mean_us": float((nodes[:, post.CPU_WAIT] / received).max() / 1e3),
+    }

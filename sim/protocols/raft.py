@@ -1,0 +1,653 @@
+"""Raft.
+
+D. Ongaro, J. Ousterhout, "In search of an understandable consensus algorithm", USENIX ATC 2014, section 5;
+D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014, 4.2.3, 6.2, 9.6 for the two options.
+
+A follower that hears of no leader for a randomised time becomes a candidate in the next term and asks all for
+their vote; a server votes once a term, for a candidate whose log is at least as up to date as its own. The
+candidate with a majority leads: it appends entries to its log and sends them with AppendEntries, which a
+follower accepts if its log holds the entry before them. The leader commits an entry *of its own term* once a
+majority stores it, and with it all entries before; followers learn the commit index from the next AppendEntries.
+
+paper                   here
+-----                   ----
+currentTerm, votedFor   term, voted_for (persisted)
+log[]                   blocks: index = height, term = view; decided ones are the ledger's, `tail` holds the rest
+commitIndex             context.height
+AppendEntries RPC       AppendEntries (one new entry, to all), Heartbeat (none), Repair (older ones, to one)
+its result              ACK votes for AppendEntries, Reply for the other two and whenever it is false
+RequestVote RPC         RequestVote; granted by a VOTE (or PRE_VOTE), denied by silence, or by Reply in a newer term
+nextIndex, matchIndex   next_index, match_index with the ACK votes counted so far
+election timeout        the progress timer: always runs except at the leader, restarts whenever a leader is heard
+
+Deviations
+* An entry is a block of transactions. A new leader starts its term with a block even if nothing waits (the
+  no-op of section 8), so that entries of earlier terms can be committed.
+* An AppendEntries sent while an earlier one is under way assumes that it arrives; a follower that lacks the entry
+  before says so, with the last entry that may match (end of its log, or before the conflicting term), and is
+  repaired by chunks of `entries_per_append`, one at a time.
+* ACKs are counted per entry as they come. Replies to repairs and heartbeats, which vouch for any index, are
+  counted with them when they come.
+* A heartbeat is sent only when nothing else was for an interval. Requests are not retried: the next timeout or
+  heartbeat does it. The leader writes to disk in parallel with its followers.
+* What was applied stays applied through a crash; commitIndex does not restart from 0.
+* With check_quorum a server that heard its leader within the minimal timeout ignores RequestVote.
+
+Not modelled: log compaction and snapshots, membership changes, read-only requests and leases, leadership
+transfer, grouping of disk writes. Messages are not signed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+
+from pydantic import Field
+
+from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.protocol import (
+    BATCH,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Step,
+    Timer,
+    VoteType,
+    upon,
+)
+
+HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index
+INDEX_BITS = 32  # of a lane number: term, then index
+
+
+class RaftParameters(Parameters):
+    """Parameters of Raft."""
+
+    election_timeout_low_ns: Nanoseconds = quantity("150 ms", "least election timeout", positive=True)
+    election_timeout_high_ns: Nanoseconds = quantity("300 ms", "greatest election timeout; drawn anew each time")
+    heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "a leader is never silent for longer", positive=True)
+    pipeline: int = count(1, "entries the leader has under way, not yet committed, at a time", low=1)
+    entries_per_append: int = count(64, "most entries of one AppendEntries that repairs a follower's log", low=1)
+    pre_vote: bool = Field(False, description="ask whether an election could be won before starting it", strict=True)
+    check_quorum: bool = Field(
+        False, description="a leader that hears no majority for a least timeout steps down", strict=True
+    )
+
+
+class Role(enum.Enum):
+    """What a server is."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RequestVote(Letter):
+    """RequestVote(term, candidateId, lastLogIndex, lastLogTerm). `round_`: names the ballot of a pre-vote."""
+
+    term: int
+    last_index: int
+    last_term: int
+    round_: int
+    pre: bool
+    decides = False
+    signed = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AppendEntries(Letter):
+    """AppendEntries(term, leaderId, prevLogIndex, prevLogTerm, entries[], leaderCommit) with one new entry."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    block: Block
+    commit: int
+    signed = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES + self.block.bytes
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Heartbeat(Letter):
+    """AppendEntries without entries."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    commit: int
+    decides = False
+    signed = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Repair(Letter):
+    """AppendEntries with older entries, for one follower whose log lacks them."""
+
+    term: int
+    prev_index: int
+    prev_term: int
+    entries: tuple[Block, ...]
+    commit: int
+    decides = False
+    signed = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES + sum(block.bytes + 16 for block in self.entries)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reply(Letter):
+    """Result (term, success). `match`: last entry known to match; without success, the last that may."""
+
+    term: int
+    success: bool
+    match: int
+    repair: bool
+    decides = False
+    signed = False
+
+    def size_bytes(self, signature_bytes: int) -> int:
+        return HEADER_BYTES
+
+
+ACK = VoteType("ACK", HEADER_BYTES, signed=False)
+VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False)
+PRE_VOTE = VoteType("PRE_VOTE", HEADER_BYTES, decides=False, signed=False)
+
+HEARTBEAT_TIMER = Timer("heartbeat")
+QUORUM_TIMER = Timer("check quorum")
+
+
+class Raft(Replica):
+    """One Raft server."""
+
+    letters = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
+    votes = (ACK, VOTE, PRE_VOTE)
+    progress = "always"
+
+    @staticmethod
+    def check(parameters: RaftParameters, voters: int) -> None:
+        """Refuse parameters that cannot work. Raises ValueError."""
+        low, high = parameters.election_timeout_low_ns, parameters.election_timeout_high_ns
+        if low > high:
+            raise ValueError(
+                f"election_timeout_low ({low} ns) is above election_timeout_high ({high} ns); "
+                "exchange them, or raise the latter"
+            )
+        if high - low >= 1 << 31:
+            raise ValueError(
+                f"election timeouts spread over {high - low} ns, more than the 2.1 s that one draw covers; "
+                "bring election_timeout_low and election_timeout_high closer together"
+            )
+        if parameters.heartbeat_interval_ns >= low:
+            raise ValueError(
+                f"heartbeat_interval ({parameters.heartbeat_interval_ns} ns) is not below election_timeout_low "
+                f"({low} ns), so followers would depose a healthy leader; take half of it or less"
+            )
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.term = 0
+        self.voted_for: int | None = None
+        self.tail: list[Block] = []  # the log above the last decided entry
+        self.doubtful: list[Block] = []  # truncated here; whether they are lost shows when their index is decided
+        self.role = Role.FOLLOWER
+        self.leader: int | None = None
+        self.round_ = 0
+        # of a leader, started anew in each term
+        self.match_index: dict[int, int] = {}
+        self.next_index: dict[int, int] = {}
+        self.repair_ns: dict[int, int] = {}  # when a follower was last sent a repair
+        self.told_commit = 0  # commit index in the last AppendEntries
+        self.sent_ns = 0  # when all followers were last sent something
+        self.heard: set[int] = set()  # followers heard from since the last quorum check
+
+    @property
+    def view_number(self) -> int:
+        return self.term
+
+    def quorum(self) -> int:
+        """A majority."""
+        return self.context.n // 2 + 1
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(self.quorum()) for vote in (ACK, VOTE, PRE_VOTE)}
+
+    def normal_case(self) -> NormalCase:
+        return NormalCase(upon=AppendEntries, votes=(Step(ACK, to_all=False),), persist=True)
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        if stable:
+            self.term, self.voted_for = stable["term"], stable["voted_for"]
+            self.tail, self.doubtful = list(stable["tail"]), list(stable["doubtful"])
+            self.sync()
+            context.lane(None)
+        else:
+            context.persist(term=0, voted_for=None, tail=(), doubtful=())
+        self.await_leader()
+
+    # --- the log ---------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Bring `tail` up to date with what the fast lane accepted and decided since the last handler ran."""
+        if self.role is Role.LEADER:
+            return
+        height = self.context.height
+        if self.tail and self.tail[0].height <= height:
+            self.tail = [block for block in self.tail if block.height > height]
+        last = self.last_index
+        fresh = []
+        block = self.context.lane_block()
+        while block is not None and block.height > last:
+            fresh.append(block)
+            block = block.parent
+        if fresh:
+            self.tail.extend(reversed(fresh))
+            self.context.persist(tail=tuple(self.tail))
+
+    @property
+    def last_index(self) -> int:
+        """Index of the log's last entry."""
+        return self.tail[-1].height if self.tail else self.context.height
+
+    def entry(self, index: int) -> Block | None:
+        """The log's entry at an index: None for 0, beyond the end, or if everybody left it behind long ago."""
+        at = index - self.context.height - 1
+        if at < 0:
+            return self.context.decided_block(index) if index > 0 else None
+        return self.tail[at] if at < len(self.tail) else None
+
+    def term_at(self, index: int) -> int:
+        """Term of the entry at an index; 0 before the first."""
+        block = self.entry(index)
+        return 0 if block is None else block.view
+
+    def matches(self, prev_index: int, prev_term: int) -> bool:
+        """AppendEntries rule 2: the log holds the entry before. What is decided is the same everywhere."""
+        if prev_index < self.context.height:
+            return True
+        return prev_index <= self.last_index and self.term_at(prev_index) == prev_term
+
+    def last_possible_match(self, prev_index: int) -> int:
+        """Upon a mismatch: the end of the log, or the entry before the first of the conflicting term."""
+        height, last = self.context.height, self.last_index
+        if prev_index > last:
+            return last
+        conflicting, index = self.term_at(prev_index), prev_index
+        while index > height and self.term_at(index) == conflicting:
+            index -= 1
+        return index
+
+    def store(self, entries: tuple[Block, ...]) -> None:
+        """AppendEntries rules 3 and 4: drop conflicting entries with all that follow, append the new ones."""
+        height = self.context.height
+        for block in entries:
+            at = block.height - height - 1
+            if at < 0 or (at < len(self.tail) and self.tail[at].view == block.view):
+                continue
+            self.doubtful.extend(self.tail[at:])
+            del self.tail[at:]
+            self.tail.append(block)
+            if block in self.doubtful:
+                self.doubtful.remove(block)
+        self.context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
+
+    def commit_to(self, index: int) -> None:
+        """Rule 5 and "apply": decide the log up to an index; truncated entries that now cannot be are given up."""
+        context = self.context
+        done = 0
+        while done < len(self.tail) and self.tail[done].height <= index:
+            context.decide(self.tail[done])
+            done += 1
+        del self.tail[:done]
+        if done and self.doubtful:
+            lost = [block for block in self.doubtful if block.height <= context.height]
+            self.doubtful = [block for block in self.doubtful if block.height > context.height]
+            context.persist(doubtful=tuple(self.doubtful))
+            for block in lost:
+                context.abandon(block)
+
+    # --- leader election, sections 5.2 and 5.4.1 -------------------------------------------------------
+
+    def await_leader(self) -> None:
+        """Run the election timer."""
+        self.context.watch_progress(self.parameters.election_timeout_low_ns, self.parameters.election_timeout_high_ns)
+
+    @upon(NO_PROGRESS)
+    def on_election_timeout(self) -> None:
+        """No leader was heard: stand for election."""
+        self.sync()
+        self.leader = None
+        self.context.lane(None)
+        if self.parameters.pre_vote:
+            self.role = Role.PRE_CANDIDATE
+            self.round_ += 1
+            self.await_leader()
+            self.request_votes(PRE_VOTE, self.term + 1, self.context.me + self.context.n * self.round_)
+        else:
+            self.campaign()
+
+    def campaign(self) -> None:
+        """Enter the next term, vote for myself, ask the others."""
+        context = self.context
+        self.role = Role.CANDIDATE
+        self.term += 1
+        self.voted_for = context.me
+        context.persist(term=self.term, voted_for=context.me)
+        self.await_leader()
+        self.request_votes(VOTE, self.term, context.me)
+
+    def request_votes(self, vote: VoteType, term: int, round_: int) -> None:
+        """Ask all for their vote in a term, and give mine."""
+        context, last = self.context, self.last_index
+        context.broadcast(RequestVote(term, last, self.term_at(last), round_, vote is PRE_VOTE))
+        ballot = context.ballot(term, round_)
+        context.when_stored(functools.partial(context.vote, vote, ballot, context.me))
+
+    @upon(RequestVote)
+    def on_request_vote(self, candidate: int, message: RequestVote) -> None:
+        """Vote if the term is current, the vote is free and the candidate's log is up to date."""
+        self.sync()
+        context = self.context
+        if message.term < self.term:
+            context.send(candidate, Reply(self.term, False, 0, False))
+            return
+        if (message.pre or self.parameters.check_quorum) and self.has_leader():
+            return
+        if not message.pre and message.term > self.term:
+            self.step_down(message.term)
+        if not self.may_vote_for(candidate, message):
+            return
+        ballot = context.ballot(message.term, message.round_)
+        if message.pre:
+            context.vote(PRE_VOTE, ballot, candidate)
+            return
+        self.voted_for = candidate
+        context.persist(term=self.term, voted_for=candidate)
+        context.made_progress()
+        context.when_stored(functools.partial(context.vote, VOTE, ballot, candidate))
+
+    def has_leader(self) -> bool:
+        """Whether I lead, or heard my leader within the minimal election timeout."""
+        quiet_ns = self.context.since_progress_ns
+        heard = self.leader is not None and quiet_ns < self.parameters.election_timeout_low_ns
+        return self.role is Role.LEADER or heard
+
+    def may_vote_for(self, candidate: int, message: RequestVote) -> bool:
+        """First come, first served in a term, and never for a log that lacks what mine has."""
+        free = message.term > self.term or self.voted_for in (None, candidate)
+        return free and self.log_is_up_to_date(message.last_index, message.last_term)
+
+    def log_is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a log that ends so is at least as up to date as mine: later last term, or as long in the same."""
+        mine = self.last_index
+        return (last_term, last_index) >= (self.term_at(mine), mine)
+
+    @upon(PRE_VOTE)
+    def on_pre_elected(self, ballot: Ballot) -> None:
+        """A majority would vote for me: ask in earnest."""
+        if self.role is Role.PRE_CANDIDATE and ballot.view == self.term + 1:
+            self.campaign()
+
+    @upon(VOTE)
+    def on_elected(self, ballot: Ballot) -> None:
+        """A majority voted for me: lead, and start the term with an entry of it."""
+        context = self.context
+        if self.role is not Role.CANDIDATE or ballot.view != self.term or ballot.number != context.me:
+            return
+        self.role = Role.LEADER
+        self.leader = context.me
+        self.match_index, self.next_index, self.repair_ns = {}, {}, {}
+        self.told_commit = 0
+        self.heard = set()
+        context.watch_progress(0)
+        context.follow(context.me)
+        context.enter_view(self.term)
+        block = context.new_block(self.entry(self.last_index), self.term, empty=True)
+        assert block is not None
+        self.replicate(block)
+        context.set_timer(HEARTBEAT_TIMER, self.parameters.heartbeat_interval_ns, self.term)
+        if self.parameters.check_quorum:
+            context.set_timer(QUORUM_TIMER, self.parameters.election_timeout_low_ns, self.term)
+        self.propose()
+
+    def step_down(self, term: int) -> None:
+        """Be a follower, of a newer term perhaps; its leader is not known yet."""
+        if term > self.term:
+            self.term, self.voted_for = term, None
+            self.context.persist(term=term, voted_for=None)
+        self.context.lane(None)
+        if self.role is Role.LEADER:
+            self.await_leader()
+        self.role = Role.FOLLOWER
+        self.leader = None
+
+    # --- log replication, section 5.3: leader ----------------------------------------------------------
+
+    @upon(BATCH)
+    def propose(self) -> None:
+        """The leader appends blocks while the pipeline allows."""
+        context = self.context
+        while self.role is Role.LEADER and len(self.tail) < self.parameters.pipeline:
+            if not context.await_batch():
+                return
+            block = context.new_block(self.entry(self.last_index), self.term)
+            if block is None:
+                context.await_batch()
+                return
+            self.replicate(block)
+
+    def replicate(self, block: Block) -> None:
+        """Append an entry, send it to all, count myself among those who store it."""
+        context = self.context
+        prev, commit = block.height - 1, context.height
+        ballot = context.ballot(self.term, block.height, block)
+        context.propose(
+            AppendEntries(self.term, prev, self.term_at(prev), block, commit),
+            ballot,
+            guard=(self.lane_number(prev), self.lane_number(block.height)),
+            to=context.me,
+            decided=context.decided_block(commit) if commit > self.told_commit else None,
+        )
+        self.told_commit = commit
+        self.sent_ns = context.now_ns
+        self.tail.append(block)
+        context.persist(tail=tuple(self.tail))
+        context.when_stored(functools.partial(context.vote, ACK, ballot, context.me))
+
+    def lane_number(self, index: int) -> int:
+        """The lane of followers whose log agrees with this term's leader's and ends at an index."""
+        return (self.term << INDEX_BITS) + index
+
+    @upon(ACK)
+    def on_stored(self, ballot: Ballot) -> None:
+        """A majority stores an entry."""
+        if self.role is not Role.LEADER or ballot.view != self.term:
+            return
+        self.heard.update(range(self.context.n))  # a majority at least
+        if ballot.number > self.context.height:
+            self.commit(ballot.number)
+        self.propose()
+
+    def commit(self, index: int) -> None:
+        """Commit up to an index, if its entry is one that may be committed by counting."""
+        block = self.entry(index)
+        if block is not None and self.may_commit(block):
+            self.commit_to(index)
+
+    def may_commit(self, block: Block) -> bool:
+        """Section 5.4.2, figure 8: only entries of the leader's own term are committed by counting."""
+        return block.view == self.term
+
+    def stores(self, server: int, index: int) -> bool:
+        """Whether a server is known to store the log up to an index."""
+        if server == self.context.me:
+            return True
+        if self.match_index.get(server, 0) >= index:
+            return True
+        height, view = self.context.height, self.term
+        return any(
+            self.context.has_voted(ACK, self.context.ballot(view, block.height, block), server)
+            for block in self.tail[index - height - 1 :]
+            if block.view == view
+        )
+
+    def count_replicas(self) -> None:
+        """Commit the highest entry that a majority stores, whatever told the leader so."""
+        for block in reversed(self.tail):
+            stored = sum(self.stores(server, block.height) for server in range(self.context.n))
+            if stored >= self.quorum() and self.may_commit(block):
+                self.commit_to(block.height)
+                self.propose()
+                return
+
+    @upon(HEARTBEAT_TIMER)
+    def on_heartbeat_due(self, term: int) -> None:
+        """Send a heartbeat if nothing else was sent for an interval."""
+        context = self.context
+        if self.role is not Role.LEADER or term != self.term:
+            return
+        interval_ns = self.parameters.heartbeat_interval_ns
+        if context.now_ns - self.sent_ns >= interval_ns:
+            last = self.last_index
+            context.broadcast(Heartbeat(term, last, self.term_at(last), context.height))
+            self.sent_ns = context.now_ns
+        context.set_timer(HEARTBEAT_TIMER, self.sent_ns + interval_ns - context.now_ns, term)
+
+    @upon(QUORUM_TIMER)
+    def on_quorum_check(self, term: int) -> None:
+        """Thesis 6.2: a leader that no majority answers steps down."""
+        if self.role is not Role.LEADER or term != self.term:
+            return
+        if len(self.heard | {self.context.me}) < self.quorum():
+            self.step_down(term)
+            return
+        self.heard = set()
+        self.context.set_timer(QUORUM_TIMER, self.parameters.election_timeout_low_ns, term)
+
+    @upon(Reply)
+    def on_reply(self, follower: int, message: Reply) -> None:
+        """Learn a newer term; or what a follower stores, and repair its log if it differs."""
+        self.sync()
+        if message.term > self.term:
+            self.step_down(message.term)
+            return
+        if self.role is not Role.LEADER or message.term < self.term:
+            return
+        self.heard.add(follower)
+        known = self.match_index.get(follower, 0)
+        following = max(known, message.match) + 1
+        if message.success:
+            self.match_index[follower] = following - 1
+            if self.tail:
+                self.count_replicas()
+            if not message.repair:
+                return
+            self.repair_ns.pop(follower, None)
+        elif not (message.repair and following < self.next_index.get(follower, 0)):
+            sent_ns = self.repair_ns.get(follower)
+            patience_ns = self.parameters.election_timeout_low_ns
+            if sent_ns is not None and self.context.now_ns - sent_ns < patience_ns:
+                return  # a repair is under way
+        self.next_index[follower] = following
+        self.repair(follower)
+
+    def repair(self, follower: int) -> None:
+        """Send a chunk of the log from next_index on."""
+        context = self.context
+        first = self.next_index[follower]
+        top = min(self.last_index, first + self.parameters.entries_per_append - 1)
+        entries = tuple(block for block in map(self.entry, range(first, top + 1)) if block is not None)
+        if not entries or entries[0].height != first:
+            return
+        prev = first - 1
+        context.send(follower, Repair(self.term, prev, self.term_at(prev), entries, context.height))
+        self.repair_ns[follower] = context.now_ns
+
+    # --- log replication, section 5.3: follower --------------------------------------------------------
+
+    def hear(self, sender: int, term: int) -> bool:
+        """Whether a message comes from this term's leader. Follow it if it is new; be patient again."""
+        context = self.context
+        if term < self.term:
+            context.send(sender, Reply(self.term, False, 0, False))
+            return False
+        if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
+            self.step_down(term)
+            self.leader = sender
+            context.follow(sender)
+            context.enter_view(term)
+        context.made_progress()
+        return True
+
+    def go_on(self, index: int, commit: int) -> None:
+        """The log agrees with the leader's up to `index`: learn the commit index, take the lane if possible."""
+        self.commit_to(min(commit, index))
+        agrees = self.last_index == index and not self.doubtful
+        self.context.lane(self.lane_number(index) if agrees else None)
+
+    def refuse(self, leader: int, prev_index: int, *, repair: bool = False) -> None:
+        """The entry before is not in the log."""
+        self.context.send(leader, Reply(self.term, False, self.last_possible_match(prev_index), repair))
+
+    @upon(AppendEntries)
+    def on_append_entries(self, leader: int, message: AppendEntries) -> None:
+        """Store a new entry, and acknowledge it once it is on disk."""
+        self.sync()
+        if not self.hear(leader, message.term):
+            return
+        if not self.matches(message.prev_index, message.prev_term):
+            self.refuse(leader, message.prev_index)
+            return
+        context, block = self.context, message.block
+        self.store((block,))
+        ballot = context.ballot(message.term, block.height, block)
+        context.when_stored(functools.partial(context.vote, ACK, ballot, leader))
+        self.go_on(block.height, message.commit)
+
+    @upon(Repair)
+    def on_repair(self, leader: int, message: Repair) -> None:
+        """Store older entries; the reply asks for the next ones."""
+        self.sync()
+        if not self.hear(leader, message.term):
+            return
+        if not self.matches(message.prev_index, message.prev_term):
+            self.refuse(leader, message.prev_index, repair=True)
+            return
+        self.store(message.entries)
+        top = message.entries[-1].height
+        reply = Reply(self.term, True, top, True)
+        self.context.when_stored(functools.partial(self.context.send, leader, reply))
+        self.go_on(top, message.commit)
+
+    @upon(Heartbeat)
+    def on_heartbeat(self, leader: int, message: Heartbeat) -> None:
+        """The leader lives: learn the commit index, tell whether the logs agree."""
+        self.sync()
+        if not self.hear(leader, message.term):
+            return
+        if not self.matches(message.prev_index, message.prev_term):
+            self.refuse(leader, message.prev_index)
+            return
+        self.context.send(leader, Reply(self.term, True, message.prev_index, False))
+        self.go_on(message.prev_index, message.commit)

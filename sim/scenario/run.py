@@ -1,0 +1,323 @@
+"""Run a scenario: drive the world to its end, judge it, measure it, and keep the result."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.check import conservation
+from sim.check.liveness import Decisions, liveness
+from sim.check.safety import Safety
+from sim.check.verdict import Verdict, Violation
+from sim.engine import lanes, loop
+from sim.kernel import desk as d
+from sim.ledger import rows as r
+from sim.measure import metrics as metrics_
+from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
+from sim.measure.blocks import Blocks
+from sim.protocol import Replica
+from sim.scenario import store
+from sim.scenario.build import World, build
+from sim.scenario.schema import Scenario
+from sim.trace.events import COLUMNS, MESSAGE_COLUMNS, ColumnFile
+
+EXIT_OK, EXIT_INTERNAL, EXIT_SCENARIO, EXIT_SAFETY, EXIT_LIVENESS, EXIT_LIMIT = range(6)
+_SLICES = 100  # looks at the wall clock and the progress bar per run
+_BINS = 300  # of the timeline
+
+Progress = Callable[[float], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One run's outcome. `tables` holds columns by table name; `path` is where it was stored, if it was."""
+
+    scenario: Scenario
+    status: str
+    exit_code: int
+    metrics: dict[str, float | int | None]
+    checks: dict[str, str]
+    violations: tuple[Violation, ...]
+    warnings: tuple[str, ...]
+    digest: str
+    key: str
+    path: Path | None
+    tables: dict[str, dict[str, Any]]
+
+    def summary(self) -> dict[str, Any]:
+        """What `pilotzone run --json` prints."""
+        return {
+            "name": self.scenario.name,
+            "status": self.status,
+            "metrics": self.metrics,
+            "checks": self.checks,
+            "violations": [dataclasses.asdict(violation) for violation in self.violations],
+            "warnings": list(self.warnings),
+            "seed": self.scenario.seed,
+            "digest": self.digest,
+            "key": self.key,
+            "path": None if self.path is None else str(self.path),
+        }
+
+
+def run(
+    scenario: Scenario,
+    *,
+    out: Path | None = None,
+    study: str | None = None,
+    progress: Progress | None = None,
+    protocol: type[Replica] | None = None,
+    lane: bool = True,
+) -> Result:
+    """Run a scenario. `out`: folder for results (None: keep nothing); `progress`: called with a share of 1.
+
+    `protocol` replaces the protocol's class by a rule override; the key of the result then names it.
+    """
+    variant = "" if protocol is None else f"{protocol.__module__}.{protocol.__qualname__}"
+    key = store.run_key(scenario, variant)
+    folder = None if out is None else store.RunFolder(out, study or scenario.name, key)
+    try:
+        return _run(scenario, folder, key, progress, protocol, lane)
+    except BaseException:
+        if folder is not None:
+            folder.discard()
+        raise
+
+
+def _run(
+    scenario: Scenario,
+    folder: store.RunFolder | None,
+    key: str,
+    progress: Progress | None,
+    protocol: type[Replica] | None,
+    lane: bool,
+) -> Result:
+    started = time.perf_counter()
+    world = build(scenario, protocol=protocol, lane=lane)
+    judge = Judge(world)
+    files = _trace_files(world, folder)
+    truncated = _drive(world, judge, progress, started)
+    world.run.flush_trace()
+    for file in files:
+        file.close()
+    end_ns = int(world.run.desk[d.NOW])
+    verdict = judge.verdict(end_ns)
+    metrics = metrics_.collect(world.run, judge.blocks, end_ns=end_ns, offered_tps=world.offered_tps)
+    metrics |= judge.recovery(end_ns)
+    metrics["wall_s"] = time.perf_counter() - started
+    status, code = _status(verdict, truncated)
+    digest = run_digest(world)
+    tables = _tables(world, judge)
+    warnings = [*verdict.warnings, *([f"truncated: {truncated}"] if truncated else [])]
+    path = None
+    if folder is not None:
+        for name, columns in tables.items():
+            folder.table(name, columns)
+        manifest = store.manifest_of(scenario) | {
+            "key": key,
+            "status": status,
+            "digest": digest,
+            "checks": verdict.outcomes,
+            "violations": [dataclasses.asdict(violation) for violation in verdict.violations],
+            "warnings": warnings,
+            "metrics": {name: value for name, value in metrics.items() if name != "wall_s"},
+        }
+        path = folder.finish(manifest)
+    return Result(
+        scenario, status, code, metrics, dict(verdict.outcomes), tuple(verdict.violations), tuple(warnings),
+        digest, key, path, tables,
+    )  # fmt: skip
+
+
+def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFile]:
+    level = world.scenario.trace
+    if folder is None or level == "off":
+        return []
+    events = ColumnFile(folder.file("trace.parquet"), COLUMNS)
+    world.run.trace_sinks.append(events)
+    files = [events]
+    if level == "messages":
+        log = ColumnFile(folder.file("messages.parquet"), MESSAGE_COLUMNS)
+        world.run.log_sinks.append(log)
+        files.append(log)
+    return files
+
+
+def _drive(world: World, judge: Judge, progress: Progress | None, started: float) -> str | None:
+    """Run to the end. Returns why the run was cut short, or None."""
+    scenario = world.scenario
+    limits = scenario.limits
+    if limits.max_events is not None:
+        world.run.desk[lanes.EVENTS_MAX] = limits.max_events
+    for i in range(1, _SLICES + 1):
+        code = world.clock.drive(world.run.advance, loop.UNTIL, scenario.duration_ns * i // _SLICES)
+        if progress is not None:
+            progress(_share(world, i / _SLICES))
+        if code == loop.STOP:
+            return None
+        if code == loop.TOO_MANY_EVENTS:
+            return f"max_events: {limits.max_events} reached"
+        if code == loop.STANDS_STILL:
+            return "instant livelock: events without time moving"
+        if limits.wall_ns is not None and (time.perf_counter() - started) * 1e9 > limits.wall_ns:
+            return f"wall: {limits.wall_ns / 1e9:g} s reached"
+        if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:
+            return f"memory: {limits.memory_bytes} bytes reached"
+    return None
+
+
+def _share(world: World, share: float) -> float:
+    stop = world.scenario.stop_after_decisions
+    return share if not stop else max(share, min(int(world.run.desk[r.DECISIONS]) / stop, 1.0))
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        return int(stream.read().split()[1]) * 4096
+
+
+def _status(verdict: Verdict, truncated: str | None) -> tuple[str, int]:
+    if verdict.has("safety"):
+        return "safety violation", EXIT_SAFETY
+    if verdict.has("conservation"):
+        return "conservation violation", EXIT_INTERNAL
+    if truncated:
+        return "truncated", EXIT_LIMIT
+    if verdict.has("liveness"):
+        return "liveness failure", EXIT_LIVENESS
+    return "ok", EXIT_OK
+
+
+def run_digest(world: World) -> str:
+    """Hash of the event stream: order and time of every due event, all arrivals, and the final counters."""
+    s = world.run.desk
+    peers = world.run.engine.peer()
+    final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
+    final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
+    final += peers[:, r.TIP_HEIGHT].tolist()
+    return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
+
+
+class Judge:
+    """The observers of one run: checks and measures that read its trace."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        scenario = world.scenario
+        self.safety = Safety(scenario.network.n)
+        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
+        self.decisions = Decisions()
+        self.decisions.watch(0)
+        self.enough = scenario.network.n - self._tolerated()
+        self.quiet_from_ns: int | None = 0
+        world.faults.changed.append(self._changed)
+        world.run.trace_sinks += [self.safety, self.blocks, self.decisions]
+
+    def _tolerated(self) -> int:
+        """Voters that may be away while the protocol must still decide."""
+        quorums = [quorum.votes for vote, quorum in self.world.run.quorums.items() if vote.decides]
+        n = self.world.scenario.network.n
+        return n - max(quorums, default=n)
+
+    def _changed(self, time_ns: int) -> None:
+        """Faults changed: from now on something must be decided, if the voters that are left can."""
+        self.quiet_from_ns = time_ns if self._can_decide() else None
+        self.decisions.watch(time_ns)
+
+    def _can_decide(self) -> bool:
+        """Whether some set of running, mutually linked voters is large enough."""
+        run, n = self.world.run, self.world.scenario.network.n
+        up = [i for i in range(n) if run.is_up(i)]
+        if len(up) < self.enough:
+            return False
+        links = self.world.faults.links
+        cut = {pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())}
+        for i in up:
+            near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
+            if len(near) >= self.enough and all(
+                (a, b) not in cut for a in near for b in near if a != b
+            ):
+                return True
+        return False
+
+    def verdict(self, end_ns: int) -> Verdict:
+        """Judge the run as a whole."""
+        run, verdict = self.world.run, Verdict()
+        engine = run.engine
+        verdict.record("agreement", self.safety.agreement)
+        verdict.record("validity", self.safety.validity)
+        verdict.record("order", self.safety.order)
+        verdict.record("conservation_transactions", conservation.transactions(engine), applicable=engine.settings.gateways > 0)
+        verdict.record("conservation_messages", conservation.messages(engine))
+        verdict.record("conservation_bytes", conservation.bytes_sent(engine))
+        waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
+        found, applies = liveness(
+            self.decisions,
+            quiet_from_ns=self.quiet_from_ns,
+            end_ns=end_ns,
+            bound_ns=self.world.scenario.liveness_bound_ns,
+            waiting=waiting,
+        )
+        verdict.record("liveness", found, applicable=applies)
+        for report in self.world.faults.finish():
+            if not report.fired:
+                verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
+        return verdict
+
+    def recovery(self, end_ns: int) -> dict[str, float | int | None]:
+        """Time from the healing of the last fault to the next decision, s, and the longest pause."""
+        ends = [report.ended_ns for report in self.world.faults.reports if report.ended_ns is not None]
+        first = self.decisions.marks.get(max(ends), -1) if ends else -1
+        longest = self.decisions.gaps[0] if self.decisions.gaps else (0, 0)
+        tail = end_ns - max(self.decisions.last_ns, 0)
+        return {
+            "recovery_s": (first - max(ends)) / 1e9 if ends and first >= 0 else None,
+            "longest_pause_s": max(longest[1] - longest[0], tail if self.decisions.count else 0) / 1e9,
+        }
+
+
+def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
+    """Tidy tables of a run, as columns."""
+    run = world.run
+    client_us, client = metrics_.histogram(run, r.HIST_CLIENT)
+    final_us, final = metrics_.histogram(run, r.HIST_FINAL)
+    blocks = judge.blocks.table()
+    bin_ns = judge.blocks.bin_ns
+    bins = np.arange(int(run.desk[d.NOW]) // bin_ns + 1)
+    classes = run.engine.desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)
+    messages = metrics_.message_table(run)
+    faults = world.faults.reports
+    return {
+        "blocks": {name: blocks[:, i] for i, name in enumerate(BLOCK_COLUMNS)},
+        "latency_client": {"latency_us": client_us, "transactions": client},
+        "latency_final": {"latency_us": final_us, "transactions": final},
+        "timeline": {
+            "start_s": bins * bin_ns / 1e9,
+            "width_s": np.full(len(bins), bin_ns / 1e9),
+            "committed": np.array([judge.blocks.txs_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
+            "decisions": np.array([judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
+        },
+        "classes": {
+            "name": [c.name for c in world.classes],
+            "bytes": [c.size_bytes for c in world.classes],
+            "data_label": [c.data_label for c in world.classes],
+            "tag": [c.tag for c in world.classes],
+            "submitted": [int(classes[i, r.CLASS_SUBMITTED]) for i in range(len(world.classes))],
+            "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
+        },
+        "messages_by_type": {name: [row[name] for row in messages] for name in ("type", "decides", "messages", "bytes", "dropped")},
+        "faults": {
+            "fault": [f.number for f in faults],
+            "kind": [f.kind for f in faults],
+            "began_s": [None if f.began_ns is None else f.began_ns / 1e9 for f in faults],
+            "ended_s": [None if f.ended_ns is None else f.ended_ns / 1e9 for f in faults],
+            "nodes": [",".join(map(str, f.nodes)) for f in faults],
+            "messages": [f.messages for f in faults],
+        },
+    }

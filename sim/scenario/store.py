@@ -1,0 +1,122 @@
+"""Results on disk: results/<study>/runs/<key>/, complete or absent.
+
+A run is written into a hidden folder beside its place; its manifest is written last and synced; then the folder
+is renamed into place. A folder without a manifest is no result.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from sim.scenario.schema import Scenario, resolved, scenario_hash
+
+SCHEMA = 1  # of the result folder
+MANIFEST = "manifest.json"
+_PACKAGES = ("numpy", "numba", "simpy", "networkx", "pydantic", "pyarrow")
+_MODEL = ("kernel", "engine", "ledger", "network", "protocols", "adversary", "faults", "workload", "trace", "check", "measure")
+_ROOT = Path(__file__).parent.parent
+
+
+@functools.cache
+def model_digest() -> str:
+    """BLAKE2b of the sources that determine a run's events and metrics."""
+    digest = hashlib.blake2b(digest_size=16)
+    files = [_ROOT / "host.py", _ROOT / "protocol.py", _ROOT / "parameters.py", _ROOT / "units.py"]
+    files += [_ROOT / "scenario" / name for name in ("build.py", "run.py", "schema.py", "rules.py")]
+    for folder in _MODEL:
+        files += sorted((_ROOT / folder).rglob("*.py")) + sorted((_ROOT / folder).rglob("*.csv"))
+    for path in files:
+        if path.exists():
+            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def run_key(scenario: Scenario, variant: str = "") -> str:
+    """Content address of a run: scenario and seed, model code, result schema, and a protocol override if any."""
+    text = f"{scenario_hash(scenario)} {model_digest()} {SCHEMA} {variant}"
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+@functools.cache
+def commit() -> str | None:
+    """The checkout's commit, with + if it has changes; None outside a checkout."""
+    if not (_ROOT.parent / ".git").exists():
+        return None
+    try:
+        git = ["git", "-C", str(_ROOT.parent)]
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
+
+
+def version() -> str:
+    """Version of the distribution."""
+    try:
+        return importlib.metadata.version("pilotzone")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+unknown"
+
+
+class RunFolder:
+    """The folder of one run while it is written."""
+
+    def __init__(self, out: Path, study: str, key: str) -> None:
+        self.place = out / study / "runs" / key
+        self.work = self.place.parent / f".{key}.{os.getpid()}"
+        self.work.mkdir(parents=True, exist_ok=True)
+
+    def file(self, name: str) -> Path:
+        """Path of a file of this run."""
+        return self.work / name
+
+    def table(self, name: str, columns: dict[str, Any]) -> None:
+        """Write a table as Parquet."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False)
+
+    def finish(self, manifest: dict[str, Any]) -> Path:
+        """Write the manifest, with the digests of all files, and move the folder into place."""
+        files = {}
+        for path in sorted(self.work.iterdir()):
+            files[path.name] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+        manifest = manifest | {"files": files, "result_schema": SCHEMA}
+        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        temporary = self.work / f".{MANIFEST}"
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(text + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.rename(self.work / MANIFEST)
+        if self.place.exists():
+            shutil.rmtree(self.place)
+        self.work.rename(self.place)
+        return self.place
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def manifest_of(scenario: Scenario) -> dict[str, Any]:
+    """The part of a manifest that is known before the run."""
+    return {
+        "scenario": resolved(scenario),
+        "scenario_hash": scenario_hash(scenario),
+        "seed": scenario.seed,
+        "model_digest": model_digest(),
+        "version": version(),
+        "commit": commit(),
+        "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+    }

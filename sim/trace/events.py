@@ -1,0 +1,64 @@
+"""Trace events as columns, and their stream into Parquet files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sim.kernel import post
+from sim.ledger import rows as r
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+EVENTS = {
+    r.EVENT_PROPOSED: "proposed",
+    r.EVENT_DECIDED: "decided",
+    r.EVENT_VIEW: "view",
+    r.EVENT_CRASHED: "crashed",
+    r.EVENT_RESTARTED: "restarted",
+    r.EVENT_FAULT: "fault",
+    r.EVENT_HEALED: "healed",
+    r.EVENT_NOTE: "note",
+}
+# What columns a..e of a row mean, by event: proposed and decided carry the block; view its number; fault and
+# healed the number of the scripted fault.
+COLUMNS = ("time_ns", "event", "node", "block", "height", "view", "txs", "bytes")
+MESSAGE_COLUMNS = (
+    "sent_ns", "source", "destination", "kind", "statement", "arrived_ns", "received_ns", "verified_ns", "done_ns",
+    "size_bytes", "fate", "key",
+)  # fmt: skip
+FATES = {
+    post.FATE_DELIVERED: "delivered",
+    post.FATE_LOST_SENDING: "lost on sending",
+    post.FATE_LOST_ARRIVING: "lost on arrival",
+    post.FATE_RECEIVER_DOWN: "receiver down",
+}
+
+
+class ColumnFile:
+    """Rows of integers, streamed to a Parquet file; nothing is kept in memory."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self.path = path
+        self.columns = columns
+        self._writer: pq.ParquetWriter | None = None
+
+    def __call__(self, rows: np.ndarray) -> None:
+        """Append rows, shape (rows, columns)."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.table({name: rows[:, i] for i, name in enumerate(self.columns)})
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", write_statistics=False)
+        self._writer.write_table(table)
+
+    def close(self) -> None:
+        """Finish the file; without any row there is an empty table."""
+        if self._writer is None:
+            self(np.zeros((0, len(self.columns)), dtype=np.int64))
+        assert self._writer is not None
+        self._writer.close()

@@ -1,0 +1,1 @@
+"""A second engine, naive and independent of the first: what the compiled engine must agree with."""

@@ -1,0 +1,440 @@
+"""The oracle: the message engine once more, naively, in pure SimPy.
+
+One SimPy event per message and per queue step, Python objects, no compiled code and no arrays; nothing is worked
+out ahead of time. It follows the rules written in the docstrings of `sim.kernel.post`, `tally` and `calendar`
+and in `docs/kernel.md`, and shares no code with them (not even the random draws).
+
+The total order is (time; due events before arrivals; sequence of entry). SimPy orders events by (time, priority,
+insertion), so the rule is written into the priority, an integer:
+
+    0, 1               SimPy's own: the steps of queues, which nobody outside a queue can see
+    DUE + sequence     something becomes due at a node: a message is handled, a timer expires, a call is made
+    ARRIVAL + sequence a copy comes out of its link
+
+One counter gives all sequence numbers. A copy takes the number of its arrival when it is posted, and that of its
+handling when it arrives; a timer when it is set; a threshold reached by a vote that crossed no network when it
+is cast. A threshold reached by a vote from the network is part of that vote's handling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import simpy
+
+DUE, ARRIVAL = 1 << 60, 1 << 61
+GATE = 1 << 32
+ALL = -1
+MASK = (1 << 64) - 1
+JITTER, LOSS, DUPLICATE = 1, 2, 3  # purposes of draws
+DELIVERED, LOST_SENDING, LOST_ARRIVING, RECEIVER_DOWN = 0, 1, 2, 3
+RETRANSMISSIONS_MAX = 15
+
+Process = Generator[simpy.Event, Any, None]
+
+
+def join(state: int, key: int) -> int:
+    """One step of the chain of draws: SplitMix64's finaliser over the state and one more key."""
+    x = (state + 0x9E3779B97F4A7C15 + key * 0x94D049BB133111EB) & MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & MASK
+    return x ^ (x >> 31)
+
+
+def draw(*keys: int) -> int:
+    """The draw for a list of keys."""
+    state = 0
+    for key in keys:
+        state = join(state, key)
+    return state
+
+
+def below(number: int, bound: int) -> int:
+    """A draw -> an integer in [0, bound)."""
+    return ((number >> 32) * bound) >> 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Everything that stays as it is during a run. Lists are indexed by node or site; times ns, sizes bytes."""
+
+    nodes: int
+    latency_ns: Sequence[Sequence[int]]
+    site_of: Sequence[int]
+    tx_ps: Sequence[int]  # picoseconds per byte, 0: unlimited
+    rx_ps: Sequence[int]
+    cpu_q10: Sequence[int]  # slowness of a node's processor times 1024
+    seed: int = 1
+    workers: int = 1
+    jitter: str = "none"  # none, added, proportional, table
+    jitter_low_ns: int = 0
+    jitter_span: int = 0
+    jitter_table: Sequence[int] = ()
+    loss_q32: int = 0
+    retransmit_ns: int = 0  # 0: what is lost stays lost
+    ordered: bool = True
+
+    def jitter_ns(self, base_ns: int, number: int) -> int:
+        """The jitter that belongs to a draw."""
+        if self.jitter == "added":
+            return self.jitter_low_ns + below(number, self.jitter_span + 1)
+        if self.jitter == "proportional":
+            return (((base_ns * self.jitter_span) >> 20) * (number >> 40)) >> 24
+        if self.jitter == "table":
+            k = below(number, 1024)
+            low, high = self.jitter_table[k], self.jitter_table[k + 1]
+            return ((base_ns * (low + (((high - low) * (number & 0xFFFFF)) >> 20))) >> 20) - base_ns
+        return 0
+
+    def retransmission_ns(self, key: int, dst: int, loss_q32: int, salt: int) -> int | None:
+        """The delay by lost transmissions, each wait twice the one before; None if the copy never arrives."""
+        wait = 0
+        for tries in range(RETRANSMISSIONS_MAX + 1):
+            if draw_from(key, LOSS, dst, tries * 4 + salt) >> 32 >= loss_q32:
+                return wait
+            wait += self.retransmit_ns << tries
+            if self.retransmit_ns == 0:
+                break
+        return None
+
+
+def draw_from(state: int, *keys: int) -> int:
+    """Go on with a chain of draws."""
+    for key in keys:
+        state = join(state, key)
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What a degraded link does to each copy."""
+
+    down: bool = False
+    add_ns: int = 0
+    loss_q32: int = 0
+    duplicate_q32: int = 0
+    span_ns: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a message of a type costs."""
+
+    number: int
+    size: int = 100
+    sign_ns: int = 0
+    verify_ns: int = 0
+    handle_ns: int = 0
+
+
+class Tally:
+    """Votes for one statement: at every receiver (owner None), or at its owner only."""
+
+    def __init__(self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None, parent: Tally | None) -> None:
+        self.kind, self.key, self.thresholds, self.owner, self.parent = kind, join(key, kind.number), thresholds, owner, parent
+        self.voters: dict[int, set[int]] = {}
+        self.weight: dict[int, int] = {}
+        self.dropped = False
+
+    def add(self, node: int, voter: int, weight: int) -> list[tuple[Tally, int]]:
+        """A vote is counted here and in the parent; returns the thresholds it reaches, in order."""
+        reached = []
+        if voter not in self.voters.setdefault(node, set()):
+            self.voters[node].add(voter)
+            before = self.weight.get(node, 0)
+            self.weight[node] = before + weight
+            reached = [(self, k) for k, t in enumerate(self.thresholds) if before < t <= before + weight]
+        return reached + (self.parent.add(node, voter, weight) if self.parent else [])
+
+    def forget(self, node: int) -> None:
+        """The node has crashed: only its own vote, on disk, is left."""
+        self.voters[node] = {node} & self.voters.get(node, set())
+        self.weight[node] = len(self.voters[node])
+
+
+@dataclasses.dataclass
+class Message:
+    """A letter (tally None) or a vote."""
+
+    number: int
+    src: int
+    kind: Kind
+    key: int
+    tally: Tally | None
+    sent: int
+
+
+@dataclasses.dataclass
+class Copy:
+    """One copy of a message, and the times of its stages."""
+
+    message: Message
+    dst: int
+    entry: int  # sequence of its arrival
+    rule: Rule | None  # of its link, when it was sent
+    turn: int = 0  # sequence of its handling
+    is_verified: simpy.Event | None = None
+    arrived: int = 0
+    received: int = 0
+    verified: int = 0
+    done: int = 0
+    fate: int = DELIVERED
+
+
+class Receiver:
+    """Stages 4 to 6 at a node. A crash leaves it to run out, and none of what it still handles counts."""
+
+    def __init__(self, oracle: Oracle, node: int) -> None:
+        self.oracle, self.node, env = oracle, node, oracle.env
+        self.nic, self.thread = simpy.Store(env), simpy.Store(env)
+        self.workers = simpy.Resource(env, oracle.network.workers)
+        env.process(self.receive())
+        env.process(self.hand_over())
+
+    def accept(self, copy: Copy) -> None:
+        """A copy arrives. It takes its place at the NIC and, already, its place at the consensus thread."""
+        copy.is_verified = self.oracle.env.event()
+        self.nic.put(copy)
+        self.thread.put(copy)
+
+    def receive(self) -> Process:
+        env = self.oracle.env
+        while True:
+            copy = yield self.nic.get()
+            yield env.timeout(copy.message.kind.size * self.oracle.network.rx_ps[self.node] // 1000)
+            copy.received = env.now
+            env.process(self.verify(copy, self.workers.request() if copy.message.kind.verify_ns > 0 else None))
+
+    def verify(self, copy: Copy, worker: Any) -> Process:
+        if worker is not None:
+            yield worker
+            yield self.oracle.env.timeout(self.oracle.cost(self.node, copy.message.kind.verify_ns))
+            self.workers.release(worker)
+        copy.verified = self.oracle.env.now
+        copy.is_verified.succeed()
+
+    def hand_over(self) -> Process:
+        env = self.oracle.env
+        while True:
+            copy = yield self.thread.get()
+            yield copy.is_verified
+            yield env.timeout(self.oracle.cost(self.node, copy.message.kind.handle_ns))
+            copy.done = env.now
+            self.oracle.due(self.node, env.now, lambda c=copy: self.oracle.handle(c), copy.turn, self)
+
+
+class Oracle:
+    """The naive engine. `wake(what, node, ...)` is called when a node has something to decide."""
+
+    def __init__(self, network: Network, wake: Callable[..., None]) -> None:
+        self.network, self.wake, self.env = network, wake, simpy.Environment(0)
+        self.sequence = self.letters = 0
+        self.sent = self.delivered = self.dropped = self.in_flight = self.bytes_sent = self.duplicated = 0
+        self.log: list[Copy] = []  # in order of arrival
+        self.lost: list[Copy] = []  # never came out of their link
+        self.tallies: list[Tally] = []
+        self.rules: dict[tuple[int, int], Rule] = {}
+        self.last_arrival: dict[tuple[int, int], int] = {}
+        nodes = range(network.nodes)
+        self.up = [True for _ in nodes]
+        self.receivers = [Receiver(self, node) for node in nodes]
+        self.signing = [simpy.Store(self.env) for _ in nodes]
+        self.outgoing = [simpy.Store(self.env) for _ in nodes]
+        for node in nodes:
+            self.env.process(self.sign(node))
+            self.env.process(self.transmit(node))
+
+    # --- time ------------------------------------------------------------------------------------------
+
+    def run(self, until: int) -> None:
+        """Run up to and including `until`."""
+        while self.env.peek() <= until:
+            self.env.step()
+
+    def at(self, time: int, priority: int, call: Callable[[], None]) -> None:
+        """Call at a time, at the place among equal times that `priority` says."""
+        event = simpy.Event(self.env)
+        event._ok, event._value = True, None
+        event.callbacks = [lambda _: call()]
+        self.env.schedule(event, priority, time - self.env.now)
+
+    def next(self) -> int:
+        self.sequence += 1
+        return self.sequence
+
+    def due(self, node: int | None, time: int, call: Callable[[], None], turn: int, receiver: Receiver | None) -> None:
+        """Something is due at a node, void if the node crashes before."""
+
+        def unless_crashed() -> None:
+            if node is None or self.receivers[node] is receiver:
+                call()
+
+        self.at(time, DUE + turn, unless_crashed)
+
+    def cost(self, node: int, cost_ns: int) -> int:
+        """What takes `cost_ns` on a standard processor, at this node."""
+        return (cost_ns * self.network.cpu_q10[node]) >> 10
+
+    # --- stages 1 to 3 ---------------------------------------------------------------------------------
+
+    def post(self, src: int, to: int, kind: Kind, key: int, tally: Tally | None = None) -> Message:
+        """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment."""
+        self.letters += 1
+        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.env.now)
+        copies = []
+        for dst in [to] if to >= 0 else [node for node in range(self.network.nodes) if node != src]:
+            copies.append(Copy(message, dst, self.next(), self.rules.get((src, dst))))
+            self.next()  # for a duplicate
+        self.sent += len(copies)
+        self.in_flight += len(copies)
+        self.bytes_sent += kind.size * len(copies)
+        for copy in copies:
+            self.judge(copy)
+        self.signing[src].put((message, copies))
+        return message
+
+    def sign(self, node: int) -> Process:
+        while True:
+            message, copies = yield self.signing[node].get()
+            yield self.env.timeout(self.cost(node, message.kind.sign_ns))
+            for copy in copies:
+                self.outgoing[node].put(copy)
+
+    def transmit(self, node: int) -> Process:
+        while True:
+            copy = yield self.outgoing[node].get()
+            yield self.env.timeout(copy.message.kind.size * self.network.tx_ps[node] // 1000)
+            self.travel(copy)
+
+    def judge(self, copy: Copy) -> None:
+        """Whether the link loses the copy, and whether it doubles it."""
+        if self.delay(copy) is None:
+            copy.fate = LOST_SENDING
+            self.dropped += 1
+            self.in_flight -= 1
+        elif self.is_doubled(copy):
+            self.sent += 1
+            self.duplicated += 1
+            self.in_flight += 1
+
+    def is_doubled(self, copy: Copy) -> bool:
+        rule = copy.rule
+        return rule is not None and draw_from(copy.message.key, DUPLICATE, copy.dst) >> 32 < rule.duplicate_q32
+
+    def delay(self, copy: Copy) -> int | None:
+        """The time the copy spends on its link, None if it is lost there."""
+        net, key, dst, rule = self.network, copy.message.key, copy.dst, copy.rule
+        base = net.latency_ns[net.site_of[copy.message.src]][net.site_of[dst]]
+        delay = base + net.jitter_ns(base, join(key, dst))
+        waits = [net.retransmission_ns(key, dst, net.loss_q32, 0)]
+        if rule is not None:
+            if rule.down:
+                return None
+            delay += rule.add_ns + below(draw_from(key, JITTER + 64, dst), rule.span_ns + 1)
+            waits.append(net.retransmission_ns(key, dst, rule.loss_q32, 1))
+        return None if None in waits else delay + sum(wait or 0 for wait in waits)
+
+    def travel(self, copy: Copy) -> None:
+        """A copy has left the NIC."""
+        delay = self.delay(copy)
+        if delay is None:
+            copy.arrived = self.env.now
+            self.lost.append(copy)
+            return
+        arrives = self.env.now + delay
+        if self.network.ordered:
+            link = (copy.message.src, copy.dst)
+            arrives = max(arrives, self.last_arrival.get(link, 0))
+            self.last_arrival[link] = arrives
+        self.at(arrives, ARRIVAL + copy.entry, lambda: self.arrive(copy))
+        if self.is_doubled(copy):
+            double = dataclasses.replace(copy, entry=copy.entry + 1)
+            self.at(arrives, ARRIVAL + double.entry, lambda: self.arrive(double))
+
+    # --- stages 4 to 6 ---------------------------------------------------------------------------------
+
+    def arrive(self, copy: Copy) -> None:
+        """A copy comes out of its link."""
+        copy.arrived = self.env.now
+        self.in_flight -= 1
+        self.log.append(copy)
+        if not self.up[copy.dst] or self.is_down(copy.message.src, copy.dst):
+            copy.fate = LOST_ARRIVING if self.up[copy.dst] else RECEIVER_DOWN
+            self.dropped += 1
+            return
+        self.delivered += 1
+        copy.turn = self.next()
+        self.receivers[copy.dst].accept(copy)
+
+    def is_down(self, src: int, dst: int) -> bool:
+        rule = self.rules.get((src, dst))
+        return rule is not None and rule.down
+
+    def handle(self, copy: Copy) -> None:
+        """The consensus thread has handled a copy."""
+        message, node = copy.message, copy.dst
+        if message.tally is None:
+            self.wake("letter", node, message)
+        elif not message.tally.dropped:
+            receiver = self.receivers[node]
+            for tally, k in message.tally.add(node, message.src, 1):
+                if self.receivers[node] is receiver:  # no crash upon the threshold before
+                    self.complete(node, tally, k)
+
+    # --- what nodes do ---------------------------------------------------------------------------------
+
+    def open_tally(
+        self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None = None, parent: Tally | None = None
+    ) -> Tally:
+        """Count votes for a statement from now on."""
+        self.tallies.append(Tally(kind, key, thresholds, owner, parent))
+        return self.tallies[-1]
+
+    def vote(self, node: int, tally: Tally, local_weight: int = 1) -> None:
+        """A node votes; its own vote counts at once."""
+        if tally.owner is None or tally.owner == node:
+            self.count_now(node, tally, node, local_weight)
+        if tally.owner != node:
+            self.post(node, ALL if tally.owner is None else tally.owner, tally.kind, tally.key, tally)
+
+    def open_gate(self, node: int, tally: Tally, voter: int) -> None:
+        """The condition of a gated tally is met at a node, on the word of `voter`."""
+        if voter not in tally.voters.get(node, set()):
+            self.count_now(node, tally, voter, GATE)
+
+    def count_now(self, node: int, tally: Tally, voter: int, weight: int) -> None:
+        for reached, k in tally.add(node, voter, weight):
+            call = lambda t=reached, k=k: self.complete(node, t, k)  # noqa: E731
+            self.due(node, self.env.now, call, self.next(), self.receivers[node])
+
+    def complete(self, node: int, tally: Tally, k: int) -> None:
+        if not tally.dropped:
+            self.wake("quorum", node, tally, k)
+
+    def set_timer(self, node: int, time: int, number: int) -> None:
+        """Wake a node at a time."""
+        self.due(node, time, lambda: self.wake("timer", node, number), self.next(), self.receivers[node])
+
+    def call_at(self, time: int, call: Callable[[], None]) -> None:
+        """Call back at a time; belongs to no node."""
+        self.due(None, time, call, self.next(), None)
+
+    def crash(self, node: int) -> None:
+        """The node stops: queues and counts are gone, except its own votes."""
+        self.up[node] = False
+        self.receivers[node] = Receiver(self, node)
+        for tally in self.tallies:
+            if not tally.dropped and tally.owner in (None, node):
+                tally.forget(node)
+
+    def restart(self, node: int) -> None:
+        """The node runs again, with empty queues."""
+        self.up[node] = True
+
+    def set_link(self, src: int, dst: int, rule: Rule | None) -> None:
+        """Put a link under a rule, or under none."""
+        self.rules.pop((src, dst), None)
+        if rule is not None:
+            self.rules[src, dst] = rule
