@@ -1,10 +1,10 @@
 """pilotzone: a discrete-event simulator for blockchain networks.
 
-    >>> import sim
-    >>> scenario = sim.load("scenarios/quickstart.yaml")
-    >>> result = sim.run(scenario)
-    >>> result.status
-    'ok'
+>>> import sim
+>>> scenario = sim.load("scenarios/quickstart.yaml")
+>>> result = sim.run(scenario)
+>>> result.status
+'ok'
 """
 
 from __future__ import annotations

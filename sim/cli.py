@@ -27,14 +27,17 @@ app = typer.Typer(
 
 ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file (YAML)")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="a.b=v", help="override a value of the scenario; repeatable")
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=v", help="override a value of the scenario; repeatable"),
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="override the scenario's seed")]
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for results")]
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON object")]
 ProtocolFile = Annotated[
     str | None,
-    typer.Option("--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"),
+    typer.Option(
+        "--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"
+    ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 
@@ -104,7 +107,10 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Replica)):
         names = [n for n, m in vars(module).items() if isinstance(m, type) and issubclass(m, Replica)]
-        typer.echo(f"--protocol-file {spec}: {path} has no protocol class {class_name}; it has {', '.join(names) or 'none'}", err=True)
+        typer.echo(
+            f"--protocol-file {spec}: {path} has no protocol class {class_name}; it has {', '.join(names) or 'none'}",
+            err=True,
+        )
         raise typer.Exit(2)
     return found
 
@@ -116,9 +122,15 @@ def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress as Bar, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(label, total=1.0)
         yield lambda share: bar.update(task, completed=share)
@@ -160,7 +172,9 @@ def _print_result(result: Result) -> None:
         if m.get(name) is not None:
             typer.echo(f"  {name:<26} {_short(m[name])}")
     marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
-    typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
+    typer.echo(
+        "  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items())
+    )
     for violation in result.violations:
         typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
     for warning in result.warnings:
@@ -182,7 +196,9 @@ def check(scenario: ScenarioPath, set_: Overrides = None, seed: Seed = None) -> 
     loaded = load(scenario, set_, seed)
     from sim.scenario.schema import scenario_hash
 
-    typer.echo(f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, hash {scenario_hash(loaded)}")
+    typer.echo(
+        f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, hash {scenario_hash(loaded)}"
+    )
 
 
 @app.command()

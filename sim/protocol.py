@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Protocol as Interface, TypeVar
+from typing import Any, ClassVar, TypeVar
+from typing import Protocol as Interface
 
 ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
 
@@ -69,7 +70,19 @@ class Letter:
 class Block:
     """A block as protocols see it. Its transactions are columns of the ledger; here are their count and bytes."""
 
-    __slots__ = ("ballots", "body", "bytes", "height", "number", "parent", "proposer", "reactions", "row", "txs", "view")
+    __slots__ = (
+        "ballots",
+        "body",
+        "bytes",
+        "height",
+        "number",
+        "parent",
+        "proposer",
+        "reactions",
+        "row",
+        "txs",
+        "view",
+    )
 
     def __init__(self, number: int, height: int, view: int, proposer: int, parent: Block | None) -> None:
         self.number = number  # identity: no two blocks of a run share it (stands for the digest)
@@ -195,7 +208,14 @@ class Context(Interface):
         """Whether I have been told that this quorum is complete."""
 
     def propose(
-        self, letter: Letter, ballot: Ballot, *, guard: tuple[int, int], to: int = ALL, decided: Block | None = None, report: bool = False
+        self,
+        letter: Letter,
+        ballot: Ballot,
+        *,
+        guard: tuple[int, int],
+        to: int = ALL,
+        decided: Block | None = None,
+        report: bool = False,
     ) -> None:
         """Broadcast a proposal and lay out the normal case that follows it.
 
@@ -212,8 +232,14 @@ class Context(Interface):
         It survives a crash: the lane writes what it accepts to disk.
         """
 
-    def new_block(self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False) -> Block | None:
+    def new_block(
+        self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
+    ) -> Block | None:
         """A block of waiting transactions on top of `parent`; None if nothing waits and `empty` is false."""
+
+    @property
+    def block_interval_ns(self) -> int:
+        """The least time between two proposals of one proposer."""
 
     def await_batch(self) -> bool:
         """Ask for BATCH when the next block is due. True: it is due now, and no BATCH follows."""

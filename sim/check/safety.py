@@ -69,7 +69,9 @@ class Safety:
         before = np.empty(len(by_node), dtype=np.int64)
         before[1:] = by_node[:-1, 4]
         before[starts] = self.heights[nodes]
-        for row, last in zip(by_node[by_node[:, 4] != before + 1][:_MOST], before[by_node[:, 4] != before + 1], strict=False):
+        for row, last in zip(
+            by_node[by_node[:, 4] != before + 1][:_MOST], before[by_node[:, 4] != before + 1], strict=False
+        ):
             text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(last)}"
             self.order.append(Violation("order", "safety", int(row[0]), int(row[2]), text))
         self.heights[nodes] = by_node[np.append(starts[1:], len(by_node)) - 1, 4]

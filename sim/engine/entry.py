@@ -6,22 +6,34 @@ A result of -1 where a row number is expected means "make room and call again": 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from sim.engine.lanes import (
     GATE,
     PROGRESS,
     cast_vote,
+    count_now,
     open_case,
     open_tally,
     release_reaction,
     release_tally,
-    vote_counts,
 )
 from sim.engine.loop import _arm_batch, _has_room, progress_period_ns
 from sim.kernel.chance import JITTER, join
+from sim.kernel.desk import (
+    NODE,
+    NOW,
+    SEED,
+    TALLY,
+    TALLY_FIRED,
+    VOTERS,
+    WORKER_FREE,
+    WORKERS,
+    bench,
+    column,
+    entry,
+)
 from sim.kernel.due import CALL, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
-from sim.kernel.desk import NODE, NOW, SEED, TALLY, TALLY_COUNT, TALLY_FIRED, VOTERS, WORKER_FREE, WORKERS, column
 from sim.kernel.post import (
     DISK_FREE,
     EXECUTE_FREE,
@@ -42,18 +54,18 @@ from sim.kernel.post import (
     send_one,
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, OWNER, RELEASED, ROW, forget_node, has_voted
-from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
 from sim.ledger.pool import empty_pool, lead, submit_one
-from sim.ledger.rows import BATCH_AT, BATCH_ON, BATCH_TIMER, PEER, PEER_WIDTH, TX_LAST
+from sim.ledger.rows import BLOCK, BLOCK_WIDTH, NUMBER, BATCH_AT, BATCH_ON, BATCH_TIMER, PEER, PEER_WIDTH, TX_LAST
 
 _I = types.int64
 _D = types.Array(types.int64, 1, "C")
 
 
-@njit(_I(_D, _I, _I, _I, _I, _I, _I, _I, _I, _I, _I), cache=True)
-def post_letter(desk, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, reaction, arg):
+@entry(_I(_D, _I, _I, _I, _I, _I, _I, _I, _I, _I, _I))
+def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, reaction, arg):
     """Send a letter to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
+    desk = bench(array)
     if not _has_room(desk):
         return np.int64(-1)
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), key)
@@ -65,79 +77,108 @@ def post_letter(desk, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, r
     return envelope
 
 
-@njit(_I(_D, _I, _I, _I, _I), cache=True)
-def vote(desk, node, row, to, local_weight):
+@entry(_I(_D, _I, _I, _I, _I))
+def vote(array, node, row, to, local_weight):
     """Cast a node's vote in a row; returns 0, or -1 for room."""
+    desk = bench(array)
     if not _has_room(desk):
         return np.int64(-1)
     cast_vote(desk, node, row, to, local_weight, 1)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def open_gate(desk, row, node, voter):
+@entry(_I(_D, _I, _I, _I))
+def open_gate(array, row, node, voter):
     """The condition of a gated row is met at a node, on the word of `voter`; returns 1 if it was met before."""
+    desk = bench(array)
     if has_voted(desk, row, node, voter):
         return np.int64(1)
-    vote_counts(desk, row, node, voter, GATE, desk[NOW])
+    count_now(desk, row, node, voter, GATE)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def voted(desk, row, node, voter):
+@entry(_I(_D, _I, _I, _I))
+def voted(array, row, node, voter):
     """1 if `voter` is in the node's count of a row."""
+    desk = bench(array)
     return np.int64(has_voted(desk, row, node, voter))
 
 
-@njit(_I(_D, _I, _I), cache=True)
-def fired(desk, row, node):
+@entry(_I(_D, _I, _I))
+def fired(array, row, node):
     """Bit mask of the thresholds of a row that the node has been told of."""
+    desk = bench(array)
     tally = column(desk, TALLY)
-    return column(desk, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]]
+    return column(desk, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]] & 7
 
 
-@njit(_I(_D, _I, _I, _I, _I, _I, _I, _I), cache=True)
-def tally_row(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
+@entry(_I(_D, _I, _I, _I, _I, _I, _I, _I))
+def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
     """A fresh tally row or -1."""
+    desk = bench(array)
     return open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
-@njit(types.UniTuple(_I, 4)(_D, _I, _I, _I, _I, _I, _I, _I, _I), cache=True)
-def case(desk, case_, need, set_, block, key, to, decided, wakes):
-    """Lay out a declared normal case; see `open_case`."""
-    return open_case(desk, case_, need, set_, block, key, to, decided, wakes)
+@entry(types.UniTuple(_I, 4)(_D, _I, _I, _I, _I, _I, _I, _I, _I))
+def case(array, need, set_, block, view, number, to, decided, wakes):
+    """Lay out the declared normal case for a block and the ballot (view, number); see `open_case`."""
+    desk = bench(array)
+    identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
+    key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
+    return open_case(desk, 0, need, set_, block, key, to, decided, wakes)
 
 
-@njit(_I(_D, _I), cache=True)
-def drop_tally(desk, row):
+@entry(_I(_D, _I))
+def drop_tally(array, row):
     """A tally row is needed no more."""
+    desk = bench(array)
     release_tally(desk, row)
     return np.int64(0)
 
 
-@njit(_I(_D, _I), cache=True)
-def drop_reaction(desk, reaction):
+@entry(_I(_D, _I))
+def drop_reaction(array, reaction):
     """A letter's reaction is needed no more."""
+    desk = bench(array)
     release_reaction(desk, reaction)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I, _I), cache=True)
-def make_block(desk, node, parent, height, view):
-    """A new block filled from the node's mempool, or -1."""
-    return new_block(desk, node, parent, height, view)
-
-
-@njit(_I(_D, _I), cache=True)
-def drop_block(desk, block):
-    """Give a block's row back."""
+@entry(_I(_D, _I, _I, _I, _I, _I))
+def drop_case(array, block, reaction, row_1, row_2, row_3):
+    """A block is over: give back its row, its letter's reaction (0: none) and its tallies (-1: none)."""
+    desk = bench(array)
+    if reaction > 0:
+        release_reaction(desk, reaction)
+    if row_1 >= 0:
+        release_tally(desk, row_1)
+    if row_2 >= 0:
+        release_tally(desk, row_2)
+    if row_3 >= 0:
+        release_tally(desk, row_3)
     free_block(desk, block)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def decide_block(desk, node, block, wait):
+@entry(_I(_D, _I, _I, _I, _I))
+def make_block(array, node, parent, height, view):
+    """A new block filled from the node's mempool, or -1."""
+    desk = bench(array)
+    return new_block(desk, node, parent, height, view)
+
+
+@entry(_I(_D, _I))
+def drop_block(array, block):
+    """Give a block's row back."""
+    desk = bench(array)
+    free_block(desk, block)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I))
+def decide_block(array, node, block, wait):
     """The node decides a block: 1 done, 0 waits for its parent (`wait`), -2 its parent is not decided."""
+    desk = bench(array)
     if wait:
         return np.int64(decide_or_wait(desk, node, block))
     if not extends_tip(desk, node, block):
@@ -146,23 +187,26 @@ def decide_block(desk, node, block, wait):
     return np.int64(1)
 
 
-@njit(_I(_D, _I), cache=True)
-def close_again(desk, block):
+@entry(_I(_D, _I))
+def close_again(array, block):
     """Look again whether a block can be freed."""
+    desk = bench(array)
     maybe_close(desk, block)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I), cache=True)
-def follow(desk, node, leader):
+@entry(_I(_D, _I, _I))
+def follow(array, node, leader):
     """The node passes its clients' transactions to this leader from now on."""
+    desk = bench(array)
     lead(desk, node, leader)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def await_batch(desk, node, not_before_ns, empty_allowed):
+@entry(_I(_D, _I, _I, _I))
+def await_batch(array, node, not_before_ns, empty_allowed):
     """Wake the node when a block is due. Returns 1 if one is due now (no wake follows)."""
+    desk = bench(array)
     peer = column(desk, PEER)
     p = node * PEER_WIDTH
     peer[p + BATCH_ON] = 1
@@ -174,23 +218,26 @@ def await_batch(desk, node, not_before_ns, empty_allowed):
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def set_timer(desk, node, at_ns, number):
+@entry(_I(_D, _I, _I, _I))
+def set_timer(array, node, at_ns, number):
     """Wake the node with this timer number at a time."""
+    desk = bench(array)
     ready_push(desk, at_ns, TIMER, node, number)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I), cache=True)
-def set_call(desk, at_ns, number):
+@entry(_I(_D, _I, _I))
+def set_call(array, at_ns, number):
     """Call Python back at a time."""
+    desk = bench(array)
     ready_push(desk, at_ns, CALL, np.int64(-1), number)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I, _I), cache=True)
-def watch_progress(desk, node, low_ns, span_ns, again):
+@entry(_I(_D, _I, _I, _I, _I))
+def watch_progress(array, node, low_ns, span_ns, again):
     """Start the node's progress timer afresh with a period drawn from [low, low + span], or stop it (low 0)."""
+    desk = bench(array)
     state = column(desk, NODE)
     s = node * NODE_WIDTH
     rows = column(desk, PROGRESS)
@@ -200,20 +247,24 @@ def watch_progress(desk, node, low_ns, span_ns, again):
     if low_ns > 0:
         state[s + PROGRESS_NS] = desk[NOW]
         state[s + PROGRESS_NUMBER] += again
-        ready_push(desk, desk[NOW] + progress_period_ns(desk, node), PROGRESS_CHECK, node, state[s + PROGRESS_TOKEN])
+        ready_push(
+            desk, desk[NOW] + progress_period_ns(desk, node), PROGRESS_CHECK, node, state[s + PROGRESS_TOKEN]
+        )
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I), cache=True)
-def start_stream(desk, stream, first_ns):
+@entry(_I(_D, _I, _I))
+def start_stream(array, stream, first_ns):
     """The stream's first transaction is due at a time."""
+    desk = bench(array)
     ready_push(desk, first_ns, SUBMIT, np.int64(-1), stream)
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I, _I), cache=True)
-def submit_now(desk, gateway, class_, count):
+@entry(_I(_D, _I, _I, _I))
+def submit_now(array, gateway, class_, count):
     """A gateway's clients submit `count` transactions now; returns 0, or -1 for room."""
+    desk = bench(array)
     if not _has_room(desk):
         return np.int64(-1)
     for _ in range(count):
@@ -221,9 +272,10 @@ def submit_now(desk, gateway, class_, count):
     return np.int64(0)
 
 
-@njit(_I(_D, _I, _I), cache=True)
-def crash(desk, node, rows):
+@entry(_I(_D, _I, _I))
+def crash(array, node, rows):
     """The node stops: queues, mempool and counts are gone, and whatever was due to it is void."""
+    desk = bench(array)
     state = column(desk, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 0
@@ -241,9 +293,10 @@ def crash(desk, node, rows):
     return np.int64(0)
 
 
-@njit(_I(_D, _I), cache=True)
-def restart(desk, node):
+@entry(_I(_D, _I))
+def restart(array, node):
     """The node runs again, with empty queues."""
+    desk = bench(array)
     state = column(desk, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 1

@@ -10,11 +10,10 @@ not match, the event goes to the protocol's own handler, which remains the defin
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import NODE, NOW, SEED, TALLY, VOTERS, column
-from sim.kernel.due import DISK_DONE, FIRE, ready_push
+from sim.kernel.desk import NODE, NOW, READY_SEQ, SEED, TALLY, VOTERS, column, compiled
+from sim.kernel.due import DISK_DONE, FIRE, VOTED, ready_push, ready_push_at
 from sim.kernel.post import (
     DISK_BUSY,
     DISK_FREE,
@@ -39,8 +38,10 @@ from sim.kernel.tally import (
     ROW,
     THRESHOLD,
     clear_row,
-    count_vote,
+    count_arrival,
+    count_here,
     has_voted,
+    settle_vote,
 )
 from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import decide, decide_or_wait, extends_tip
@@ -70,7 +71,19 @@ NARROW_FREE = 61
 PROGRESS = 62  # per node: low, span (progress timer)
 
 REACTION_WIDTH = 12
-NEED, SET, GATE_ROW, VOTE_ROW, VOTE_TO, LOCAL_WEIGHT, DECIDES_BLOCK, WAKES, PERSIST_NS, OF_BLOCK, GATE_WEIGHT = range(11)
+(
+    NEED,
+    SET,
+    GATE_ROW,
+    VOTE_ROW,
+    VOTE_TO,
+    LOCAL_WEIGHT,
+    DECIDES_BLOCK,
+    WAKES,
+    PERSIST_NS,
+    OF_BLOCK,
+    GATE_WEIGHT,
+) = range(11)
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
 
 WAKE_NOBODY, WAKE_PROPOSER, WAKE_ALL = 0, 1, 2
@@ -86,41 +99,108 @@ DECIDES_NOTHING, DECIDES_AT_END, DECIDES_GIVEN = 0, 1, 2
 PERFORMED, PERFORMED_WAKE, NOT_PERFORMED = 0, 1, 2
 
 
-@njit
-def fire(desk, row, node, reached, time):
-    """Enter an event for each threshold in the mask `reached`."""
+@compiled
+def fire(desk, row, node, reached, sequence):
+    """Enter an event, due now, for each threshold in the mask; `sequence`: the first of those reserved, or -1."""
     for k in range(3):
         if reached & (1 << k):
-            ready_push(desk, time, FIRE, node, row * 4 + k)
+            column(desk, TALLY)[row * ROW + REFERENCES] += 1
+            if sequence < 0:
+                ready_push(desk, desk[NOW], FIRE, node, row * 4 + k)
+            else:
+                ready_push_at(desk, desk[NOW], sequence + k, FIRE, node, row * 4 + k)
 
 
-@njit
-def vote_counts(desk, row, node, voter, weight, time):
-    """Count a vote in its row and in the row's parent; thresholds become events at `time`."""
-    reached = count_vote(desk, row, node, voter, weight)
-    if reached:
-        fire(desk, row, node, reached, time)
+@compiled
+def count_now(desk, row, node, voter, weight):
+    """Count a node's own vote or a condition in a row and in the row's parent; see `count_here`."""
+    fire(desk, row, node, count_here(desk, row, node, voter, weight), -1)
     parent = column(desk, TALLY)[row * ROW + PARENT]
     if parent >= 0:
-        reached = count_vote(desk, parent, node, voter, weight)
-        if reached:
-            fire(desk, parent, node, reached, time)
+        fire(desk, parent, node, count_here(desk, parent, node, voter, weight), -1)
 
 
-@njit
+@compiled
+def vote_arrives(desk, row, node, voter, done):
+    """Count a vote from the network, which will be processed at `done`, in its row and in the row's parent."""
+    number = count_arrival(desk, row, node, voter)
+    tally = column(desk, TALLY)
+    parent = tally[row * ROW + PARENT]
+    in_parent = np.int64(0)
+    if parent >= 0:
+        in_parent = count_arrival(desk, parent, node, voter)
+    if number == 0 and in_parent == 0:
+        return
+    if done == desk[NOW]:
+        if number:
+            fire(desk, row, node, settle_vote(desk, row, node, number), -1)
+        if in_parent:
+            fire(desk, parent, node, settle_vote(desk, parent, node, in_parent), -1)
+        return
+    tally[row * ROW + REFERENCES] += 1
+    if parent >= 0:
+        tally[parent * ROW + REFERENCES] += 1
+    ready_push(desk, done, VOTED, node, row | (number << 20) | (in_parent << 41))
+    desk[READY_SEQ] += 6  # for the thresholds that it may reach, here and in the parent
+
+
+@compiled
+def vote_is_processed(desk, node, argument, sequence):
+    """A vote on which a threshold may hang has been processed: `vote_arrives`, at `done`."""
+    row = argument & 0xFFFFF
+    number = (argument >> 20) & 0x1FFFFF
+    in_parent = argument >> 41
+    tally = column(desk, TALLY)
+    parent = tally[row * ROW + PARENT]
+    if number and tally[row * ROW + RELEASED] == 0:
+        fire(desk, row, node, settle_vote(desk, row, node, number), sequence + 1)
+    if in_parent and tally[parent * ROW + RELEASED] == 0:
+        fire(desk, parent, node, settle_vote(desk, parent, node, in_parent), sequence + 4)
+
+
+@compiled
+def let_go(desk, row):
+    """An event or an envelope refers to a row no longer."""
+    tally = column(desk, TALLY)
+    tally[row * ROW + REFERENCES] -= 1
+    if tally[row * ROW + RELEASED] == 1 and tally[row * ROW + REFERENCES] == 0:
+        recycle_tally(desk, row)
+
+
+@compiled
+def let_go_vote(desk, argument):
+    """The event of a processed vote refers to its row, and the row's parent, no longer."""
+    row = argument & 0xFFFFF
+    parent = column(desk, TALLY)[row * ROW + PARENT]
+    let_go(desk, row)
+    if parent >= 0:
+        let_go(desk, parent)
+
+
+@compiled
 def cast_vote(desk, node, row, to, local_weight, weight):
     """The node votes: its own vote counts at once, copies go to `to` (a node, or -1 - group)."""
     tally = column(desk, TALLY)
     kind = tally[row * ROW + KIND]
     if to < 0 or to == node:
-        vote_counts(desk, row, node, node, local_weight, desk[NOW])
+        count_now(desk, row, node, node, local_weight)
     if to == node:
         return
     cost = column(desk, KIND_COST)
     c = kind * KIND_COST_WIDTH
     key = join(join(join(join(0, desk[SEED]), JITTER), node), tally[row * ROW + KEY])
     envelope = new_envelope(
-        desk, node, kind, row, cost[c + COST_SIZE], cost[c + COST_VERIFY_NS], cost[c + COST_HANDLE_NS], weight, key, 0, 0
+        desk,
+        node,
+        kind,
+        row,
+        cost[c + COST_SIZE],
+        cost[c + COST_VERIFY_NS],
+        cost[c + COST_HANDLE_NS],
+        weight,
+        key,
+        0,
+        0,
     )
     if to < 0:
         send_group(desk, envelope, node, -1 - to, cost[c + COST_SIGN_NS])
@@ -128,7 +208,7 @@ def cast_vote(desk, node, row, to, local_weight, weight):
         send_one(desk, envelope, node, to, cost[c + COST_SIGN_NS])
 
 
-@njit
+@compiled
 def _finish(desk, node, reaction):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
@@ -150,7 +230,7 @@ def _finish(desk, node, reaction):
     return PERFORMED
 
 
-@njit
+@compiled
 def react(desk, node, reaction, voter):
     """Perform a reaction at a node if its guard holds. `voter`: who sent the letter, or -1 for a quorum."""
     r = reaction * REACTION_WIDTH
@@ -166,7 +246,7 @@ def react(desk, node, reaction, voter):
     if gate >= 0 and voter >= 0:
         if has_voted(desk, gate, node, voter):
             return PERFORMED  # the same proposal once more
-        vote_counts(desk, gate, node, voter, rows[r + GATE_WEIGHT], desk[NOW])
+        count_now(desk, gate, node, voter, rows[r + GATE_WEIGHT])
     state[s + GUARD] = rows[r + SET]
     if voter >= 0:
         state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
@@ -183,13 +263,13 @@ def react(desk, node, reaction, voter):
     return _finish(desk, node, reaction)
 
 
-@njit
+@compiled
 def finish_after_disk(desk, node, reaction):
     """The rest of a reaction once its record is on disk."""
     return _finish(desk, node, reaction)
 
 
-@njit
+@compiled
 def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
     """A fresh tally row; -1 if there is none free. `wide`: every voter counts; else only `owner` does."""
     if wide:
@@ -218,7 +298,7 @@ def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold
     return row
 
 
-@njit
+@compiled
 def release_tally(desk, row):
     """The row is needed no more; it is free as soon as no vote for it is on its way. Its reactions go too."""
     tally = column(desk, TALLY)
@@ -233,7 +313,7 @@ def release_tally(desk, row):
         recycle_tally(desk, row)
 
 
-@njit
+@compiled
 def recycle_tally(desk, row):
     """Empty a released row that nothing refers to any more and put it back."""
     tally = column(desk, TALLY)
@@ -247,7 +327,7 @@ def recycle_tally(desk, row):
         desk[NARROW_FREE_LEN] += 1
 
 
-@njit
+@compiled
 def release_reaction(desk, reaction):
     """Put a reaction back; no event may refer to it any more."""
     column(desk, REACTIONS)[reaction * REACTION_WIDTH + NEED] = -(1 << 62)
@@ -255,7 +335,7 @@ def release_reaction(desk, reaction):
     desk[REACTIONS_FREE] += 1
 
 
-@njit
+@compiled
 def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
     desk[REACTIONS_FREE] -= 1
     reaction = column(desk, REACTION_FREE)[desk[REACTIONS_FREE]]
@@ -275,7 +355,7 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     return reaction
 
 
-@njit
+@compiled
 def open_case(desk, case, need, set_, block, key, to, decided, wakes):
     """Lay out a declared normal case for one block.
 
@@ -303,7 +383,17 @@ def open_case(desk, case, need, set_, block, key, to, decided, wakes):
     given = decided if cases[c + CASE_DECIDES] == DECIDES_GIVEN else none
     gate = rows0 if cases[c + CASE_GATED] else none
     letter = _new_reaction(
-        desk, need, set_, gate, rows0, target, 1, given, wakes if votes == 0 else 0, cases[c + CASE_PERSIST_NS], block
+        desk,
+        need,
+        set_,
+        gate,
+        rows0,
+        target,
+        1,
+        given,
+        wakes if votes == 0 else 0,
+        cases[c + CASE_PERSIST_NS],
+        block,
     )
     tally = column(desk, TALLY)
     for i in range(votes):
@@ -313,7 +403,17 @@ def open_case(desk, case, need, set_, block, key, to, decided, wakes):
             next_row = rows1 if i == 0 else rows2
             local = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
             tally[row * ROW + TALLY_REACTION] = _new_reaction(
-                desk, set_, set_, none, next_row, np.int64(TO_GROUP_0) if cases[v + 1] else to, local, none, 0, 0, block
+                desk,
+                set_,
+                set_,
+                none,
+                next_row,
+                np.int64(TO_GROUP_0) if cases[v + 1] else to,
+                local,
+                none,
+                0,
+                0,
+                block,
             )
         elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
             tally[row * ROW + TALLY_REACTION] = _new_reaction(

@@ -8,7 +8,7 @@ normal case of the protocol, and relays. Equal times: due events before arrivals
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, types
+from numba import types
 
 from sim.engine.lanes import (
     EVENTS,
@@ -21,9 +21,12 @@ from sim.engine.lanes import (
     STILL_EVENTS,
     STILL_MAX,
     finish_after_disk,
+    let_go,
+    let_go_vote,
     react,
     recycle_tally,
-    vote_counts,
+    vote_arrives,
+    vote_is_processed,
 )
 from sim.kernel.calendar import calendar_has_room, calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
@@ -55,7 +58,11 @@ from sim.kernel.desk import (
     TALLY,
     TALLY_FIRED,
     VOTERS,
+    bench,
     column,
+    compiled,
+    entry,
+    length,
 )
 from sim.kernel.due import (
     BATCH,
@@ -68,22 +75,22 @@ from sim.kernel.due import (
     SUBMIT,
     TIMER,
     TX_ARRIVES,
+    VOTED,
     ready_push,
 )
 from sim.kernel.heap import WIDTH, heap_drop
+from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.post import (
     COUNT_DROPPED,
     ENVELOPE_WIDTH,
     FATE_DELIVERED,
     FATE_LOST_ARRIVING,
     FATE_RECEIVER_DOWN,
-    FLOOD,
     HANDLE_NS,
     INCARNATION,
     KEY,
     KIND,
     KIND_WIDTH,
-    LETTER,
     LOG_WIDTH,
     NODE_WIDTH,
     PROGRESS_NS,
@@ -97,7 +104,6 @@ from sim.kernel.post import (
     STATEMENT,
     UP,
     VERIFY_NS,
-    WEIGHT,
     _log,
     drop_reference,
     hand_over,
@@ -106,11 +112,18 @@ from sim.kernel.post import (
     ref_dst,
     ref_index,
 )
-from sim.kernel.post import ARG as ENVELOPE_ARG
-from sim.kernel.tally import COUNT_AT, COUNT_STEP, REFERENCES, RELEASED, ROW
+from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, REFERENCES, RELEASED, ROW
 from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import CLOSED_MAX, maybe_close, reply_if_same
-from sim.ledger.pool import acknowledge, batch_is_due, oldest_waiting_ns, pool_enter, release_tx, submit_next, submit_one
+from sim.ledger.pool import (
+    acknowledge,
+    batch_is_due,
+    oldest_waiting_ns,
+    pool_enter,
+    release_tx,
+    submit_next,
+    submit_one,
+)
 from sim.ledger.rows import (
     ACKS_NEEDED,
     BACKLOG_BYTES,
@@ -120,6 +133,7 @@ from sim.ledger.rows import (
     BLOCK,
     BLOCK_REPLIES,
     BLOCK_WIDTH,
+    BLOCKS_FREE,
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
@@ -132,7 +146,6 @@ from sim.ledger.rows import (
     NUMBER,
     PAYLOAD_SIZE,
     PAYLOADS_FREE,
-    BLOCKS_FREE,
     PEER,
     PEER_WIDTH,
     POOL_HEAD,
@@ -172,7 +185,7 @@ from sim.ledger.rows import (
 ) = range(14)
 
 
-@njit
+@compiled
 def _has_room(desk):
     # The most that one step can enter: a broadcast to all, a block's replies, a resubmission per client.
     margin = 8 * desk[NODES] + 8 * desk[GATEWAYS] + 512
@@ -180,7 +193,7 @@ def _has_room(desk):
         margin += 2 * desk[PAYLOAD_SIZE]
     return (
         calendar_has_room(desk, margin)
-        and (desk[READY_LEN] + margin) * WIDTH < len(column(desk, READY))
+        and (desk[READY_LEN] + margin) * WIDTH < length(desk, READY)
         and desk[ENVELOPES_FREE] > 64 + 16 * desk[GATEWAYS]
         and (desk[GATEWAYS] == 0 or desk[TX_FREE_LEN] > margin)
         and desk[BLOCKS_FREE] > 4
@@ -188,13 +201,13 @@ def _has_room(desk):
     )
 
 
-@njit
+@compiled
 def _event_digest(desk, time, what, argument):
     value = np.uint64(desk[DIGEST_ORDER])
     desk[DIGEST_ORDER] = np.int64(join(join(value, time), what + argument * 7))
 
 
-@njit
+@compiled
 def progress_period_ns(desk, node):
     """The progress timer's current period: a draw per period from [low, low + span], so that it is no tick."""
     rows = column(desk, PROGRESS)
@@ -205,7 +218,7 @@ def progress_period_ns(desk, node):
     return low + below(join(join(join(join(0, desk[SEED]), TIMEOUT), node), number), span + 1)
 
 
-@njit
+@compiled
 def _check_progress(desk, node):
     """The progress timer's entry came up: wait on, go idle (-1), or report expiry (0)."""
     state = column(desk, NODE)
@@ -223,7 +236,7 @@ def _check_progress(desk, node):
     return np.int64(0)
 
 
-@njit
+@compiled
 def _arm_batch(desk, node):
     """A proposer waits: wake it at once if a block is due, else when its interval ends."""
     peer = column(desk, PEER)
@@ -237,14 +250,14 @@ def _arm_batch(desk, node):
     return False
 
 
-@njit
+@compiled
 def _pool_full(desk, node):
     peer = column(desk, PEER)
     p = node * PEER_WIDTH
     return peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= desk[POOL_SIZE] - 1
 
 
-@njit
+@compiled
 def _closed_loop(desk, gateway, count):
     """Clients that got their answer submit again at once."""
     class_ = column(desk, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
@@ -254,7 +267,7 @@ def _closed_loop(desk, gateway, count):
         submit_one(desk, gateway, class_)
 
 
-@njit
+@compiled
 def _reply_arrives(desk, envelope, gateway):
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
@@ -275,7 +288,7 @@ def _reply_arrives(desk, envelope, gateway):
     _closed_loop(desk, gateway, count)
 
 
-@njit
+@compiled
 def _transaction_copy(desk, time, ref):
     """A transaction's copy arrives at a voter's NIC."""
     dst = ref_dst(ref)
@@ -300,7 +313,7 @@ def _transaction_copy(desk, time, ref):
     ready_push(desk, verified, TX_ARRIVES, dst, tx)
 
 
-@njit
+@compiled
 def _envelope_copy(desk, time, ref):
     """A copy of an envelope arrives at a NIC. Returns an envelope whose last letter copy was lost, or -1."""
     dst = ref_dst(ref)
@@ -315,7 +328,21 @@ def _envelope_copy(desk, time, ref):
         column(desk, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
         if desk[LOG_ON]:
             fate = FATE_LOST_ARRIVING if up else FATE_RECEIVER_DOWN
-            _log(desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, 0, 0, 0, row[e + SIZE], fate, np.uint64(row[e + KEY]))
+            _log(
+                desk,
+                row[e + SENT_NS],
+                src,
+                dst,
+                row[e + KIND],
+                statement,
+                time,
+                0,
+                0,
+                0,
+                row[e + SIZE],
+                fate,
+                np.uint64(row[e + KEY]),
+            )
         _drop(desk, envelope, statement)
         return
     received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
@@ -326,15 +353,14 @@ def _envelope_copy(desk, time, ref):
             row[e + SIZE], FATE_DELIVERED, np.uint64(row[e + KEY]),
         )  # fmt: skip
     if statement >= 0:
-        weight = row[e + WEIGHT]
         if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
-            vote_counts(desk, statement, dst, src, weight, done)
+            vote_arrives(desk, statement, dst, src, done)
         _drop(desk, envelope, statement)
     else:
         ready_push(desk, done, DELIVER, dst, envelope)
 
 
-@njit
+@compiled
 def _drop(desk, envelope, statement):
     if drop_reference(desk, envelope) and statement >= 0:
         tally = column(desk, TALLY)
@@ -346,21 +372,22 @@ _OUT = types.UniTuple(types.int64, 4)
 _DESK = types.Array(types.int64, 1, "C")
 
 
-@njit(_OUT(_DESK, types.int64), cache=True)
-def advance(desk, until):
+@entry(_OUT(_DESK, types.int64))
+def advance(array, until):
     """Run until something needs Python or nothing is left up to and including `until` (ns).
 
     Returns (code, node, argument, time).
     """
+    desk = bench(array)
     none = np.int64(-1)
     ready = column(desk, READY)
     if desk[HELD_LETTER] > 0:  # Python has dealt with the letter it was last woken for
         drop_reference(desk, desk[HELD_LETTER] - 1)
         desk[HELD_LETTER] = 0
     while True:
-        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[VOTERS] * TRACE_WIDTH > len(column(desk, TRACE)):
+        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[VOTERS] * TRACE_WIDTH > length(desk, TRACE):
             return EMPTY_TRACE, none, none, desk[NOW]
-        if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > len(column(desk, LOG)):
+        if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > length(desk, LOG):
             return EMPTY_TRACE, none, none, desk[NOW]
         if not _has_room(desk):
             return ROOM, none, none, desk[NOW]
@@ -410,7 +437,7 @@ def advance(desk, until):
         if desk[READY_LEN] == 0 or ready[0] > until:
             desk[NOW] = max(desk[NOW], until) if until != NEVER else desk[NOW]
             return UNTIL, none, none, desk[NOW]
-        time, what, argument = ready[0], ready[2], ready[3]
+        time, sequence, what, argument = ready[0], ready[1], ready[2], ready[3]
         heap_drop(desk, READY, READY_LEN)
         if time == desk[NOW]:
             desk[STILL_EVENTS] += 1
@@ -430,6 +457,14 @@ def advance(desk, until):
                 release_tx(desk, argument)
             elif kind == DELIVER:
                 drop_reference(desk, argument)
+            elif kind == FIRE:
+                let_go(desk, argument >> 2)
+            elif kind == VOTED:
+                let_go_vote(desk, argument)
+            continue
+        if kind == VOTED:
+            vote_is_processed(desk, node, argument, sequence)
+            let_go_vote(desk, argument)
             continue
         if kind == TX_ARRIVES and _pool_full(desk, node):
             ready_push(desk, time, TX_ARRIVES, node, argument)
@@ -439,10 +474,11 @@ def advance(desk, until):
         if kind == FIRE:
             row = argument >> 2
             tally = column(desk, TALLY)
+            let_go(desk, row)
             if tally[row * ROW + RELEASED] != 0:
                 continue
             at = tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]
-            column(desk, TALLY_FIRED)[at] |= 1 << (argument & 3)
+            column(desk, TALLY_FIRED)[at] |= FIRED << (argument & 3)
             reaction = tally[row * ROW + TALLY_REACTION + (argument & 3)]
             if reaction > 0:
                 outcome = react(desk, node, reaction, none)

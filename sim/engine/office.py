@@ -7,11 +7,13 @@ import dataclasses
 import numpy as np
 
 from sim.engine import lanes, loop
-from sim.kernel import chance, desk as d, post, tally
+from sim.kernel import chance, post, tally
+from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.desk import Desk
 from sim.kernel.heap import WIDTH
-from sim.ledger import pool, rows as r
+from sim.ledger import pool
+from sim.ledger import rows as r
 from sim.ledger.chain import CLOSED_MAX
 
 NO_LIMIT = 1 << 62
@@ -59,10 +61,15 @@ class Settings:
     log_messages: bool = False
 
 
-def first_shift(latency_ns: np.ndarray) -> int:
-    """A first guess of the calendar's bucket width: a quarter of a typical latency, as a power of two."""
+def first_shift(latency_ns: np.ndarray, voters: int) -> int:
+    """A first guess of the calendar's bucket width, as a power of two.
+
+    A sixteenth of a typical latency, or less if all-to-all votes would put more than a few thousand messages
+    into a bucket.
+    """
     typical = int(np.median(latency_ns[latency_ns > 0])) if (latency_ns > 0).any() else 1024
-    return max(typical // 16, 16).bit_length()
+    width = min(typical // 16, typical * 2048 // voters**2)
+    return max(width, 16).bit_length()
 
 
 class Engine:
@@ -118,7 +125,7 @@ class Engine:
     def _lay_kernel(self) -> None:
         s, desk = self.settings, self.desk
         n = self.endpoints
-        lay_calendar(desk, first_shift(s.latency_ns), 16 * n + 2 * s.block_txs)
+        lay_calendar(desk, first_shift(s.latency_ns, s.voters), 16 * n + 2 * s.block_txs)
         desk.allocate(d.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
         node = desk.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
         node[:, post.UP] = 1
@@ -182,7 +189,9 @@ class Engine:
         table[new, tally.BITS_AT] = old_bits + np.arange(count) * receivers * self.words
         table[new, tally.BITS_STEP] = self.words if wide else 0
         table[new, tally.RELEASED] = 2
-        free, length = (lanes.WIDE_FREE, lanes.WIDE_FREE_LEN) if wide else (lanes.NARROW_FREE, lanes.NARROW_FREE_LEN)
+        free, length = (
+            (lanes.WIDE_FREE, lanes.WIDE_FREE_LEN) if wide else (lanes.NARROW_FREE, lanes.NARROW_FREE_LEN)
+        )
         kept = desk[free][: state[length]]
         data = np.zeros(len(desk[free]) + count, dtype=np.int64)
         data[: len(kept)] = kept
@@ -253,7 +262,9 @@ class Engine:
             self._add_tallies(wide=False, count=max(64, self.tallies // 2))
         self._grow_pools()
 
-    def _grow_free_list(self, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0) -> None:
+    def _grow_free_list(
+        self, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0
+    ) -> None:
         """Double a table: its columns, and its list of free rows."""
         desk, state = self.desk, self.state
         rows = len(desk[free]) + first

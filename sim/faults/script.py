@@ -97,7 +97,9 @@ class Links:
     def hits(self, fault: int) -> int:
         """Copies that met a rule this fault was part of."""
         rules = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
-        return int(sum(rules[row][post.RULE_HITS] for (faults, _), row in self.rows.items() if fault in faults))
+        return int(
+            sum(rules[row][post.RULE_HITS] for (faults, _), row in self.rows.items() if fault in faults)
+        )
 
 
 class FaultScript:

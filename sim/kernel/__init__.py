@@ -12,7 +12,14 @@ import pathlib
 import numba
 
 _HERE = pathlib.Path(__file__).parent
-_COMPILED = sorted([*_HERE.glob("*.py"), *_HERE.parent.glob("ledger/*.py"), *_HERE.parent.glob("engine/*.py"), *_HERE.parent.glob("workload/arrivals.py")])
+_COMPILED = sorted(
+    [
+        *_HERE.glob("*.py"),
+        *_HERE.parent.glob("ledger/*.py"),
+        *_HERE.parent.glob("engine/*.py"),
+        *_HERE.parent.glob("workload/arrivals.py"),
+    ]
+)
 
 
 def _source_digest() -> str:

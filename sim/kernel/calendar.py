@@ -16,8 +16,6 @@ structure for large-scale discrete event simulation") with one rung.
 
 from __future__ import annotations
 
-from numba import njit
-
 from sim.kernel.desk import (
     BUCKET_HEAD,
     BUCKET_LEN,
@@ -47,6 +45,8 @@ from sim.kernel.desk import (
     SORT_COUNT,
     Desk,
     column,
+    compiled,
+    length,
 )
 from sim.kernel.heap import WIDTH, heap_drop, heap_push
 
@@ -102,18 +102,19 @@ def grow_calendar(desk: Desk, messages: int) -> None:
         desk.grow(SORT)
 
 
-@njit
+@compiled
 def calendar_has_room(desk, messages):
     """Whether `messages` more can be entered without Python's help."""
     return (
         desk[CHUNKS_FREE] > messages
-        and (desk[NEAR_LEN] + messages) * WIDTH < len(column(desk, NEAR))
-        and (desk[FAR_LEN] + messages) * WIDTH < len(column(desk, FAR))
+        and (desk[NEAR_LEN] + messages) * WIDTH < length(desk, NEAR)
+        and (desk[FAR_LEN] + messages) * WIDTH < length(desk, FAR)
     )
 
 
-@njit
-def _append(desk, bucket, time, ref):
+@compiled
+def append_to_bucket(desk, bucket, time, ref):
+    """Append a row to a bucket of the ring; the caller counts it (`count_appended`)."""
     slot = bucket & (BUCKETS - 1)
     lens = column(desk, BUCKET_LEN)
     tail = column(desk, BUCKET_TAIL)
@@ -133,19 +134,27 @@ def _append(desk, bucket, time, ref):
     rows[row] = time
     rows[row + 1] = ref
     lens[slot] = count + 1
-    desk[IN_RING] += 1
 
 
-@njit
+@compiled
+def count_appended(desk, messages):
+    """Count rows appended to the ring."""
+    desk[IN_RING] += messages
+    desk[IN_FLIGHT] += messages
+    desk[CAL_PUSHED] += messages
+
+
+@compiled
 def calendar_push(desk, time, ref):
     """Enter a message that arrives at `time`; `ref` says what it is."""
     bucket = time >> desk[CAL_SHIFT]
     ahead = bucket - desk[CAL_CURRENT]
-    desk[IN_FLIGHT] += 1
-    desk[CAL_PUSHED] += 1
     if 0 < ahead < BUCKETS:
-        _append(desk, bucket, time, ref)
+        append_to_bucket(desk, bucket, time, ref)
+        count_appended(desk, 1)
     else:
+        desk[IN_FLIGHT] += 1
+        desk[CAL_PUSHED] += 1
         sequence = desk[HEAP_SEQ]
         desk[HEAP_SEQ] = sequence + 1
         if ahead <= 0:
@@ -155,7 +164,7 @@ def calendar_push(desk, time, ref):
             heap_push(desk, FAR, FAR_LEN, time, sequence, ref, 0)
 
 
-@njit
+@compiled
 def _insertion_sort(run, count):
     for i in range(1, count):
         time = run[2 * i]
@@ -170,7 +179,7 @@ def _insertion_sort(run, count):
             run[2 * j + 1] = ref
 
 
-@njit
+@compiled
 def _merge_sort(run, scratch, count):
     """Stable bottom-up merge sort: for buckets whose times are too bunched for the bins to part them."""
     width = 1
@@ -197,7 +206,7 @@ def _merge_sort(run, scratch, count):
             run[i] = scratch[i]
 
 
-@njit
+@compiled
 def _take_out(desk, bucket, count, out):
     """Copy the rows of `bucket` to `out` in order of entry and give its chunks back."""
     slot = bucket & (BUCKETS - 1)
@@ -217,7 +226,7 @@ def _take_out(desk, bucket, count, out):
     column(desk, BUCKET_LEN)[slot] = 0
 
 
-@njit
+@compiled
 def _sort_bucket(desk, bucket, count):
     """Copy the rows of `bucket` into the run, sorted by time, equal times in order of entry."""
     run = column(desk, RUN)
@@ -255,17 +264,18 @@ def _sort_bucket(desk, bucket, count):
         _merge_sort(run, scratch, count)
 
 
-@njit
+@compiled
 def _bring_near(desk):
     """Move far rows whose bucket the ring now covers into it, in order."""
     far = column(desk, FAR)
     horizon = desk[CAL_CURRENT] + BUCKETS
     while desk[FAR_LEN] > 0 and (far[0] >> desk[CAL_SHIFT]) < horizon:
-        _append(desk, far[0] >> desk[CAL_SHIFT], far[0], far[2])
+        append_to_bucket(desk, far[0] >> desk[CAL_SHIFT], far[0], far[2])
+        desk[IN_RING] += 1
         heap_drop(desk, FAR, FAR_LEN)
 
 
-@njit
+@compiled
 def _change_width(desk, change):
     """Rebuild the ring with buckets 2**change times as wide. Called between two buckets (no run, no near)."""
     lens = column(desk, BUCKET_LEN)
@@ -275,9 +285,9 @@ def _change_width(desk, change):
     # All rows in time order through the far heap: rare, so simple beats quick. Their sequence numbers must
     # come before those of rows that are already far; both are only compared among equal times, which are
     # either all in the ring or all far, so fresh numbers keep the order.
-    if (desk[FAR_LEN] + count + 1) * WIDTH >= len(column(desk, FAR)):
+    if (desk[FAR_LEN] + count + 1) * WIDTH >= length(desk, FAR):
         return
-    if 2 * count >= len(column(desk, RUN)):
+    if 2 * count >= length(desk, RUN):
         return
     bucket = current + 1
     while desk[IN_RING] > 0:
@@ -297,7 +307,7 @@ def _change_width(desk, change):
     _bring_near(desk)
 
 
-@njit
+@compiled
 def _review_width(desk):
     opened = desk[CAL_OPENED]
     filled = desk[CAL_FILLED]
@@ -314,7 +324,7 @@ def _review_width(desk):
         _change_width(desk, 1)
 
 
-@njit
+@compiled
 def calendar_open(desk, until):
     """Open the next bucket that holds anything and starts no later than `until`.
 
@@ -337,7 +347,7 @@ def calendar_open(desk, until):
     if (bucket << desk[CAL_SHIFT]) > until:
         return NEVER
     count = lens[bucket & (BUCKETS - 1)]
-    if 2 * count > len(column(desk, RUN)):
+    if 2 * count > length(desk, RUN):
         return -1
     _sort_bucket(desk, bucket, count)
     desk[IN_RING] -= count

@@ -14,7 +14,8 @@ import decimal
 import functools
 
 import numpy as np
-from numba import njit
+
+from sim.kernel.desk import compiled
 
 MASK64 = (1 << 64) - 1
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -40,7 +41,7 @@ TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20
 
 
-@njit
+@compiled
 def mix(x):
     """SplitMix64 finaliser: uint64 -> uint64."""
     x = np.uint64(x)
@@ -52,19 +53,19 @@ def mix(x):
     return x
 
 
-@njit
+@compiled
 def join(state, key):
     """Fold one more key into a draw; order matters."""
     return mix(np.uint64(state) + _GOLDEN + np.uint64(key) * _M2)
 
 
-@njit
+@compiled
 def below(draw, bound):
     """A draw -> an integer in [0, bound), bound < 2**31, from the draw's high 32 bits."""
     return np.int64(((draw >> _S32) * np.uint64(bound)) >> _S32)
 
 
-@njit
+@compiled
 def exponential_ns(state, mean_ns, table):
     """An exponential wait with the given mean, ns; `table` is `exponential_table()`.
 
@@ -132,9 +133,30 @@ def lognormal_table(sigma: float) -> np.ndarray:
     return np.array(rows, dtype=np.int64)
 
 
-_A = ("-39.69683028665376", "220.9460984245205", "-275.9285104469687", "138.357751867269", "-30.66479806614716", "2.506628277459239")
-_B = ("-54.47609879822406", "161.5858368580409", "-155.6989798598866", "66.80131188771972", "-13.28068155288572", "1")
-_C = ("-0.007784894002430293", "-0.3223964580411365", "-2.400758277161838", "-2.549732539343734", "4.374664141464968", "2.938163982698783")
+_A = (
+    "-39.69683028665376",
+    "220.9460984245205",
+    "-275.9285104469687",
+    "138.357751867269",
+    "-30.66479806614716",
+    "2.506628277459239",
+)
+_B = (
+    "-54.47609879822406",
+    "161.5858368580409",
+    "-155.6989798598866",
+    "66.80131188771972",
+    "-13.28068155288572",
+    "1",
+)
+_C = (
+    "-0.007784894002430293",
+    "-0.3223964580411365",
+    "-2.400758277161838",
+    "-2.549732539343734",
+    "4.374664141464968",
+    "2.938163982698783",
+)
 _D = ("0.007784695709041462", "0.3224671290700398", "2.445134137142996", "3.754408661907416", "1")
 
 

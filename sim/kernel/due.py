@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from sim.kernel.desk import NODE, READY, READY_LEN, READY_SEQ, column
+from sim.kernel.desk import NODE, READY, READY_LEN, READY_SEQ, column, compiled
 from sim.kernel.heap import heap_push
 from sim.kernel.post import INCARNATION, NODE_WIDTH
 
 # Kinds; an entry's `what` = kind | (node + 1) << 8 | incarnation << 32.
-DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY, EXECUTED = range(1, 12)
+DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY, EXECUTED, VOTED = range(
+    1, 13
+)
 
 
-@njit
+@compiled
 def ready_push(desk, time, kind, node, argument):
     """Enter something that becomes due at `time` at a node as it is now; node -1: nobody's."""
+    sequence = desk[READY_SEQ]
+    desk[READY_SEQ] = sequence + 1
+    ready_push_at(desk, time, sequence, kind, node, argument)
+
+
+@compiled
+def ready_push_at(desk, time, sequence, kind, node, argument):
+    """`ready_push` with a sequence number reserved earlier."""
     incarnation = np.int64(0)
     if node >= 0:
         incarnation = column(desk, NODE)[node * NODE_WIDTH + INCARNATION]
-    sequence = desk[READY_SEQ]
-    desk[READY_SEQ] = sequence + 1
     what = kind | (np.int64(node + 1) << 8) | (incarnation << 32)
     heap_push(desk, READY, READY_LEN, time, sequence, what, argument)

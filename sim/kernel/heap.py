@@ -5,14 +5,12 @@ Order is time first, then sequence, so that equal times keep the order in which 
 
 from __future__ import annotations
 
-from numba import njit
-
-from sim.kernel.desk import column
+from sim.kernel.desk import column, compiled
 
 WIDTH = 4  # integers per entry
 
 
-@njit
+@compiled
 def heap_push(desk, heap_column, length_scalar, time, sequence, a, b):
     """Enter a row. The caller has made sure that the column has room."""
     heap = column(desk, heap_column)
@@ -33,7 +31,7 @@ def heap_push(desk, heap_column, length_scalar, time, sequence, a, b):
     heap[i + 3] = b
 
 
-@njit
+@compiled
 def heap_drop(desk, heap_column, length_scalar):
     """Remove the first row (read it before: it is entry 0 of the column)."""
     heap = column(desk, heap_column)

@@ -21,12 +21,13 @@ stages 4 to 6 (see sim.engine).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from sim.kernel.calendar import calendar_push
+from sim.kernel.calendar import BUCKETS, append_to_bucket, calendar_push, count_appended
 from sim.kernel.chance import DUPLICATE, JITTER, LOSS, TABLE, below, join
 from sim.kernel.desk import (
     BYTES_SENT,
+    CAL_CURRENT,
+    CAL_SHIFT,
     DELIVERED,
     DIGEST_SUM,
     DROPPED,
@@ -62,6 +63,8 @@ from sim.kernel.desk import (
     WORKER_FREE,
     WORKERS,
     column,
+    compiled,
+    length,
 )
 from sim.kernel.tally import REFERENCES, ROW
 
@@ -91,32 +94,34 @@ RULE_DOWN, RULE_ADD_NS, RULE_LOSS_Q32, RULE_DUPLICATE_Q32, RULE_HITS, RULE_SPAN_
 
 NO_JITTER, ADDED_JITTER, PROPORTIONAL_JITTER, TABLE_JITTER = 0, 1, 2, 3
 
-LOG_WIDTH = 12  # sent, source, destination, kind, statement, arrived, received, verified, done, size, fate, key
+LOG_WIDTH = (
+    12  # sent, source, destination, kind, statement, arrived, received, verified, done, size, fate, key
+)
 FATE_DELIVERED, FATE_LOST_SENDING, FATE_LOST_ARRIVING, FATE_RECEIVER_DOWN = 0, 1, 2, 3
 
 DST_BITS = 20
 _DST_MASK = (1 << DST_BITS) - 1
 
 
-@njit
+@compiled
 def envelope_ref(envelope, dst):
     """Calendar reference of a copy of an envelope."""
     return (np.int64(envelope) << (DST_BITS + 1)) | (np.int64(dst) << 1)
 
 
-@njit
+@compiled
 def ref_dst(ref):
     """Receiver of a calendar reference."""
     return (ref >> 1) & _DST_MASK
 
 
-@njit
+@compiled
 def ref_index(ref):
     """Envelope or transaction of a calendar reference."""
     return ref >> (DST_BITS + 1)
 
 
-@njit
+@compiled
 def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, weight, key, reaction, arg):
     """Take an envelope from the free list (the caller has made sure there is one) with no copies yet."""
     free = desk[ENVELOPES_FREE] - 1
@@ -141,7 +146,7 @@ def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, weight,
     return envelope
 
 
-@njit
+@compiled
 def drop_reference(desk, envelope):
     """One copy fewer; returns True if it was the last and the envelope is free again."""
     row = column(desk, ENVELOPE)
@@ -157,22 +162,19 @@ def drop_reference(desk, envelope):
     return True
 
 
-@njit
-def _jitter_ns(desk, base_ns, draw):
-    mode = desk[JITTER_MODE]
-    if mode == NO_JITTER:
-        return np.int64(0)
+@compiled
+def jitter_ns(mode, low_ns, span, table, base_ns, draw):
+    """What is added to a latency of `base_ns`: see the modes above. May be negative."""
     if mode == ADDED_JITTER:  # uniform in [low, low + span]
-        return desk[JITTER_LOW_NS] + below(draw, desk[JITTER_SPAN_NS] + 1)
+        return low_ns + below(draw, span + 1)
     if mode == PROPORTIONAL_JITTER:  # uniform in [0, span/2**20 of the latency]
-        return (((base_ns * desk[JITTER_SPAN_NS]) >> 20) * np.int64(draw >> np.uint64(40))) >> 24
-    table = column(desk, QUANTILE)
+        return (((base_ns * span) >> 20) * np.int64(draw >> np.uint64(40))) >> 24
     position = below(draw, TABLE)
     q = table[position] + (((table[position + 1] - table[position]) * np.int64(draw & np.uint64(0xFFFFF))) >> 20)
     return ((base_ns * q) >> 20) - base_ns
 
 
-@njit
+@compiled
 def _lost_ns(desk, key, dst, loss_q32, salt):
     """Delay by retransmissions on an ordered link, or -1 for a datagram that is lost."""
     wait = np.int64(0)
@@ -189,11 +191,11 @@ def _lost_ns(desk, key, dst, loss_q32, salt):
         tries += 1
 
 
-@njit
+@compiled
 def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, done, size, fate, key):
     row = desk[LOG_LEN] * LOG_WIDTH
     log = column(desk, LOG)
-    if row + LOG_WIDTH > len(log):
+    if row + LOG_WIDTH > length(desk, LOG):
         return
     log[row] = sent
     log[row + 1] = src
@@ -210,7 +212,7 @@ def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, don
     desk[LOG_LEN] += 1
 
 
-@njit
+@compiled
 def _ruled(desk, rule, key, dst, arrives, ref):
     """A link rule in force: the new arrival time, or -1 if the copy is dropped. May enter a duplicate."""
     r = rule * RULE_WIDTH
@@ -229,14 +231,17 @@ def _ruled(desk, rule, key, dst, arrives, ref):
     return arrives
 
 
-@njit
+@compiled
 def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
     """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered (0, 1 or 2)."""
     site = column(desk, SITE_OF)
     base = column(desk, LATENCY)[site[src] * desk[SITES] + site[dst]]
     arrives = leaves + base
     if desk[JITTER_MODE] != NO_JITTER:
-        arrives = max(leaves, arrives + _jitter_ns(desk, base, join(key, dst)))
+        extra = jitter_ns(
+            desk[JITTER_MODE], desk[JITTER_LOW_NS], desk[JITTER_SPAN_NS], column(desk, QUANTILE), base, join(key, dst)
+        )
+        arrives = max(leaves, arrives + extra)
     desk[SENT] += 1
     lost = False
     if desk[LOSS_Q32] > 0:
@@ -273,7 +278,7 @@ def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
     return 1
 
 
-@njit
+@compiled
 def sign(desk, src, sign_ns):
     """Stage 1: returns when the message is signed."""
     node = column(desk, NODE)
@@ -285,7 +290,7 @@ def sign(desk, src, sign_ns):
     return signed
 
 
-@njit
+@compiled
 def transmit(desk, src, ready, size):
     """Stage 2 for one copy that is ready at `ready`: returns when it has left the NIC."""
     node = column(desk, NODE)
@@ -301,7 +306,7 @@ def transmit(desk, src, ready, size):
     return start + cost
 
 
-@njit
+@compiled
 def send_one(desk, envelope, src, dst, sign_ns):
     """Send an envelope to one node. Returns the copies entered; an envelope without any is freed."""
     e = envelope * ENVELOPE_WIDTH
@@ -323,14 +328,13 @@ def send_one(desk, envelope, src, dst, sign_ns):
     return copies
 
 
-@njit
-def send_group(desk, envelope, src, group, sign_ns):
-    """Send an envelope to every member of a group but the sender. Returns the copies entered."""
+@compiled
+def _copies_one_by_one(desk, envelope, src, group, ready):
+    """Stages 2 and 3 for every member of a group, when copies can be lost or ruled. Returns (entered, sent)."""
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
     key = np.uint64(row[e + KEY])
-    ready = sign(desk, src, sign_ns)
     starts = column(desk, GROUP_START)
     members = column(desk, GROUP_MEMBER)
     copies = 0
@@ -341,6 +345,77 @@ def send_group(desk, envelope, src, group, sign_ns):
             leaves = transmit(desk, src, ready, size)
             copies += put_on_link(desk, key, envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size)
             sent += 1
+    return copies, sent
+
+
+@compiled
+def _copies_in_a_row(desk, envelope, src, group, ready):
+    """The same when every copy arrives: one loop with everything at hand, for it runs once per message."""
+    e = envelope * ENVELOPE_WIDTH
+    size = column(desk, ENVELOPE)[e + SIZE]
+    key = np.uint64(column(desk, ENVELOPE)[e + KEY])
+    node = column(desk, NODE)
+    s = src * NODE_WIDTH
+    limited = node[s + TX_PS] > 0
+    cost = (size * node[s + TX_PS]) // 1000
+    free = max(ready, node[s + TX_FREE]) if limited else ready
+    mode, low_ns, span = desk[JITTER_MODE], desk[JITTER_LOW_NS], desk[JITTER_SPAN_NS]
+    quantiles = column(desk, QUANTILE)
+    site = column(desk, SITE_OF)
+    latency = column(desk, LATENCY)
+    from_here = site[src] * desk[SITES]
+    ordered = desk[ORDERED]
+    last = column(desk, LAST_ARRIVAL)
+    link = src * desk[NODES]
+    shift, current = desk[CAL_SHIFT], desk[CAL_CURRENT]
+    starts = column(desk, GROUP_START)
+    members = column(desk, GROUP_MEMBER)
+    wait_ns = 0
+    copies = 0
+    appended = 0
+    for i in range(starts[group], starts[group + 1]):
+        dst = members[i]
+        if dst == src:
+            continue
+        if limited:
+            wait_ns += free - ready
+            free += cost
+        base = latency[from_here + site[dst]]
+        arrives = free + base
+        if mode != NO_JITTER:
+            arrives = max(free, arrives + jitter_ns(mode, low_ns, span, quantiles, base, join(key, dst)))
+        if ordered:
+            arrives = max(arrives, last[link + dst])
+            last[link + dst] = arrives
+        bucket = arrives >> shift
+        if 0 < bucket - current < BUCKETS:
+            append_to_bucket(desk, bucket, arrives, envelope_ref(envelope, dst))
+            appended += 1
+        else:
+            calendar_push(desk, arrives, envelope_ref(envelope, dst))
+        copies += 1
+    count_appended(desk, appended)
+    desk[SENT] += copies
+    node[s + TX_BYTES] += copies * size
+    if limited:
+        node[s + TX_FREE] = free
+        node[s + TX_BUSY] += copies * cost
+        node[s + TX_WAIT] += wait_ns
+    return copies
+
+
+@compiled
+def send_group(desk, envelope, src, group, sign_ns):
+    """Send an envelope to every member of a group but the sender. Returns the copies entered."""
+    e = envelope * ENVELOPE_WIDTH
+    row = column(desk, ENVELOPE)
+    size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
+    ready = sign(desk, src, sign_ns)
+    if desk[LOSS_Q32] > 0 or desk[LINKS_CHANGED] or desk[LOG_ON]:
+        copies, sent = _copies_one_by_one(desk, envelope, src, group, ready)
+    else:
+        copies = _copies_in_a_row(desk, envelope, src, group, ready)
+        sent = copies
     count = column(desk, KIND_COUNT)
     count[kind * KIND_WIDTH + COUNT_SENT] += sent
     count[kind * KIND_WIDTH + COUNT_BYTES] += sent * size
@@ -353,7 +428,7 @@ def send_group(desk, envelope, src, group, sign_ns):
     return copies
 
 
-@njit
+@compiled
 def link_is_down(desk, src, dst):
     """Whether the link from `src` to `dst` is cut at this moment."""
     if desk[LINKS_CHANGED] == 0:
@@ -367,7 +442,7 @@ def link_is_down(desk, src, dst):
     return True
 
 
-@njit
+@compiled
 def verified_at(desk, dst, received, cost):
     """Stage 5: when a message received at `received` is verified, `cost` ns on the first free worker."""
     node = column(desk, NODE)
@@ -390,7 +465,7 @@ def verified_at(desk, dst, received, cost):
     return start + cost
 
 
-@njit
+@compiled
 def receive(desk, time, dst, size, verify_ns):
     """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`."""
     node = column(desk, NODE)
@@ -413,7 +488,7 @@ def receive(desk, time, dst, size, verify_ns):
     return received, verified
 
 
-@njit
+@compiled
 def hand_over(desk, dst, verified, handle_ns):
     """Stage 6: when the consensus thread has handled a message verified at `verified`."""
     node = column(desk, NODE)

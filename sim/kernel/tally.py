@@ -1,26 +1,31 @@
 """Tallies: votes counted where they are received, so that a replica is woken only when a count can matter.
 
 A tally row stands for one statement ("prepare, view 3, sequence 7, this block"). Each receiver has its own
-count in it, of distinct voters and their weights. Reaching a threshold is an event at the time the deciding
-vote has been processed. Rows come in two shapes: *wide* (every voter counts: all-to-all votes) and *narrow*
-(one receiver counts: votes to a leader).
+count in it, of distinct voters. Reaching a threshold is an event at the time the deciding vote has been
+processed. Rows come in two shapes: *wide* (every voter counts: all-to-all votes) and *narrow* (one receiver
+counts: votes to a leader).
 
 A condition that is no vote (the proposal itself must be there) is a weight of GATE: a threshold of GATE + q
-is met by the condition together with q votes, in any order.
+is met by the condition together with q votes, in any order. A threshold below GATE counts votes only.
+
+A vote from the network is counted the moment it arrives, although it is processed later (post, stages 5 and 6).
+The receiver's own vote and the condition count at once, and may overtake votes that wait to be processed. So a
+threshold of q votes hangs on two votes from the network: the (q - 1)-th, which decides together with the
+receiver's own, and the q-th. Only these two are followed up when they have been processed (`settle_vote`);
+all others cost a few array writes.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from sim.kernel.desk import BITS_WORDS, TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED, column
+from sim.kernel.desk import BITS_WORDS, TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED, column, compiled
 
 ROW = 16  # integers per tally row
 COUNT_AT, COUNT_STEP, BITS_AT, BITS_STEP = 0, 1, 2, 3  # where a receiver's count and bits are
 THRESHOLD = 4  # three of them, ascending, 0 for none
 REACTION = 7  # what the kernel does by itself at each threshold, 0 to wake the replica
-REFERENCES = 10  # envelopes that still carry votes for this row
+REFERENCES = 10  # envelopes that carry votes for this row and events that are due to it
 RELEASED = 11
 PARENT = 12  # a row in which every vote of this row counts too, or -1
 OWNER = 13  # the node whose narrow row it is, or -1
@@ -29,8 +34,12 @@ KIND = 15
 GATE = 1 << 32
 THRESHOLDS = 3
 
+# A receiver's state in a row, one bit per threshold and one for its own vote.
+FIRED, NEAR, MET, REACHED = 1, 1 << 4, 1 << 8, 1 << 12  # told; votes - 1 and votes processed; due to be told
+OWN = 1 << 16
 
-@njit
+
+@compiled
 def has_voted(desk, row, node, voter):
     """Whether `voter`'s vote is in `node`'s count."""
     t = row * ROW
@@ -39,44 +48,102 @@ def has_voted(desk, row, node, voter):
     return (column(desk, TALLY_BITS)[at] >> (voter & 63)) & 1 == 1
 
 
-@njit
-def count_vote(desk, row, node, voter, weight):
-    """Count a vote; returns the thresholds it reached for the first time as a bit mask (0: none).
-
-    A voter counts once: a second vote changes nothing.
-    """
+@compiled
+def _enter_voter(desk, row, node, voter):
+    """Put a voter into a node's set; False if it is there already."""
     t = row * ROW
     tally = column(desk, TALLY)
     bits = column(desk, TALLY_BITS)
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP] + (voter >> 6)
     mask = np.int64(1) << (voter & 63)
     if bits[at] & mask:
-        return 0
+        return False
     bits[at] |= mask
-    return add_weight(desk, row, node, weight)
+    return True
 
 
-@njit
-def add_weight(desk, row, node, weight):
-    """Add weight without a voter (the gate); returns as `count_vote`."""
+@compiled
+def count_arrival(desk, row, node, voter):
+    """Count a vote from the network; returns its number among them if a threshold may hang on it, else 0.
+
+    A voter counts once: a second vote changes nothing.
+    """
+    if not _enter_voter(desk, row, node, voter):
+        return np.int64(0)
     t = row * ROW
     tally = column(desk, TALLY)
-    counts = column(desk, TALLY_COUNT)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    before = counts[c]
-    after = before + weight
-    counts[c] = after
-    reached = 0
+    count = column(desk, TALLY_COUNT)[c] + 1
+    column(desk, TALLY_COUNT)[c] = count
+    number = count & (GATE - 1)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
         if threshold == 0:
             break
-        if before < threshold <= after:
+        missing = (threshold & (GATE - 1)) - number
+        if missing == 1 or (missing == 0 and column(desk, TALLY_FIRED)[c] & OWN == 0):
+            return number
+    return np.int64(0)
+
+
+@compiled
+def settle_vote(desk, row, node, number):
+    """The vote of this number has been processed; returns the thresholds reached as a bit mask."""
+    t = row * ROW
+    tally = column(desk, TALLY)
+    c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
+    state = column(desk, TALLY_FIRED)
+    for k in range(THRESHOLDS):
+        missing = (tally[t + THRESHOLD + k] & (GATE - 1)) - number
+        if missing == 1:
+            state[c] |= NEAR << k
+        elif missing == 0:
+            state[c] |= MET << k
+    return _reached(desk, row, node)
+
+
+@compiled
+def count_here(desk, row, node, voter, weight):
+    """Count what needs no processing: the node's own vote (weight 1), a condition (GATE), or both (GATE + 1).
+
+    Returns the thresholds reached as a bit mask.
+    """
+    if not _enter_voter(desk, row, node, voter):
+        return np.int64(0)
+    t = row * ROW
+    tally = column(desk, TALLY)
+    c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
+    if weight & 1:
+        column(desk, TALLY_FIRED)[c] |= OWN
+    if weight >= GATE:
+        column(desk, TALLY_COUNT)[c] += GATE
+    return _reached(desk, row, node)
+
+
+@compiled
+def _reached(desk, row, node):
+    """The thresholds that what has been processed meets, for the first time, as a bit mask."""
+    t = row * ROW
+    tally = column(desk, TALLY)
+    c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
+    state = column(desk, TALLY_FIRED)[c]
+    gate_is_open = column(desk, TALLY_COUNT)[c] >= GATE
+    reached = np.int64(0)
+    for k in range(THRESHOLDS):
+        threshold = tally[t + THRESHOLD + k]
+        if threshold == 0:
+            break
+        if state & (REACHED << k) or (threshold >= GATE and not gate_is_open):
+            continue
+        votes = threshold & (GATE - 1)
+        near = votes == 1 or state & (NEAR << k)
+        if votes == 0 or state & (MET << k) or (near and state & OWN):
             reached |= 1 << k
+    column(desk, TALLY_FIRED)[c] = state | reached * REACHED
     return reached
 
 
-@njit
+@compiled
 def clear_row(desk, row, nodes):
     """Empty a row for its next use."""
     t = row * ROW
@@ -93,7 +160,7 @@ def clear_row(desk, row, nodes):
         bits[tally[t + BITS_AT] + i] = 0
 
 
-@njit
+@compiled
 def forget_node(desk, row, node):
     """A crash empties the node's count, except for its own vote, which it had written to disk."""
     t = row * ROW
@@ -102,9 +169,11 @@ def forget_node(desk, row, node):
     words = desk[BITS_WORDS]
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP]
     bits = column(desk, TALLY_BITS)
-    own = (bits[at + (node >> 6)] >> (node & 63)) & 1
+    own = column(desk, TALLY_FIRED)[c] & OWN
     for i in range(words):
         bits[at + i] = 0
-    bits[at + (node >> 6)] |= np.int64(own) << (node & 63)
-    column(desk, TALLY_COUNT)[c] = own
-    column(desk, TALLY_FIRED)[c] = 0
+    if own:
+        bits[at + (node >> 6)] |= np.int64(1) << (node & 63)
+    column(desk, TALLY_COUNT)[c] = 0
+    column(desk, TALLY_FIRED)[c] = own
+    _reached(desk, row, node)  # what its own vote alone meets is no news

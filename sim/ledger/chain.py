@@ -8,12 +8,21 @@ its parent.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from sim.kernel.chance import join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, column
+from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, column, compiled
 from sim.kernel.due import EXECUTED, ready_push
-from sim.kernel.post import CPU_Q10, EXECUTE_BUSY, EXECUTE_FREE, NODE_WIDTH, PROGRESS_NS, PROGRESS_NUMBER, REPLY, new_envelope, send_one
+from sim.kernel.post import (
+    CPU_Q10,
+    EXECUTE_BUSY,
+    EXECUTE_FREE,
+    NODE_WIDTH,
+    PROGRESS_NS,
+    PROGRESS_NUMBER,
+    REPLY,
+    new_envelope,
+    send_one,
+)
 from sim.ledger.pool import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,
@@ -74,7 +83,7 @@ from sim.ledger.rows import (
 CLOSED_MAX = 4096
 
 
-@njit
+@compiled
 def trace(desk, event, node, a, b, c, d, e):
     """Append a row to the trace. The run loop empties it before it can be full."""
     rows = column(desk, TRACE)
@@ -90,7 +99,7 @@ def trace(desk, event, node, a, b, c, d, e):
     desk[TRACE_LEN] += 1
 
 
-@njit
+@compiled
 def new_block(desk, node, parent, height, view):
     """A block proposed now by `node`, filled from its mempool. Returns its row, or -1 if there is no room."""
     if desk[BLOCKS_FREE] == 0 or desk[PAYLOADS_FREE] == 0:
@@ -134,7 +143,7 @@ def new_block(desk, node, parent, height, view):
     return block
 
 
-@njit
+@compiled
 def free_block(desk, block):
     """Give a block's row back, and let its transactions go. No node may have it as its tip."""
     rows = column(desk, BLOCK)
@@ -150,13 +159,13 @@ def free_block(desk, block):
     desk[BLOCKS_FREE] += 1
 
 
-@njit
+@compiled
 def extends_tip(desk, node, block):
     """Whether the block's parent is the last block the node has decided."""
     return column(desk, BLOCK)[block * BLOCK_WIDTH + PARENT] == column(desk, PEER)[node * PEER_WIDTH + TIP]
 
 
-@njit
+@compiled
 def _reply(desk, node, block):
     """The node tells the gateways whose clients wait for its word that the block is final."""
     rows = column(desk, BLOCK)
@@ -185,7 +194,7 @@ def _reply(desk, node, block):
             send_one(desk, envelope, node, first + g, desk[REPLY_SIGN_NS])
 
 
-@njit
+@compiled
 def reply_if_same(desk, node, block_and_number):
     """A node has executed a block: reply, unless the row serves another block by now."""
     block = block_and_number >> 32
@@ -193,7 +202,7 @@ def reply_if_same(desk, node, block_and_number):
         _reply(desk, node, block)
 
 
-@njit
+@compiled
 def _decide_one(desk, node, block):
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
@@ -222,7 +231,7 @@ def _decide_one(desk, node, block):
     maybe_close(desk, block)
 
 
-@njit
+@compiled
 def maybe_close(desk, block):
     """Report a block that every voter has decided and whose clients are served: Python frees it."""
     rows = column(desk, BLOCK)
@@ -233,7 +242,7 @@ def maybe_close(desk, block):
         desk[CLOSED_LEN] += 1
 
 
-@njit
+@compiled
 def decide(desk, node, block):
     """The node decides a block whose parent it has decided, and any children that were waiting for it."""
     _decide_one(desk, node, block)
@@ -249,7 +258,7 @@ def decide(desk, node, block):
             child = rows[child * BLOCK_WIDTH + SIBLING]
 
 
-@njit
+@compiled
 def decide_or_wait(desk, node, block):
     """Decide the block now, or as soon as its parent is decided. Returns True if it was decided now."""
     if extends_tip(desk, node, block):

@@ -11,11 +11,21 @@ quantiles are exact to that and memory does not depend on how long a run lasts.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
 
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
-from sim.kernel.desk import BITS_WORDS, BYTES_SENT, KIND_COUNT, NODE, NOW, SEED, VOTERS, _pointer, column
+from sim.kernel.desk import (
+    BITS_WORDS,
+    BYTES_SENT,
+    KIND_COUNT,
+    NODE,
+    NOW,
+    SEED,
+    VOTERS,
+    _pointer,
+    column,
+    compiled,
+)
 from sim.kernel.post import (
     COUNT_BYTES,
     COUNT_SENT,
@@ -72,6 +82,7 @@ from sim.ledger.rows import (
     STREAM_CLASS,
     STREAM_CLASSES,
     STREAM_GATEWAY,
+    STREAM_LEN,
     STREAM_POS,
     STREAM_TIMES,
     STREAM_WIDTH,
@@ -102,7 +113,7 @@ HIST_EXACT_BITS = 20  # below 2**21 us a bucket is one microsecond; above, 2**20
 HIST_LEN = 22 << HIST_EXACT_BITS
 
 
-@njit
+@compiled
 def histogram_bucket(latency_ns):
     """Bucket of a latency: microseconds below 2**21 us, then a relative width of at most 2**-20."""
     us = latency_ns // 1000
@@ -112,13 +123,13 @@ def histogram_bucket(latency_ns):
     return (s << HIST_EXACT_BITS) + (us >> s)
 
 
-@njit
+@compiled
 def tx_ref(tx, dst):
     """Calendar reference of a transaction on its way to `dst` (odd: an envelope's is even)."""
     return (np.int64(tx) << (DST_BITS + 1)) | (np.int64(dst) << 1) | 1
 
 
-@njit
+@compiled
 def release_tx(desk, tx):
     """One reference fewer; the last one frees the row, and counts the transaction as lost if undecided."""
     t = tx * TX_WIDTH
@@ -137,7 +148,7 @@ def release_tx(desk, tx):
     desk[LIVE_TXS] -= 1
 
 
-@njit
+@compiled
 def _send_tx(desk, tx, src, dst, bytes_):
     """One copy of a transaction from `src` to `dst`; returns False if it was lost at once."""
     number = column(desk, TX)[tx * TX_WIDTH + TX_NUMBER]
@@ -154,7 +165,7 @@ def _send_tx(desk, tx, src, dst, bytes_):
     return copies > 0
 
 
-@njit
+@compiled
 def submit_one(desk, gateway, class_):
     """A client at `gateway` submits a transaction now; it goes to the gateway's entry node."""
     desk[SUBMITTED] += 1
@@ -188,17 +199,17 @@ def submit_one(desk, gateway, class_):
     release_tx(desk, tx)
 
 
-@njit
+@compiled
 def submit_next(desk, stream):
     """Submit the stream's transaction that is due; returns the time of the next one or -1 at the end."""
     s = stream * STREAM_WIDTH
     rows = column(desk, STREAM)
     position = rows[s + STREAM_POS]
-    length = rows[s + 2]
-    times = carray(_pointer(rows[s + STREAM_TIMES]), (length,))
+    count = rows[s + STREAM_LEN]
+    times = _pointer(rows[s + STREAM_TIMES])
     class_ = rows[s + STREAM_CLASS]
     if rows[s + STREAM_CLASSES] > 1:  # cumulative shares in 1/2**20 follow at STREAM_CLASS
-        shares = carray(_pointer(rows[s + STREAM_CLASSES]), (256,))
+        shares = _pointer(rows[s + STREAM_CLASSES])
         u = below(join(join(join(join(0, desk[SEED]), DRAW_CLASS), stream), times[position]), 1 << 20)
         k = 0
         while shares[k] <= u:
@@ -206,25 +217,25 @@ def submit_next(desk, stream):
         class_ += k
     submit_one(desk, rows[s + STREAM_GATEWAY], class_)
     rows[s + STREAM_POS] = position + 1
-    if position + 1 < length:
+    if position + 1 < count:
         return times[position + 1]
     return np.int64(-1)
 
 
-@njit
+@compiled
 def holds(desk, tx, node):
     """Whether the node's mempool holds the transaction."""
     at = tx * desk[BITS_WORDS] + (node >> 6)
     return (column(desk, TX_HELD)[at] >> (node & 63)) & 1 == 1
 
 
-@njit
+@compiled
 def _known_decided(desk, tx, node):
     decided = column(desk, TX)[tx * TX_WIDTH + TX_DECIDED]
     return 0 < decided <= column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
 
 
-@njit
+@compiled
 def pool_enter(desk, tx, node):
     """A transaction reaches a mempool now (its reference passes from the copy to the pool).
 
@@ -251,7 +262,7 @@ def pool_enter(desk, tx, node):
     return entered and batch_is_due(desk, node)
 
 
-@njit
+@compiled
 def forward(desk, tx, node):
     """Pass a transaction on from its entry node: to all voters or to the leader."""
     bytes_ = column(desk, CLASS)[column(desk, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
@@ -265,7 +276,7 @@ def forward(desk, tx, node):
         _send_tx(desk, tx, node, leader, bytes_)
 
 
-@njit
+@compiled
 def batch_is_due(desk, node):
     """Whether a waiting proposer has a full block, or any transaction after its interval."""
     peer = column(desk, PEER)
@@ -278,7 +289,7 @@ def batch_is_due(desk, node):
     return fresh >= desk[PAYLOAD_SIZE] or (fresh > 0 and desk[NOW] >= peer[p + BATCH_AT])
 
 
-@njit
+@compiled
 def trim_pool(desk, node):
     """Drop transactions that the node knows to be decided from the head of its ring."""
     peer = column(desk, PEER)
@@ -298,7 +309,7 @@ def trim_pool(desk, node):
     peer[p + POOL_HEAD] = head
 
 
-@njit
+@compiled
 def oldest_waiting_ns(desk, node):
     """When the oldest transaction that the node still waits to see decided arrived, or -1."""
     trim_pool(desk, node)
@@ -310,7 +321,7 @@ def oldest_waiting_ns(desk, node):
     return column(desk, POOL)[slot + 1]
 
 
-@njit
+@compiled
 def fill_block(desk, node, block):
     """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
 
@@ -365,7 +376,7 @@ def fill_block(desk, node, block):
     blocks[b + UNACKED] = count
 
 
-@njit
+@compiled
 def settle_payload(desk, block):
     """The block is decided for the first time, now: its transactions are final."""
     blocks = column(desk, BLOCK)
@@ -398,7 +409,7 @@ def settle_payload(desk, block):
             histogram[histogram_bucket(desk[NOW] - rows[t + TX_SUBMIT])] += 1
 
 
-@njit
+@compiled
 def acknowledge(desk, block, gateway, entry):
     """A gateway's clients learn now that their transactions in a block are final.
 
@@ -433,7 +444,7 @@ def acknowledge(desk, block, gateway, entry):
     return count
 
 
-@njit
+@compiled
 def lead(desk, node, leader):
     """The node follows `leader` now: what its own clients wait for is passed on again."""
     peer = column(desk, PEER)
@@ -452,7 +463,7 @@ def lead(desk, node, leader):
             forward(desk, tx, node)
 
 
-@njit
+@compiled
 def empty_pool(desk, node):
     """A crash: the mempool is gone."""
     peer = column(desk, PEER)
@@ -469,7 +480,7 @@ def empty_pool(desk, node):
     peer[p + BATCH_ON] = 0
 
 
-@njit
+@compiled
 def free_payload(desk, block):
     """The block is gone: whatever it still held is let go."""
     blocks = column(desk, BLOCK)

@@ -6,7 +6,18 @@ import numpy as np
 
 from sim.ledger import rows as r
 
-COLUMNS = ("block", "height", "view", "proposer", "txs", "bytes", "proposed_ns", "first_ns", "last_ns", "decides")
+COLUMNS = (
+    "block",
+    "height",
+    "view",
+    "proposer",
+    "txs",
+    "bytes",
+    "proposed_ns",
+    "first_ns",
+    "last_ns",
+    "decides",
+)
 _BLOCK, _HEIGHT, _VIEW, _PROPOSER, _TXS, _BYTES, _PROPOSED, _FIRST, _LAST, _DECIDES = range(10)
 _KEEP = 1 << 17  # blocks kept in memory; older ones are counted and let go
 

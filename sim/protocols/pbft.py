@@ -68,11 +68,17 @@ FETCH_MAX = 512  # blocks per answer of a state transfer
 class PbftParameters(Parameters):
     """Parameters of PBFT."""
 
-    request_timeout_ns: Nanoseconds = quantity("2 s", "a backup waits this long for progress before a view change")
+    request_timeout_ns: Nanoseconds = quantity(
+        "2 s", "a backup waits this long for progress before a view change"
+    )
     checkpoint_interval: int = count(128, "K: sequence numbers between checkpoints", low=1)
-    log_window: int = count(256, "L: sequence numbers that may be under way above the stable checkpoint", low=1)
+    log_window: int = count(
+        256, "L: sequence numbers that may be under way above the stable checkpoint", low=1
+    )
     pipeline: int = count(1, "batches the primary has under way at a time", low=1)
-    faults: int | None = count(None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0)
+    faults: int | None = count(
+        None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -417,7 +423,10 @@ class Pbft(Replica):
         if len(self.changes[message.view]) == self.committed_quorum():
             self.await_new_view()
             self.timeout_ns *= 2
-        if self.primary_of(message.view) == context.me and len(self.changes[message.view]) >= self.committed_quorum():
+        if (
+            self.primary_of(message.view) == context.me
+            and len(self.changes[message.view]) >= self.committed_quorum()
+        ):
             self.new_view(message.view)
 
     @upon(VIEW_CHANGE_TIMER)

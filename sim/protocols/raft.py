@@ -1,35 +1,35 @@
 """Raft.
 
 D. Ongaro, J. Ousterhout, "In search of an understandable consensus algorithm", USENIX ATC 2014, section 5;
-D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014, 4.2.3, 6.2, 9.6 for the two options.
+D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014: 6.2 and 9.6, the two options.
 
 A follower that hears of no leader for a randomised time becomes a candidate in the next term and asks all for
 their vote; a server votes once a term, for a candidate whose log is at least as up to date as its own. The
 candidate with a majority leads: it appends entries to its log and sends them with AppendEntries, which a
 follower accepts if its log holds the entry before them. The leader commits an entry *of its own term* once a
-majority stores it, and with it all entries before; followers learn the commit index from the next AppendEntries.
+majority stores it, and all entries before with it; the next AppendEntries tells followers the commit index.
 
 paper                   here
 -----                   ----
 currentTerm, votedFor   term, voted_for (persisted)
-log[]                   blocks: index = height, term = view; decided ones are the ledger's, `tail` holds the rest
+log[]                   blocks: index = height, term = view; the ledger has the decided ones, `tail` the rest
 commitIndex             context.height
 AppendEntries RPC       AppendEntries (one new entry, to all), Heartbeat (none), Repair (older ones, to one)
 its result              ACK votes for AppendEntries, Reply for the other two and whenever it is false
-RequestVote RPC         RequestVote; granted by a VOTE (or PRE_VOTE), denied by silence, or by Reply in a newer term
+RequestVote RPC         RequestVote; granted by VOTE (PRE_VOTE), denied by silence, or Reply in a newer term
 nextIndex, matchIndex   next_index, match_index with the ACK votes counted so far
-election timeout        the progress timer: always runs except at the leader, restarts whenever a leader is heard
+election timeout        the progress timer: runs except at the leader, restarts when the leader is heard
 
 Deviations
 * An entry is a block of transactions. A new leader starts its term with a block even if nothing waits (the
   no-op of section 8), so that entries of earlier terms can be committed.
-* An AppendEntries sent while an earlier one is under way assumes that it arrives; a follower that lacks the entry
-  before says so, with the last entry that may match (end of its log, or before the conflicting term), and is
-  repaired by chunks of `entries_per_append`, one at a time.
+* AppendEntries goes to all at once, whatever nextIndex is; a follower that lacks the entry before says so,
+  with the last entry that may match (end of its log, or before the conflicting term), and is repaired by chunks
+  of `entries_per_append`, one at a time.
 * ACKs are counted per entry as they come. Replies to repairs and heartbeats, which vouch for any index, are
   counted with them when they come.
-* A heartbeat is sent only when nothing else was for an interval. Requests are not retried: the next timeout or
-  heartbeat does it. The leader writes to disk in parallel with its followers.
+* A heartbeat is sent only when nothing else was for an interval. Nothing is retried but by the next timeout
+  or heartbeat. The leader writes to disk in parallel with its followers.
 * What was applied stays applied through a crash; commitIndex does not restart from 0.
 * With check_quorum a server that heard its leader within the minimal timeout ignores RequestVote.
 
@@ -63,6 +63,7 @@ from sim.protocol import (
 )
 
 HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index
+ENTRY_BYTES = 16  # term and length of an entry among several
 INDEX_BITS = 32  # of a lane number: term, then index
 
 
@@ -70,13 +71,17 @@ class RaftParameters(Parameters):
     """Parameters of Raft."""
 
     election_timeout_low_ns: Nanoseconds = quantity("150 ms", "least election timeout", positive=True)
-    election_timeout_high_ns: Nanoseconds = quantity("300 ms", "greatest election timeout; drawn anew each time")
-    heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "a leader is never silent for longer", positive=True)
+    election_timeout_high_ns: Nanoseconds = quantity(
+        "300 ms", "greatest election timeout; drawn anew each time"
+    )
+    heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "longest silence of a leader", positive=True)
     pipeline: int = count(1, "entries the leader has under way, not yet committed, at a time", low=1)
-    entries_per_append: int = count(64, "most entries of one AppendEntries that repairs a follower's log", low=1)
-    pre_vote: bool = Field(False, description="ask whether an election could be won before starting it", strict=True)
+    entries_per_append: int = count(64, "most entries sent at a time to repair a follower's log", low=1)
+    pre_vote: bool = Field(
+        False, description="ask if an election could be won before starting it", strict=True
+    )
     check_quorum: bool = Field(
-        False, description="a leader that hears no majority for a least timeout steps down", strict=True
+        False, description="a leader that hears no majority for the least timeout steps down", strict=True
     )
 
 
@@ -89,15 +94,10 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class RequestVote(Letter):
-    """RequestVote(term, candidateId, lastLogIndex, lastLogTerm). `round_`: names the ballot of a pre-vote."""
+class Rpc(Letter):
+    """A remote procedure call or its result: unsigned, and housekeeping unless it says otherwise."""
 
-    term: int
-    last_index: int
-    last_term: int
-    round_: int
-    pre: bool
+    __slots__ = ()
     decides = False
     signed = False
 
@@ -106,15 +106,26 @@ class RequestVote(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class AppendEntries(Letter):
-    """AppendEntries(term, leaderId, prevLogIndex, prevLogTerm, entries[], leaderCommit) with one new entry."""
+class RequestVote(Rpc):
+    """RequestVote(term, candidateId, lastLogIndex, lastLogTerm). `round_` names the ballot."""
+
+    term: int
+    last_index: int
+    last_term: int
+    round_: int
+    pre: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AppendEntries(Rpc):
+    """AppendEntries(term, leaderId, prevLogIndex, prevLogTerm, entries[], leaderCommit), one new entry."""
 
     term: int
     prev_index: int
     prev_term: int
     block: Block
     commit: int
-    signed = False
+    decides = True
 
     def size_bytes(self, signature_bytes: int) -> int:
         return HEADER_BYTES + self.block.bytes
@@ -124,22 +135,17 @@ class AppendEntries(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Heartbeat(Letter):
+class Heartbeat(Rpc):
     """AppendEntries without entries."""
 
     term: int
     prev_index: int
     prev_term: int
     commit: int
-    decides = False
-    signed = False
-
-    def size_bytes(self, signature_bytes: int) -> int:
-        return HEADER_BYTES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Repair(Letter):
+class Repair(Rpc):
     """AppendEntries with older entries, for one follower whose log lacks them."""
 
     term: int
@@ -147,26 +153,19 @@ class Repair(Letter):
     prev_term: int
     entries: tuple[Block, ...]
     commit: int
-    decides = False
-    signed = False
 
     def size_bytes(self, signature_bytes: int) -> int:
-        return HEADER_BYTES + sum(block.bytes + 16 for block in self.entries)
+        return HEADER_BYTES + sum(ENTRY_BYTES + block.bytes for block in self.entries)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Reply(Letter):
+class Reply(Rpc):
     """Result (term, success). `match`: last entry known to match; without success, the last that may."""
 
     term: int
     success: bool
     match: int
     repair: bool
-    decides = False
-    signed = False
-
-    def size_bytes(self, signature_bytes: int) -> int:
-        return HEADER_BYTES
 
 
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
@@ -200,8 +199,8 @@ class Raft(Replica):
             )
         if parameters.heartbeat_interval_ns >= low:
             raise ValueError(
-                f"heartbeat_interval ({parameters.heartbeat_interval_ns} ns) is not below election_timeout_low "
-                f"({low} ns), so followers would depose a healthy leader; take half of it or less"
+                f"heartbeat_interval ({parameters.heartbeat_interval_ns} ns) is not below "
+                f"election_timeout_low ({low} ns): a healthy leader would be deposed; take half of it or less"
             )
 
     def __init__(self, context: Context) -> None:
@@ -209,7 +208,7 @@ class Raft(Replica):
         self.term = 0
         self.voted_for: int | None = None
         self.tail: list[Block] = []  # the log above the last decided entry
-        self.doubtful: list[Block] = []  # truncated here; whether they are lost shows when their index is decided
+        self.doubtful: list[Block] = []  # truncated, not yet known to be lost
         self.role = Role.FOLLOWER
         self.leader: int | None = None
         self.round_ = 0
@@ -271,7 +270,7 @@ class Raft(Replica):
         return self.tail[-1].height if self.tail else self.context.height
 
     def entry(self, index: int) -> Block | None:
-        """The log's entry at an index: None for 0, beyond the end, or if everybody left it behind long ago."""
+        """The log's entry at an index: None for 0, beyond the end, or long left behind by all."""
         at = index - self.context.height - 1
         if at < 0:
             return self.context.decided_block(index) if index > 0 else None
@@ -313,7 +312,7 @@ class Raft(Replica):
         self.context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
 
     def commit_to(self, index: int) -> None:
-        """Rule 5 and "apply": decide the log up to an index; truncated entries that now cannot be are given up."""
+        """Rule 5: decide the log up to an index; entries truncated there before are lost for good."""
         context = self.context
         done = 0
         while done < len(self.tail) and self.tail[done].height <= index:
@@ -331,7 +330,8 @@ class Raft(Replica):
 
     def await_leader(self) -> None:
         """Run the election timer."""
-        self.context.watch_progress(self.parameters.election_timeout_low_ns, self.parameters.election_timeout_high_ns)
+        parameters = self.parameters
+        self.context.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
 
     @upon(NO_PROGRESS)
     def on_election_timeout(self) -> None:
@@ -355,14 +355,13 @@ class Raft(Replica):
         self.voted_for = context.me
         context.persist(term=self.term, voted_for=context.me)
         self.await_leader()
-        self.request_votes(VOTE, self.term, context.me)
+        context.when_stored(functools.partial(self.request_votes, VOTE, self.term, context.me))
 
     def request_votes(self, vote: VoteType, term: int, round_: int) -> None:
         """Ask all for their vote in a term, and give mine."""
         context, last = self.context, self.last_index
         context.broadcast(RequestVote(term, last, self.term_at(last), round_, vote is PRE_VOTE))
-        ballot = context.ballot(term, round_)
-        context.when_stored(functools.partial(context.vote, vote, ballot, context.me))
+        context.vote(vote, context.ballot(term, round_), context.me)
 
     @upon(RequestVote)
     def on_request_vote(self, candidate: int, message: RequestVote) -> None:
@@ -399,7 +398,7 @@ class Raft(Replica):
         return free and self.log_is_up_to_date(message.last_index, message.last_term)
 
     def log_is_up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a log that ends so is at least as up to date as mine: later last term, or as long in the same."""
+        """Whether a log that ends so is at least as up to date as mine: a later term, or as long in it."""
         mine = self.last_index
         return (last_term, last_index) >= (self.term_at(mine), mine)
 
@@ -417,7 +416,7 @@ class Raft(Replica):
             return
         self.role = Role.LEADER
         self.leader = context.me
-        self.match_index, self.next_index, self.repair_ns = {}, {}, {}
+        self.match_index, self.next_index, self.repair_ns = {context.me: self.last_index}, {}, {}
         self.told_commit = 0
         self.heard = set()
         context.watch_progress(0)
@@ -501,8 +500,6 @@ class Raft(Replica):
 
     def stores(self, server: int, index: int) -> bool:
         """Whether a server is known to store the log up to an index."""
-        if server == self.context.me:
-            return True
         if self.match_index.get(server, 0) >= index:
             return True
         height, view = self.context.height, self.term
@@ -601,7 +598,7 @@ class Raft(Replica):
         return True
 
     def go_on(self, index: int, commit: int) -> None:
-        """The log agrees with the leader's up to `index`: learn the commit index, take the lane if possible."""
+        """The log agrees with the leader's up to `index`: learn the commit index, take the lane if it can."""
         self.commit_to(min(commit, index))
         agrees = self.last_index == index and not self.doubtful
         self.context.lane(self.lane_number(index) if agrees else None)

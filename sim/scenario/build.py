@@ -17,11 +17,11 @@ from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns
 from sim.network.links import LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
+from sim.protocol import Replica
 from sim.protocols import PROTOCOLS
 from sim.scenario.schema import Scenario
-from sim.protocol import Replica
 from sim.workload.demand import classes as demand_classes
-from sim.workload.settings import Backlog, ClosedLoop, DemandLoad, OpenLoop
+from sim.workload.settings import Backlog, DemandLoad, OpenLoop
 from sim.workload.sources import Source, Streams, start_closed_loop
 
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)

@@ -199,7 +199,9 @@ def run_digest(world: World) -> str:
     s = world.run.desk
     peers = world.run.engine.peer()
     final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
-    final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
+    final += [
+        int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)
+    ]
     final += peers[:, r.TIP_HEIGHT].tolist()
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
@@ -237,12 +239,12 @@ class Judge:
         if len(up) < self.enough:
             return False
         links = self.world.faults.links
-        cut = {pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())}
+        cut = {
+            pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
+        }
         for i in up:
             near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
-            if len(near) >= self.enough and all(
-                (a, b) not in cut for a in near for b in near if a != b
-            ):
+            if len(near) >= self.enough and all((a, b) not in cut for a in near for b in near if a != b):
                 return True
         return False
 
@@ -253,7 +255,11 @@ class Judge:
         verdict.record("agreement", self.safety.agreement)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
-        verdict.record("conservation_transactions", conservation.transactions(engine), applicable=engine.settings.gateways > 0)
+        verdict.record(
+            "conservation_transactions",
+            conservation.transactions(engine),
+            applicable=engine.settings.gateways > 0,
+        )
         verdict.record("conservation_messages", conservation.messages(engine))
         verdict.record("conservation_bytes", conservation.bytes_sent(engine))
         waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
@@ -301,7 +307,9 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "start_s": bins * bin_ns / 1e9,
             "width_s": np.full(len(bins), bin_ns / 1e9),
             "committed": np.array([judge.blocks.txs_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
-            "decisions": np.array([judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
+            "decisions": np.array(
+                [judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64
+            ),
         },
         "classes": {
             "name": [c.name for c in world.classes],
@@ -311,7 +319,10 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "submitted": [int(classes[i, r.CLASS_SUBMITTED]) for i in range(len(world.classes))],
             "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
         },
-        "messages_by_type": {name: [row[name] for row in messages] for name in ("type", "decides", "messages", "bytes", "dropped")},
+        "messages_by_type": {
+            name: [row[name] for row in messages]
+            for name in ("type", "decides", "messages", "bytes", "dropped")
+        },
         "faults": {
             "fault": [f.number for f in faults],
             "kind": [f.kind for f in faults],

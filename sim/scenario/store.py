@@ -21,7 +21,19 @@ from sim.scenario.schema import Scenario, resolved, scenario_hash
 SCHEMA = 1  # of the result folder
 MANIFEST = "manifest.json"
 _PACKAGES = ("numpy", "numba", "simpy", "networkx", "pydantic", "pyarrow")
-_MODEL = ("kernel", "engine", "ledger", "network", "protocols", "adversary", "faults", "workload", "trace", "check", "measure")
+_MODEL = (
+    "kernel",
+    "engine",
+    "ledger",
+    "network",
+    "protocols",
+    "adversary",
+    "faults",
+    "workload",
+    "trace",
+    "check",
+    "measure",
+)
 _ROOT = Path(__file__).parent.parent
 
 
@@ -52,8 +64,12 @@ def commit() -> str | None:
         return None
     try:
         git = ["git", "-C", str(_ROOT.parent)]
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        dirty = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10)
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
+        )
+        dirty = subprocess.run(
+            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
+        )
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + ("+" if dirty.stdout.strip() else "")
@@ -84,7 +100,9 @@ class RunFolder:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        pq.write_table(pa.table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False)
+        pq.write_table(
+            pa.table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False
+        )
 
     def finish(self, manifest: dict[str, Any]) -> Path:
         """Write the manifest, with the digests of all files, and move the folder into place."""

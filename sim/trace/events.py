@@ -53,7 +53,9 @@ class ColumnFile:
 
         table = pa.table({name: rows[:, i] for i, name in enumerate(self.columns)})
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", write_statistics=False)
+            self._writer = pq.ParquetWriter(
+                self.path, table.schema, compression="zstd", write_statistics=False
+            )
         self._writer.write_table(table)
 
     def close(self) -> None:

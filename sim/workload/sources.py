@@ -59,7 +59,15 @@ class Streams:
             parts = []
             while True:
                 count = poisson_times(
-                    self.run.seed, number, cursor, stop_ns, mean_wait_ns, shape, offset_ns % DAY_NS, self.quantiles, buffer
+                    self.run.seed,
+                    number,
+                    cursor,
+                    stop_ns,
+                    mean_wait_ns,
+                    shape,
+                    offset_ns % DAY_NS,
+                    self.quantiles,
+                    buffer,
                 )
                 parts.append(buffer[:count].copy())
                 if count < len(buffer):

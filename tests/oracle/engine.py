@@ -134,24 +134,33 @@ class Tally:
 
     def __init__(self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None, parent: Tally | None) -> None:
         self.kind, self.key, self.thresholds, self.owner, self.parent = kind, join(key, kind.number), thresholds, owner, parent
-        self.voters: dict[int, set[int]] = {}
-        self.weight: dict[int, int] = {}
+        self.heard: dict[int, set[int]] = {}  # at each receiver: voters, and those on whose word its gate opened
+        self.votes: dict[int, set[int]] = {}  # at each receiver: distinct voters
+        self.gates: set[int] = set()  # receivers whose gate is open
         self.dropped = False
 
+    def met(self, node: int) -> set[int]:
+        """The thresholds met at a node. One of GATE + q needs the gate besides q votes."""
+        votes = len(self.votes.get(node, ()))
+        return {k for k, t in enumerate(self.thresholds) if votes >= t % GATE and (t < GATE or node in self.gates)}
+
     def add(self, node: int, voter: int, weight: int) -> list[tuple[Tally, int]]:
-        """A vote is counted here and in the parent; returns the thresholds it reaches, in order."""
-        reached = []
-        if voter not in self.voters.setdefault(node, set()):
-            self.voters[node].add(voter)
-            before = self.weight.get(node, 0)
-            self.weight[node] = before + weight
-            reached = [(self, k) for k, t in enumerate(self.thresholds) if before < t <= before + weight]
+        """A vote (1), the gate (GATE) or both count here and in the parent; returns the thresholds met by that."""
+        before = self.met(node)
+        if voter not in self.heard.setdefault(node, set()):
+            self.heard[node].add(voter)
+            if weight % GATE:
+                self.votes.setdefault(node, set()).add(voter)
+            if weight >= GATE:
+                self.gates.add(node)
+        reached = [(self, k) for k in sorted(self.met(node) - before)]
         return reached + (self.parent.add(node, voter, weight) if self.parent else [])
 
     def forget(self, node: int) -> None:
         """The node has crashed: only its own vote, on disk, is left."""
-        self.voters[node] = {node} & self.voters.get(node, set())
-        self.weight[node] = len(self.voters[node])
+        self.votes[node] = {node} & self.votes.get(node, set())
+        self.heard[node] = set(self.votes[node])
+        self.gates.discard(node)
 
 
 @dataclasses.dataclass
@@ -401,7 +410,7 @@ class Oracle:
 
     def open_gate(self, node: int, tally: Tally, voter: int) -> None:
         """The condition of a gated tally is met at a node, on the word of `voter`."""
-        if voter not in tally.voters.get(node, set()):
+        if voter not in tally.heard.get(node, set()):
             self.count_now(node, tally, voter, GATE)
 
     def count_now(self, node: int, tally: Tally, voter: int, weight: int) -> None:

@@ -1,0 +1,330 @@
+"""A network script, and two stages to perform it on: the compiled engine and the oracle.
+
+A script is a network, the costs of message types, tallies, timed actions, and reactions of nodes to what wakes
+them. Both stages must tell the same story: every wake-up in order, and every copy's fate, to the nanosecond.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from sim.engine import entry, lanes, loop
+from sim.engine.office import Engine, Settings
+from sim.kernel import desk as d
+from sim.kernel import post, tally
+from tests.oracle.engine import ALL, GATE, Kind, Message, Network, Oracle, Rule, Tally
+
+FOREVER_NS = 1 << 50
+JITTER_MODES = {
+    "none": post.NO_JITTER,
+    "added": post.ADDED_JITTER,
+    "proportional": post.PROPORTIONAL_JITTER,
+    "table": post.TABLE_JITTER,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class TallySpec:
+    """A tally; `owner` None: everybody counts. `parent`: index of a later tally with the same owner."""
+
+    kind: int
+    thresholds: tuple[int, ...]
+    owner: int | None = None
+    parent: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Script:
+    """What happens. An action is a tuple: its name, then its arguments (see `Stage.act`).
+
+    The gate of a tally opens on the word of node 0, which casts no vote in such a tally.
+
+    `actions` are (time, action); `reactions` maps a cause, ("letter", kind), ("quorum", tally, threshold) or
+    ("timer", number), to what each woken node does upon it, once per node.
+    """
+
+    network: Network
+    kinds: tuple[Kind, ...]
+    tallies: tuple[TallySpec, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    actions: tuple[tuple[int, tuple[Any, ...]], ...] = ()
+    reactions: tuple[tuple[tuple[Any, ...], tuple[tuple[Any, ...], ...]], ...] = ()
+
+
+@dataclasses.dataclass
+class Story:
+    """What was seen: wake-ups in order, copies in order of arrival, copies lost in sending (sorted), counters."""
+
+    wakes: list[tuple[Any, ...]]
+    copies: list[tuple[int, ...]]
+    lost: list[tuple[int, ...]]
+    counters: dict[str, int]
+
+
+class Stage:
+    """What the two stages share: actions, reactions and the record of wake-ups."""
+
+    def __init__(self, script: Script) -> None:
+        self.script = script
+        self.up = [True] * script.network.nodes
+        self.reactions = dict(script.reactions)
+        self.reacted: set[tuple[Any, ...]] = set()
+        self.wakes: list[tuple[Any, ...]] = []
+        self.letters = 0
+        self.timers = 0
+        self.gated = {i for i, spec in enumerate(script.tallies) if spec.thresholds[-1] >= GATE}
+        self.renewed = [0] * len(script.tallies)
+        for index in reversed(range(len(script.tallies))):  # parents first
+            self.open(index)
+        for number, (time, action) in enumerate(script.actions):
+            self.call_at(time, number, action)
+
+    def perform(self, number: int, action: tuple[Any, ...]) -> None:
+        """A timed action; the counters at this moment are part of the story."""
+        self.wakes.append((self.now(), "call", number, *self.counters().values()))
+        self.act(action)
+
+    def woken(self, node: int, cause: tuple[Any, ...], detail: tuple[Any, ...]) -> None:
+        """A node has to decide something."""
+        self.wakes.append((self.now(), node, *cause, *detail))
+        if (node, cause) not in self.reacted:
+            self.reacted.add((node, cause))
+            for name, *arguments in self.reactions.get(cause, ()):
+                self.act((name, node, *arguments))
+
+    def act(self, action: tuple[Any, ...]) -> None:
+        """Perform an action: of a node (which does nothing while it is down), or upon the network."""
+        match action:
+            case ("crash", node) if self.up[node]:
+                self.up[node] = False
+                self.crash(node)
+            case ("restart", node) if not self.up[node]:
+                self.up[node] = True
+                self.restart(node)
+            case ("link", src, dst, rule) if src != dst:
+                self.set_link(src, dst, rule)
+            case ("renew", _, index):  # this statement is done with; another takes its place
+                self.renewed[index] += 1
+                self.drop(index)
+                self.open(index)
+            case ("letter", src, to, kind) if self.up[src] and src != to:
+                self.letters += 1
+                self.letter(src, to, self.script.kinds[kind], 1000 + self.letters)
+            case ("vote", node, index, weight) if self.up[node] and (node > 0 or index not in self.gated):
+                self.vote(node, index, weight)
+            case ("gate", node, index, voter) if self.up[node] and voter != node:
+                self.gate(node, index, voter)
+            case ("timer", node, delay_ns) if self.up[node]:
+                self.timers += 1
+                self.set_timer(node, self.now() + delay_ns, self.timers)
+
+    def key(self, index: int) -> int:
+        """The identity of a tally's statement."""
+        return 7 + index + 100 * self.renewed[index]
+
+
+class Naive(Stage):
+    """The script on the oracle."""
+
+    def __init__(self, script: Script) -> None:
+        self.oracle = Oracle(script.network, self.wake)
+        self.rows: dict[int, Tally] = {}
+        self.number: dict[int, int] = {}  # message -> letter
+        super().__init__(script)
+
+    def wake(self, what: str, node: int, *detail: Any) -> None:
+        if what == "letter":
+            message: Message = detail[0]
+            self.woken(node, ("letter", message.kind.number), (message.src, self.number[message.number]))
+        elif what == "quorum":
+            index = next(i for i, row in self.rows.items() if row is detail[0])
+            self.woken(node, ("quorum", index, detail[1]), (self.renewed[index],))
+        else:
+            self.woken(node, ("timer", detail[0]), ())
+
+    def now(self) -> int:
+        return self.oracle.env.now
+
+    def counters(self) -> dict[str, int]:
+        o = self.oracle
+        return dict(
+            sent=o.sent, delivered=o.delivered, dropped=o.dropped, in_flight=o.in_flight, bytes=o.bytes_sent, doubled=o.duplicated
+        )
+
+    def open(self, index: int) -> None:
+        spec = self.script.tallies[index]
+        parent = None if spec.parent is None else self.rows[spec.parent]
+        kind = self.script.kinds[spec.kind]
+        self.rows[index] = self.oracle.open_tally(kind, self.key(index), spec.thresholds, spec.owner, parent)
+
+    def drop(self, index: int) -> None:
+        self.rows.pop(index).dropped = True
+
+    def call_at(self, time: int, number: int, action: tuple[Any, ...]) -> None:
+        self.oracle.call_at(time, lambda: self.perform(number, action))
+
+    def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
+        message = self.oracle.post(src, to, kind, key)
+        self.number[message.number] = self.letters
+
+    def vote(self, node: int, index: int, weight: int) -> None:
+        self.oracle.vote(node, self.rows[index], weight)
+
+    def gate(self, node: int, index: int, voter: int) -> None:
+        self.oracle.open_gate(node, self.rows[index], voter)
+
+    def set_timer(self, node: int, time: int, number: int) -> None:
+        self.oracle.set_timer(node, time, number)
+
+    def set_link(self, src: int, dst: int, rule: int) -> None:
+        self.oracle.set_link(src, dst, self.script.rules[rule - 1] if rule else None)
+
+    def crash(self, node: int) -> None:
+        self.oracle.crash(node)
+
+    def restart(self, node: int) -> None:
+        self.oracle.restart(node)
+
+    def run(self) -> Story:
+        self.oracle.run(FOREVER_NS)
+        rows = [
+            (
+                c.message.sent, c.message.src, c.dst, c.message.kind.number,
+                c.arrived, c.received, c.verified, c.done, c.message.kind.size, c.fate,
+            )
+            for c in (*self.oracle.log, *self.oracle.lost)
+        ]  # fmt: skip
+        arrived = len(self.oracle.log)
+        return Story(self.wakes, rows[:arrived], sorted(rows[arrived:]), self.counters())
+
+
+class Compiled(Stage):
+    """The script on the compiled engine."""
+
+    def __init__(self, script: Script, shift: int | None = None) -> None:
+        net = script.network
+        self.engine = Engine(
+            Settings(
+                voters=net.nodes, gateways=0, seed=net.seed,
+                site_of=np.array(net.site_of), latency_ns=np.array(net.latency_ns),
+                tx_ps_per_byte=np.array(net.tx_ps), rx_ps_per_byte=np.array(net.rx_ps),
+                workers=net.workers, jitter_mode=JITTER_MODES[net.jitter], jitter_low_ns=net.jitter_low_ns,
+                jitter_span=net.jitter_span, jitter_table=np.array(net.jitter_table) if net.jitter_table else None,
+                loss_q32=net.loss_q32, retransmit_ns=net.retransmit_ns, ordered=net.ordered,
+                links_change=bool(script.rules), log_messages=True,
+            )
+        )  # fmt: skip
+        self.desk = self.engine.state
+        if shift is not None:
+            self.desk[d.CAL_SHIFT] = shift
+        self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
+        costs = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
+        for kind in script.kinds:
+            row = costs[kind.number]
+            row[lanes.COST_SIZE], row[lanes.COST_SIGN_NS] = kind.size, kind.sign_ns
+            row[lanes.COST_VERIFY_NS], row[lanes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
+        table = self.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
+        for number, rule in enumerate(script.rules, 1):
+            row = table[number]
+            row[post.RULE_DOWN], row[post.RULE_ADD_NS], row[post.RULE_SPAN_NS] = rule.down, rule.add_ns, rule.span_ns
+            row[post.RULE_LOSS_Q32], row[post.RULE_DUPLICATE_Q32] = rule.loss_q32, rule.duplicate_q32
+        self.rows: dict[int, int] = {}
+        self.bodies: dict[int, tuple[int, int]] = {}  # envelope -> kind, letter
+        self.calls: dict[int, Callable[[], None]] = {}
+        super().__init__(script)
+
+    def ask(self, function: Callable[..., int], *arguments: int) -> int:
+        """Call an entry of the engine, making room as often as it asks."""
+        while (result := int(function(self.desk, *arguments))) == -1:
+            self.engine.make_room()
+        return result
+
+    def now(self) -> int:
+        return int(self.desk[d.NOW])
+
+    def counters(self) -> dict[str, int]:
+        numbers = (d.SENT, d.DELIVERED, d.DROPPED, d.IN_FLIGHT, d.BYTES_SENT, d.DUPLICATED)
+        names = ("sent", "delivered", "dropped", "in_flight", "bytes", "doubled")
+        return {name: int(self.desk[number]) for name, number in zip(names, numbers, strict=True)}
+
+    def open(self, index: int) -> None:
+        spec = self.script.tallies[index]
+        wide, owner = int(spec.owner is None), -1 if spec.owner is None else spec.owner
+        thresholds = (*spec.thresholds, 0, 0, 0)[:3]
+        row = self.ask(entry.tally_row, spec.kind, self.key(index), wide, owner, *thresholds)
+        if spec.parent is not None:
+            self.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
+        self.rows[index] = row
+
+    def drop(self, index: int) -> None:
+        entry.drop_tally(self.desk, self.rows.pop(index))
+
+    def call_at(self, time: int, number: int, action: tuple[Any, ...]) -> None:
+        self.calls[number] = lambda: self.perform(number, action)
+        entry.set_call(self.desk, time, number)
+
+    def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
+        envelope = self.ask(
+            entry.post_letter, src, to, kind.number, kind.size, kind.sign_ns, kind.verify_ns, kind.handle_ns, key, 0, 0
+        )
+        self.bodies[envelope] = (kind.number, self.letters)
+
+    def vote(self, node: int, index: int, weight: int) -> None:
+        owner = self.script.tallies[index].owner
+        self.ask(entry.vote, node, self.rows[index], ALL if owner is None else owner, weight)
+
+    def gate(self, node: int, index: int, voter: int) -> None:
+        entry.open_gate(self.desk, self.rows[index], node, voter)
+
+    def set_timer(self, node: int, time: int, number: int) -> None:
+        entry.set_timer(self.desk, node, time, number)
+
+    def set_link(self, src: int, dst: int, rule: int) -> None:
+        self.engine.desk[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        self.desk[d.LINKS_CHANGED] = 1
+
+    def crash(self, node: int) -> None:
+        entry.crash(self.desk, node, self.engine.tallies)
+
+    def restart(self, node: int) -> None:
+        entry.restart(self.desk, node)
+
+    def run(self) -> Story:
+        while True:
+            code, node, argument, _ = loop.advance(self.desk, FOREVER_NS)
+            if code == loop.WAKE_LETTER:
+                kind, letter = self.bodies[argument]
+                src = int(self.engine.desk[d.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
+                self.woken(node, ("letter", kind), (src, letter))
+            elif code == loop.WAKE_QUORUM:
+                index = next(i for i, row in self.rows.items() if row == argument >> 2)
+                self.woken(node, ("quorum", index, argument & 3), (self.renewed[index],))
+            elif code == loop.WAKE_TIMER:
+                self.woken(node, ("timer", argument), ())
+            elif code == loop.WAKE_CALL:
+                self.calls.pop(argument)()
+            elif code == loop.ROOM:
+                self.engine.make_room()
+            elif code == loop.UNTIL:
+                return self.told()
+            else:
+                raise AssertionError(f"advance returned {code}")
+
+    def told(self) -> Story:
+        rows = self.engine.take_log()
+        keep = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]  # not the statement, whose number is the engine's own, nor the key
+        table = [tuple(int(row[i]) for i in keep) for row in rows]
+        copies = [row for row in table if row[-1] != post.FATE_LOST_SENDING]
+        return Story(self.wakes, copies, sorted(row for row in table if row[-1] == post.FATE_LOST_SENDING), self.counters())
+
+
+def perform(script: Script) -> tuple[Story, Story]:
+    """The story as the compiled engine and as the oracle tell it."""
+    return Compiled(script).run(), Naive(script).run()
+
+
+__all__ = ["ALL", "GATE", "Compiled", "Kind", "Naive", "Network", "Rule", "Script", "Story", "TallySpec", "perform"]

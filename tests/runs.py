@@ -1,0 +1,137 @@
+"""What whole-run tests share: a scenario from plain Python values, and a run of it that keeps every event."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim.check.verdict import Verdict
+from sim.engine import loop
+from sim.kernel import desk as d
+from sim.ledger import rows as r
+from sim.measure.metrics import message_table
+from sim.protocol import Replica
+from sim.scenario.build import World, build
+from sim.scenario.load import load_scenario
+from sim.scenario.run import Judge, run_digest
+from sim.scenario.schema import Scenario
+
+MS = 1_000_000
+S = 1_000_000_000
+BACKLOG = [{"kind": "backlog", "bytes": "512 B"}]
+
+
+def scenario(n: int | None = 4, *, protocol: str | dict[str, Any] = "pbft", **changes: Any) -> Scenario:
+    """A scenario of n equal voters 10 ms apart with full blocks, changed by YAML values.
+
+    A key with dots goes into a section: `**{"network.loss": "1 %"}`. Read through the loader, as a file is.
+    """
+    data: dict[str, Any] = {
+        "name": "test",
+        "duration": "1 s",
+        "network": {"nodes": n, "latency": {"model": "fixed", "one_way": "10 ms"}},
+        "protocol": {"name": protocol} if isinstance(protocol, str) else protocol,
+        "workload": BACKLOG,
+    }
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        inner = data
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[last] = value
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "test.yaml"
+        file.write_text(json.dumps(data))  # JSON is YAML
+        return load_scenario(file)
+
+
+@dataclasses.dataclass
+class Played:
+    """A run and all it left: trace rows (time, event, node, block, height, view, txs, bytes) and message log."""
+
+    world: World
+    judge: Judge
+    code: int = loop.UNTIL
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, r.TRACE_WIDTH), np.int64))
+    log: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 12), np.int64))
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+        return int(self.world.run.desk[d.NOW])
+
+    @property
+    def digest(self) -> str:
+        """Digest of the event stream."""
+        return run_digest(self.world)
+
+    def until(self, time_ns: int) -> Played:
+        """Go on to a time, faults and workload included."""
+        new: list[np.ndarray] = []
+        log: list[np.ndarray] = []
+        run = self.world.run
+        run.trace_sinks.append(new.append)
+        run.log_sinks.append(log.append)
+        self.code = self.world.clock.drive(run.advance, loop.UNTIL, time_ns)
+        run.flush_trace()
+        run.trace_sinks.remove(new.append)
+        run.log_sinks.remove(log.append)
+        self.rows = np.concatenate([self.rows, *new])
+        self.log = np.concatenate([self.log, *log])
+        return self
+
+    def verdict(self) -> Verdict:
+        """Judge the run up to now."""
+        return self.judge.verdict(self.now_ns)
+
+    def events(self, kind: int) -> np.ndarray:
+        """Trace rows of one kind."""
+        return self.rows[self.rows[:, 1] == kind]
+
+    def decided(self, node: int | None = None) -> np.ndarray:
+        """Rows of decisions, of one replica or of all."""
+        rows = self.events(r.EVENT_DECIDED)
+        return rows if node is None else rows[rows[:, 2] == node]
+
+    def decided_blocks(self, node: int) -> dict[int, int]:
+        """Height -> block number, as this replica decided."""
+        return {int(row[4]): int(row[3]) for row in self.decided(node)}
+
+    def latencies_ns(self) -> dict[tuple[int, int], int]:
+        """(block number, replica) -> time from proposal to decision."""
+        born = {int(row[3]): int(row[0]) for row in self.events(r.EVENT_PROPOSED)}
+        return {(int(row[3]), int(row[2])): int(row[0]) - born[int(row[3])] for row in self.decided()}
+
+    def views(self) -> list[int]:
+        """Views that replicas entered, in order of time."""
+        return [int(row[3]) for row in self.events(r.EVENT_VIEW)]
+
+    def sent(self, *names: str) -> int:
+        """Messages sent of these types; without a name, of all that the protocol sends to decide."""
+        table = message_table(self.world.run)
+        return sum(int(m["messages"]) for m in table if (m["type"] in names if names else m["decides"]))
+
+    def replica(self, node: int) -> Any:
+        """A protocol instance."""
+        return self.world.run.hosts[node].replica
+
+
+def begin(chosen: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> Played:
+    """Lay out a run and do not start the clock."""
+    world = build(chosen, lane=lane, protocol=protocol)
+    return Played(world, Judge(world))
+
+
+def play(chosen: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> Played:
+    """Run a scenario to its end."""
+    return begin(chosen, lane=lane, protocol=protocol).until(chosen.duration_ns)
+
+
+def unsafe(played: Played) -> list[str]:
+    """Evidence of everything in a run that must not happen, liveness apart."""
+    return [v.evidence for v in played.verdict().violations if v.kind != "liveness"]
