@@ -9,10 +9,11 @@ from sim.ledger import rows as r
 
 
 class Decisions:
-    """Fold over trace rows: the times at which anything was decided, thinned to what liveness asks."""
+    """Fold over trace rows: the times at which anything new was decided, thinned to what liveness asks."""
 
     def __init__(self) -> None:
         self.last_ns = -1
+        self.height = 0  # the highest decided by anybody: catching up below it decides nothing new
         self.count = 0
         self.gaps: list[tuple[int, int]] = []  # the longest pauses: (start, end), ns
         self.marks: dict[int, int] = {}  # time asked about -> first decision after it
@@ -23,7 +24,10 @@ class Decisions:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        times = rows[rows[:, 1] == r.EVENT_DECIDED, 0]
+        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
+        before = np.maximum.accumulate(np.concatenate(([self.height], decided[:, 4])))
+        times = decided[decided[:, 4] > before[:-1], 0]
+        self.height = int(before[-1])
         if not len(times):
             return
         self.count += len(times)

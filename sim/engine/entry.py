@@ -19,6 +19,7 @@ from sim.engine.lanes import (
     release_tally,
 )
 from sim.engine.loop import _arm_batch, _has_room, progress_period_ns
+from sim.engine.relay import start_flood
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
@@ -56,7 +57,17 @@ from sim.kernel.post import (
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, OWNER, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
 from sim.ledger.pool import empty_pool, lead, submit_one
-from sim.ledger.rows import BLOCK, BLOCK_WIDTH, NUMBER, BATCH_AT, BATCH_ON, BATCH_TIMER, PEER, PEER_WIDTH, TX_LAST
+from sim.ledger.rows import (
+    BATCH_AT,
+    BATCH_ON,
+    BATCH_TIMER,
+    BLOCK,
+    BLOCK_WIDTH,
+    NUMBER,
+    PEER,
+    PEER_WIDTH,
+    TX_LAST,
+)
 
 _I = types.int64
 _D = types.Array(types.int64, 1, "C")
@@ -269,6 +280,16 @@ def submit_now(array, gateway, class_, count):
         return np.int64(-1)
     for _ in range(count):
         submit_one(desk, gateway, class_)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I, _I, _I, _I))
+def flood(array, node, kind, size, verify_ns, handle_ns, slot):
+    """A node floods a message through the neighbour graph; returns 0, or -1 for room."""
+    desk = bench(array)
+    if not _has_room(desk):
+        return np.int64(-1)
+    start_flood(desk, node, kind, size, verify_ns, handle_ns, slot)
     return np.int64(0)
 
 

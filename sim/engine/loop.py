@@ -28,6 +28,7 @@ from sim.engine.lanes import (
     vote_arrives,
     vote_is_processed,
 )
+from sim.engine.relay import flood_arrives, relay
 from sim.kernel.calendar import calendar_has_room, calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (
@@ -72,6 +73,7 @@ from sim.kernel.due import (
     EXECUTED,
     FIRE,
     PROGRESS_CHECK,
+    RELAY,
     SUBMIT,
     TIMER,
     TX_ARRIVES,
@@ -86,6 +88,7 @@ from sim.kernel.post import (
     FATE_DELIVERED,
     FATE_LOST_ARRIVING,
     FATE_RECEIVER_DOWN,
+    FLOOD,
     HANDLE_NS,
     INCARNATION,
     KEY,
@@ -315,7 +318,7 @@ def _transaction_copy(desk, time, ref):
 
 @compiled
 def _envelope_copy(desk, time, ref):
-    """A copy of an envelope arrives at a NIC. Returns an envelope whose last letter copy was lost, or -1."""
+    """A copy of an envelope arrives at a NIC."""
     dst = ref_dst(ref)
     envelope = ref_index(ref)
     e = envelope * ENVELOPE_WIDTH
@@ -344,6 +347,9 @@ def _envelope_copy(desk, time, ref):
                 np.uint64(row[e + KEY]),
             )
         _drop(desk, envelope, statement)
+        return
+    if statement == FLOOD:
+        flood_arrives(desk, time, dst, envelope)
         return
     received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
     done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
@@ -455,7 +461,7 @@ def advance(array, until):
             desk[READY_DROPPED] += 1  # the node has crashed in between
             if kind == TX_ARRIVES:
                 release_tx(desk, argument)
-            elif kind == DELIVER:
+            elif kind == DELIVER or kind == RELAY:
                 drop_reference(desk, argument)
             elif kind == FIRE:
                 let_go(desk, argument >> 2)
@@ -532,6 +538,8 @@ def advance(array, until):
         elif kind == DISK_DONE:
             if finish_after_disk(desk, node, argument) == PERFORMED_WAKE:
                 return WAKE_LANE, node, argument, time
+        elif kind == RELAY:
+            relay(desk, node, argument)
         elif kind == EXECUTED:
             reply_if_same(desk, node, argument)
         elif kind == TIMER:

@@ -297,6 +297,21 @@ class Engine:
         desk.replace(r.POOL, data)
         state[r.POOL_SIZE] = 2 * size
 
+    def lay_neighbours(self, neighbours: list[list[int]], floods: int) -> None:
+        """The graph that flooding messages follow, per endpoint its neighbours, and slots for `floods` at a time."""
+        lengths = [len(members) for members in neighbours]
+        self.desk.adopt(d.NEIGHBOUR_START, np.concatenate(([0], np.cumsum(lengths))))
+        self.desk.adopt(d.NEIGHBOUR, np.array([node for members in neighbours for node in members]))
+        self.desk.allocate(d.FLOOD_SEEN, floods * self.endpoints)
+
+    def flood_receipts_ns(self, slot: int) -> np.ndarray:
+        """When each endpoint had handled a flood, ns, shape (endpoints,); -1: not reached."""
+        return self.desk[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] - 1
+
+    def clear_flood(self, slot: int) -> None:
+        """Free a flood's slot; no copy of it may be under way."""
+        self.desk[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
+
     # --- views for Python ------------------------------------------------------------------------------
 
     def node(self) -> np.ndarray:

@@ -307,6 +307,16 @@ def transmit(desk, src, ready, size):
 
 
 @compiled
+def count_kind(desk, kind, messages, size):
+    """Count one signature and the copies of a message of some type."""
+    count = column(desk, KIND_COUNT)
+    count[kind * KIND_WIDTH + COUNT_SENT] += messages
+    count[kind * KIND_WIDTH + COUNT_BYTES] += messages * size
+    count[kind * KIND_WIDTH + COUNT_SIGNED] += 1
+    desk[BYTES_SENT] += messages * size
+
+
+@compiled
 def send_one(desk, envelope, src, dst, sign_ns):
     """Send an envelope to one node. Returns the copies entered; an envelope without any is freed."""
     e = envelope * ENVELOPE_WIDTH
@@ -316,11 +326,7 @@ def send_one(desk, envelope, src, dst, sign_ns):
     copies = put_on_link(
         desk, np.uint64(row[e + KEY]), envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size
     )
-    count = column(desk, KIND_COUNT)
-    count[kind * KIND_WIDTH + COUNT_SENT] += 1
-    count[kind * KIND_WIDTH + COUNT_BYTES] += size
-    count[kind * KIND_WIDTH + COUNT_SIGNED] += 1
-    desk[BYTES_SENT] += size
+    count_kind(desk, kind, 1, size)
     row[e + REFS] = copies
     if copies == 0:
         row[e + REFS] = 1
@@ -416,11 +422,7 @@ def send_group(desk, envelope, src, group, sign_ns):
     else:
         copies = _copies_in_a_row(desk, envelope, src, group, ready)
         sent = copies
-    count = column(desk, KIND_COUNT)
-    count[kind * KIND_WIDTH + COUNT_SENT] += sent
-    count[kind * KIND_WIDTH + COUNT_BYTES] += sent * size
-    count[kind * KIND_WIDTH + COUNT_SIGNED] += 1
-    desk[BYTES_SENT] += sent * size
+    count_kind(desk, kind, sent, size)
     row[e + REFS] = copies
     if copies == 0:
         row[e + REFS] = 1

@@ -16,8 +16,6 @@ from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
 from sim.kernel.desk import (
     BITS_WORDS,
-    BYTES_SENT,
-    KIND_COUNT,
     NODE,
     NOW,
     SEED,
@@ -27,13 +25,10 @@ from sim.kernel.desk import (
     compiled,
 )
 from sim.kernel.post import (
-    COUNT_BYTES,
-    COUNT_SENT,
-    COUNT_SIGNED,
     DST_BITS,
-    KIND_WIDTH,
     NODE_WIDTH,
     UP,
+    count_kind,
     put_on_link,
     transmit,
 )
@@ -155,11 +150,7 @@ def _send_tx(desk, tx, src, dst, bytes_):
     key = join(join(join(join(0, desk[SEED]), JITTER), np.int64(src) - 1_000_000), number)
     kind = desk[TX_KIND]
     leaves = transmit(desk, src, desk[NOW], bytes_)
-    count = column(desk, KIND_COUNT)
-    count[kind * KIND_WIDTH + COUNT_SENT] += 1
-    count[kind * KIND_WIDTH + COUNT_BYTES] += bytes_
-    count[kind * KIND_WIDTH + COUNT_SIGNED] += 1
-    desk[BYTES_SENT] += bytes_
+    count_kind(desk, kind, 1, bytes_)
     copies = put_on_link(desk, key, tx_ref(tx, dst), src, dst, leaves, kind, -1, bytes_)
     column(desk, TX)[tx * TX_WIDTH + TX_REFS] += copies
     return copies > 0

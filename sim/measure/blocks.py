@@ -32,6 +32,7 @@ class Blocks:
         self.base = 1  # block number of row 0
         self.count = 0
         self.measured = 0
+        self.measured_txs = 0  # first decided after the warm-up
         self.latency_sum_ns = 0
         self.latency_max_ns = 0
         self.replica_sum_ns = 0
@@ -109,6 +110,7 @@ class Blocks:
         self.measured += int(measured.sum())
         self.latency_sum_ns += int(waits[measured].sum())
         self.latency_max_ns = max(self.latency_max_ns, int(waits.max()))
+        self.measured_txs += int(self.rows[new[first >= self.warm_up_ns], _TXS].sum())
         bins, at = np.unique(first // self.bin_ns, return_inverse=True)
         txs = np.bincount(at, weights=self.rows[new, _TXS]).astype(np.int64)
         blocks = np.bincount(at)

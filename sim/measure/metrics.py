@@ -45,10 +45,9 @@ def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Met
     simulated_s = end_ns / 1e9
     m: Metrics = {}
     clients = run.engine.settings.gateways > 0
-    decided_txs = sum(n for b, n in blocks.txs_by_bin.items() if b * blocks.bin_ns >= blocks.warm_up_ns)
     m["offered_tps"] = _ratio(int(s[r.SUBMITTED]), simulated_s) if clients else None
     m["offered_nominal_tps"] = offered_tps or None
-    m["committed_tps"] = _ratio(decided_txs, measured_s)
+    m["committed_tps"] = _ratio(blocks.measured_txs, measured_s)
     m["committed_share"] = _ratio(int(s[r.COMMITTED]), int(s[r.SUBMITTED])) if clients else None
     for kind, column in (("latency", r.HIST_CLIENT), ("finality", r.HIST_FINAL)):
         us, count = histogram(run, column)

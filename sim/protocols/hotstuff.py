@@ -434,7 +434,8 @@ class HotStuff(Replica):
             self.resume()
         elif self.lacks(block):
             context.lane(None)
-            self.orphan = block
+            if self.orphan is None or block.view > self.orphan.view:
+                self.orphan = block
             self.fetch(sender, block.body)
         else:
             self.accept(block)
@@ -614,7 +615,7 @@ class HotStuff(Replica):
         if self.lacks(block):
             return
         chain: list[Block] = []
-        while block is not None and block.height > message.height:
+        while block is not None and block.height > message.height and block.body is not None:
             chain.append(block)
             block = block.parent
         self.context.send(sender, Blocks(justify, tuple(chain[::-1][:FETCH_MAX])))

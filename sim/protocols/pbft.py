@@ -244,6 +244,9 @@ class Pbft(Replica):
             self.view = stable["view"]
             self.low_mark = stable["low_mark"]
             self.recovering = True
+            view, block = stable.get("proposed", (self.view, None))
+            if view == self.view:  # the primary of this view must not propose another batch in its place
+                self.last_proposed = block
             self.fetch()
             return
         self.context.persist(view=0, low_mark=0)
@@ -294,6 +297,7 @@ class Pbft(Replica):
     def pre_prepare(self, block: Block) -> None:
         """Multicast <PRE-PREPARE, v, n, d>."""
         ballot = self.context.ballot(self.view, block.height, block)
+        self.context.persist(proposed=(self.view, block))
         self.context.propose(
             PrePrepare(self.view, block.height, block),
             ballot,
@@ -401,7 +405,9 @@ class Pbft(Replica):
             best: tuple[int, int, Block] | None = None
             for view in range(self.view, -1, -1):
                 for ballot in context.ballots(view, sequence):
-                    if ballot.block is not None and context.complete(PREPARE, ballot):
+                    # A COMMIT of my own stands for a certificate that I had before a crash.
+                    certified = context.complete(PREPARE, ballot) or context.has_voted(COMMIT, ballot)
+                    if ballot.block is not None and certified:
                         best = (sequence, view, ballot.block)
                 if best is not None:
                     found.append(best)
@@ -414,13 +420,14 @@ class Pbft(Replica):
         context = self.context
         if message.view < self.view or (message.view == self.view and self.active):
             return
+        again = sender in self.changes.get(message.view, {})
         self.changes.setdefault(message.view, {})[sender] = message
         if message.view > self.view:
             ahead = {replica for view, of in self.changes.items() if view > self.view for replica in of}
             if len(ahead) > self.f:
                 self.change_view(min(view for view in self.changes if view > self.view))
             return
-        if len(self.changes[message.view]) == self.committed_quorum():
+        if len(self.changes[message.view]) == self.committed_quorum() and not again:
             self.await_new_view()
             self.timeout_ns *= 2
         if (
@@ -482,6 +489,8 @@ class Pbft(Replica):
         if sender != self.primary_of(message.view) or len(message.changes) < self.committed_quorum():
             return
         _, carried = self.carried_over(message.changes)
+        if len(message.proposals) != len(carried):
+            return
         for (sequence, block), (expected_sequence, expected) in zip(message.proposals, carried, strict=True):
             if sequence != expected_sequence or (expected is not None and block is not expected):
                 return
@@ -493,6 +502,8 @@ class Pbft(Replica):
         context.cancel(self.change_timer)
         self.changes = {view: of for view, of in self.changes.items() if view > message.view}
         self.last_proposed = message.proposals[-1][1] if message.proposals else None
+        if context.me == primary:
+            context.persist(proposed=(message.view, self.last_proposed))
         low = max(change.low_mark for change in message.changes)
         if low > self.low_mark:
             self.low_mark = low

@@ -24,8 +24,8 @@ Deviations
 * An entry is a block of transactions. A new leader starts its term with a block even if nothing waits (the
   no-op of section 8), so that entries of earlier terms can be committed.
 * AppendEntries goes to all at once, whatever nextIndex is; a follower that lacks the entry before says so,
-  with the last entry that may match (end of its log, or before the conflicting term), and is repaired by chunks
-  of `entries_per_append`, one at a time.
+  with the last entry that may match (end of its log, or before the conflicting term), and is repaired by
+  chunks of `entries_per_append`, one at a time.
 * ACKs are counted per entry as they come. Replies to repairs and heartbeats, which vouch for any index, are
   counted with them when they come.
 * A heartbeat is sent only when nothing else was for an interval. Nothing is retried but by the next timeout

@@ -41,7 +41,7 @@ class TallySpec:
 class Script:
     """What happens. An action is a tuple: its name, then its arguments (see `Stage.act`).
 
-    The gate of a tally opens on the word of node 0, which casts no vote in such a tally.
+    The gate of a tally opens on the word of node 0, which casts no vote in such a tally or its relatives.
 
     `actions` are (time, action); `reactions` maps a cause, ("letter", kind), ("quorum", tally, threshold) or
     ("timer", number), to what each woken node does upon it, once per node.
@@ -76,7 +76,9 @@ class Stage:
         self.wakes: list[tuple[Any, ...]] = []
         self.letters = 0
         self.timers = 0
-        self.gated = {i for i, spec in enumerate(script.tallies) if spec.thresholds[-1] >= GATE}
+        family = [i if spec.parent is None else spec.parent for i, spec in enumerate(script.tallies)]
+        gated = {family[i] for i, spec in enumerate(script.tallies) if spec.thresholds[-1] >= GATE}
+        self.gated = {i for i in range(len(family)) if family[i] in gated}
         self.renewed = [0] * len(script.tallies)
         for index in reversed(range(len(script.tallies))):  # parents first
             self.open(index)
@@ -116,7 +118,9 @@ class Stage:
                 self.letter(src, to, self.script.kinds[kind], 1000 + self.letters)
             case ("vote", node, index, weight) if self.up[node] and (node > 0 or index not in self.gated):
                 self.vote(node, index, weight)
-            case ("gate", node, index, voter) if self.up[node] and voter != node:
+            case ("gate", node, index, voter) if (
+                self.up[node] and voter != node and self.script.tallies[index].owner in (None, node)
+            ):
                 self.gate(node, index, voter)
             case ("timer", node, delay_ns) if self.up[node]:
                 self.timers += 1

@@ -96,9 +96,9 @@ def scripts(draw: st.DrawFn) -> Script:
 
     acts = times(3, "letter", node, to, kind) + times(1, "timer", node, durations_ns)
     acts += times(1, "crash", node) + times(1, "restart", node)
-    does = times(2, "letter", to, kind) + times(1, "timer", durations_ns) + times(4, "vote", index, st.just(1))
+    does = times(2, "letter", to, kind) + times(1, "timer", durations_ns) + times(6, "vote", index, st.just(1))
     if not (gated and n == 1):
-        acts += times(4, "vote", voter, index, local)
+        acts += times(8, "vote", voter, index, local)
     if gated:
         acts += times(2, "gate", node, st.sampled_from(gated), 0)
         does += times(3, "gate", st.sampled_from(gated), 0)
@@ -116,7 +116,7 @@ def scripts(draw: st.DrawFn) -> Script:
         kinds=kinds,
         tallies=specs,
         rules=rules,
-        actions=tuple((draw(times_ns), draw(st.one_of(acts))) for _ in range(draw(st.integers(1, 25)))),
+        actions=tuple((draw(times_ns), draw(st.one_of(acts))) for _ in range(draw(st.integers(1, 30)))),
         reactions=tuple(reactions.items()),
     )
 

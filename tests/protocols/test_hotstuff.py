@@ -179,9 +179,11 @@ def test_fast_lane_and_handlers_give_the_same_events(n: int, case: str) -> None:
     for lane in (True, False):
         run = world(n, lane=lane, seed=5, **more[case])
         if case == "crash":
-            for at_ms, call, node in ((333, run.crash, 2), (3_001, run.restart, 2), (4_200, run.crash, 0)):
-                run.advance(at_ms * MS)
-                call(node)
+            for node, crash_ms, restart_ms in ((2, 333, 3_001), (0, 4_200, 9_000)):
+                run.advance(crash_ms * MS)
+                run.crash(node)
+                run.advance(restart_ms * MS)
+                run.restart(node)
         run.advance(20_000 * MS)
         assert run.desk[r.DECISIONS] > 100
         seen.append((digest(run), decided(run)))

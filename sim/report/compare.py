@@ -1,0 +1,156 @@
+"""Several scenarios side by side: take what is stored, run what is not, write one table and one figure."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import multiprocessing
+from collections.abc import Callable, MutableSequence, Sequence
+from pathlib import Path
+
+from sim.report import outcome
+from sim.report.outcome import Outcome
+from sim.scenario import store
+from sim.scenario.load import load_scenario
+from sim.scenario.schema import Scenario
+
+Progress = Callable[[float], None]
+_POLL_S = 0.1
+_NAME_MAX = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One scenario to run, as the command line names it. `label`: its name in tables."""
+
+    path: Path
+    overrides: tuple[str, ...] = ()
+    seed: int | None = None
+    label: str | None = None
+
+    def load(self) -> Scenario:
+        """Raises ScenarioError."""
+        return load_scenario(self.path, self.overrides, self.seed)
+
+
+def stored(out: Path, key: str) -> Path | None:
+    """The complete result of this key in any study under `out`, if there is one."""
+    for manifest in sorted(out.glob(f"*/runs/{key}/{store.MANIFEST}")):
+        try:
+            outcome.read(manifest.parent)
+        except (OSError, ValueError, KeyError):
+            continue
+        return manifest.parent
+    return None
+
+
+def gather(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    study: str | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+) -> list[Outcome]:
+    """The outcome of each job, in order. Runs with a stored result of the same key are not repeated.
+
+    Other runs go to `workers` processes; their number changes nothing but the time it takes. Raises
+    ScenarioError before anything runs.
+    """
+    scenarios = [job.load() for job in jobs]
+    keys = [store.run_key(scenario) for scenario in scenarios]
+    folders = {key: stored(out, key) for key in keys}
+    missing = [i for i, key in enumerate(keys) if folders[key] is None and keys.index(key) == i]
+    for i, folder in _run([jobs[i] for i in missing], out, study, workers, progress):
+        folders[keys[missing[i]]] = folder
+    found = []
+    for job, key, label in zip(jobs, keys, labels(jobs, scenarios), strict=True):
+        folder = folders[key]
+        assert folder is not None
+        found.append(outcome.read(folder, job.label or label))
+    return found
+
+
+def _run(
+    jobs: list[Job], out: Path, study: str | None, workers: int, progress: Progress | None
+) -> list[tuple[int, Path]]:
+    if not jobs:
+        return []
+    import sim.scenario.run  # noqa: F401  compiles the kernel once, before workers load it
+
+    if workers == 1 or len(jobs) == 1:
+        shares = [0.0] * len(jobs)
+        done = []
+        for i, job in enumerate(jobs):
+
+            def tell(share: float, i: int = i) -> None:
+                shares[i] = share
+                if progress is not None:
+                    progress(sum(shares) / len(shares))
+
+            done.append((i, _run_one(job, out, study, tell)))
+        return done
+    context = multiprocessing.get_context("spawn")
+    seen = context.Array("d", len(jobs), lock=False)
+    with concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(seen,)
+    ) as pool:
+        futures = [pool.submit(_run_in_worker, i, job, out, study) for i, job in enumerate(jobs)]
+        waiting = set(futures)
+        while waiting:
+            done_, waiting = concurrent.futures.wait(waiting, _POLL_S)
+            for future in done_:
+                future.result()  # a failure ends the comparison at once
+            if progress is not None:
+                progress(sum(seen) / len(jobs))
+        return [(i, future.result()) for i, future in enumerate(futures)]
+
+
+_seen: MutableSequence[float] = []  # in a worker: the progress of each job, shared with the parent
+
+
+def _start_worker(seen: MutableSequence[float]) -> None:
+    global _seen
+    _seen = seen
+
+
+def _run_in_worker(i: int, job: Job, out: Path, study: str | None) -> Path:
+    def tell(share: float) -> None:
+        _seen[i] = share
+
+    return _run_one(job, out, study, tell)
+
+
+def _run_one(job: Job, out: Path, study: str | None, progress: Progress) -> Path:
+    from sim.scenario.run import run
+
+    path = run(job.load(), out=out, study=study, progress=progress).path
+    assert path is not None
+    return path
+
+
+def labels(jobs: Sequence[Job], scenarios: Sequence[Scenario]) -> list[str]:
+    """A different name for each scenario: its own, with its folder or a number where names are equal."""
+    names = [scenario.name for scenario in scenarios]
+    if len(set(names)) < len(names):
+        names = [
+            f"{job.path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
+            for job, name in zip(jobs, names, strict=True)
+        ]
+    return [
+        f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name
+        for i, name in enumerate(names)
+    ]
+
+
+def folder_of(outcomes: Sequence[Outcome]) -> str:
+    """Name of the folder for a comparison: the designs, and a short hash of what determines their runs."""
+    names = "-vs-".join(outcome.label.replace("/", "-").replace(" ", "-") for outcome in outcomes)
+    return f"{names[:_NAME_MAX]}-{fingerprint(outcomes)}"
+
+
+def fingerprint(outcomes: Sequence[Outcome]) -> str:
+    """Eight hex digits of the scenarios that runs were made from."""
+    text = " ".join(outcome.scenario_hash for outcome in outcomes)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()

@@ -1,0 +1,183 @@
+"""The table of a comparison: for the terminal, as Markdown, and as CSV. Assumptions are marked (A)."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sim.report.outcome import Outcome
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+VENDOR_NOTE = (
+    "Vendors claim 20,000 to 240,000 tx/s, one to three orders of magnitude above documented demand (about "
+    "19 tx/s on average, 580 at peaks). Designs differ in fault tolerance, finality, data residency and "
+    "bursts, not in headline TPS."
+)
+NOTHING = "–"
+
+
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A metric as a column: `digits` behind the point."""
+
+    title: str
+    metric: str
+    unit: str
+    digits: int = 1
+
+
+COLUMNS = (
+    Column("offered", "offered_tps", "tx/s"),
+    Column("committed", "committed_tps", "tx/s"),
+    Column("latency p50", "latency_p50_ms", "ms"),
+    Column("latency p95", "latency_p95_ms", "ms"),
+    Column("latency p99", "latency_p99_ms", "ms"),
+    Column("decision latency", "decision_latency_mean_ms", "ms"),
+    Column("messages/ decision", "messages_per_decision", ""),
+    Column("longest pause", "longest_pause_s", "s", 2),
+    Column("recovery", "recovery_s", "s", 3),
+    Column("rejected", "rejected", "tx"),
+    Column("pending", "pending", "tx"),
+)
+_CSV_MORE = ("submitted", "committed", "acknowledged", "expired", "decisions", "view_changes", "simulated_s")
+
+_FROM_DEMAND = ("offered_tps", "committed_tps", "rejected", "pending")
+_FROM_DISTANCE = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "decision_latency_mean_ms")
+_FROM_FAULTS = ("latency_p95_ms", "latency_p99_ms", "longest_pause_s", "recovery_s", "rejected", "pending")
+
+
+def assumed(outcome: Outcome) -> dict[str, tuple[str, ...]]:
+    """Why a run's numbers rest on assumptions: reason -> the metrics that do."""
+    found: dict[str, tuple[str, ...]] = {}
+    if "A" in outcome.tables["classes"]["tag"]:
+        found["rates and sizes of the transaction classes with tag A"] = _FROM_DEMAND
+    if outcome.scenario["network"]["latency"]["model"] == "distance":
+        found["round trips estimated from distance: no measured ones from Haikou were found"] = _FROM_DISTANCE
+    if outcome.scenario["faults"]:
+        found["when faults come, how long they last, and that all their nodes fail together"] = _FROM_FAULTS
+    return found
+
+
+def assumed_metrics(outcomes: Sequence[Outcome]) -> set[str]:
+    """The metrics that rest on an assumption in any of the runs."""
+    return {metric for outcome in outcomes for metrics in assumed(outcome).values() for metric in metrics}
+
+
+def notes(outcomes: Sequence[Outcome]) -> list[str]:
+    """What belongs under a table or figure of these runs."""
+    lines = []
+    reasons: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for reason, metrics in assumed(outcome).items():
+            reasons.setdefault(reason, list(metrics))
+    if reasons:
+        titles = {column.metric: column.title.replace("/ ", "/") for column in COLUMNS}
+        lines += [
+            f"(A) {', '.join(titles[m] for m in metrics)}: {reason}." for reason, metrics in reasons.items()
+        ]
+    lines.append(VENDOR_NOTE)
+    return lines
+
+
+def headings(outcomes: Sequence[Outcome]) -> list[str]:
+    """Titles of the columns with unit, and (A) where numbers rest on assumptions."""
+    marked = assumed_metrics(outcomes)
+    titles = ["design", "status"]
+    for column in COLUMNS:
+        unit = f" [{column.unit}]" if column.unit else ""
+        titles.append(f"{column.title}{unit}{' (A)' if column.metric in marked else ''}")
+    return titles
+
+
+def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """One row of text per run, in the order of `headings`."""
+    return [
+        [o.label, o.status, *(shown(o.metrics.get(c.metric), c.digits) for c in COLUMNS)] for o in outcomes
+    ]
+
+
+def shown(value: float | int | None, digits: int) -> str:
+    """A number for people: thousands separated, whole from 10,000 on; a dash where there is none."""
+    if value is None:
+        return NOTHING
+    if isinstance(value, int) or abs(value) >= 10_000:
+        return f"{value:,.0f}"
+    return f"{value:,.{digits}f}"
+
+
+def rich_table(outcomes: Sequence[Outcome]) -> RichTable:
+    """For a terminal."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for i, title in enumerate(headings(outcomes)):
+        table.add_column(Text(title), justify="left" if i < 2 else "right", vertical="bottom")
+    for outcome, row in zip(outcomes, rows(outcomes), strict=True):
+        style = "" if outcome.status == "ok" else "bold"
+        table.add_row(*(Text(cell) for cell in row), style=style)
+    return table
+
+
+def plain(outcomes: Sequence[Outcome]) -> str:
+    """For a pipe or a file: aligned columns under headings of several lines."""
+    heads = [title.split(" ") for title in headings(outcomes)]
+    deep = max(len(head) for head in heads)
+    lines = [[*[""] * (deep - len(head)), *head] for head in heads]
+    body = rows(outcomes)
+    grid = [[column[i] for column in lines] for i in range(deep)] + body
+    wide = [max(len(row[i]) for row in grid) for i in range(len(heads))]
+    text = []
+    for i, row in enumerate(grid):
+        if i == deep:
+            text.append("  ".join("-" * width for width in wide))
+        cells = [cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, wide, strict=True))]
+        text.append("  ".join(cells).rstrip())
+    return "\n".join(text)
+
+
+def markdown(outcomes: Sequence[Outcome], command: str) -> str:
+    """A page of its own: table, notes, and the command that makes it again."""
+    titles = [title.replace("/ ", "/") for title in headings(outcomes)]
+    lines = ["| " + " | ".join(titles) + " |", "|---|---|" + "---:|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(outcomes)]
+    lines += ["", *(f"- {note}" for note in notes(outcomes))]
+    first = outcomes[0]
+    seeds = ", ".join(map(str, sorted({outcome.seed for outcome in outcomes})))
+    lines += [f"- pilotzone {first.version}, seed {seeds}; made by `{command}`."]
+    return "\n".join(lines) + "\n"
+
+
+def as_csv(outcomes: Sequence[Outcome]) -> str:
+    """Metrics under their own names, unrounded, and what determines each run. Empty: there is no such number."""
+    names = [*(column.metric for column in COLUMNS), *_CSV_MORE]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["design", "status", *names, "assumed", "seed", "version", "scenario_hash", "digest"])
+    for o in outcomes:
+        values = ["" if o.metrics.get(name) is None else repr(o.metrics[name]) for name in names]
+        marked = " ".join(column.metric for column in COLUMNS if column.metric in assumed_metrics([o]))
+        writer.writerow([o.label, o.status, *values, marked, o.seed, o.version, o.scenario_hash, o.digest])
+    return stream.getvalue()
+
+
+def as_data(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    """For `--json`: one object per run, with all its metrics."""
+    return [
+        {
+            "design": o.label,
+            "status": o.status,
+            "metrics": o.metrics,
+            "assumed": {reason: list(metrics) for reason, metrics in assumed(o).items()},
+            "seed": o.seed,
+            "scenario_hash": o.scenario_hash,
+            "digest": o.digest,
+        }
+        for o in outcomes
+    ]
