@@ -46,7 +46,6 @@ from sim.kernel.post import (
     PROGRESS_NUMBER,
     PROGRESS_TOKEN,
     RX_FREE,
-    SIGN_FREE,
     THREAD_FREE,
     UP,
     VERIFY_FREE,
@@ -316,12 +315,12 @@ def crash(array, node, rows):
 
 @entry(_I(_D, _I))
 def restart(array, node):
-    """The node runs again, with empty queues."""
+    """The node runs again, with empty queues, except for what it had sent: that is still signed and transmitted."""
     desk = bench(array)
     state = column(desk, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 1
-    for queue in (RX_FREE, VERIFY_FREE, THREAD_FREE, SIGN_FREE, DISK_FREE, EXECUTE_FREE):
+    for queue in (RX_FREE, VERIFY_FREE, THREAD_FREE, DISK_FREE, EXECUTE_FREE):
         state[s + queue] = desk[NOW]
     state[s + PROGRESS_NS] = desk[NOW]
     free = column(desk, WORKER_FREE)

@@ -70,7 +70,7 @@ WIDE_FREE = 60
 NARROW_FREE = 61
 PROGRESS = 62  # per node: low, span (progress timer)
 
-REACTION_WIDTH = 12
+REACTION_WIDTH = 16
 (
     NEED,
     SET,
@@ -83,9 +83,13 @@ REACTION_WIDTH = 12
     PERSIST_NS,
     OF_BLOCK,
     GATE_WEIGHT,
-) = range(11)
+    WRITES,
+    GENERATION,
+) = range(13)
+REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
 
+RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
 WAKE_NOBODY, WAKE_PROPOSER, WAKE_ALL = 0, 1, 2
 
 KIND_COST_WIDTH = 8
@@ -216,18 +220,38 @@ def _finish(desk, node, reaction):
     if vote_row >= 0:
         weight = np.int64(1)
         cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT], weight)
-    block = rows[r + DECIDES_BLOCK]
+    _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])
+    return _wakes(desk, node, reaction)
+
+
+@compiled
+def _decide_in_lane(desk, node, block):
     if block >= 0:
         if desk[DECIDE_WAITS]:
             decide_or_wait(desk, node, block)
         else:
             decide(desk, node, block)
+
+
+@compiled
+def _wakes(desk, node, reaction):
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
     wakes = rows[r + WAKES]
     if wakes == WAKE_ALL or (
         wakes == WAKE_PROPOSER and column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + PROPOSER] == node
     ):
         return PERFORMED_WAKE
     return PERFORMED
+
+
+@compiled
+def current_reaction(desk, name):
+    """The reaction a letter names, or 0 if that one is over and its row serves another."""
+    reaction = name & REACTION_NUMBER
+    if column(desk, REACTIONS)[reaction * REACTION_WIDTH + GENERATION] != name >> 32:
+        return np.int64(0)
+    return reaction
 
 
 @compiled
@@ -259,6 +283,10 @@ def react(desk, node, reaction, voter):
         state[s + DISK_FREE] = done
         state[s + DISK_BUSY] += cost
         ready_push(desk, done, DISK_DONE, node, reaction)
+        rows[r + WRITES] += 1
+        if rows[r + VOTE_ROW] >= 0:
+            column(desk, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
+        _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
         return PERFORMED
     return _finish(desk, node, reaction)
 
@@ -266,7 +294,27 @@ def react(desk, node, reaction, voter):
 @compiled
 def finish_after_disk(desk, node, reaction):
     """The rest of a reaction once its record is on disk."""
-    return _finish(desk, node, reaction)
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
+    if rows[r + VOTE_ROW] >= 0:
+        cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT], np.int64(1))
+    outcome = _wakes(desk, node, reaction)
+    end_write(desk, reaction)
+    return outcome
+
+
+@compiled
+def end_write(desk, reaction):
+    """A disk write of a reaction is over (done, or void by a crash): let go of what waited for it."""
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
+    row = rows[r + VOTE_ROW]
+    rows[r + WRITES] -= 1
+    if row >= 0:
+        let_go(desk, row)
+    if rows[r + WRITES] == RELEASE_LATER:
+        rows[r + WRITES] = 0
+        release_reaction(desk, reaction)
 
 
 @compiled
@@ -329,8 +377,15 @@ def recycle_tally(desk, row):
 
 @compiled
 def release_reaction(desk, reaction):
-    """Put a reaction back; no event may refer to it any more."""
-    column(desk, REACTIONS)[reaction * REACTION_WIDTH + NEED] = -(1 << 62)
+    """Put a reaction back. Letters that still name it name an earlier generation, and go to the handlers."""
+    reaction &= REACTION_NUMBER
+    r = reaction * REACTION_WIDTH
+    rows = column(desk, REACTIONS)
+    rows[r + NEED] = -(1 << 62)
+    if rows[r + WRITES] > 0:
+        rows[r + WRITES] += RELEASE_LATER
+        return
+    rows[r + GENERATION] += 1
     column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
     desk[REACTIONS_FREE] += 1
 
@@ -352,6 +407,7 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     rows[r + PERSIST_NS] = persist_ns
     rows[r + OF_BLOCK] = block
     rows[r + GATE_WEIGHT] = GATE
+    rows[r + WRITES] = 0
     return reaction
 
 
@@ -419,4 +475,5 @@ def open_case(desk, case, need, set_, block, key, to, decided, wakes):
             tally[row * ROW + TALLY_REACTION] = _new_reaction(
                 desk, set_, set_, none, none, none, 0, block, wakes, 0, block
             )
-    return letter, rows0, rows1, rows2
+    generation = column(desk, REACTIONS)[letter * REACTION_WIDTH + GENERATION]
+    return letter + (generation << 32), rows0, rows1, rows2

@@ -20,6 +20,8 @@ from sim.engine.lanes import (
     PROGRESS_MODE,
     STILL_EVENTS,
     STILL_MAX,
+    current_reaction,
+    end_write,
     finish_after_disk,
     let_go,
     let_go_vote,
@@ -467,6 +469,8 @@ def advance(array, until):
                 let_go(desk, argument >> 2)
             elif kind == VOTED:
                 let_go_vote(desk, argument)
+            elif kind == DISK_DONE:
+                end_write(desk, argument)
             continue
         if kind == VOTED:
             vote_is_processed(desk, node, argument, sequence)
@@ -501,7 +505,7 @@ def advance(array, until):
                 _reply_arrives(desk, argument, node)
                 drop_reference(desk, argument)
                 continue
-            reaction = envelopes[e + REACTION]
+            reaction = current_reaction(desk, envelopes[e + REACTION])
             if reaction > 0:
                 outcome = react(desk, node, reaction, envelopes[e + SRC])
                 if outcome == PERFORMED_WAKE:

@@ -205,6 +205,7 @@ class Pbft(Replica):
         self.height_at_entry = 0
         self.fetching = 0  # timer of a state transfer under way
         self.fetch_from = context.me
+        self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
 
     @property
     def view_number(self) -> int:
@@ -364,8 +365,9 @@ class Pbft(Replica):
 
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
-        """A request waited too long: view v + 1, unless this replica alone is behind."""
-        if self.active and self.context.behind():
+        """A request waited too long: view v + 1, unless this replica alone is behind (then others know more)."""
+        if self.active and self.context.behind() and self.context.height > self.behind_at:
+            self.behind_at = self.context.height
             self.fetch()
             self.context.made_progress()
             self.context.watch_progress(self.timeout_ns)

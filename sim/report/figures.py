@@ -23,10 +23,10 @@ from sim.report.compare import fingerprint
 from sim.report.outcome import Outcome
 
 STYLE = Path(__file__).parent / "pilotzone.mplstyle"
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 OUTAGE = "#e9e4da"
-_LEVELS = 4000  # steps of a distribution that a figure can show
+_LEVELS = 1000  # steps of a distribution that a figure can show
 _SPIKE = 3.0  # an axis is cut where single bins exceed the usual height this many times
 NOTE = "Vendors' claims of 20,000-240,000 tx/s are 1-3 orders above documented demand; designs differ elsewhere."
 
@@ -153,20 +153,20 @@ def comparison(outcomes: Sequence[Outcome], command: str) -> Figure:
         grid = figure.add_gridspec(len(lines), 2, width_ratios=(1, 1.15))
         left = figure.add_subplot(grid[:, 0])
         draw_cdf(left, lines)
-        left.set_title("Latency at the client")
+        heading(figure, "Latency at the client; committed transactions" + shading_words(outcomes))
         left.set_xlabel(f"submit to answer [ms, log scale]{_mark(outcomes)}")
         left.legend(loc="lower right")
         limits = [usual_height(throughput(line.outcome)[1]) for line in lines]
+        ends = [float(throughput(line.outcome)[0][-1]) for line in lines]
+        together = len(set(ends)) == 1  # runs of different length get an axis each
         strips: list[Any] = []
         for i, line in enumerate(lines):
-            axes = figure.add_subplot(grid[i, 1], sharex=strips[0] if strips else None)
+            axes = figure.add_subplot(grid[i, 1], sharex=strips[0] if strips and together else None)
             draw_throughput(axes, line, top=max(limits))
-            name_inside(axes, line)
-            axes.tick_params(labelbottom=i == len(lines) - 1)
+            name_strip(axes, line)
+            axes.set_ylabel("tx/s")
+            axes.tick_params(labelbottom=not together or i == len(lines) - 1)
             strips.append(axes)
-        strips[0].set_xlim(0, max(float(throughput(line.outcome)[0][-1]) for line in lines))
-        strips[0].set_title("Committed transactions" + shading_words(outcomes))
-        strips[len(strips) // 2].set_ylabel("tx/s")
         strips[-1].set_xlabel("simulated time [s]")
         footer(figure, outcomes, command)
         return figure
@@ -182,19 +182,9 @@ def _mark(outcomes: Sequence[Outcome]) -> str:
     return ", round trips (A)" if distance else ""
 
 
-def name_inside(axes: Any, line: Line, more: str = "") -> None:
-    """The run's name in its own strip, in its own colour."""
-    axes.text(
-        0.008,
-        0.95,
-        line.label + more,
-        transform=axes.transAxes,
-        va="top",
-        ha="left",
-        color=line.colour,
-        fontweight="bold",
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
-    )
+def name_strip(axes: Any, line: Line, more: str = "") -> None:
+    """The run's name above its own strip, in its own colour."""
+    axes.set_title(line.label + more, fontsize=9, color=line.colour, pad=3)
 
 
 def style() -> Any:
@@ -209,6 +199,11 @@ def sheet(width_in: float, height_in: float) -> Figure:
     engine: Any = figure.get_layout_engine()
     engine.set(rect=(0.005, footer_share, 0.99, 1 - footer_share - 0.01), w_pad=0.06, h_pad=0.04)
     return figure
+
+
+def heading(figure: Figure, text: str) -> None:
+    """The title above all panels."""
+    figure.suptitle(text, x=0.008, ha="left", fontsize=10.5, fontweight="bold")
 
 
 def footer(figure: Figure, outcomes: Sequence[Outcome], command: str, source: str = "") -> None:

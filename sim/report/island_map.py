@@ -24,13 +24,14 @@ from sim.report.outcome import Outcome
 
 OUTLINE = Path(__file__).parent / "data" / "hainan.geojson"
 SOURCE = (
-    "Schematic, to scale. Outline: Natural Earth (public domain). Sites: GeoNames (CC BY 4.0); Yangpu: position (A). "
-    "Fault domains: project's grouping (A)."
+    "Schematic, sites to scale. Outline: Natural Earth (public domain). Sites: GeoNames (CC BY 4.0). "
+    "Assumed (A): fault domains."
 )
 KM_PER_DEGREE = 111.195  # of latitude, on a sphere of 6371.0088 km
 MARKERS = {"N": "o", "E": "s", "W": "^", "C": "D", "M": "v"}
-_DOMAIN_COLOURS = {"N": COLOURS[1], "E": COLOURS[0], "W": COLOURS[2], "C": COLOURS[3], "M": COLOURS[4]}
+_DOMAIN_COLOURS = {"N": COLOURS[1], "E": COLOURS[0], "W": COLOURS[2], "C": COLOURS[4], "M": COLOURS[5]}
 _DOMAIN_NAMES = {"N": "north", "E": "east", "W": "west", "C": "centre", "M": "mainland"}
+OTHER = "#555555"
 _LAND, _COAST = "#f3f0e8", "#b9b2a3"
 # Where a site's name stands: offset in points, and its alignment. Others: to the right.
 _NAME_AT = {
@@ -40,7 +41,7 @@ _NAME_AT = {
     "QHI": ((11, -2), "left"),
     "LSH": ((11, -6), "left"),
     "SYX": ((-11, -8), "right"),
-    "YPG": ((-10, 5), "right"),
+    "YPG": ((-8, -13), "right"),
     "WZS": ((-11, -4), "right"),
 }
 _SHORT = {"RSC": "Laocheng park"}
@@ -109,11 +110,13 @@ def outline() -> NDArray[np.float64]:
 
 
 def circle_around(points: Sequence[tuple[float, float]], margin_km: float) -> tuple[float, float, float]:
-    """Centre (longitude, latitude) and radius, km, of a circle about the points' middle that holds them all."""
+    """Centre (longitude, latitude) and radius, km, of a circle about the middle of the two farthest points."""
     lon, lat = np.array(points).T
-    x, y = (lon.min() + lon.max()) / 2, (lat.min() + lat.max()) / 2
-    east = (lon - x) * KM_PER_DEGREE * np.cos(np.radians(y))
-    radius = np.hypot(east, (lat - y) * KM_PER_DEGREE).max() + margin_km
+    stretch = np.cos(np.radians(lat.mean()))
+    apart = np.hypot((lon[:, None] - lon) * stretch, lat[:, None] - lat)
+    a, b = np.unravel_index(int(apart.argmax()), apart.shape)
+    x, y = (lon[a] + lon[b]) / 2, (lat[a] + lat[b]) / 2
+    radius = np.hypot((lon - x) * stretch, lat - y).max() * KM_PER_DEGREE + margin_km
     return float(x), float(y), float(radius)
 
 
@@ -121,7 +124,7 @@ def _mark_lost(axes: Any, plan: Plan, table: Any) -> None:
     inside = [table[code] for code in plan.voters if table[code].domain == plan.lost]
     if not inside:
         return
-    lon, lat, radius_km = circle_around([(s.longitude_deg, s.latitude_deg) for s in inside], 13)
+    lon, lat, radius_km = circle_around([(s.longitude_deg, s.latitude_deg) for s in inside], 8)
     turn = np.linspace(0, 2 * np.pi, 181)
     x = lon + radius_km * np.cos(turn) / (KM_PER_DEGREE * np.cos(np.radians(lat)))
     y = lat + radius_km * np.sin(turn) / KM_PER_DEGREE
@@ -159,7 +162,7 @@ def _voters(axes: Any, plan: Plan, table: Any) -> None:
 
 
 def _dot(axes: Any, site: Site, *, filled: bool) -> None:
-    colour = _DOMAIN_COLOURS.get(site.domain, COLOURS[6])
+    colour = _DOMAIN_COLOURS.get(site.domain, OTHER)
     axes.plot(
         site.longitude_deg,
         site.latitude_deg,
@@ -197,11 +200,11 @@ def _move(axes: Any, old: Site, new: Site) -> None:
         xytext=(old.longitude_deg, old.latitude_deg),
         arrowprops={
             "arrowstyle": "-|>",
-            "color": _DOMAIN_COLOURS.get(new.domain, COLOURS[6]),
+            "color": _DOMAIN_COLOURS.get(new.domain, OTHER),
             "linewidth": 1.6,
             "shrinkA": 7,
             "shrinkB": 7,
-            "connectionstyle": "arc3,rad=-0.25",
+            "connectionstyle": "arc3,rad=0.25",
         },
         zorder=4,
     )
@@ -232,7 +235,7 @@ def _key(axes: Any, plan: Plan, table: Any) -> None:
     items: list[Any] = []
     for domain in shown:
         filled = any(table[code].domain == domain for code in plan.voters)
-        colour = _DOMAIN_COLOURS.get(domain, COLOURS[6])
+        colour = _DOMAIN_COLOURS.get(domain, OTHER)
         items.append(
             Line2D(
                 [], [],
@@ -250,7 +253,7 @@ def _key(axes: Any, plan: Plan, table: Any) -> None:
             Line2D([], [], color=COLOURS[1], linewidth=0.9, linestyle=(0, (2, 2)), label=f"link lost with {plan.lost}")
         )
     if plan.moved is not None:
-        colour = _DOMAIN_COLOURS.get(table[plan.moved[1]].domain, COLOURS[6])
+        colour = _DOMAIN_COLOURS.get(table[plan.moved[1]].domain, OTHER)
         text = f"cured design: voter moves\nfrom {plan.moved[0]} to {plan.moved[1]}"
         items.append(Line2D([], [], color=colour, linewidth=1.6, label=text))
     axes.legend(handles=items, loc="upper left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0)

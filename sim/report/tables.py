@@ -57,7 +57,7 @@ def assumed(outcome: Outcome) -> dict[str, tuple[str, ...]]:
     if "A" in outcome.tables["classes"]["tag"]:
         found["rates and sizes of the transaction classes with tag A"] = _FROM_DEMAND
     if outcome.scenario["network"]["latency"]["model"] == "distance":
-        found["round trips estimated from distance: no measured ones from Haikou were found"] = _FROM_DISTANCE
+        found["round trips are estimated from distance, as no measured ones from Haikou were found"] = _FROM_DISTANCE
     if outcome.scenario["faults"]:
         found["when faults come, how long they last, and that all their nodes fail together"] = _FROM_FAULTS
     return found

@@ -102,14 +102,17 @@ def _run(
     world = build(scenario, protocol=protocol, lane=lane)
     judge = Judge(world)
     files = _trace_files(world, folder)
+    driving = time.perf_counter()
     truncated = _drive(world, judge, progress, started)
     world.run.flush_trace()
+    drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
     end_ns = int(world.run.desk[d.NOW])
     verdict = judge.verdict(end_ns)
     metrics = metrics_.collect(world.run, judge.blocks, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= judge.recovery(end_ns)
+    metrics["drive_wall_s"] = drive_s
     metrics["wall_s"] = time.perf_counter() - started
     status, code = _status(verdict, truncated)
     digest = run_digest(world)
@@ -126,7 +129,7 @@ def _run(
             "checks": verdict.outcomes,
             "violations": [dataclasses.asdict(violation) for violation in verdict.violations],
             "warnings": warnings,
-            "metrics": {name: value for name, value in metrics.items() if name != "wall_s"},
+            "metrics": {name: value for name, value in metrics.items() if not name.endswith("wall_s")},
         }
         path = folder.finish(manifest)
     return Result(

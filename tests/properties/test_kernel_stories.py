@@ -137,9 +137,6 @@ def test_a_crash_voids_timers_and_counts_but_not_the_own_vote() -> None:
     told = story(Script(network(4), (Kind(0),), (TallySpec(0, (3,)),), actions=actions))
     assert woken(told, "timer") == []
     # Node 0 lost node 1's vote in the crash: its own, 2's and 3's make three.
-    assert woken(told, "quorum") == [(4000, 2, 0, 0, 0), (4000, 1, 0, 0, 0), (5000, 0, 0, 0, 0)] or woken(
-        told, "quorum"
-    ) == sorted(woken(told, "quorum"))
     assert [w[0] for w in woken(told, "quorum") if w[1] == 0] == [5000]
 
 
@@ -225,7 +222,7 @@ def test_equal_times_due_events_first_then_arrivals_each_in_order_of_entry() -> 
     told = story(Script(network(4), kinds, actions=actions))
     at_1000 = [(w[1], w[2]) for w in told.wakes if w[0] == 1000]
     assert at_1000 == [("call", 4), ("call", 5), (0, "timer"), (1, "timer"), (0, "timer"), (0, "letter"), (0, "letter")]
-    assert [w[2] for w in woken(told, "letter")] == [2, 1, 3]  # senders, in order of sending
+    assert [w[3] for w in woken(told, "letter")] == [2, 1, 3]  # senders, in order of sending
 
 
 def test_zero_latency_and_zero_cost_take_no_time() -> None:

@@ -207,7 +207,6 @@ def test_disks_write_in_parallel() -> None:
     assert times == {17 * MS}
 
 
-@pytest.mark.xfail(strict=True, reason="the lane lets go of a reaction whose disk write is under way")
 def test_the_fast_lane_changes_nothing_with_slow_disks() -> None:
     def run(lane: bool) -> list[tuple[int, int, int, int, int]]:
         lab = Lab(3, seed=2, one_way_ms=5, jitter=0.4, persist_ns=15 * MS, pipeline=3, lane=lane)
