@@ -310,5 +310,25 @@ def schema() -> None:
     typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False))
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="one run per row, up to 256 voters")] = False,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="also write table and plot here")] = None,
+) -> None:
+    """Measure how much consensus per second this machine simulates."""
+    with compiling_is_announced():
+        from sim import bench as bench_
+
+    found = bench_.bench(quick=quick, tell=lambda text: typer.echo(text, err=as_json))
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+    if out is not None:
+        from sim.report.speed import publish
+
+        for path in publish(found, out):
+            typer.echo(f"wrote {path}", err=as_json)
+
+
 if __name__ == "__main__":
     main()

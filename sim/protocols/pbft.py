@@ -32,6 +32,7 @@ Deviations
   and in place of a view change when a later batch is committed here already (only this replica is behind).
 * What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
   replicas that do not forget). A restarted replica takes no part until it has heard the current view.
+* The primary alone keeps within the water marks; a backup accepts whatever its primary orders.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
 
 Not modelled: the read-only and tentative-execution optimisations, MAC authenticators (all messages are signed),
@@ -205,6 +206,7 @@ class Pbft(Replica):
         self.height_at_entry = 0
         self.fetching = 0  # timer of a state transfer under way
         self.fetch_from = context.me
+        self.catching_up = False  # out of the fast lane until earlier batches are executed
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
 
     @property
@@ -258,6 +260,7 @@ class Pbft(Replica):
         self.view = view
         self.active = True
         self.recovering = False
+        self.catching_up = False
         self.height_at_entry = self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
@@ -267,12 +270,19 @@ class Pbft(Replica):
         if self.is_primary:
             self.propose()
 
-    @upon(BATCH, DECIDED)
+    @upon(DECIDED)
+    def on_decided_in_lane(self) -> None:
+        """A batch committed in the fast lane. If it waits for earlier ones, their execution must reach me too."""
+        if not self.is_primary and self.context.behind():
+            self.catching_up = True
+            self.context.lane(None)
+        self.propose()
+
+    @upon(BATCH)
     def propose(self) -> None:
         """The primary multicasts pre-prepares while the pipeline and the water marks allow."""
         context = self.context
-        if context.height % self.parameters.checkpoint_interval == 0 and context.height > self.low_mark:
-            self.checkpoint()
+        self.checkpoint()
         if not (self.active and self.is_primary):
             return
         while True:
@@ -314,10 +324,8 @@ class Pbft(Replica):
 
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
-        """A backup accepts: in view v, from its primary, within the water marks, no other batch for (v, n)."""
+        """A backup accepts: in view v, from its primary, no other batch for (v, n)."""
         if not self.active or message.view != self.view or sender != self.primary_of(self.view):
-            return
-        if not self.low_mark < message.sequence <= self.high_mark:
             return
         context = self.context
         for ballot in context.ballots(message.view, message.sequence):
@@ -339,14 +347,20 @@ class Pbft(Replica):
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
+            if self.catching_up and not self.context.behind():
+                self.catching_up = False
+                self.context.lane(self.view)
             self.propose()
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
 
     def checkpoint(self) -> None:
-        """Multicast <CHECKPOINT, n, d, i> after executing every K-th batch."""
-        height = self.context.height
-        ballot = self.context.ballot(-1, height, self.context.decided_block(height))
+        """Multicast <CHECKPOINT, n, d, i> after executing every K-th batch, or more than one at a time."""
+        height = self.context.height - self.context.height % self.parameters.checkpoint_interval
+        block = self.context.decided_block(height) if height > self.low_mark else None
+        if block is None:
+            return
+        ballot = self.context.ballot(-1, height, block)
         if not self.context.has_voted(CHECKPOINT, ballot):
             self.context.vote(CHECKPOINT, ballot)
 

@@ -27,6 +27,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#5
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 OUTAGE = "#e9e4da"
 _LEVELS = 1000  # steps of a distribution that a figure can show
+_SLIVER = 1e-3
 _SPIKE = 3.0  # an axis is cut where single bins exceed the usual height this many times
 NOTE = "Vendors' claims of 20,000-240,000 tx/s are 1-3 orders above documented demand; designs differ elsewhere."
 
@@ -72,10 +73,12 @@ def cdf(outcome: Outcome) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 def throughput(outcome: Outcome) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Edges of the time bins, s, shape (k + 1,), and transactions committed per second in each, shape (k,)."""
     table, end = outcome.tables["timeline"], float(outcome.metrics["simulated_s"] or 0)
-    inside = table["start_s"] < end
-    start, width = table["start_s"][inside], table["width_s"][inside]
-    edges = np.append(start, start[-1] + width[-1]) if len(start) else np.zeros(1)
-    return edges, table["committed"][inside] / width
+    start, width = table["start_s"], np.minimum(table["width_s"], end - table["start_s"])
+    inside = width > _SLIVER * table["width_s"]  # the run may end within the last bin, or just after its start
+    if not inside.any():
+        return np.zeros(1), np.zeros(0)
+    edges = np.append(start[inside], start[inside][-1] + width[inside][-1])
+    return edges, table["committed"][inside] / width[inside]
 
 
 def draw_cdf(axes: Any, lines: Sequence[Line]) -> None:
@@ -120,6 +123,7 @@ def draw_throughput(axes: Any, line: Line, *, calm: Outcome | None = None, top: 
     limit = usual_height(rate) if top is None else top
     axes.set_xlim(0, max(float(edges[-1]), 1e-9))
     axes.set_ylim(0, limit)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     peak = int(rate.argmax()) if len(rate) else 0
     if len(rate) and rate[peak] > limit:
         cut = np.flatnonzero(rate > limit)
@@ -155,7 +159,10 @@ def comparison(outcomes: Sequence[Outcome], command: str) -> Figure:
         draw_cdf(left, lines)
         heading(figure, "Latency at the client; committed transactions" + shading_words(outcomes))
         left.set_xlabel(f"submit to answer [ms, log scale]{_mark(outcomes)}")
-        left.legend(loc="lower right")
+        if left.lines:
+            left.legend(loc="lower right")
+        else:
+            left.text(0.5, 0.5, "no client sent anything", transform=left.transAxes, ha="center")
         limits = [usual_height(throughput(line.outcome)[1]) for line in lines]
         ends = [float(throughput(line.outcome)[0][-1]) for line in lines]
         together = len(set(ends)) == 1  # runs of different length get an axis each

@@ -1,0 +1,223 @@
+"""`pilotzone bench`: how much consensus per wall second this machine simulates.
+
+Every row is a scenario of scenarios/bench/ with another number of voters, run in this process after a warm-up
+run; the median of several runs is shown, timed around the run loop (checks, measures and the trace file on).
+Timings move with the machine, so the same work is also done by the naive engine of tests/oracle in the same run:
+the ratio is what to compare.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import platform
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from sim.scenario.load import load_scenario
+from sim.scenario.run import run
+
+ROOT = Path(__file__).resolve().parent.parent
+SCENARIOS = ROOT / "scenarios" / "bench"
+ORACLE = ROOT / "tests" / "oracle"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One row: a scenario, a number of voters, and decisions per run (enough for about half a second)."""
+
+    name: str
+    scenario: str
+    voters: int
+    decisions: int
+    unit: str = "decisions"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """A measured row. `per_second`: median over runs; `low`, `high`: least and greatest."""
+
+    name: str
+    voters: int
+    unit: str
+    per_second: float
+    low: float
+    high: float
+    messages_per_second: float
+    runs: int
+
+
+_PBFT = ((4, 20_000), (16, 8_000), (32, 4_000), (64, 1_500), (128, 400), (256, 100), (1000, 8))
+_HOTSTUFF = ((4, 10_000), (64, 2_000), (256, 600), (1000, 150))
+CASES = (
+    *(Case("PBFT, whole engine", "pbft-whole.yaml", n, d) for n, d in _PBFT),
+    *(Case("PBFT, fidelity of peers", "pbft-peers.yaml", n, d) for n, d in _PBFT),
+    *(Case("chained HotStuff, whole engine", "hotstuff-whole.yaml", n, d, "blocks") for n, d in _HOTSTUFF),
+    Case("Raft, whole engine", "raft-whole.yaml", 5, 10_000, "batches"),
+)
+ORACLE_SIZES = ((16, 20), (100, 1))
+
+
+def measure(case: Case, runs: int) -> Row:
+    """Run a case `runs` times after one warm-up run of a tenth."""
+    path = SCENARIOS / case.scenario
+    size = f"network.nodes={case.voters}"
+    rates, messages = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        warm = load_scenario(path, [size, f"stop_after_decisions={max(case.decisions // 10, 1)}"])
+        run(warm, out=Path(folder))
+        scenario = load_scenario(path, [size, f"stop_after_decisions={case.decisions}"])
+        for _ in range(runs):
+            metrics = run(scenario, out=Path(folder)).metrics
+            seconds = float(metrics["drive_wall_s"] or 0)
+            rates.append(float(metrics["decisions"] or 0) / seconds)
+            messages.append(float(metrics["messages_sent"] or 0) / seconds)
+    return Row(
+        case.name, case.voters, case.unit, statistics.median(rates), min(rates), max(rates),
+        statistics.median(messages), runs,
+    )  # fmt: skip
+
+
+def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
+    """Deliveries per second of a message type that floods a random regular graph."""
+    import numpy as np
+
+    from sim.engine import entry, loop
+    from sim.engine.office import Engine, Settings
+    from sim.kernel import desk as d
+    from sim.kernel import post
+    from sim.network.topology import random_regular_edges
+
+    near: list[list[int]] = [[] for _ in range(nodes)]
+    for a, b in random_regular_edges(nodes, neighbours, 1):
+        near[a].append(b)
+        near[b].append(a)
+    sites = 20
+    latency_ns = np.array([[5_000_000 + 4_000_000 * abs(i - j) for j in range(sites)] for i in range(sites)])
+    speed = np.full(nodes, 80_000)  # ps per byte: 100 Mbit/s
+    engine = Engine(
+        Settings(
+            voters=nodes, gateways=0, seed=1, site_of=np.arange(nodes) % sites, latency_ns=latency_ns,
+            tx_ps_per_byte=speed, rx_ps_per_byte=speed, jitter_mode=post.PROPORTIONAL_JITTER, jitter_span=1 << 18,
+            ordered=False,
+        )
+    )  # fmt: skip
+    floods = 16
+    engine.lay_neighbours(near, floods)
+    engine.make_room()
+    rates = []
+    for i in range(runs + 1):
+        for slot in range(floods):
+            engine.clear_flood(slot)
+        before = int(engine.state[d.DELIVERED])
+        started = time.perf_counter()
+        for slot in range(floods):
+            while entry.flood(engine.state, slot * 97, 2, 1000, 50_000, 1_000, slot) < 0:
+                engine.make_room()
+        while loop.advance(engine.state, (i + 1) * 10**12)[0] == loop.ROOM:
+            engine.make_room()
+        rates.append((int(engine.state[d.DELIVERED]) - before) / (time.perf_counter() - started))
+    rates = rates[1:]
+    return Row(
+        f"flood over {neighbours} neighbours", nodes, "deliveries", statistics.median(rates), min(rates), max(rates),
+        statistics.median(rates), runs,
+    )  # fmt: skip
+
+
+def oracle() -> Callable[[int, int], float] | None:
+    """The naive engine's PBFT (voters, decisions) -> decisions per second; None without the tests' folder."""
+    path = ORACLE / "pbft.py"
+    if not path.exists():
+        return None
+    if str(ROOT) not in sys.path:
+        sys.path.insert(0, str(ROOT))
+    spec = importlib.util.spec_from_file_location("tests.oracle.pbft", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    found: Callable[[int, int], float] = module.decisions_per_second
+    return found
+
+
+def ratios() -> Iterator[dict[str, Any]]:
+    """Engine against oracle on the same work, in one run."""
+    naive = oracle()
+    if naive is None:
+        return
+    for voters, decisions in ORACLE_SIZES:
+        slow = naive(voters, decisions)
+        case = Case("PBFT, whole engine", "pbft-whole.yaml", voters, 4_000 if voters < 50 else 400)
+        fast = measure(case, 3)
+        yield {
+            "voters": voters,
+            "engine_per_second": fast.per_second,
+            "oracle_per_second": slow,
+            "ratio": fast.per_second / slow,
+        }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    import numba
+    import numpy
+
+    model = platform.processor()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = lines[0].split(":", 1)[1].strip() if lines else model
+        cores = len(lines)
+    else:
+        cores = 0
+    return {
+        "cpu": model,
+        "cores": cores,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "numba": numba.__version__,
+        "numpy": numpy.__version__,
+    }
+
+
+def bench(*, quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
+    """Measure everything. `tell` is given a line per row as it is measured."""
+    runs = 1 if quick else 5
+    rows = []
+    for case in CASES:
+        if quick and case.voters > 256:
+            continue
+        rows.append(measure(case, runs))
+        tell(line(rows[-1]))
+    rows.append(measure_flood(runs))
+    tell(line(rows[-1]))
+    compared = list(ratios())
+    for ratio in compared:
+        tell(
+            f"engine against naive SimPy engine, PBFT n={ratio['voters']}: {ratio['ratio']:,.0f} times as fast "
+            f"({ratio['oracle_per_second']:,.2f} decisions/s)"
+        )
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    tell(f"peak memory {peak_mb:,.0f} MB")
+    return {
+        "machine": machine(),
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "oracle": compared,
+        "peak_memory_mb": peak_mb,
+    }
+
+
+def line(row: Row) -> str:
+    """A row in words."""
+    spread = f"{row.low:,.0f}-{row.high:,.0f}" if row.runs > 1 else "1 run"
+    return (
+        f"{row.name:<32} n={row.voters:<5} {row.per_second:>12,.0f} {row.unit}/s ({spread}) "
+        f"{row.messages_per_second / 1e6:6.1f} M messages/s"
+    )
