@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -41,8 +41,17 @@ ProtocolFile = Annotated[
     ),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+CheckDeterminism = Annotated[
+    bool,
+    typer.Option(
+        "--check-determinism",
+        help="run twice, once in a fresh process, and compare every event; exits with 0 or 1 and stores nothing",
+    ),
+]
 
-EXIT_CODES = "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
+)
 COMPILE_NOTICE_AFTER_S = 1.5
 
 
@@ -146,8 +155,11 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
     protocol_file: ProtocolFile = None,
+    check_determinism: CheckDeterminism = False,
 ) -> None:
     """Run a scenario, judge it, and store the result."""
+    if check_determinism:
+        _run_twice(scenario, set_ or [], seed, protocol_file, as_json=as_json, quiet=quiet)
     loaded = load(scenario, set_, seed)
     with compiling_is_announced():
         from sim.scenario import run as runner
@@ -160,6 +172,33 @@ def run(
     else:
         _print_result(result)
     raise typer.Exit(result.exit_code)
+
+
+def _run_twice(
+    path: Path, set_: list[str], seed: int | None, protocol_file: str | None, *, as_json: bool, quiet: bool
+) -> NoReturn:
+    """Compare two runs and exit with 0 (the same) or 1."""
+    from dataclasses import asdict
+
+    with compiling_is_announced():
+        from sim.scenario import twice
+
+        replica = load_protocol(protocol_file)
+    loaded = load(path, [*set_, twice.LOG_ALL], seed)
+    arguments = [str(path)]
+    for override in set_:
+        arguments += ["--set", override]
+    if seed is not None:
+        arguments += ["--seed", str(seed)]
+    if protocol_file is not None:
+        arguments += ["--protocol-file", protocol_file]
+    with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
+        found = twice.run_twice(loaded, arguments, protocol=replica, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(asdict(found) | {"same": found.same}, allow_nan=False))
+    else:
+        typer.echo(f"{loaded.name}: " + "\n".join(found.lines()))
+    raise typer.Exit(0 if found.same else 1)
 
 
 def _print_result(result: Result) -> None:
@@ -207,7 +246,7 @@ def compare(
     quiet: Quiet = False,
     jobs: Jobs = 2,
 ) -> None:
-    """Put scenarios side by side: one table, one figure. Runs what is not stored yet; exits as the worst run."""
+    """Put scenarios side by side: one table, one figure. Only what is not stored yet runs."""
     from sim.report import compare as comparing
 
     if len(scenarios) < 2:
@@ -231,9 +270,7 @@ def compare(
 
 
 @app.command(epilog=EXIT_CODES)
-def demo(
-    out: Out = Path("results"), as_json: AsJson = False, quiet: Quiet = False, jobs: Jobs = 2
-) -> None:
+def demo(out: Out = Path("results"), as_json: AsJson = False, quiet: Quiet = False, jobs: Jobs = 2) -> None:
     """The pilot zone's main question: three designs, with and without the storm; table, figures, map."""
     from sim.report import demo as main_job
 
@@ -286,7 +323,8 @@ def check(scenario: ScenarioPath, set_: Overrides = None, seed: Seed = None) -> 
     from sim.scenario.schema import scenario_hash
 
     typer.echo(
-        f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, hash {scenario_hash(loaded)}"
+        f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, "
+        f"hash {scenario_hash(loaded)}"
     )
 
 
@@ -328,6 +366,65 @@ def bench(
 
         for path in publish(found, out):
             typer.echo(f"wrote {path}", err=as_json)
+
+
+@app.command(epilog="Exit codes: 0 ok, 2 the trace cannot be shown.")
+def trace(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a run, or of a study with one run")],
+    perfetto: Annotated[
+        Path | None,
+        typer.Option("--perfetto", metavar="FILE", help="write a trace for https://ui.perfetto.dev"),
+    ] = None,
+    sequence: Annotated[
+        int | None, typer.Option("--sequence", metavar="HEIGHT", help="draw one decision as a Mermaid diagram")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="write the diagram here instead of printing it")
+    ] = None,
+    from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help='start of the window, "2 s"')] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="TIME", help='end of the window, "2.5 s"')] = None,
+    most: Annotated[
+        int, typer.Option("--max-messages", min=1, help="refuse to show more messages than this")
+    ] = 200_000,
+) -> None:
+    """Look at a run that kept its messages (--set trace=messages): on a time line, or one decision."""
+    from sim.trace.perfetto import write_perfetto
+    from sim.trace.read import TraceError, open_run
+    from sim.trace.sequence import sequence_diagram
+    from sim.units import UnitError, parse_ns
+
+    window = []
+    for option, text, default in (("--from", from_, 0), ("--to", to, 1 << 62)):
+        try:
+            window.append(default if text is None else parse_ns(text))
+        except UnitError as error:
+            typer.echo(f"{option} {text}: {error}", err=True)
+            raise typer.Exit(2) from None
+    if perfetto is None and sequence is None:
+        typer.echo(f"trace {run}: say what to make of it; add --perfetto FILE or --sequence HEIGHT", err=True)
+        raise typer.Exit(2)
+    if window[0] >= window[1]:
+        typer.echo(f"--from {from_} --to {to}: the window is empty; --to must be later", err=True)
+        raise typer.Exit(2)
+    try:
+        stored = open_run(run)
+        if perfetto is not None:
+            written = write_perfetto(stored, perfetto, from_ns=window[0], to_ns=window[1], most=most)
+            typer.echo(
+                f"wrote {perfetto}: {written.messages} messages, {written.events} events; "
+                "open it with https://ui.perfetto.dev",
+                err=sequence is not None,
+            )
+        if sequence is not None:
+            diagram = sequence_diagram(stored, sequence, most=most)
+            if out is None:
+                typer.echo(diagram, nl=False)
+            else:
+                out.write_text(diagram, encoding="utf-8")
+                typer.echo(f"wrote {out}: paste it into a Markdown file as ```mermaid, or https://mermaid.live")
+    except (TraceError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
 
 
 if __name__ == "__main__":

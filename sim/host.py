@@ -249,7 +249,7 @@ class Host:
             rows[parent.row * width + r.CHILD] = row
 
     def abandon(self, block: Block) -> None:
-        self.run.abandoned.append(block)
+        self.run.abandoned[block.number] = block
 
     def behind(self) -> bool:
         return self.run.is_behind(self.me)
@@ -328,9 +328,10 @@ class Run:
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
-        for kind in (*protocol.letters, *protocol.votes):
+        causes: list[Any] = [*protocol.letters, *protocol.votes]
+        for kind in causes:
             self.kinds[kind] = len(self.names)
-            self.names.append(kind.name if isinstance(kind, VoteType) else kind.__name__)
+            self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
         settings = dataclasses.replace(
             settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY
         )
@@ -344,12 +345,13 @@ class Run:
         self.block_of_row: dict[int, Block] = {}
         self.chain: dict[int, Block] = {}
         self.closed: list[Block] = []
-        self.abandoned: list[Block] = []
+        self.abandoned: dict[int, Block] = {}
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.timer_number = 0
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
+        self.logging = settings.log_messages
         self.letters_posted: dict[tuple[int, int], int] = {}
         self.letter_costs: dict[type[Letter], int] = {}
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
@@ -362,11 +364,11 @@ class Run:
 
     def _refresh_views(self) -> None:
         """Columns that Python reads and writes often, as memory views: five times quicker than arrays."""
-        self.scalars = memoryview(self.desk)
-        self.nodes = memoryview(self.engine.desk[d.NODE])
-        self.peers = memoryview(self.engine.desk[r.PEER])
-        self.blocks = memoryview(self.engine.desk[r.BLOCK])
-        self.envelopes = memoryview(self.engine.desk[d.ENVELOPE])
+        self.scalars = self.desk.data
+        self.nodes = self.engine.desk[d.NODE].data
+        self.peers = self.engine.desk[r.PEER].data
+        self.blocks = self.engine.desk[r.BLOCK].data
+        self.envelopes = self.engine.desk[d.ENVELOPE].data
 
     def _seat_all(self) -> None:
         for host in self.hosts:
@@ -417,6 +419,8 @@ class Run:
 
     def ask(self, function: Callable[..., int], *arguments: int) -> int:
         """Call an engine entry, making room as often as it asks."""
+        if self.logging:
+            self.ensure_log()
         result = function(self.desk, *arguments)
         while result == -1:
             self.engine.make_room()
@@ -543,7 +547,7 @@ class Run:
             ballot.rows[step.vote] = row
             owner[row] = (ballot, step.vote)
         ballot.block.reactions.append(reaction)
-        return reaction
+        return int(reaction)
 
     # --- blocks ----------------------------------------------------------------------------------------
 
@@ -584,6 +588,10 @@ class Run:
             else:
                 keep.append(block)
         self.closed = keep
+        for block in [block for block in self.abandoned.values() if block.height < lowest]:
+            del self.abandoned[block.number]
+            if block.row >= 0 and self.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
+                self._free(block)
         if len(self.open_blocks) > 2 * len(keep) + 4 * _DEAD_AFTER:
             self._free_dead(lowest)
 
@@ -707,6 +715,11 @@ class Run:
         if self.desk[r.TRACE_LEN] * r.TRACE_WIDTH > len(self.engine.desk[r.TRACE]) - 1024 * r.TRACE_WIDTH:
             self.flush_trace()
 
+    def ensure_log(self) -> None:
+        """Empty the message log if what one replica sends at once might not fit (lost copies are logged)."""
+        if (self.desk[d.LOG_LEN] + self.engine.endpoints) * post.LOG_WIDTH > len(self.engine.desk[d.LOG]):
+            self.flush_trace()
+
     def flush_trace(self) -> None:
         """Hand the collected trace rows to those who read them."""
         rows = self.engine.take_trace()
@@ -768,7 +781,7 @@ class Run:
             elif code == loop.WAKE_CALL:
                 self.calls.pop(argument)()
             else:
-                return code
+                return int(code)
 
     def _signal(self, node: int, signal: Signal) -> None:
         handler = self.hosts[node].handlers.get(signal)

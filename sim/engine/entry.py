@@ -9,7 +9,6 @@ import numpy as np
 from numba import types
 
 from sim.engine.lanes import (
-    GATE,
     PROGRESS,
     cast_vote,
     count_now,
@@ -53,7 +52,7 @@ from sim.kernel.post import (
     send_group,
     send_one,
 )
-from sim.kernel.tally import COUNT_AT, COUNT_STEP, OWNER, RELEASED, ROW, forget_node, has_voted
+from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
 from sim.ledger.pool import empty_pool, lead, submit_one
 from sim.ledger.rows import (

@@ -120,7 +120,7 @@ class FaultScript:
     def _play(self, number: int) -> Process:
         fault, report = self.faults[number], self.reports[number]
         yield self.clock.wait(fault.at_ns)
-        report.began_ns = self.clock.now
+        report.began_ns = self.clock.now_ns
         self.run.note(r.EVENT_FAULT, -1, number)
         self._begin(number)
         self._tell()
@@ -128,13 +128,13 @@ class FaultScript:
             return
         yield self.clock.wait(fault.end_ns - fault.at_ns)
         self._end(number)
-        report.ended_ns = self.clock.now
+        report.ended_ns = self.clock.now_ns
         self.run.note(r.EVENT_HEALED, -1, number)
         self._tell()
 
     def _tell(self) -> None:
         for listener in self.changed:
-            listener(self.clock.now)
+            listener(self.clock.now_ns)
 
     def _begin(self, number: int) -> None:
         fault, report = self.faults[number], self.reports[number]

@@ -31,4 +31,4 @@ def _source_digest() -> str:
 
 
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_source_digest()}")
+    numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_source_digest()}")  # type: ignore[attr-defined]

@@ -93,8 +93,8 @@ def grow_calendar(desk: Desk, messages: int) -> None:
     state = desk.array
     while state[CHUNKS_FREE] <= 2 * messages:
         grow_chunks(desk)
-    for heap, length in ((NEAR, NEAR_LEN), (FAR, FAR_LEN)):
-        while (state[length] + 2 * messages) * WIDTH > len(desk[heap]):
+    for heap, used in ((NEAR, NEAR_LEN), (FAR, FAR_LEN)):
+        while (state[used] + 2 * messages) * WIDTH > len(desk[heap]):
             desk.grow(heap)
     largest = int(desk[BUCKET_LEN].max())
     while 2 * largest > len(desk[RUN]):

@@ -115,7 +115,7 @@ NEVER = np.iinfo(np.int64).max  # no event will come
 
 
 @intrinsic
-def _pointer(typingctx: Any, address: Any) -> Any:
+def _integer_pointer(typingctx: Any, address: Any) -> Any:
     """Address held as an integer -> pointer to integers, indexed like an array but without its checks."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -124,14 +124,19 @@ def _pointer(typingctx: Any, address: Any) -> Any:
     return types.CPointer(types.int64)(types.int64), generate
 
 
-def compiled(function):
+def compiled(function: Any) -> Any:
     """Compile a function that others compiled call. No memory is managed in compiled code, and none divides by 0."""
-    return njit(function, _nrt=False, error_model="numpy")
+    options: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+    return njit(function, **options)
 
 
-def entry(signature):
+def entry(signature: Any) -> Any:
     """Compile a function that Python calls, with one signature, kept in the cache on disk."""
-    return njit(signature, cache=True, _nrt=False, error_model="numpy")
+    options: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
+    return njit(signature, cache=True, **options)
+
+
+_pointer: Any = _integer_pointer  # called with the address alone
 
 
 @compiled

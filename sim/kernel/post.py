@@ -415,7 +415,7 @@ def send_group(desk, envelope, src, group, sign_ns):
     """Send an envelope to every member of a group but the sender. Returns the copies entered."""
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
-    size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
+    size, kind = row[e + SIZE], row[e + KIND]
     ready = sign(desk, src, sign_ns)
     if desk[LOSS_Q32] > 0 or desk[LINKS_CHANGED] or desk[LOG_ON]:
         copies, sent = _copies_one_by_one(desk, envelope, src, group, ready)

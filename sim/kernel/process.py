@@ -21,6 +21,11 @@ class Clock(simpy.Environment):
     def __init__(self) -> None:
         super().__init__(initial_time=0)
 
+    @property
+    def now_ns(self) -> int:
+        """The time of SimPy's current event."""
+        return int(self.now)
+
     def start(self, process: Process) -> simpy.Process:
         """Start a generator as a process."""
         return self.process(process)

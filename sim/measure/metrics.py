@@ -19,7 +19,8 @@ def histogram_edges_us(buckets: np.ndarray) -> np.ndarray:
     """Lower edge of latency buckets, microseconds (the inverse of `pool.histogram_bucket`)."""
     bits = pool.HIST_EXACT_BITS
     s = np.maximum((buckets >> bits) - 1, 0)
-    return (buckets - (s << bits)) << s
+    edges: np.ndarray = (buckets - (s << bits)) << s
+    return edges
 
 
 def histogram(run: Run, column: int) -> tuple[np.ndarray, np.ndarray]:

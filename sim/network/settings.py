@@ -30,7 +30,7 @@ from sim.network.sites import site_problem, sites, suggestion
 from sim.parameters import Bandwidth, Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, quantity
 from sim.units import format_ns
 
-NODES_MAX = 4096
+NODES_MAX = 20_000
 
 
 class Network(Parameters):

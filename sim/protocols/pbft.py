@@ -328,6 +328,8 @@ class Pbft(Replica):
         if not self.active or message.view != self.view or sender != self.primary_of(self.view):
             return
         context = self.context
+        if message.sequence <= context.height and context.decided_block(message.sequence) is None:
+            return  # executed by all and garbage-collected
         for ballot in context.ballots(message.view, message.sequence):
             if context.has_voted(PREPARE, ballot):
                 return
@@ -571,6 +573,7 @@ class Pbft(Replica):
         for block in message.blocks:
             if block.height == context.height + 1:
                 context.decide(block)
+        self.checkpoint()
         if context.height < message.last:
             self.fetch()
             return

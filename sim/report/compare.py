@@ -60,10 +60,10 @@ def gather(
     """
     scenarios = [job.load() for job in jobs]
     keys = [store.run_key(scenario) for scenario in scenarios]
-    folders = {key: stored(out, key) for key in keys}
+    folders: dict[str, Path | None] = {key: stored(out, key) for key in keys}
     missing = [i for i, key in enumerate(keys) if folders[key] is None and keys.index(key) == i]
-    for i, folder in _run([jobs[i] for i in missing], out, study, workers, progress):
-        folders[keys[missing[i]]] = folder
+    for i, made in _run([jobs[i] for i in missing], out, study, workers, progress):
+        folders[keys[missing[i]]] = made
     found = []
     for job, key, label in zip(jobs, keys, labels(jobs, scenarios), strict=True):
         folder = folders[key]

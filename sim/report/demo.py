@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 import sim
 from sim.report import figures, island_map, tables
 from sim.report.compare import Job, Progress, gather
@@ -19,7 +21,7 @@ FOLDER = Path("scenarios") / "pilot-zone"
 
 @dataclasses.dataclass(frozen=True)
 class Design:
-    """One row of the question: a design with its scenario in calm weather, if there is one, and in the storm."""
+    """One row of the question: a design with its scenario in calm weather, if any, and in the storm."""
 
     label: str
     calm: str | None
@@ -37,8 +39,8 @@ FAULT_MODEL_NOTE = (
     "seven voters is what that weaker promise buys."
 )
 LEADER_NOTE = (
-    "{label}: no change of leader in the storm, so the leader stood outside the lost domain. With another seed it "
-    "may stand inside, and an election comes first."
+    "{label}: no change of leader in the storm, so the leader stood outside the lost domain. With another "
+    "seed it may stand inside, and an election comes first."
 )
 
 
@@ -69,7 +71,9 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     return [FAULT_MODEL_NOTE, *(LEADER_NOTE.format(label=outcome.label) for outcome in kept)]
 
 
-def demo(out: Path, *, workers: int = 2, progress: Progress | None = None) -> tuple[list[Outcome], list[Path]]:
+def demo(
+    out: Path, *, workers: int = 2, progress: Progress | None = None
+) -> tuple[list[Outcome], list[Path]]:
     """Run what is not stored, write table, figures and map. Returns the outcomes and the files."""
     folder = scenario_folder()
     jobs = [Job(folder / f"{name}.yaml", label=name) for name in names()]
@@ -105,7 +109,7 @@ def _line(by_name: dict[str, Outcome], design: Design, name: str) -> figures.Lin
     return figures.Line(by_name[name], design.label, figures.COLOURS[at], figures.DASHES[at])
 
 
-def latency(by_name: dict[str, Outcome]) -> figures.Figure:
+def latency(by_name: dict[str, Outcome]) -> Figure:
     """Latency distributions: calm above, storm below, on one axis."""
     with figures.style():
         figure = figures.sheet(8.2, 6.4)
@@ -123,7 +127,7 @@ def latency(by_name: dict[str, Outcome]) -> figures.Figure:
         return figure
 
 
-def timeline(by_name: dict[str, Outcome]) -> figures.Figure:
+def timeline(by_name: dict[str, Outcome]) -> Figure:
     """Committed throughput, one strip per design, on one scale."""
     with figures.style():
         figure = figures.sheet(8.6, 6.6)

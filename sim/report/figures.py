@@ -27,9 +27,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#5
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1.5, 1.5)))
 OUTAGE = "#e9e4da"
 _LEVELS = 1000  # steps of a distribution that a figure can show
-_SLIVER = 1e-3
+_SLIVER = 0.5  # a last bin that the run covers less of is not drawn: it ended at a decision
 _SPIKE = 3.0  # an axis is cut where single bins exceed the usual height this many times
-NOTE = "Vendors' claims of 20,000-240,000 tx/s are 1-3 orders above documented demand; designs differ elsewhere."
+NOTE = "Vendors claim 20,000-240,000 tx/s, 1-3 orders above documented demand; designs differ elsewhere."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,10 +71,10 @@ def cdf(outcome: Outcome) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def throughput(outcome: Outcome) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Edges of the time bins, s, shape (k + 1,), and transactions committed per second in each, shape (k,)."""
+    """Edges of the time bins, s, shape (k + 1,), and committed transactions per second in each, (k,)."""
     table, end = outcome.tables["timeline"], float(outcome.metrics["simulated_s"] or 0)
     start, width = table["start_s"], np.minimum(table["width_s"], end - table["start_s"])
-    inside = width > _SLIVER * table["width_s"]  # the run may end within the last bin, or just after its start
+    inside = width > _SLIVER * table["width_s"]
     if not inside.any():
         return np.zeros(1), np.zeros(0)
     edges = np.append(start[inside], start[inside][-1] + width[inside][-1])
@@ -112,7 +112,7 @@ def _answered(line: Line) -> str:
 
 
 def draw_throughput(axes: Any, line: Line, *, calm: Outcome | None = None, top: float | None = None) -> None:
-    """Committed transactions per second, with outages shaded; `calm`: the same design without faults, grey."""
+    """Committed transactions per second, outages shaded; `calm`: the same design without faults, grey."""
     for begin, end in line.outcome.outages_s:
         axes.axvspan(begin, end, facecolor=OUTAGE, edgecolor="none", zorder=0)
     if calm is not None:

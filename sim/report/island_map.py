@@ -1,7 +1,7 @@
 """A schematic map: where voters stand, their fault domains, and the links between them.
 
-The outline is `data/hainan.geojson` (made with Natural Earth, public domain). Positions are to scale; links are
-straight lines between sites, not the course of cables.
+The outline is `data/hainan.geojson` (made with Natural Earth, public domain). Positions are to scale; links
+are straight lines between sites, not the course of cables.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def outline() -> NDArray[np.float64]:
 
 
 def circle_around(points: Sequence[tuple[float, float]], margin_km: float) -> tuple[float, float, float]:
-    """Centre (longitude, latitude) and radius, km, of a circle about the middle of the two farthest points."""
+    """Centre (longitude, latitude) and radius, km, of a circle about the middle of the farthest two."""
     lon, lat = np.array(points).T
     stretch = np.cos(np.radians(lat.mean()))
     apart = np.hypot((lon[:, None] - lon) * stretch, lat[:, None] - lat)
@@ -249,9 +249,8 @@ def _key(axes: Any, plan: Plan, table: Any) -> None:
         )  # fmt: skip
     items.append(Line2D([], [], color="#7d8790", linewidth=0.9, label="link"))
     if plan.lost is not None:
-        items.append(
-            Line2D([], [], color=COLOURS[1], linewidth=0.9, linestyle=(0, (2, 2)), label=f"link lost with {plan.lost}")
-        )
+        text = f"link lost with {plan.lost}"
+        items.append(Line2D([], [], color=COLOURS[1], linewidth=0.9, linestyle=(0, (2, 2)), label=text))
     if plan.moved is not None:
         colour = _DOMAIN_COLOURS.get(table[plan.moved[1]].domain, OTHER)
         text = f"cured design: voter moves\nfrom {plan.moved[0]} to {plan.moved[1]}"

@@ -31,7 +31,7 @@ _MILD_TO_SEVERE = (0, 5, 4, 3, 2, 1)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """A finished run under the name that tables and figures give it. `scenario` is resolved, in plain data."""
+    """A finished run under its name in tables and figures. `scenario` is resolved, in plain data."""
 
     label: str
     status: str
@@ -65,7 +65,7 @@ def of_result(result: Result, label: str | None = None) -> Outcome:
     return Outcome(
         label=label or result.scenario.name,
         status=result.status,
-        metrics={name: value for name, value in result.metrics.items() if name != "wall_s"},
+        metrics={name: value for name, value in result.metrics.items() if not name.endswith("wall_s")},
         seed=result.scenario.seed,
         version=store.version(),
         scenario_hash=scenario_hash(result.scenario),
@@ -87,9 +87,7 @@ def read(folder: Path, label: str | None = None) -> Outcome:
         if found != manifest["files"].get(file.name):
             raise ValueError(f"{file}: differs from what the manifest says; delete the folder and run again")
         table = pq.read_table(file)
-        tables[name] = {
-            key: table.column(key).to_numpy(zero_copy_only=False) for key in table.column_names
-        }
+        tables[name] = {key: table.column(key).to_numpy(zero_copy_only=False) for key in table.column_names}
     return Outcome(
         label=label or manifest["scenario"]["name"],
         status=manifest["status"],

@@ -57,7 +57,7 @@ def assumed(outcome: Outcome) -> dict[str, tuple[str, ...]]:
     if "A" in outcome.tables["classes"]["tag"]:
         found["rates and sizes of the transaction classes with tag A"] = _FROM_DEMAND
     if outcome.scenario["network"]["latency"]["model"] == "distance":
-        found["round trips are estimated from distance, as no measured ones from Haikou were found"] = _FROM_DISTANCE
+        found["round trips are estimated from distance; no measured ones were found"] = _FROM_DISTANCE
     if outcome.scenario["faults"]:
         found["when faults come, how long they last, and that all their nodes fail together"] = _FROM_FAULTS
     return found
@@ -137,8 +137,9 @@ def plain(outcomes: Sequence[Outcome]) -> str:
     for i, row in enumerate(grid):
         if i == deep:
             text.append("  ".join("-" * width for width in wide))
-        cells = [cell.ljust(w) if k < 2 else cell.rjust(w) for k, (cell, w) in enumerate(zip(row, wide, strict=True))]
-        text.append("  ".join(cells).rstrip())
+        names = [cell.ljust(width) for cell, width in zip(row[:2], wide, strict=False)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], wide[2:], strict=True)]
+        text.append("  ".join(names + numbers).rstrip())
     return "\n".join(text)
 
 
@@ -155,7 +156,7 @@ def markdown(outcomes: Sequence[Outcome], command: str) -> str:
 
 
 def as_csv(outcomes: Sequence[Outcome]) -> str:
-    """Metrics under their own names, unrounded, and what determines each run. Empty: there is no such number."""
+    """Metrics under their own names, unrounded, and what determines each run. Empty: no such number."""
     names = [*(column.metric for column in COLUMNS), *_CSV_MORE]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from sim.engine.office import Settings
+from sim.engine.office import NO_LIMIT, Settings
 from sim.faults.script import Ends, FaultScript
 from sim.host import Costs, Run
 from sim.kernel import post
@@ -15,7 +15,7 @@ from sim.kernel.process import Clock
 from sim.ledger import rows as r
 from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns
-from sim.network.links import LognormalJitter, ProportionalJitter, UniformJitter
+from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
 from sim.protocol import Replica
 from sim.protocols import PROTOCOLS
@@ -65,12 +65,11 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     network, n = scenario.network, scenario.network.n
     entry = PROTOCOLS[scenario.protocol.name]
     replica = protocol or entry.protocol
-    places = scenario.places
     classes, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
-    matrix = one_way_matrix_ns(network, scenario.seed, places)
+    matrix = _latency(scenario)
     gateways = tuple(
-        Gateway(n + k, place, _home(place, network.place_of_node, places, matrix))
+        Gateway(n + k, place, _home(scenario, place, matrix))
         for k, place in enumerate(client_places)
     )
     run = Run(
@@ -105,12 +104,34 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     return World(scenario, run, clock, faults, gateways, classes, streams, offered)
 
 
-def _home(place: str, place_of_node: tuple[str, ...], places: tuple[str, ...], matrix: np.ndarray) -> int:
+def _one_distance(scenario: Scenario) -> bool:
+    """Whether every link takes the same time: then one entry stands for the whole latency matrix."""
+    network = scenario.network
+    return isinstance(network.latency, FixedLatency) and network.topology.is_mesh and not network.measured_rtt
+
+
+def _latency(scenario: Scenario) -> np.ndarray:
+    """One-way latency between places, ns, or shape (1, 1) if they are all alike."""
+    if _one_distance(scenario):
+        assert isinstance(scenario.network.latency, FixedLatency)
+        return np.array([[scenario.network.latency.one_way_ns]], dtype=np.int64)
+    return one_way_matrix_ns(scenario.network, scenario.seed, scenario.places)
+
+
+def _distance_ns(scenario: Scenario, matrix: np.ndarray, place: str, node: int) -> int:
+    """One-way latency from a place to a voter."""
+    if _one_distance(scenario):
+        return int(matrix[0, 0])
+    places = scenario.places
+    return int(matrix[places.index(place), places.index(scenario.network.place_of_node[node])])
+
+
+def _home(scenario: Scenario, place: str, matrix: np.ndarray) -> int:
     """The voter that clients at a place turn to: one there, or else the nearest."""
+    place_of_node = scenario.network.place_of_node
     if place in place_of_node:
         return place_of_node.index(place)
-    row = matrix[places.index(place)]
-    return min(range(len(place_of_node)), key=lambda node: (row[places.index(place_of_node[node])], node))
+    return min(range(len(place_of_node)), key=lambda node: (_distance_ns(scenario, matrix, place, node), node))
 
 
 def _plan_workload(
@@ -127,7 +148,7 @@ def _plan_workload(
         first = len(classes)
         if isinstance(load, OpenLoop):
             classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A"))
-            rates = [(load.rate_tps, load.shape)]
+            rates: list[tuple[float, str]] = [(load.rate_tps, load.shape)]
         elif isinstance(load, DemandLoad):
             found = [c for c in demand_classes(load.tier, load.level) if c.rate_tps > 0]
             classes += [TransactionClass(c.name, c.size_bytes, c.data_label, c.tag) for c in found]
@@ -151,7 +172,11 @@ def _settings(
 ) -> Settings:
     network = scenario.network
     places = scenario.places
-    at = [places.index(place) for place in network.place_of_node] + [places.index(g.place) for g in gateways]
+    if _one_distance(scenario):
+        at = [0] * (network.n + len(gateways))
+    else:
+        index = {place: i for i, place in enumerate(places)}
+        at = [index[place] for place in network.place_of_node] + [index[g.place] for g in gateways]
     ends = len(at)
     mode, low, span, table = _jitter(scenario)
     profile = profiles()[scenario.cpu.crypto]
@@ -187,7 +212,7 @@ def _settings(
         reply_sign_ns=profile.sign_ns,
         execute_ns=scenario.cpu.execute_ns,
         log_messages=scenario.trace == "messages",
-        **({} if scenario.limits.max_events is None else {"events_max": scenario.limits.max_events}),
+        events_max=scenario.limits.max_events or NO_LIMIT,
     )
 
 
@@ -228,15 +253,12 @@ class Seats:
         self.run = run
         self.gateways = gateways
         self.wait_ns = scenario.clients.failover_after_ns
-        places = scenario.places
         matrix = run.engine.settings.latency_ns
         self.order: dict[int, list[int]] = {}
-        place_of_node = scenario.network.place_of_node
+        everyone = range(scenario.network.n)
         for gateway in gateways:
-            row = matrix[places.index(gateway.place)]
-            nearest = sorted(
-                range(len(place_of_node)), key=lambda node: (row[places.index(place_of_node[node])], node)
-            )
+            distance = [_distance_ns(scenario, matrix, gateway.place, node) for node in everyone]
+            nearest = sorted(everyone, key=lambda node: (distance[node], node))
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
             run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
         run.entry_follows_leader = scenario.clients.entry == "leader"

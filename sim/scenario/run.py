@@ -15,7 +15,7 @@ from sim.check import conservation
 from sim.check.liveness import Decisions, liveness
 from sim.check.safety import Safety
 from sim.check.verdict import Verdict, Violation
-from sim.engine import lanes, loop
+from sim.engine import loop
 from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
@@ -130,6 +130,10 @@ def _run(
             "violations": [dataclasses.asdict(violation) for violation in verdict.violations],
             "warnings": warnings,
             "metrics": {name: value for name, value in metrics.items() if not name.endswith("wall_s")},
+            # What numbers in the trace mean: endpoints are the voters, then the clients' gateways.
+            "voters": scenario.network.n,
+            "places": [*scenario.network.place_of_node, *(gateway.place for gateway in world.gateways)],
+            "message_types": world.run.names,
         }
         path = folder.finish(manifest)
     return Result(
@@ -156,8 +160,6 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
     """Run to the end. Returns why the run was cut short, or None."""
     scenario = world.scenario
     limits = scenario.limits
-    if limits.max_events is not None:
-        world.run.desk[lanes.EVENTS_MAX] = limits.max_events
     for i in range(1, _SLICES + 1):
         code = world.clock.drive(world.run.advance, loop.UNTIL, scenario.duration_ns * i // _SLICES)
         if progress is not None:

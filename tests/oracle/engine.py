@@ -132,8 +132,16 @@ class Kind:
 class Tally:
     """Votes for one statement: at every receiver (owner None), or at its owner only."""
 
-    def __init__(self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None, parent: Tally | None) -> None:
-        self.kind, self.key, self.thresholds, self.owner, self.parent = kind, join(key, kind.number), thresholds, owner, parent
+    def __init__(
+        self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None, parent: Tally | None
+    ) -> None:
+        self.kind, self.key, self.thresholds, self.owner, self.parent = (
+            kind,
+            join(key, kind.number),
+            thresholds,
+            owner,
+            parent,
+        )
         self.heard: dict[int, set[int]] = {}  # at each receiver: voters, and those on whose word its gate opened
         self.votes: dict[int, set[int]] = {}  # at each receiver: distinct voters
         self.gates: set[int] = set()  # receivers whose gate is open

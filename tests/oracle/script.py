@@ -156,7 +156,12 @@ class Naive(Stage):
     def counters(self) -> dict[str, int]:
         o = self.oracle
         return dict(
-            sent=o.sent, delivered=o.delivered, dropped=o.dropped, in_flight=o.in_flight, bytes=o.bytes_sent, doubled=o.duplicated
+            sent=o.sent,
+            delivered=o.delivered,
+            dropped=o.dropped,
+            in_flight=o.in_flight,
+            bytes=o.bytes_sent,
+            doubled=o.duplicated,
         )
 
     def open(self, index: int) -> None:
@@ -323,7 +328,9 @@ class Compiled(Stage):
         keep = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]  # not the statement, whose number is the engine's own, nor the key
         table = [tuple(int(row[i]) for i in keep) for row in rows]
         copies = [row for row in table if row[-1] != post.FATE_LOST_SENDING]
-        return Story(self.wakes, copies, sorted(row for row in table if row[-1] == post.FATE_LOST_SENDING), self.counters())
+        return Story(
+            self.wakes, copies, sorted(row for row in table if row[-1] == post.FATE_LOST_SENDING), self.counters()
+        )
 
 
 def perform(script: Script) -> tuple[Story, Story]:

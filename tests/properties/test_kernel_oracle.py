@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sim.kernel.chance import lognormal_table
 from tests.oracle.engine import ALL, GATE, Kind, Network, Rule
-from tests.oracle.script import Compiled, Script, Story, TallySpec, perform
+from tests.oracle.script import Script, Story, TallySpec, perform
 
 TABLE = tuple(int(q) for q in lognormal_table(0.3))
 ONE = 1 << 32  # probability 1
@@ -142,7 +142,13 @@ def test_both_engines_tell_the_same_story(script: Script) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=2000, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate, Phase.shrink])
+@settings(
+    max_examples=2000,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate, Phase.shrink],
+)
 @given(scripts())
 def test_both_engines_tell_the_same_story_at_length(script: Script) -> None:
     same_story(script)

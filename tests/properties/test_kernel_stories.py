@@ -15,7 +15,11 @@ SENT, SRC, DST, KIND, ARRIVED, RECEIVED, VERIFIED, DONE, SIZE, FATE = range(10)
 def network(nodes: int, latency_ns: int = 1000, **more: Any) -> Network:
     """Equal nodes at one site, unlimited bandwidth."""
     plain: dict[str, Any] = dict(
-        latency_ns=((latency_ns,),), site_of=(0,) * nodes, tx_ps=(0,) * nodes, rx_ps=(0,) * nodes, cpu_q10=(1024,) * nodes
+        latency_ns=((latency_ns,),),
+        site_of=(0,) * nodes,
+        tx_ps=(0,) * nodes,
+        rx_ps=(0,) * nodes,
+        cpu_q10=(1024,) * nodes,
     )
     return Network(nodes, **plain | more)
 
@@ -40,7 +44,9 @@ def woken(story: Story, what: str) -> list[tuple[Any, ...]]:
 
 def test_a_broadcast_is_signed_once_and_leaves_copy_by_copy() -> None:
     kinds = (Kind(0, size=100, sign_ns=50),)
-    told = story(Script(network(4, tx_ps=(10_000,) * 4), kinds, actions=((0, ("letter", 0, ALL, 0)), (0, ("letter", 0, 1, 0)))))
+    told = story(
+        Script(network(4, tx_ps=(10_000,) * 4), kinds, actions=((0, ("letter", 0, ALL, 0)), (0, ("letter", 0, 1, 0))))
+    )
     assert sorted(column(told, ARRIVED)) == [50 + 1000 * k + 1000 for k in (1, 2, 3, 4)]
 
 
@@ -56,7 +62,12 @@ def test_workers_verify_side_by_side_and_hand_over_in_order_of_arrival() -> None
     kinds = (Kind(0, verify_ns=900, handle_ns=10), Kind(1, verify_ns=200, handle_ns=10), Kind(2, handle_ns=10))
     actions = tuple((t, ("letter", 1, 0, k)) for t, k in ((0, 0), (1, 1), (2, 1), (3, 2)))
     told = story(Script(network(2, workers=2), kinds, actions=actions))
-    assert column(told, VERIFIED) == [1900, 1201, 1401, 1003]  # the third waits for the second worker; the last needs none
+    assert column(told, VERIFIED) == [
+        1900,
+        1201,
+        1401,
+        1003,
+    ]  # the third waits for the second worker; the last needs none
     assert column(told, DONE) == [1910, 1920, 1930, 1940]
     assert [w[0] for w in woken(told, "letter")] == [1910, 1920, 1930, 1940]
 
@@ -206,7 +217,9 @@ def test_a_threshold_that_is_due_does_not_pass_to_the_next_statement() -> None:
     """A tally given up while a threshold waits to be told: its row's next use starts afresh."""
     kinds = (Kind(0, handle_ns=1000),)
     actions = ((0, ("vote", 1, 0, 1)), (1500, ("renew", 0, 0)))
-    assert woken(story(Script(network(2), kinds, (TallySpec(0, (1,)),), actions=actions)), "quorum") == [(0, 1, 0, 0, 0)]
+    assert woken(story(Script(network(2), kinds, (TallySpec(0, (1,)),), actions=actions)), "quorum") == [
+        (0, 1, 0, 0, 0)
+    ]
 
 
 def test_equal_times_due_events_first_then_arrivals_each_in_order_of_entry() -> None:
@@ -227,7 +240,14 @@ def test_equal_times_due_events_first_then_arrivals_each_in_order_of_entry() -> 
 
 def test_zero_latency_and_zero_cost_take_no_time() -> None:
     reactions = ((("letter", 0), (("vote", 0, 1),)), (("quorum", 0, 0), (("letter", ALL, 1),)))
-    script = Script(network(4, 0), (Kind(0), Kind(1)), (TallySpec(1, (4,)),), (), ((7, ("letter", 0, ALL, 0)), (7, ("vote", 0, 0, 1))), reactions)
+    script = Script(
+        network(4, 0),
+        (Kind(0), Kind(1)),
+        (TallySpec(1, (4,)),),
+        (),
+        ((7, ("letter", 0, ALL, 0)), (7, ("vote", 0, 0, 1))),
+        reactions,
+    )
     told = story(script)
     assert {w[0] for w in told.wakes} == {7}
     assert told.counters["delivered"] == 3 + 4 * 3 + 4 * 3

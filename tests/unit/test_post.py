@@ -65,7 +65,9 @@ def test_an_unlimited_nic_takes_no_time() -> None:
 
 @settings(max_examples=100, derandomize=True, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 1000)), min_size=1, max_size=40), st.integers(1, 3))
-def test_a_receivers_queues_are_first_in_first_out_and_lose_no_work(arrivals: list[tuple[int, int]], workers: int) -> None:
+def test_a_receivers_queues_are_first_in_first_out_and_lose_no_work(
+    arrivals: list[tuple[int, int]], workers: int
+) -> None:
     """Against the recurrences of G/G/1 and G/G/c queues in tandem (Lindley; Kiefer and Wolfowitz)."""
     engine = _engine(ps=1000, workers=workers)
     times = np.cumsum([gap for gap, _ in arrivals]).tolist()

@@ -1,0 +1,118 @@
+"""Where two runs of one scenario part: the first event or message that differs between their traces.
+
+Pure: it reads two finished runs, in chunks, and keeps no more than one of each in memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from sim.trace import read
+from sim.trace.events import COLUMNS, EVENTS, FATES, MESSAGE_COLUMNS
+from sim.trace.read import StoredRun
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """The first difference: what happened in each run (None: nothing more), in words and as columns."""
+
+    time_ns: int
+    node: int | None
+    event: str
+    index: int  # of the row in its table
+    table: str
+    first: dict[str, int] | None
+    second: dict[str, int] | None
+
+    def lines(self) -> list[str]:
+        """The report, line by line."""
+        where = "" if self.node is None else f" at node {self.node}"
+        head = f"first divergent event: {self.event}{where}, {self.time_ns / 1e9:.9f} s (row {self.index} of {self.table})"
+        return [head, f"  run 1: {_columns(self.first)}", f"  run 2: {_columns(self.second)}"]
+
+
+def _columns(row: dict[str, int] | None) -> str:
+    if row is None:
+        return "nothing more"
+    return ", ".join(f"{name} {value}" for name, value in row.items())
+
+
+def first_divergence(first: StoredRun, second: StoredRun) -> Divergence | None:
+    """The earliest difference between two runs that kept trace and messages, or None if all rows are equal.
+
+    An event counts at its time, a message at the time its arrival (or loss on sending) was settled.
+    """
+    found = []
+    parted = _part(first.events(), second.events())
+    if parted is not None:
+        found.append(_event(*parted))
+    parted = _part(first.messages(), second.messages())
+    if parted is not None:
+        found.append(_message(first, *parted))
+    return min(found, key=lambda divergence: divergence.time_ns, default=None)
+
+
+_Row = list[int] | None
+
+
+def _part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[int, _Row, _Row] | None:
+    """Index and both rows of the first difference between two streams of rows, whatever their chunks."""
+    index = 0
+    a = b = np.zeros((0, 0), dtype=np.int64)
+    while True:
+        a = next(first, None) if not len(a) else a  # type: ignore[assignment]
+        b = next(second, None) if not len(b) else b  # type: ignore[assignment]
+        if a is None or b is None:
+            if a is None and b is None:
+                return None
+            return index, None if a is None else a[0].tolist(), None if b is None else b[0].tolist()
+        rows = min(len(a), len(b))
+        different = np.flatnonzero((a[:rows] != b[:rows]).any(axis=1))
+        if len(different):
+            at = int(different[0])
+            return index + at, a[at].tolist(), b[at].tolist()
+        index += rows
+        a, b = a[rows:], b[rows:]
+
+
+def _earlier(first: _Row, second: _Row, time_of: dict[int, int]) -> list[int]:
+    """The row that happened first."""
+    rows = [row for row in (first, second) if row is not None]
+    return min(rows, key=lambda row: time_of[id(row)])
+
+
+def _event(index: int, first: _Row, second: _Row) -> Divergence:
+    row = _earlier(first, second, {id(row): row[read.TIME] for row in (first, second) if row is not None})
+    node = row[read.NODE]
+    return Divergence(
+        row[read.TIME],
+        node if node >= 0 else None,
+        EVENTS.get(row[read.EVENT], f"event {row[read.EVENT]}"),
+        index,
+        read.EVENTS_FILE,
+        _named(COLUMNS, first),
+        _named(COLUMNS, second),
+    )
+
+
+def _message(run: StoredRun, index: int, first: _Row, second: _Row) -> Divergence:
+    times = {id(row): row[read.ARRIVED] for row in (first, second) if row is not None}
+    row = _earlier(first, second, times)
+    kind = row[read.KIND]
+    name = run.message_types[kind] if 0 <= kind < len(run.message_types) else f"type {kind}"
+    return Divergence(
+        row[read.ARRIVED],
+        row[read.DESTINATION],
+        f"{name} from node {row[read.SOURCE]} {FATES.get(row[read.FATE], 'settled')}",
+        index,
+        read.MESSAGES_FILE,
+        _named(MESSAGE_COLUMNS, first),
+        _named(MESSAGE_COLUMNS, second),
+    )
+
+
+def _named(columns: tuple[str, ...], row: _Row) -> dict[str, int] | None:
+    return None if row is None else dict(zip(columns, row, strict=True))
