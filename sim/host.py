@@ -357,6 +357,7 @@ class Run:
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
         self.lane_allowed = lane and "normal_case" in vars(protocol)
         self.case: NormalCase | None = None
+        self.case_votes: list[VoteType] = []
         self.entry_follows_leader = False
         self._refresh_views()
         self.hosts = [Host(self, i) for i in range(self.engine.voters)]
@@ -400,6 +401,7 @@ class Run:
     def _declare(self, case: NormalCase) -> None:
         """Write the declared normal case into the engine's table."""
         self.case = case
+        self.case_votes = [step.vote for step in case.votes]
         c = self.engine.desk[lanes.CASES]
         c[lanes.CASE_VOTES] = len(case.votes)
         c[lanes.CASE_GATED] = case.gate
@@ -542,10 +544,10 @@ class Run:
                 break
             self.engine.make_room()
             self._refresh_views()
-        owner = self.owner_of_row
-        for step, row in zip(case.votes, rows, strict=False):
-            ballot.rows[step.vote] = row
-            owner[row] = (ballot, step.vote)
+        mine, owner = ballot.rows, self.owner_of_row
+        for vote, row in zip(self.case_votes, rows, strict=False):
+            mine[vote] = row
+            owner[row] = (ballot, vote)
         ballot.block.reactions.append(reaction)
         return int(reaction)
 

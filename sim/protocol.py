@@ -25,9 +25,9 @@ ALL = -1  # destination: every voter but the sender (whose own vote counts at on
 _Handler = TypeVar("_Handler", bound=Callable[..., None])
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class VoteType:
-    """A kind of vote. `size_bytes` is its size without the signature; `decides` is false for housekeeping."""
+    """A kind of vote, itself and no other (compared by identity). `size_bytes` is its size without the signature; `decides` is false for housekeeping."""
 
     name: str
     size_bytes: int
@@ -140,7 +140,7 @@ class NormalCase:
     persist: bool = False
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Timer:
     """The kind of timer a handler waits for."""
 

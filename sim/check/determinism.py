@@ -30,7 +30,8 @@ class Divergence:
     def lines(self) -> list[str]:
         """The report, line by line."""
         where = "" if self.node is None else f" at node {self.node}"
-        head = f"first divergent event: {self.event}{where}, {self.time_ns / 1e9:.9f} s (row {self.index} of {self.table})"
+        row = f"row {self.index} of {self.table}"
+        head = f"first divergent event: {self.event}{where}, {self.time_ns / 1e9:.9f} s ({row})"
         return [head, f"  run 1: {_columns(self.first)}", f"  run 2: {_columns(self.second)}"]
 
 
@@ -61,14 +62,15 @@ _Row = list[int] | None
 def _part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[int, _Row, _Row] | None:
     """Index and both rows of the first difference between two streams of rows, whatever their chunks."""
     index = 0
-    a = b = np.zeros((0, 0), dtype=np.int64)
+    nothing = np.zeros((0, 0), dtype=np.int64)
+    a = b = nothing
     while True:
-        a = next(first, None) if not len(a) else a  # type: ignore[assignment]
-        b = next(second, None) if not len(b) else b  # type: ignore[assignment]
-        if a is None or b is None:
-            if a is None and b is None:
-                return None
-            return index, None if a is None else a[0].tolist(), None if b is None else b[0].tolist()
+        a = a if len(a) else next((chunk for chunk in first if len(chunk)), nothing)
+        b = b if len(b) else next((chunk for chunk in second if len(chunk)), nothing)
+        if not len(a) and not len(b):
+            return None
+        if not len(a) or not len(b):
+            return index, a[0].tolist() if len(a) else None, b[0].tolist() if len(b) else None
         rows = min(len(a), len(b))
         different = np.flatnonzero((a[:rows] != b[:rows]).any(axis=1))
         if len(different):
@@ -78,14 +80,13 @@ def _part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[in
         a, b = a[rows:], b[rows:]
 
 
-def _earlier(first: _Row, second: _Row, time_of: dict[int, int]) -> list[int]:
-    """The row that happened first."""
-    rows = [row for row in (first, second) if row is not None]
-    return min(rows, key=lambda row: time_of[id(row)])
+def _earlier(first: _Row, second: _Row, column: int) -> list[int]:
+    """The row that happened first, by its time in a column."""
+    return min((row for row in (first, second) if row is not None), key=lambda row: row[column])
 
 
 def _event(index: int, first: _Row, second: _Row) -> Divergence:
-    row = _earlier(first, second, {id(row): row[read.TIME] for row in (first, second) if row is not None})
+    row = _earlier(first, second, read.TIME)
     node = row[read.NODE]
     return Divergence(
         row[read.TIME],
@@ -99,8 +100,7 @@ def _event(index: int, first: _Row, second: _Row) -> Divergence:
 
 
 def _message(run: StoredRun, index: int, first: _Row, second: _Row) -> Divergence:
-    times = {id(row): row[read.ARRIVED] for row in (first, second) if row is not None}
-    row = _earlier(first, second, times)
+    row = _earlier(first, second, read.ARRIVED)
     kind = row[read.KIND]
     name = run.message_types[kind] if 0 <= kind < len(run.message_types) else f"type {kind}"
     return Divergence(

@@ -32,7 +32,8 @@ Deviations
   and in place of a view change when a later batch is committed here already (only this replica is behind).
 * What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
   replicas that do not forget). A restarted replica takes no part until it has heard the current view.
-* The primary alone keeps within the water marks; a backup accepts whatever its primary orders.
+* The primary alone keeps below H; a backup accepts any batch above its h.
+* A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
 
 Not modelled: the read-only and tentative-execution optimisations, MAC authenticators (all messages are signed),
@@ -260,11 +261,11 @@ class Pbft(Replica):
         self.view = view
         self.active = True
         self.recovering = False
-        self.catching_up = False
+        self.catching_up = self.context.height < self.low_mark
         self.height_at_entry = self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
-        self.context.lane(view)
+        self.context.lane(None if self.catching_up else view)
         self.context.follow(self.primary_of(view))
         self.context.watch_progress(0 if self.is_primary else self.timeout_ns)
         if self.is_primary:
@@ -283,7 +284,7 @@ class Pbft(Replica):
         """The primary multicasts pre-prepares while the pipeline and the water marks allow."""
         context = self.context
         self.checkpoint()
-        if not (self.active and self.is_primary):
+        if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
         while True:
             last = self.last_proposed
@@ -324,12 +325,15 @@ class Pbft(Replica):
 
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
-        """A backup accepts: in view v, from its primary, no other batch for (v, n)."""
+        """A backup accepts: in view v, from its primary, above h, no other batch for (v, n)."""
         if not self.active or message.view != self.view or sender != self.primary_of(self.view):
             return
         context = self.context
-        if message.sequence <= context.height and context.decided_block(message.sequence) is None:
-            return  # executed by all and garbage-collected
+        if message.sequence <= context.height:  # executed here, perhaps by state transfer: a vote may help others
+            if context.decided_block(message.sequence) is not message.block:
+                return
+        elif message.sequence <= self.low_mark:
+            return
         for ballot in context.ballots(message.view, message.sequence):
             if context.has_voted(PREPARE, ballot):
                 return
@@ -349,10 +353,15 @@ class Pbft(Replica):
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
-            if self.catching_up and not self.context.behind():
-                self.catching_up = False
-                self.context.lane(self.view)
+            self.return_to_lane()
             self.propose()
+
+    def return_to_lane(self) -> None:
+        """Work in the fast lane again if nothing is missing any more."""
+        context = self.context
+        if self.catching_up and self.active and context.height >= self.low_mark and not context.behind():
+            self.catching_up = False
+            context.lane(self.view)
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
 
@@ -374,6 +383,8 @@ class Pbft(Replica):
         self.low_mark = ballot.number
         self.context.persist(low_mark=self.low_mark)
         if self.context.height < self.low_mark:
+            self.catching_up = True
+            self.context.lane(None)
             self.fetch()
         self.propose()
 
@@ -417,8 +428,8 @@ class Pbft(Replica):
         found = []
         for sequence in range(self.low_mark + 1, self.high_mark + 1):
             block = context.decided_block(sequence)
-            if block is not None:
-                found.append((sequence, block.view, block))
+            if block is not None:  # executed: no certificate for another batch can be younger
+                found.append((sequence, self.view - 1, block))
                 continue
             best: tuple[int, int, Block] | None = None
             for view in range(self.view, -1, -1):
@@ -484,6 +495,9 @@ class Pbft(Replica):
         context = self.context
         changes = tuple(list(self.changes[view].values())[: self.committed_quorum()])
         low, carried = self.carried_over(changes)
+        if context.height < low:
+            self.fetch()
+            return
         parent = context.decided_block(low)
         proposals = []
         for sequence, block in carried:
@@ -574,6 +588,7 @@ class Pbft(Replica):
             if block.height == context.height + 1:
                 context.decide(block)
         self.checkpoint()
+        self.return_to_lane()
         if context.height < message.last:
             self.fetch()
             return
@@ -585,5 +600,8 @@ class Pbft(Replica):
             self.change_view(message.view)
         elif not message.active and self.recovering:  # everybody is recovering
             self.change_view(self.view + 1)
+        elif not self.active and self.primary_of(self.view) == context.me:
+            if len(self.changes.get(self.view, {})) >= self.committed_quorum():
+                self.new_view(self.view)
         elif self.active:
             self.propose()

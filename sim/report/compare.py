@@ -138,10 +138,7 @@ def labels(jobs: Sequence[Job], scenarios: Sequence[Scenario]) -> list[str]:
             f"{job.path.resolve().parent.name}/{name}" if names.count(name) > 1 else name
             for job, name in zip(jobs, names, strict=True)
         ]
-    return [
-        f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name
-        for i, name in enumerate(names)
-    ]
+    return [f"{name} #{names[: i + 1].count(name)}" if names.count(name) > 1 else name for i, name in enumerate(names)]
 
 
 def folder_of(outcomes: Sequence[Outcome]) -> str:

@@ -71,9 +71,7 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     return [FAULT_MODEL_NOTE, *(LEADER_NOTE.format(label=outcome.label) for outcome in kept)]
 
 
-def demo(
-    out: Path, *, workers: int = 2, progress: Progress | None = None
-) -> tuple[list[Outcome], list[Path]]:
+def demo(out: Path, *, workers: int = 2, progress: Progress | None = None) -> tuple[list[Outcome], list[Path]]:
     """Run what is not stored, write table, figures and map. Returns the outcomes and the files."""
     folder = scenario_folder()
     jobs = [Job(folder / f"{name}.yaml", label=name) for name in names()]

@@ -90,9 +90,7 @@ def draw_cdf(axes: Any, lines: Sequence[Line]) -> None:
         keep = np.unique(np.searchsorted(share, np.linspace(share[0], 1, _LEVELS)))
         x = np.concatenate((latency_ms[keep[:1]], latency_ms[keep]))
         y = np.concatenate(([0.0], share[keep]))
-        axes.plot(
-            x, y, drawstyle="steps-post", color=line.colour, linestyle=line.dashes, label=_answered(line)
-        )
+        axes.plot(x, y, drawstyle="steps-post", color=line.colour, linestyle=line.dashes, label=_answered(line))
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -228,6 +226,19 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with style(), mpl.rc_context({"svg.hashsalt": name}):
+        _settle(figure)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out once and round: the layout's solver differs in the last bits from one time to the next."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        x, y, width, height = (round(value, 4) for value in axes.get_position(original=True).bounds)
+        axes.set_position((x, y, width, height))
+    if figure.get_suptitle():
+        title = figure._suptitle  # type: ignore[attr-defined]
+        title.set_position([round(value, 4) for value in title.get_position()])

@@ -67,9 +67,7 @@ def plan_of(outcome: Outcome, *, storm: Outcome | None = None, cured: Outcome | 
         links = tuple((edge["start"], edge["to"]) for edge in topology["edges"])
     else:
         graph = Topology(family=topology["family"], degree=topology["degree"])
-        links = tuple(
-            (places[a], places[b]) for a, b in family_edges(graph, len(places), outcome.scenario["seed"])
-        )
+        links = tuple((places[a], places[b]) for a, b in family_edges(graph, len(places), outcome.scenario["seed"]))
     lost = None
     for fault in storm.scenario["faults"] if storm is not None else ():
         lost = fault["lose_domain"]["domain"] if fault["lose_domain"] else lost

@@ -59,9 +59,7 @@ class Outcome:
 
 def of_result(result: Result, label: str | None = None) -> Outcome:
     """A run that has just ended."""
-    tables = {
-        name: {key: np.asarray(values) for key, values in result.tables[name].items()} for name in TABLES
-    }
+    tables = {name: {key: np.asarray(values) for key, values in result.tables[name].items()} for name in TABLES}
     return Outcome(
         label=label or result.scenario.name,
         status=result.status,

@@ -77,9 +77,7 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
             reasons.setdefault(reason, list(metrics))
     if reasons:
         titles = {column.metric: column.title.replace("/ ", "/") for column in COLUMNS}
-        lines += [
-            f"(A) {', '.join(titles[m] for m in metrics)}: {reason}." for reason, metrics in reasons.items()
-        ]
+        lines += [f"(A) {', '.join(titles[m] for m in metrics)}: {reason}." for reason, metrics in reasons.items()]
     lines.append(VENDOR_NOTE)
     return lines
 
@@ -96,9 +94,7 @@ def headings(outcomes: Sequence[Outcome]) -> list[str]:
 
 def rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     """One row of text per run, in the order of `headings`."""
-    return [
-        [o.label, o.status, *(shown(o.metrics.get(c.metric), c.digits) for c in COLUMNS)] for o in outcomes
-    ]
+    return [[o.label, o.status, *(shown(o.metrics.get(c.metric), c.digits) for c in COLUMNS)] for o in outcomes]
 
 
 def shown(value: float | int | None, digits: int) -> str:

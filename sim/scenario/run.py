@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +105,9 @@ def _run(
     judge = Judge(world)
     files = _trace_files(world, folder)
     driving = time.perf_counter()
-    truncated = _drive(world, judge, progress, started)
-    world.run.flush_trace()
+    with rare_collections():
+        truncated = _drive(world, judge, progress, started)
+        world.run.flush_trace()
     drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
@@ -140,6 +143,19 @@ def _run(
         scenario, status, code, metrics, dict(verdict.outcomes), tuple(verdict.violations), tuple(warnings),
         digest, key, path, tables,
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def rare_collections() -> Iterator[None]:
+    """Let Python look for reference cycles less often: a run makes few, and each look visits everything alive."""
+    before = gc.get_threshold()
+    gc.freeze()
+    gc.set_threshold(200_000, 20, 20)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
 
 
 def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFile]:

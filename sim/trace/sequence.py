@@ -5,7 +5,8 @@ a node decided when it had handled some message; a vote counts together with all
 and a message was sent when its sender had handled another, back to the proposal. So the diagram of a chained
 protocol holds the later proposals that make a block final, and that of PBFT does not hold the next batch.
 
-Times are milliseconds since the proposal, at which the receiver has handled a message. Up to ALL_ARROWS_MAX
+Times are milliseconds since the proposal, at which the receiver has handled a message; arrows are dashed where
+it had decided already. Up to ALL_ARROWS_MAX
 nodes every message is an arrow. Above, a broadcast is one arrow to "all"; above LINES_MAX, nodes that only do
 what many do are drawn as one.
 """
@@ -102,14 +103,14 @@ def _belonging(run: StoredRun, decision: Decision, log: np.ndarray) -> np.ndarra
     by_node = {int(node): delivered[ends == node] for node in np.unique(ends)}
     disk_ns = int(run.scenario["cpu"]["fsync_ns"])
 
-    def causes(node: int, time_ns: int) -> Iterable[int]:
+    def causes(node: int, time_ns: int) -> list[int]:
         """Rows whose handling made a node act at a time."""
         rows = by_node.get(node, delivered[:0])
         done = log[rows, read.DONE]
-        found: np.ndarray = rows[done == time_ns]
+        found = rows[done == time_ns]
         if not len(found) and disk_ns:  # it wrote to its disk first
             found = rows[done <= time_ns - disk_ns][-1:]
-        return found.tolist()
+        return [int(i) for i in found]
 
     start = decision.start_ns
     at_start = (log[:, read.SOURCE] == decision.proposed[read.NODE]) & (log[:, read.SENT] == start)
@@ -128,7 +129,23 @@ def _belonging(run: StoredRun, decision: Decision, log: np.ndarray) -> np.ndarra
         queue += np.flatnonzero(same & ~taken).tolist()
         if one[read.SENT] > start:
             queue += causes(int(one[read.SOURCE]), int(one[read.SENT]))
-    return taken
+    return taken & ~_in_vain(run, decision, log, taken)
+
+
+def _in_vain(run: StoredRun, decision: Decision, log: np.ndarray, taken: np.ndarray) -> np.ndarray:
+    """Votes that no node had a majority of when the decision was over: taken for causes by coincidence of time.
+
+    A quorum is more than half of the voters, so that at least half of the others' votes had been handled.
+    """
+    vain = np.zeros(len(log), dtype=bool)
+    votes = taken & (log[:, read.STATEMENT] >= 0)
+    in_time = votes & (log[:, read.FATE] == 0) & (log[:, read.DONE] <= decision.end_ns)
+    for statement, kind in np.unique(log[votes][:, [read.STATEMENT, read.KIND]], axis=0).tolist():
+        same = (log[:, read.STATEMENT] == statement) & (log[:, read.KIND] == kind)
+        most = np.bincount(log[in_time & same, read.DESTINATION], minlength=1).max()
+        if 2 * most < run.voters - 1:
+            vain |= same
+    return vain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +194,10 @@ class _Picture:
     def _lifeline(self, node: int) -> str:
         return f"n{node}" if node in self.alone else _OTHERS
 
+    def _title(self, node: int) -> str:
+        name = _plain(self.run.name(node))
+        return f"node {name}" if name.isdigit() else name
+
     def _ms(self, time_ns: int) -> str:
         return f"{(time_ns - self.decision.start_ns) / 1e6:.2f}"
 
@@ -189,7 +210,7 @@ class _Picture:
         d = self.decision
         head = ["sequenceDiagram"]
         for node in sorted(self.alone):
-            head.append(f"    participant n{node} as {_plain(self.run.name(node))}")
+            head.append(f"    participant n{node} as {self._title(node)}")
         if len(self.alone) < self.run.voters:
             head.append(f"    participant {_OTHERS} as {self.run.voters - len(self.alone)} others")
         if self.grouped:
@@ -216,7 +237,7 @@ class _Picture:
             if row[read.FATE] != 0:
                 time_ns = row[read.ARRIVED]
                 yield _Line(time_ns, 0, f"{a}-x{b}: {self._kind(row)}, {self._ms(time_ns)} ms, lost")
-            elif row[read.DONE] <= self.decision.end_ns:
+            else:
                 time_ns = row[read.DONE]
                 needed = time_ns <= self.decided_ns.get(row[read.DESTINATION], time_ns)
                 arrow = "->>" if needed else "-->>"
@@ -263,8 +284,7 @@ class _Picture:
         d = self.decision
         width = f"n{min(self.alone)},{_ALL if self.grouped else f'n{max(self.alone)}'}"
         for row in d.late:
-            name = _plain(self.run.name(row[read.NODE]))
-            yield f"    Note over {width}: {name} decides late, after {self._ms(row[read.TIME])} ms"
+            yield f"    Note over {width}: {self._title(row[read.NODE])} decides late, after {self._ms(row[read.TIME])} ms"
         absent = self.run.voters - len(d.decided) - len(d.late)
         if absent:
             yield f"    Note over {width}: {absent} of {self.run.voters} nodes did not decide this block in the run"

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 import simpy
@@ -221,7 +222,7 @@ class Receiver:
         while True:
             copy = yield self.nic.get()
             yield env.timeout(copy.message.kind.size * self.oracle.network.rx_ps[self.node] // 1000)
-            copy.received = env.now
+            copy.received = self.oracle.now
             env.process(self.verify(copy, self.workers.request() if copy.message.kind.verify_ns > 0 else None))
 
     def verify(self, copy: Copy, worker: Any) -> Process:
@@ -229,7 +230,8 @@ class Receiver:
             yield worker
             yield self.oracle.env.timeout(self.oracle.cost(self.node, copy.message.kind.verify_ns))
             self.workers.release(worker)
-        copy.verified = self.oracle.env.now
+        copy.verified = self.oracle.now
+        assert copy.is_verified is not None
         copy.is_verified.succeed()
 
     def hand_over(self) -> Process:
@@ -238,8 +240,8 @@ class Receiver:
             copy = yield self.thread.get()
             yield copy.is_verified
             yield env.timeout(self.oracle.cost(self.node, copy.message.kind.handle_ns))
-            copy.done = env.now
-            self.oracle.due(self.node, env.now, lambda c=copy: self.oracle.handle(c), copy.turn, self)
+            copy.done = self.oracle.now
+            self.oracle.due(self.node, copy.done, partial(self.oracle.handle, copy), copy.turn, self)
 
 
 class Oracle:
@@ -265,6 +267,11 @@ class Oracle:
 
     # --- time ------------------------------------------------------------------------------------------
 
+    @property
+    def now(self) -> int:
+        """Simulated time, ns."""
+        return int(self.env.now)
+
     def run(self, until: int) -> None:
         """Run up to and including `until`."""
         while self.env.peek() <= until:
@@ -275,7 +282,7 @@ class Oracle:
         event = simpy.Event(self.env)
         event._ok, event._value = True, None
         event.callbacks = [lambda _: call()]
-        self.env.schedule(event, priority, time - self.env.now)
+        self.env.schedule(event, priority, time - self.now)  # type: ignore[arg-type]  # any integer will do
 
     def next(self) -> int:
         self.sequence += 1
@@ -299,7 +306,7 @@ class Oracle:
     def post(self, src: int, to: int, kind: Kind, key: int, tally: Tally | None = None) -> Message:
         """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment."""
         self.letters += 1
-        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.env.now)
+        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.now)
         copies = []
         for dst in [to] if to >= 0 else [node for node in range(self.network.nodes) if node != src]:
             copies.append(Copy(message, dst, self.next(), self.rules.get((src, dst))))
@@ -357,10 +364,10 @@ class Oracle:
         """A copy has left the NIC."""
         delay = self.delay(copy)
         if delay is None:
-            copy.arrived = self.env.now
+            copy.arrived = self.now
             self.lost.append(copy)
             return
-        arrives = self.env.now + delay
+        arrives = self.now + delay
         if self.network.ordered:
             link = (copy.message.src, copy.dst)
             arrives = max(arrives, self.last_arrival.get(link, 0))
@@ -374,7 +381,7 @@ class Oracle:
 
     def arrive(self, copy: Copy) -> None:
         """A copy comes out of its link."""
-        copy.arrived = self.env.now
+        copy.arrived = self.now
         self.in_flight -= 1
         self.log.append(copy)
         if not self.up[copy.dst] or self.is_down(copy.message.src, copy.dst):
@@ -423,8 +430,8 @@ class Oracle:
 
     def count_now(self, node: int, tally: Tally, voter: int, weight: int) -> None:
         for reached, k in tally.add(node, voter, weight):
-            call = lambda t=reached, k=k: self.complete(node, t, k)  # noqa: E731
-            self.due(node, self.env.now, call, self.next(), self.receivers[node])
+            call = partial(self.complete, node, reached, k)
+            self.due(node, self.now, call, self.next(), self.receivers[node])
 
     def complete(self, node: int, tally: Tally, k: int) -> None:
         if not tally.dropped:

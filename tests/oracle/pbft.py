@@ -50,7 +50,7 @@ class Pbft:
         if phase == 0:
             self.oracle.vote(node, self.tallies[number][1])
             return
-        self.decided[number].append(self.oracle.env.now)
+        self.decided[number].append(self.oracle.now)
         if node == 0 and number + 1 < self.decisions:
             self.propose()
 

@@ -6,6 +6,7 @@ them. Both stages must tell the same story: every wake-up in order, and every co
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +66,7 @@ class Story:
     counters: dict[str, int]
 
 
-class Stage:
+class Stage(abc.ABC):
     """What the two stages share: actions, reactions and the record of wake-ups."""
 
     def __init__(self, script: Script) -> None:
@@ -126,6 +127,31 @@ class Stage:
                 self.timers += 1
                 self.set_timer(node, self.now() + delay_ns, self.timers)
 
+    @abc.abstractmethod
+    def now(self) -> int: ...
+    @abc.abstractmethod
+    def counters(self) -> dict[str, int]: ...
+    @abc.abstractmethod
+    def call_at(self, time: int, number: int, action: tuple[Any, ...]) -> None: ...
+    @abc.abstractmethod
+    def open(self, index: int) -> None: ...
+    @abc.abstractmethod
+    def drop(self, index: int) -> None: ...
+    @abc.abstractmethod
+    def letter(self, src: int, to: int, kind: Kind, key: int) -> None: ...
+    @abc.abstractmethod
+    def vote(self, node: int, index: int, weight: int) -> None: ...
+    @abc.abstractmethod
+    def gate(self, node: int, index: int, voter: int) -> None: ...
+    @abc.abstractmethod
+    def set_timer(self, node: int, time: int, number: int) -> None: ...
+    @abc.abstractmethod
+    def set_link(self, src: int, dst: int, rule: int) -> None: ...
+    @abc.abstractmethod
+    def crash(self, node: int) -> None: ...
+    @abc.abstractmethod
+    def restart(self, node: int) -> None: ...
+
     def key(self, index: int) -> int:
         """The identity of a tally's statement."""
         return 7 + index + 100 * self.renewed[index]
@@ -151,7 +177,7 @@ class Naive(Stage):
             self.woken(node, ("timer", detail[0]), ())
 
     def now(self) -> int:
-        return self.oracle.env.now
+        return self.oracle.now
 
     def counters(self) -> dict[str, int]:
         o = self.oracle
@@ -200,7 +226,7 @@ class Naive(Stage):
 
     def run(self) -> Story:
         self.oracle.run(FOREVER_NS)
-        rows = [
+        rows: list[tuple[int, ...]] = [
             (
                 c.message.sent, c.message.src, c.dst, c.message.kind.number,
                 c.arrived, c.received, c.verified, c.done, c.message.kind.size, c.fate,
