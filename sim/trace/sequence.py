@@ -77,14 +77,14 @@ def find_decision(run: StoredRun, height: int) -> Decision:
     rows = np.concatenate(parts).tolist() if parts else []
     decided_rows = [row for row in rows if row[read.EVENT] == r.EVENT_DECIDED]
     if not decided_rows:
-        heights = f"{lowest} to {highest}" if highest else "none"
-        raise TraceError(f"{height}: nothing was decided at this height; decided heights are {heights}")
+        remedy = f"name one from {lowest} to {highest}" if highest else "the run decided nothing at all"
+        raise TraceError(f"height {height}: nothing was decided there; {remedy}")
     block = decided_rows[0][read.BLOCK]
     proposed = next(
         (row for row in rows if row[read.EVENT] == r.EVENT_PROPOSED and row[read.BLOCK] == block), None
     )
     if proposed is None:
-        raise TraceError(f"{height}: block {block} was decided there and never proposed; see the run's verdict")
+        raise TraceError(f"height {height}: block {block} was decided there and never proposed; see the run's verdict")
     others = tuple(sorted({row[read.BLOCK] for row in decided_rows} - {block}))
     decided_rows = [row for row in decided_rows if row[read.BLOCK] == block]
     start = proposed[read.TIME]
@@ -260,7 +260,7 @@ class _Picture:
             statement = first[read.STATEMENT]
             name = (a, first[read.KEY]) if a != _OTHERS else (a, statement)
             merged.setdefault((*name, to, first[read.KIND]), []).append(copies)
-        for (a, _, to, _), messages in merged.items():
+        for (a, _, to, _), messages in sorted(merged.items(), key=lambda entry: entry[1][0][0][read.SOURCE]):
             rows = [row for copies in messages for row in copies]
             done = [row[read.DONE] for row in rows if row[read.FATE] == 0]
             sent = [row[read.SENT] for row in rows]
@@ -274,7 +274,7 @@ class _Picture:
 
     def _decisions(self) -> Iterable[_Line]:
         groups: dict[str, list[int]] = {}
-        for node, time_ns in self.decided_ns.items():
+        for node, time_ns in sorted(self.decided_ns.items()):
             groups.setdefault(self._lifeline(node), []).append(time_ns)
         for line, times in groups.items():
             text = "decides" if line != _OTHERS else f"{len(times)} decide"
