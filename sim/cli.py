@@ -255,10 +255,9 @@ def compare(
     named = [comparing.Job(path, tuple(set_ or ()), seed) for path in scenarios]
     with (
         bad_input_is_an_error(),
-        compiling_is_announced(),
         progress_bar(f"{len(named)} scenarios", hidden=quiet or as_json) as progress,
     ):
-        outcomes = comparing.gather(named, out, workers=jobs, progress=progress)
+        outcomes = comparing.gather(named, out, workers=jobs, progress=progress, announce=compiling_is_announced)
     from sim.report import figures, tables
 
     folder = out / "compare" / comparing.folder_of(outcomes)
@@ -276,10 +275,11 @@ def demo(out: Out = Path("results"), as_json: AsJson = False, quiet: Quiet = Fal
 
     with (
         bad_input_is_an_error(),
-        compiling_is_announced(),
         progress_bar("pilot-zone demo", hidden=quiet or as_json) as progress,
     ):
-        outcomes, files = main_job.demo(out, workers=jobs, progress=progress)
+        outcomes, files = main_job.demo(
+            out, workers=jobs, progress=progress, announce=compiling_is_announced
+        )
     _print_comparison(outcomes, files, as_json=as_json, more=main_job.notes(outcomes))
 
 
@@ -305,7 +305,9 @@ def _print_comparison(
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(tables.rich_table(outcomes))
+        console = Console()
+        for table in tables.rich_tables(outcomes, console.width):
+            console.print(table)
     else:
         typer.echo(tables.plain(outcomes))
     for note in notes:

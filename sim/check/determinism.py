@@ -24,8 +24,8 @@ class Divergence:
     event: str
     index: int  # of the row in its table
     table: str
-    first: dict[str, int] | None
-    second: dict[str, int] | None
+    first: dict[str, int | str] | None
+    second: dict[str, int | str] | None
 
     def lines(self) -> list[str]:
         """The report, line by line."""
@@ -35,7 +35,7 @@ class Divergence:
         return [head, f"  run 1: {_columns(self.first)}", f"  run 2: {_columns(self.second)}"]
 
 
-def _columns(row: dict[str, int] | None) -> str:
+def _columns(row: dict[str, int | str] | None) -> str:
     if row is None:
         return "nothing more"
     return ", ".join(f"{name} {value}" for name, value in row.items())
@@ -94,25 +94,28 @@ def _event(index: int, first: _Row, second: _Row) -> Divergence:
         EVENTS.get(row[read.EVENT], f"event {row[read.EVENT]}"),
         index,
         read.EVENTS_FILE,
-        _named(COLUMNS, first),
-        _named(COLUMNS, second),
+        _named(COLUMNS, first, event=EVENTS),
+        _named(COLUMNS, second, event=EVENTS),
     )
 
 
 def _message(run: StoredRun, index: int, first: _Row, second: _Row) -> Divergence:
     row = _earlier(first, second, read.ARRIVED)
-    kind = row[read.KIND]
-    name = run.message_types[kind] if 0 <= kind < len(run.message_types) else f"type {kind}"
+    kinds = dict(enumerate(run.message_types))
+    name = kinds.get(row[read.KIND], f"type {row[read.KIND]}")
     return Divergence(
         row[read.ARRIVED],
         row[read.DESTINATION],
         f"{name} from node {row[read.SOURCE]} {FATES.get(row[read.FATE], 'settled')}",
         index,
         read.MESSAGES_FILE,
-        _named(MESSAGE_COLUMNS, first),
-        _named(MESSAGE_COLUMNS, second),
+        _named(MESSAGE_COLUMNS, first, kind=kinds, fate=FATES),
+        _named(MESSAGE_COLUMNS, second, kind=kinds, fate=FATES),
     )
 
 
-def _named(columns: tuple[str, ...], row: _Row) -> dict[str, int] | None:
-    return None if row is None else dict(zip(columns, row, strict=True))
+def _named(columns: tuple[str, ...], row: _Row, **words: dict[int, str]) -> dict[str, int | str] | None:
+    """A row by column, with words for numbers that stand for some."""
+    if row is None:
+        return None
+    return {name: words.get(name, {}).get(value, value) for name, value in zip(columns, row, strict=True)}

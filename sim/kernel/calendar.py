@@ -26,6 +26,7 @@ from sim.kernel.desk import (
     CAL_OPENED,
     CAL_PUSHED,
     CAL_SHIFT,
+    CAL_WISH,
     CHUNK_FREE,
     CHUNK_NEXT,
     CHUNK_ROWS,
@@ -96,6 +97,13 @@ def grow_calendar(desk: Desk, messages: int) -> None:
     for heap, used in ((NEAR, NEAR_LEN), (FAR, FAR_LEN)):
         while (state[used] + 2 * messages) * WIDTH > len(desk[heap]):
             desk.grow(heap)
+    if state[CAL_WISH]:
+        state[CAL_WISH] = 0
+        while (state[FAR_LEN] + state[IN_RING] + 64) * WIDTH > len(desk[FAR]):
+            desk.grow(FAR)
+        while 2 * (state[IN_RING] + 64) > len(desk[RUN]):
+            desk.grow(RUN)
+            desk.grow(SORT)
     largest = int(desk[BUCKET_LEN].max())
     while 2 * largest > len(desk[RUN]):
         desk.grow(RUN)
@@ -285,10 +293,10 @@ def _change_width(desk, change):
     # All rows in time order through the far heap: rare, so simple beats quick. Their sequence numbers must
     # come before those of rows that are already far; both are only compared among equal times, which are
     # either all in the ring or all far, so fresh numbers keep the order.
-    if (desk[FAR_LEN] + count + 1) * WIDTH >= length(desk, FAR):
+    if (desk[FAR_LEN] + count + 1) * WIDTH >= length(desk, FAR) or 2 * count >= length(desk, RUN):
+        desk[CAL_WISH] = 1
         return
-    if 2 * count >= length(desk, RUN):
-        return
+    desk[CAL_WISH] = 0
     bucket = current + 1
     while desk[IN_RING] > 0:
         n = lens[bucket & (BUCKETS - 1)]
@@ -330,8 +338,10 @@ def calendar_open(desk, until):
 
     Returns the arrival time of its first message, NEVER if there is none, or -1 if Python must make room.
     """
-    if desk[CAL_OPENED] >= REVIEW:
+    if desk[CAL_OPENED] >= REVIEW or desk[CAL_FILLED] > 4 * BUCKET_MAX * desk[CAL_OPENED]:
         _review_width(desk)
+        if desk[CAL_WISH]:
+            return -1
     if desk[IN_RING] == 0:
         if desk[FAR_LEN] == 0:
             return NEVER

@@ -69,6 +69,7 @@ OUT_NODE = 44
 OUT_ARG = 45
 OUT_SEQ = 46
 READY_DROPPED = 47
+CAL_WISH = 49  # 1: the calendar wants to change its width and lacks room for it
 SELF = 48  # address of the desk
 # ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.lanes)
 LEDGER_SCALARS = 64

@@ -267,6 +267,7 @@ class Pbft(Replica):
         self.context.enter_view(view)
         self.context.lane(None if self.catching_up else view)
         self.context.follow(self.primary_of(view))
+        self.checkpoint(again=True)
         self.context.watch_progress(0 if self.is_primary else self.timeout_ns)
         if self.is_primary:
             self.propose()
@@ -365,14 +366,14 @@ class Pbft(Replica):
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
 
-    def checkpoint(self) -> None:
-        """Multicast <CHECKPOINT, n, d, i> after executing every K-th batch, or more than one at a time."""
+    def checkpoint(self, *, again: bool = False) -> None:
+        """Multicast <CHECKPOINT, n, d, i> after executing a K-th batch, and `again` where it may have been lost."""
         height = self.context.height - self.context.height % self.parameters.checkpoint_interval
         block = self.context.decided_block(height) if height > self.low_mark else None
         if block is None:
             return
         ballot = self.context.ballot(-1, height, block)
-        if not self.context.has_voted(CHECKPOINT, ballot):
+        if again or not self.context.has_voted(CHECKPOINT, ballot):
             self.context.vote(CHECKPOINT, ballot)
 
     @upon(CHECKPOINT)

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import multiprocessing
 from collections.abc import Callable, MutableSequence, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from sim.report import outcome
@@ -16,6 +17,7 @@ from sim.scenario.load import load_scenario
 from sim.scenario.schema import Scenario
 
 Progress = Callable[[float], None]
+Announce = Callable[[], AbstractContextManager[None]]
 _POLL_S = 0.1
 _NAME_MAX = 80
 
@@ -52,16 +54,20 @@ def gather(
     study: str | None = None,
     workers: int = 2,
     progress: Progress | None = None,
+    announce: Announce = nullcontext,
 ) -> list[Outcome]:
     """The outcome of each job, in order. Runs with a stored result of the same key are not repeated.
 
-    Other runs go to `workers` processes; their number changes nothing but the time it takes. Raises
-    ScenarioError before anything runs.
+    Other runs go to `workers` processes; their number changes nothing but the time it takes. `announce()` is a context
+    that holds while the engine is loaded, which may compile it. Raises ScenarioError before anything runs.
     """
     scenarios = [job.load() for job in jobs]
     keys = [store.run_key(scenario) for scenario in scenarios]
     folders: dict[str, Path | None] = {key: stored(out, key) for key in keys}
     missing = [i for i, key in enumerate(keys) if folders[key] is None and keys.index(key) == i]
+    if missing:
+        with announce():
+            import sim.scenario.run  # noqa: F401  compiled once here, before workers load it
     for i, made in _run([jobs[i] for i in missing], out, study, workers, progress):
         folders[keys[missing[i]]] = made
     found = []
@@ -77,8 +83,6 @@ def _run(
 ) -> list[tuple[int, Path]]:
     if not jobs:
         return []
-    import sim.scenario.run  # noqa: F401  compiles the kernel once, before workers load it
-
     if workers == 1 or len(jobs) == 1:
         shares = [0.0] * len(jobs)
         done = []

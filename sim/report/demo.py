@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 import sim
 from sim.report import figures, island_map, tables
-from sim.report.compare import Job, Progress, gather
+from sim.report.compare import Announce, Job, Progress, gather
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
 
@@ -71,11 +72,13 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     return [FAULT_MODEL_NOTE, *(LEADER_NOTE.format(label=outcome.label) for outcome in kept)]
 
 
-def demo(out: Path, *, workers: int = 2, progress: Progress | None = None) -> tuple[list[Outcome], list[Path]]:
+def demo(
+    out: Path, *, workers: int = 2, progress: Progress | None = None, announce: Announce = nullcontext
+) -> tuple[list[Outcome], list[Path]]:
     """Run what is not stored, write table, figures and map. Returns the outcomes and the files."""
     folder = scenario_folder()
     jobs = [Job(folder / f"{name}.yaml", label=name) for name in names()]
-    outcomes = gather(jobs, out, study=STUDY, workers=workers, progress=progress)
+    outcomes = gather(jobs, out, study=STUDY, workers=workers, progress=progress, announce=announce)
     return outcomes, write(outcomes, out / STUDY)
 
 
@@ -116,7 +119,7 @@ def latency(by_name: dict[str, Outcome]) -> Figure:
         figures.draw_cdf(above, [_line(by_name, d, d.calm) for d in DESIGNS if d.calm is not None])
         figures.draw_cdf(below, [_line(by_name, d, d.storm) for d in DESIGNS])
         above.set_title("Latency at the client, calm")
-        below.set_title("The same with the northern domain lost for 148 s (74 h, scaled)")
+        below.set_title("The same with the northern domain lost for 148 s: 74 h, scaled (A)")
         above.legend(loc="lower right")
         below.legend(loc="center right")
         above.tick_params(labelbottom=False)
@@ -138,7 +141,7 @@ def timeline(by_name: dict[str, Outcome]) -> Figure:
             pause = line.outcome.metrics["longest_pause_s"] or 0
             figures.name_strip(axes, line, f": longest pause {pause:,.2f} s")
             axes.set_ylabel("tx/s (A)")
-        title = "Committed transactions; shaded: northern domain lost; grey: same design without the storm"
+        title = "Committed transactions; shaded: northern voters and clients lost; grey: without the storm"
         figures.heading(figure, title)
         strips[-1].set_xlabel("simulated time [s]; 1 h of outage is 2 s here (A)")
         figures.footer(figure, list(by_name.values()), COMMAND)

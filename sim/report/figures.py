@@ -29,7 +29,10 @@ OUTAGE = "#e9e4da"
 _LEVELS = 1000  # steps of a distribution that a figure can show
 _SLIVER = 0.5  # a last bin that the run covers less of is not drawn: it ended at a decision
 _SPIKE = 3.0  # an axis is cut where single bins exceed the usual height this many times
-NOTE = "Vendors claim 20,000-240,000 tx/s, 1-3 orders above documented demand; designs differ elsewhere."
+NOTE = (
+    "Vendors claim 20,000-240,000 tx/s, 1-3 orders above documented demand; designs differ in fault tolerance, "
+    "finality, residency, bursts."
+)
 
 
 @dataclasses.dataclass(frozen=True)

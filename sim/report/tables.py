@@ -106,19 +106,29 @@ def shown(value: float | int | None, digits: int) -> str:
     return f"{value:,.{digits}f}"
 
 
-def rich_table(outcomes: Sequence[Outcome]) -> RichTable:
-    """For a terminal."""
+def rich_tables(outcomes: Sequence[Outcome], width: int) -> list[RichTable]:
+    """For a terminal of so many characters: as many tables, below each other, as the columns need."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for i, title in enumerate(headings(outcomes)):
-        table.add_column(Text(title), justify="left" if i < 2 else "right", vertical="bottom")
-    for outcome, row in zip(outcomes, rows(outcomes), strict=True):
-        style = "" if outcome.status == "ok" else "bold"
-        table.add_row(*(Text(cell) for cell in row), style=style)
-    return table
+    heads, body = [title.split(" ") for title in headings(outcomes)], rows(outcomes)
+    wide = [max(len(word) for word in [*head, *(row[i] for row in body)]) for i, head in enumerate(heads)]
+    parts: list[list[int]] = [[0]]
+    for i in range(1, len(heads)):
+        if sum(wide[k] + 2 for k in [*parts[-1], i]) > width and len(parts[-1]) > 1:
+            parts.append([0])
+        parts[-1].append(i)
+    found = []
+    for part in parts:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for i in part:
+            left = i < 2
+            table.add_column(Text("\n".join(heads[i])), justify="left" if left else "right", vertical="bottom")
+        for outcome, row in zip(outcomes, body, strict=True):
+            table.add_row(*(Text(row[i]) for i in part), style="" if outcome.status == "ok" else "bold")
+        found.append(table)
+    return found
 
 
 def plain(outcomes: Sequence[Outcome]) -> str:

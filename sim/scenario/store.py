@@ -108,7 +108,9 @@ class RunFolder:
         """Write the manifest, with the digests of all files, and move the folder into place."""
         files = {}
         for path in sorted(self.work.iterdir()):
-            files[path.name] = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+            with open(path, "rb") as stream:  # a message log may be larger than memory
+                whole = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+            files[path.name] = whole.hexdigest()
         manifest = manifest | {"files": files, "result_schema": SCHEMA}
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
         temporary = self.work / f".{MANIFEST}"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 import sim
@@ -133,6 +134,17 @@ def test_assumptions_and_the_note_on_claims_stand_by_the_numbers(outcomes: list[
     page = tables.markdown(outcomes, "test")
     assert tables.VENDOR_NOTE in page
     assert "estimated from distance" in page
+
+
+def test_a_narrow_terminal_gets_the_columns_in_several_tables(outcomes: list[Outcome]) -> None:
+    (whole,) = tables.rich_tables(outcomes, 200)
+    assert len(whole.columns) == len(tables.headings(outcomes))
+    parts = tables.rich_tables(outcomes, 80)
+    assert len(parts) > 1
+    assert sum(len(part.columns) - 1 for part in parts) + 1 == len(whole.columns)
+    for part in parts:
+        assert part.row_count == 2
+        assert Console(width=80).measure(part).minimum <= 80
 
 
 def test_numbers_are_written_for_people() -> None:
