@@ -154,7 +154,7 @@ def ratios() -> Iterator[dict[str, Any]]:
         return
     for voters, decisions in ORACLE_SIZES:
         slow = naive(voters, decisions)
-        case = Case("PBFT, whole engine", "pbft-whole.yaml", voters, 4_000 if voters < 50 else 400)
+        case = Case("PBFT, local network", "pbft-lan.yaml", voters, 4_000 if voters < 50 else 400)
         fast = measure(case, 3)
         yield {
             "voters": voters,

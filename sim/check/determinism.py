@@ -47,10 +47,10 @@ def first_divergence(first: StoredRun, second: StoredRun) -> Divergence | None:
     An event counts at its time, a message at the time its arrival (or loss on sending) was settled.
     """
     found = []
-    parted = _part(first.events(), second.events())
+    parted = part(first.events(), second.events())
     if parted is not None:
         found.append(_event(*parted))
-    parted = _part(first.messages(), second.messages())
+    parted = part(first.messages(), second.messages())
     if parted is not None:
         found.append(_message(first, *parted))
     return min(found, key=lambda divergence: divergence.time_ns, default=None)
@@ -59,7 +59,7 @@ def first_divergence(first: StoredRun, second: StoredRun) -> Divergence | None:
 _Row = list[int] | None
 
 
-def _part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[int, _Row, _Row] | None:
+def part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[int, _Row, _Row] | None:
     """Index and both rows of the first difference between two streams of rows, whatever their chunks."""
     index = 0
     nothing = np.zeros((0, 0), dtype=np.int64)

@@ -167,6 +167,7 @@ from sim.ledger.rows import (
     TX_GATEWAY,
     TX_KIND,
     TX_LAST,
+    TX_NUMBER,
     TX_VERIFY_NS,
     TX_WIDTH,
 )
@@ -480,7 +481,16 @@ def advance(array, until):
             ready_push(desk, time, TX_ARRIVES, node, argument)
             return ROOM, node, none, time
         if kind != BATCH and kind != PROGRESS_CHECK:
-            _event_digest(desk, time, what, argument if kind != DELIVER and kind != FIRE else 0)
+            identity = argument  # never a row number: rows are reused in an order that means nothing
+            if kind == DELIVER or kind == FIRE:
+                identity = np.int64(0)
+            elif kind == TX_ARRIVES:
+                identity = column(desk, TX)[argument * TX_WIDTH + TX_NUMBER]
+            elif kind == EXECUTED:
+                identity = argument & 0xFFFFFFFF
+            elif kind == DISK_DONE:
+                identity = np.int64(0)
+            _event_digest(desk, time, what, identity)
         if kind == FIRE:
             row = argument >> 2
             tally = column(desk, TALLY)

@@ -260,7 +260,9 @@ def decide(desk, node, block):
 
 @compiled
 def decide_or_wait(desk, node, block):
-    """Decide the block now, or as soon as its parent is decided. Returns True if it was decided now."""
+    """Decide the block now, or as soon as its parent is decided. Returns True if it is decided."""
+    if column(desk, BLOCK)[block * BLOCK_WIDTH + HEIGHT] <= column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]:
+        return True  # it came by state transfer; its parent's row may serve another block by now
     if extends_tip(desk, node, block):
         decide(desk, node, block)
         return True

@@ -230,9 +230,7 @@ def _sent_marks(run: StoredRun, messages: np.ndarray) -> Iterator[_Mark]:
         if i < len(rows) and all(rows[i][c] == rows[start][c] for c in same):
             continue
         copies, first = rows[start:i], rows[start]
-        flows = tuple(
-            int(rank[start + j]) + 1 for j, row in enumerate(copies) if row[read.FATE] == 0
-        )
+        flows = tuple(int(rank[start + j]) + 1 for j, row in enumerate(copies) if row[read.FATE] == 0)
         kind = run.message_types[first[read.KIND]]
         to = f"to {run.name(first[read.DESTINATION])}" if len(copies) == 1 else f"to {len(copies)} nodes"
         lost = len(copies) - len(flows)

@@ -94,9 +94,7 @@ def find_run(path: Path) -> Path:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise TraceError(
-            f"{path}: holds no run; name a folder that `pilotzone run` wrote, such as results/quickstart"
-        )
+        raise TraceError(f"{path}: holds no run; name a folder that `pilotzone run` wrote, such as results/quickstart")
     logged = [run for run in runs if (run / MESSAGES_FILE).is_file()]
     if len(logged) == 1:
         return logged[0]

@@ -80,9 +80,7 @@ def find_decision(run: StoredRun, height: int) -> Decision:
         remedy = f"name one from {lowest} to {highest}" if highest else "the run decided nothing at all"
         raise TraceError(f"height {height}: nothing was decided there; {remedy}")
     block = decided_rows[0][read.BLOCK]
-    proposed = next(
-        (row for row in rows if row[read.EVENT] == r.EVENT_PROPOSED and row[read.BLOCK] == block), None
-    )
+    proposed = next((row for row in rows if row[read.EVENT] == r.EVENT_PROPOSED and row[read.BLOCK] == block), None)
     if proposed is None:
         raise TraceError(f"height {height}: block {block} was decided there and never proposed; see the run's verdict")
     others = tuple(sorted({row[read.BLOCK] for row in decided_rows} - {block}))
@@ -172,10 +170,7 @@ class _Picture:
     def _proposals(self) -> dict[tuple[int, int], list[int]]:
         """Trace rows of proposals by (node, time), to name the block in a proposal's arrow."""
         rows = read.events_between(self.run, self.decision.start_ns, self.decision.end_ns + 1)
-        return {
-            (row[read.NODE], row[read.TIME]): row
-            for row in rows[rows[:, read.EVENT] == r.EVENT_PROPOSED].tolist()
-        }
+        return {(row[read.NODE], row[read.TIME]): row for row in rows[rows[:, read.EVENT] == r.EVENT_PROPOSED].tolist()}
 
     def _alone(self) -> set[int]:
         """Nodes with a lifeline of their own: all if they are few, else who sends letters or collects votes."""
@@ -301,5 +296,3 @@ def settled_order(log: np.ndarray) -> np.ndarray:
 def _plain(text: str) -> str:
     """Text that Mermaid takes literally."""
     return "".join(c if c.isalnum() or c in " -_.()" else " " for c in text).strip() or "?"
-
-
