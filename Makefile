@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help:
 	@echo "make setup   create $(VENV) with the pinned packages and this project (editable)"
-	@echo "make demo    run the quickstart scenario"
+	@echo "make demo    run the main job: three designs with and without the storm"
 	@echo "make lint    ruff, mypy, import contracts"
 	@echo "make test    lint, notebooks, tests"
 	@echo "make bench   benchmarks (minutes)"

@@ -27,7 +27,10 @@ _Handler = TypeVar("_Handler", bound=Callable[..., None])
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VoteType:
-    """A kind of vote, itself and no other (compared by identity). `size_bytes` is its size without the signature; `decides` is false for housekeeping."""
+    """A kind of vote, itself and no other (compared by identity).
+
+    `size_bytes` is its size without the signature; `decides` is false for housekeeping.
+    """
 
     name: str
     size_bytes: int

@@ -35,8 +35,8 @@ def publish(found: dict[str, Any], out: Path) -> list[Path]:
 def _markdown(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines = [
-        f"Measured on {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, Numba {machine['numba']}, "
-        f"with `{COMMAND}`. Median of {found['rows'][0]['runs']} runs; timings move with the machine.",
+        f"Measured on {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, "
+        f"Numba {machine['numba']}, with `{COMMAND}`. Median of {found['rows'][0]['runs']} runs; timings move with the machine.",
         "",
         "| what | n | per wall second | least-greatest | million messages/s |",
         "|---|---:|---:|---:|---:|",
@@ -84,8 +84,8 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     axes.set_title("Fault-free PBFT, message by message", loc="left", fontsize=11)
     machine = found["machine"]
     figure.text(
-        0.005, -0.03, f"{machine['cpu']}, {machine['cores']} cores; {COMMAND}. Other simulators: earlier measurement on "
-        "a machine of the same kind, see sim/report/speed.py.", fontsize=6, color="#555555",
+        0.005, -0.03, f"{machine['cpu']}, {machine['cores']} cores; {COMMAND}. Other simulators: earlier measurement "
+        "on a machine of the same kind, see sim/report/speed.py.", fontsize=6, color="#555555",
     )  # fmt: skip
     figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)

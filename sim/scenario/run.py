@@ -302,10 +302,10 @@ class Judge:
         ends = [report.ended_ns for report in self.world.faults.reports if report.ended_ns is not None]
         first = self.decisions.marks.get(max(ends), -1) if ends else -1
         longest = self.decisions.gaps[0] if self.decisions.gaps else (0, 0)
-        tail = end_ns - max(self.decisions.last_ns, 0)
+        tail = end_ns - max(self.decisions.last_ns, 0)  # the whole run if nothing was decided
         return {
             "recovery_s": (first - max(ends)) / 1e9 if ends and first >= 0 else None,
-            "longest_pause_s": max(longest[1] - longest[0], tail if self.decisions.count else 0) / 1e9,
+            "longest_pause_s": max(longest[1] - longest[0], tail) / 1e9,
         }
 
 

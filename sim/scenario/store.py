@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sim.scenario.schema import Scenario, resolved, scenario_hash
+from sim.trace.arrow import arrow_table
 
 SCHEMA = 1  # of the result folder
 MANIFEST = "manifest.json"
@@ -97,11 +98,10 @@ class RunFolder:
 
     def table(self, name: str, columns: dict[str, Any]) -> None:
         """Write a table as Parquet."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
         pq.write_table(
-            pa.table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False
+            arrow_table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False
         )
 
     def finish(self, manifest: dict[str, Any]) -> Path:

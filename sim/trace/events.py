@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.kernel import post
 from sim.ledger import rows as r
+from sim.trace.arrow import arrow_table
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -48,10 +49,9 @@ class ColumnFile:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Append rows, shape (rows, columns)."""
-        import pyarrow as pa
         import pyarrow.parquet as pq
 
-        table = pa.table({name: rows[:, i] for i, name in enumerate(self.columns)})
+        table = arrow_table({name: rows[:, i] for i, name in enumerate(self.columns)})
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self.path, table.schema, compression="zstd", write_statistics=False

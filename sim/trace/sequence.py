@@ -127,7 +127,8 @@ def _belonging(run: StoredRun, decision: Decision, log: np.ndarray) -> np.ndarra
         queue += np.flatnonzero(same & ~taken).tolist()
         if one[read.SENT] > start:
             queue += causes(int(one[read.SOURCE]), int(one[read.SENT]))
-    return taken & ~_in_vain(run, decision, log, taken)
+    taken[_in_vain(run, decision, log, taken)] = False
+    return taken
 
 
 def _in_vain(run: StoredRun, decision: Decision, log: np.ndarray, taken: np.ndarray) -> np.ndarray:
@@ -279,7 +280,8 @@ class _Picture:
         d = self.decision
         width = f"n{min(self.alone)},{_ALL if self.grouped else f'n{max(self.alone)}'}"
         for row in d.late:
-            yield f"    Note over {width}: {self._title(row[read.NODE])} decides late, after {self._ms(row[read.TIME])} ms"
+            name, ms = self._title(row[read.NODE]), self._ms(row[read.TIME])
+            yield f"    Note over {width}: {name} decides late, after {ms} ms"
         absent = self.run.voters - len(d.decided) - len(d.late)
         if absent:
             yield f"    Note over {width}: {absent} of {self.run.voters} nodes did not decide this block in the run"

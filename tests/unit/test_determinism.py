@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.runs import scenario
 from typer.testing import CliRunner
 
 from sim.check.determinism import first_divergence, part
@@ -17,6 +16,7 @@ from sim.cli import app
 from sim.scenario.run import run
 from sim.trace import read
 from sim.trace.read import StoredRun, open_run
+from tests.runs import scenario
 
 SCENARIO = {
     "duration": "500 ms",
