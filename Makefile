@@ -47,7 +47,7 @@ endif
 	$(BIN)/pytest -q -n $(JOBS)
 
 bench: setup
-	$(BIN)/pytest -q -s -m "slow or not slow" tests/benchmarks
+	$(BIN)/pilotzone bench
 
 docs: setup
 	$(BIN)/sphinx-build -q -b html docs docs/_build/html

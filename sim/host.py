@@ -21,7 +21,6 @@ from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar
 from sim.kernel.desk import NEVER
 from sim.ledger import rows as r
-from sim.ledger.chain import trace as _trace_row
 from sim.protocol import (
     ALL,
     BATCH,
@@ -130,14 +129,14 @@ class Host:
     # --- messages --------------------------------------------------------------------------------------
 
     def broadcast(self, letter: Letter) -> None:
-        self.run.post(self.me, ALL, letter, 0)
+        self.run.post(self.me, ALL, letter)
 
     def send(self, to: int, letter: Letter) -> None:
         if to == self.me:
             raise ProtocolError(
                 f"replica {to} sends {type(letter).__name__} to itself; call the handler instead"
             )
-        self.run.post(self.me, to, letter, 0)
+        self.run.post(self.me, to, letter)
 
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         return self.run.ballot(view, number, block)
@@ -177,10 +176,11 @@ class Host:
     ) -> None:
         run = self.run
         self._last_proposal_ns = self.now_ns
-        reaction = (
-            run.open_case(self, letter, ballot, guard, to, decided, report) if run.case is not None else 0
-        )
-        run.post(self.me, ALL, letter, reaction)
+        case = run.case
+        if case is None or not isinstance(letter, case.upon) or ballot.rows:
+            run.post(self.me, ALL, letter)
+        else:
+            run.propose(self.me, letter, ballot, guard, to, decided, report)
 
     def lane(self, number: int | None) -> None:
         run = self.run
@@ -437,36 +437,30 @@ class Run:
 
     # --- messages --------------------------------------------------------------------------------------
 
-    def post(self, src: int, to: int, letter: Letter, reaction: int) -> None:
+    def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
+        kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        handle_ns = self.costs.handle_ns
+        envelope = self.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 0, 0)
+        self.bodies[envelope] = letter
+
+    def _costs_of(self, src: int, letter: Letter) -> tuple[int, int, int, int, int]:
+        """Type, size, signing and verification time, and identity of a letter."""
         costs = self.costs
         kind = self.kinds[type(letter)]
         size = letter.size_bytes(costs.signature_bytes)
-        verify = costs.verify_ns * letter.signatures()
-        sign = 0
+        verify_ns = costs.verify_ns * letter.signatures() if costs.verify_ns else 0
+        sign_ns = 0
         if letter.signed:
             size += costs.signature_bytes
-            verify += costs.verify_ns
-            sign = costs.sign_ns
+            verify_ns += costs.verify_ns
+            sign_ns = costs.sign_ns
         if costs.hash_ps_per_byte:
-            verify += size * costs.hash_ps_per_byte // 1000
+            verify_ns += size * costs.hash_ps_per_byte // 1000
         posted = self.letters_posted
         number = posted.get((src, kind), 0)
         posted[src, kind] = number + 1
-        envelope = self.ask(
-            entry.post_letter,
-            src,
-            to,
-            kind,
-            size,
-            sign,
-            verify,
-            costs.handle_ns,
-            (kind << 48) + number,
-            reaction,
-            0,
-        )
-        self.bodies[envelope] = letter
+        return kind, size, sign_ns, verify_ns, (kind << 48) + number
 
     # --- ballots and their tallies ---------------------------------------------------------------------
 
@@ -510,46 +504,37 @@ class Run:
 
     # --- the fast lane ---------------------------------------------------------------------------------
 
-    def open_case(
+    def propose(
         self,
-        host: Host,
+        src: int,
         letter: Letter,
         ballot: Ballot,
         guard: tuple[int, int],
         to: int,
         decided: Block | None,
         report: bool,
-    ) -> int:
-        """Lay out the declared normal case for a proposal; returns the letter's reaction."""
-        case = self.case
-        assert case is not None
-        assert ballot.block is not None
-        if not isinstance(letter, case.upon) or ballot.rows:
-            return 0
+    ) -> None:
+        """Broadcast a proposal together with the normal case declared for it."""
+        block = ballot.block
+        assert block is not None
+        kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
         decided_row = -1 if decided is None else decided.row
         wakes = lanes.WAKE_ALL if report else lanes.WAKE_PROPOSER
         while True:
-            reaction, *rows = entry.case(
-                self.desk,
-                guard[0],
-                guard[1],
-                ballot.block.row,
-                ballot.view,
-                ballot.number,
-                to,
-                decided_row,
-                wakes,
-            )
-            if reaction >= 0:
+            envelope, reaction, *rows = entry.propose(
+                self.desk, src, kind, size, sign_ns, verify_ns, self.costs.handle_ns, key, guard[0], guard[1],
+                block.row, ballot.view, ballot.number, to, decided_row, wakes,
+            )  # fmt: skip
+            if envelope >= 0:
                 break
             self.engine.make_room()
             self._refresh_views()
+        self.bodies[envelope] = letter
         mine, owner = ballot.rows, self.owner_of_row
         for vote, row in zip(self.case_votes, rows, strict=False):
             mine[vote] = row
             owner[row] = (ballot, vote)
-        ballot.block.reactions.append(reaction)
-        return int(reaction)
+        block.reactions.append(reaction)
 
     # --- blocks ----------------------------------------------------------------------------------------
 
@@ -710,7 +695,10 @@ class Run:
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""
         self.ensure_trace()
-        _trace_row(self.desk, event, node, a, b, c, 0, 0)
+        at = int(self.desk[r.TRACE_LEN]) * r.TRACE_WIDTH
+        row = (self.desk[d.NOW], event, node, a, b, c, 0, 0)
+        self.engine.desk[r.TRACE][at : at + r.TRACE_WIDTH] = row
+        self.desk[r.TRACE_LEN] += 1
 
     def ensure_trace(self) -> None:
         """Empty the trace if it is nearly full."""

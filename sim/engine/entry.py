@@ -128,13 +128,42 @@ def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold
     return open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
-@entry(types.UniTuple(_I, 4)(_D, _I, _I, _I, _I, _I, _I, _I, _I))
-def case(array, need, set_, block, view, number, to, decided, wakes):
-    """Lay out the declared normal case for a block and the ballot (view, number); see `open_case`."""
+@entry(types.UniTuple(_I, 5)(_D, *[_I] * 15))
+def propose(
+    array,
+    src,
+    kind,
+    size,
+    sign_ns,
+    verify_ns,
+    handle_ns,
+    letter_key,
+    need,
+    set_,
+    block,
+    view,
+    number,
+    to,
+    decided,
+    wakes,
+):
+    """Lay out the declared normal case for a block and the ballot (view, number), and broadcast the proposal.
+
+    Returns (envelope, the letter's reaction, its tally rows); envelope -1: make room and call again.
+    """
     desk = bench(array)
+    none = np.int64(-1)
+    if not _has_room(desk):
+        return none, none, none, none, none
     identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    return open_case(desk, 0, need, set_, block, key, to, decided, wakes)
+    reaction, row_1, row_2, row_3 = open_case(desk, 0, need, set_, block, key, to, decided, wakes)
+    if reaction < 0:
+        return none, none, none, none, none
+    whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
+    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, 0)
+    send_group(desk, envelope, src, 0, sign_ns)
+    return envelope, reaction, row_1, row_2, row_3
 
 
 @entry(_I(_D, _I))
@@ -256,9 +285,7 @@ def watch_progress(array, node, low_ns, span_ns, again):
     if low_ns > 0:
         state[s + PROGRESS_NS] = desk[NOW]
         state[s + PROGRESS_NUMBER] += again
-        ready_push(
-            desk, desk[NOW] + progress_period_ns(desk, node), PROGRESS_CHECK, node, state[s + PROGRESS_TOKEN]
-        )
+        ready_push(desk, desk[NOW] + progress_period_ns(desk, node), PROGRESS_CHECK, node, state[s + PROGRESS_TOKEN])
     return np.int64(0)
 
 
@@ -305,9 +332,7 @@ def crash(array, node, rows):
         empty_pool(desk, node)
         tally = column(desk, TALLY)
         for row in range(rows):
-            if tally[row * ROW + RELEASED] == 0 and (
-                tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node
-            ):
+            if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):
                 forget_node(desk, row, node)
     return np.int64(0)
 

@@ -36,7 +36,7 @@ Deviations
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
 
-Not modelled: the read-only and tentative-execution optimisations, MAC authenticators (all messages are signed),
+Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and tentative-execution optimisations, MAC authenticators (all messages are signed),
 proactive recovery, garbage collection of client reply caches.
 """
 
@@ -202,6 +202,7 @@ class Pbft(Replica):
         self.low_mark = 0
         self.last_proposed: Block | None = None
         self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
+        self.early: list[tuple[int, PrePrepare]] = []  # of views this replica is not in yet
         self.change_timer = 0
         self.timeout_ns = self.parameters.request_timeout_ns
         self.height_at_entry = 0
@@ -269,6 +270,9 @@ class Pbft(Replica):
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
         self.context.watch_progress(0 if self.is_primary else self.timeout_ns)
+        early, self.early = self.early, []
+        for sender, message in early:
+            self.on_pre_prepare(sender, message)
         if self.is_primary:
             self.propose()
 
@@ -327,7 +331,10 @@ class Pbft(Replica):
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """A backup accepts: in view v, from its primary, above h, no other batch for (v, n)."""
-        if not self.active or message.view != self.view or sender != self.primary_of(self.view):
+        if message.view < self.view or sender != self.primary_of(message.view):
+            return
+        if message.view > self.view or not self.active:
+            self.keep(sender, message)
             return
         context = self.context
         if message.sequence <= context.height:  # executed here, perhaps by state transfer: a vote may help others
@@ -341,6 +348,12 @@ class Pbft(Replica):
         ballot = context.ballot(message.view, message.sequence, message.block)
         context.condition(PREPARE, ballot, by=sender)
         context.vote(PREPARE, ballot)
+
+    def keep(self, sender: int, message: PrePrepare) -> None:
+        """Keep a pre-prepare that overtook its NEW-VIEW until this replica is in its view."""
+        if len(self.early) == self.parameters.log_window:
+            del self.early[0]
+        self.early.append((sender, message))
 
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:

@@ -291,11 +291,24 @@ class Judge:
             bound_ns=self.world.scenario.liveness_bound_ns,
             waiting=waiting,
         )
+        if found and not run.backlog and self._longest_wait_ns() <= self.world.scenario.liveness_bound_ns:
+            found = []  # nothing was decided for long because nobody had asked for anything
         verdict.record("liveness", found, applicable=applies)
         for report in self.world.faults.finish():
             if not report.fired:
                 verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
         return verdict
+
+    def _longest_wait_ns(self) -> int:
+        """The longest that any transaction waited to be final, those that still wait included, ns."""
+        run = self.world.run
+        final_us, _ = metrics_.histogram(run, r.HIST_FINAL)
+        txs = run.engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
+        live = np.ones(len(txs), dtype=bool)
+        live[run.engine.desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
+        since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
+        waiting_ns = int(run.desk[d.NOW]) - int(since.min()) if len(since) else 0
+        return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
 
     def recovery(self, end_ns: int) -> dict[str, float | int | None]:
         """Time from the healing of the last fault to the next decision, s, and the longest pause."""

@@ -1,4 +1,4 @@
-"""Arrow tables from columns, without `pyarrow.array`: that looks for pandas, whose import takes longer than a short run."""
+"""Arrow tables from columns without `pyarrow.array`, which looks for pandas: slow to import."""
 
 from __future__ import annotations
 

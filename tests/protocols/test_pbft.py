@@ -54,7 +54,7 @@ def test_a_client_at_the_primary_waits_five_delays() -> None:
     run = play(scenario(4, duration="30 s", workload=[LONELY]))
     counts = run.world.run.engine.desk[r.HIST_CLIENT]
     assert np.flatnonzero(counts).tolist() == [50_000]  # microseconds
-    assert counts[50_000] == 600 - 1  # the last answer is due when the run ends
+    assert counts[50_000] == 600
 
 
 def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
@@ -105,7 +105,8 @@ def test_no_delay_and_no_cost_mean_no_latency() -> None:
 def test_few_replicas_decide_too(n: int) -> None:
     run = one_at_a_time(n)
     assert {node: len(run.decided(node)) for node in range(n)} == dict.fromkeys(range(n), 11)
-    assert set(run.latencies_ns().values()) == {{1: 0, 2: 30 * MS, 3: 30 * MS}[n]}
+    # With f = 0 the pre-prepare and a replica's own prepare are a quorum of prepares.
+    assert set(run.latencies_ns().values()) == {1: {0}, 2: {20 * MS, 30 * MS}, 3: {20 * MS}}[n]
     assert unsafe(run) == []
 
 
@@ -122,13 +123,13 @@ def test_a_crashed_primary_is_replaced_by_the_next() -> None:
     assert unsafe(run) == []
 
 
-def test_two_crashed_primaries_cost_two_view_changes() -> None:
-    run = play(scenario(7, protocol=FAST, duration="4 s", faults=[crash([0, 1], "1 s")]))
-    assert max(run.views()) == 2
-    assert run.events(r.EVENT_PROPOSED)[-1][2] == 2
-    # View 1 waits for 300 ms, and view 2 for twice that: its own patience after the first change had a quorum.
-    entered = [int(row[0]) for row in run.events(r.EVENT_VIEW) if row[3] == 2]
-    assert min(entered) > int(1.9 * S) - 100 * MS
+def test_crashed_primaries_cost_a_view_each_and_twice_the_patience() -> None:
+    run = play(scenario(10, protocol=FAST, duration="4 s", faults=[crash([0, 1, 2], "1 s")]))
+    assert set(run.views()) == {0, 3}
+    # The seven others still execute at 1020 ms. View 1 is asked for at 1320, has its quorum at 1330 and 300 ms from
+    # then; view 2 is asked for at 1630, has its quorum at 1640 and 600 ms from then; view 3 has its own at 2250.
+    entered = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW) if row[3] == 3}
+    assert entered == {3: 2250 * MS} | {node: 2260 * MS for node in range(4, 10)}
 
 
 def test_patience_doubles_once_a_view() -> None:
@@ -158,36 +159,28 @@ def test_f_plus_1_take_the_others_along() -> None:
     assert len(run.decided(3)) > len(run.decided(3)[run.decided(3)[:, 0] < S])
 
 
+def silence(at: str, for_: str) -> list[dict[str, Any]]:
+    """Replicas 1, 2 and 3 do not hear each other."""
+    return [{"at": at, "for": for_, "cut_link": {"between": list(pair)}} for pair in ((1, 2), (1, 3), (2, 3))]
+
+
 def test_a_prepared_batch_survives_at_its_sequence_number() -> None:
-    """The primary dies when all have prepared: the next view orders the same block at the same place."""
-    run = begin(scenario(4, protocol=FAST, duration="2 s", faults=[crash([0], "25 ms")])).until(24 * MS)
-    (block,) = run.world.run.open_blocks.values()
-    assert block.height == 1
-    run.until(26 * MS)
-    for pair in itertools.permutations((1, 2, 3), 2):
-        run.world.run.cut(*pair, both=False)  # and its commits never arrive
-    run.until(60 * MS)
+    """All have prepared when the primary dies, and no commit arrives: view 1 orders the same block there."""
+    faults = [crash([0], "25 ms"), *silence("25 ms", "35 ms")]
+    run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(60 * MS)
     assert len(run.decided()) == 0
-    for pair in itertools.permutations((1, 2, 3), 2):
-        run.world.run.heal(*pair, both=False)
+    (block,) = run.world.run.open_blocks.values()
     run.until(2 * S)
-    assert {node: run.decided_blocks(node)[1] for node in (1, 2, 3)} == dict.fromkeys((1, 2, 3), block.number)
+    assert [run.decided_blocks(node)[1] for node in (1, 2, 3)] == [block.number] * 3
+    assert set(run.views()) == {0, 1}
     assert unsafe(run) == []
 
 
-def test_who_voted_commit_reports_it_after_a_restart() -> None:
-    """All but replica 0 forget that they prepared; what replica 0 decided meanwhile must stay decided."""
-    run = begin(scenario(4, protocol=FAST, duration="4 s", faults=[crash([0], "31 ms")])).until(25 * MS)
-    for a, b in itertools.permutations((1, 2, 3), 2):
-        run.world.run.cut(a, b, both=False)  # commits reach replica 0 only
-    run.until(int(30.5 * MS))
+def test_who_voted_commit_reports_the_batch_after_a_restart() -> None:
+    """Replica 0 alone decides and dies; the others forget in a crash that they had prepared."""
+    faults = [crash([0], "31 ms"), *silence("25 ms", "11 ms"), crash([1, 2, 3], "33 ms", "1 ms")]
+    run = begin(scenario(4, protocol=FAST, duration="4 s", faults=faults)).until(36 * MS)
     assert {int(row[2]) for row in run.decided()} == {0}
-    run.until(35 * MS)
-    for node in (1, 2, 3):
-        run.world.run.crash(node)
-        run.world.run.restart(node)
-    for a, b in itertools.permutations((1, 2, 3), 2):
-        run.world.run.heal(a, b, both=False)
     run.until(4 * S)
     assert len(run.decided(1)) > 50
     assert run.decided_blocks(1)[1] == run.decided_blocks(0)[1]
@@ -204,7 +197,7 @@ def test_checkpoints_become_stable_and_free_the_log() -> None:
     assert len(run.decided(0)) > 9_900
     assert most < 600  # freed in strokes of 256 blocks
     assert {run.replica(node).low_mark for node in range(4)} == {9_984}
-    assert run.sent("CHECKPOINT") == 12 * (9_999 // 16)
+    assert run.sent("CHECKPOINT") == 4 * 3 * 625
 
 
 def test_a_lost_checkpoint_does_not_stop_the_log() -> None:
@@ -270,17 +263,23 @@ def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
     assert unsafe(run) == []
 
 
-def test_a_hole_in_the_pipeline_is_filled_by_a_view_change() -> None:
-    """Batch h + 1 is lost to all while later ones commit: everybody is behind, and nobody can help."""
+@pytest.mark.parametrize("at_ms", range(100, 130, 3))
+def test_a_hole_in_the_pipeline_is_filled_by_a_view_change(at_ms: int) -> None:
+    """A batch is lost to all while later ones commit: everybody is behind, and nobody can help."""
+    faults = [{"at": f"{at_ms} ms", "for": "4 ms", "cut_link": {"between": [0, node]}} for node in (1, 2, 3)]
     deep = {**FAST, "pipeline": 4}
-    run = begin(scenario(4, protocol=deep, duration="4 s", **{"block.interval": "5 ms"})).until(100 * MS)
-    for node in (1, 2, 3):
-        run.world.run.cut(0, node, both=False)
-    run.until(111 * MS)
-    for node in (1, 2, 3):
-        run.world.run.heal(0, node, both=False)
-    run.until(4 * S)
+    run = play(scenario(4, protocol=deep, duration="4 s", faults=faults, **{"block.interval": "5 ms"}))
     assert min(len(run.decided(node)) for node in range(4)) > 100
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_pre_prepare_may_overtake_its_new_view(seed: int) -> None:
+    """Datagrams change their order: what a replica hears of a view before NEW-VIEW is not lost to it."""
+    jitter = {"network.jitter": {"model": "proportional", "up_to": 1.0}, "network.links": "datagram"}
+    run = play(scenario(7, seed=seed, protocol=FAST, duration="3 s", faults=[crash([0], "1 s")], **jitter))
+    assert set(run.views()) == {0, 1}
+    assert run.decided()[-1][0] > int(2.9 * S)
     assert unsafe(run) == []
 
 
@@ -300,14 +299,21 @@ class Equivocator(Pbft):
             self.context.vote(COMMIT, ballot, gate=True)
 
 
-@pytest.mark.parametrize("n", [4, 7])
-def test_an_equivocating_primary_cannot_split_the_others(n: int) -> None:
-    run = play(scenario(n, protocol=FAST, duration="3 s"), protocol=Equivocator)
-    ordered = [tuple(run.decided_blocks(node).items()) for node in range(1, n)]
-    assert len({blocks[: min(map(len, ordered))] for blocks in ordered}) == 1
-    assert min(map(len, ordered)) > 20
-    assert max(run.views()) >= 1  # it took a view change to get rid of it
-    assert [row for row in run.decided() if row[5] == 0].__len__() == 0
+def test_equal_halves_of_an_equivocation_decide_nothing() -> None:
+    run = play(scenario(7, protocol=FAST, duration="3 s"), protocol=Equivocator)
+    assert [row for row in run.decided() if row[5] == 0] == []  # three votes for each block, four are needed
+    assert set(run.views()) == {0, 1}
+    assert min(len(run.decided(node)) for node in range(1, 7)) > 50
+    assert unsafe(run) == []
+
+
+def test_an_equivocation_decides_one_block_at_most() -> None:
+    """Replicas 1 and 3 hear of one block, 2 of another; with the primary's own votes the first has a quorum."""
+    run = play(scenario(4, protocol=FAST, duration="3 s"), protocol=Equivocator)
+    blocks = {node: run.decided_blocks(node) for node in range(4)}
+    assert blocks[1] == blocks[3]
+    assert len(blocks[1]) > 50
+    assert blocks[2].items() <= blocks[1].items()
     assert unsafe(run) == []
 
 
@@ -340,10 +346,10 @@ def test_a_view_change_carries_what_is_prepared_above_the_stable_checkpoint() ->
     run = play(scenario(4, protocol=small, duration="2 s", faults=[crash([0], "1 s")]), protocol=Talker)
     message = next(m for m in run.replica(1).heard if m.replica == 2)
     assert message.view == 1
-    assert message.low_mark == 32  # 33 batches were executed in the first second, one more was on its way
-    assert [sequence for sequence, _, _ in message.prepared] == [33]
-    assert message.prepared[0][2].number == run.decided_blocks(2)[33]
-    assert message.size_bytes(64) == 48 + 3 * 66 + 1 * (48 + 3 * 66)
+    assert message.low_mark == 32  # 33 batches were executed in the first second, one more needs no primary now
+    blocks = run.decided_blocks(2)
+    assert [(sequence, block.number) for sequence, _, block in message.prepared] == [(33, blocks[33]), (34, blocks[34])]
+    assert message.size_bytes(64) == 48 + 3 * 66 + 2 * (48 + 3 * 66)
 
 
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------
