@@ -36,7 +36,8 @@ def _markdown(found: dict[str, Any]) -> str:
     machine = found["machine"]
     lines = [
         f"Measured on {machine['cpu']}, {machine['cores']} cores, Python {machine['python']}, "
-        f"Numba {machine['numba']}, with `{COMMAND}`. Median of {found['rows'][0]['runs']} runs; timings move with the machine.",
+        f"Numba {machine['numba']}, with `{COMMAND}`. Median of {found['rows'][0]['runs']} runs; "
+        "timings move with the machine.",
         "",
         "| what | n | per wall second | least-greatest | million messages/s |",
         "|---|---:|---:|---:|---:|",
