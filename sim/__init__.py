@@ -13,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.scenario.load import load_scenario as load
+    from sim.scenario.results import results
     from sim.scenario.run import Result, run
     from sim.scenario.schema import Scenario
+    from sim.scenario.sweep import sweep
 
-__all__ = ["Result", "Scenario", "load", "run"]
+__all__ = ["Result", "Scenario", "load", "results", "run", "sweep"]
 _HOMES = {
     "load": ("sim.scenario.load", "load_scenario"),
+    "results": ("sim.scenario.results", "results"),
     "run": ("sim.scenario.run", "run"),
+    "sweep": ("sim.scenario.sweep", "sweep"),
     "Result": ("sim.scenario.run", "Result"),
     "Scenario": ("sim.scenario.schema", "Scenario"),
 }

@@ -210,6 +210,7 @@ class Host:
             return None
         run.block_of_row[row] = block
         run.open_blocks[block.number] = block
+        run.at_height.setdefault(height, []).append(block)
         return block
 
     def _waiting(self) -> bool:
@@ -342,6 +343,7 @@ class Run:
         self.ballots: dict[tuple[int, int], list[Ballot]] = {}
         self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}
         self.open_blocks: dict[int, Block] = {}
+        self.at_height: dict[int, list[Block]] = {}
         self.block_of_row: dict[int, Block] = {}
         self.chain: dict[int, Block] = {}
         self.closed: list[Block] = []
@@ -545,8 +547,8 @@ class Run:
         block = self.chain.get(height)
         if block is not None:
             return block
-        for candidate in self.open_blocks.values():
-            if candidate.height == height and self.blocks[candidate.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0:
+        for candidate in self.at_height.get(height, ()):
+            if self.blocks[candidate.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0:
                 self.chain[height] = candidate
                 return candidate
         return None
@@ -605,6 +607,11 @@ class Run:
             entry.drop_reaction(self.desk, reaction)
         del self.block_of_row[block.row]
         del self.open_blocks[block.number]
+        same_height = self.at_height[block.height]
+        if len(same_height) == 1:
+            del self.at_height[block.height]
+        else:
+            same_height.remove(block)
         self.chain.pop(block.height, None)
         block.row = -1
         block.parent = None

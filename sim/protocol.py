@@ -312,6 +312,7 @@ class Replica:
     votes: ClassVar[tuple[VoteType, ...]] = ()
     letters: ClassVar[tuple[type[Letter], ...]] = ()
     decides_out_of_order: ClassVar[bool] = False
+    lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
     progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -180,6 +180,7 @@ class HotStuff(Replica):
 
     letters = (Proposal, NewView, Fetch, Blocks)
     votes = (VOTE,)
+    lasting_leader = False
     progress = "always"
 
     def __init__(self, context: Context) -> None:

@@ -68,14 +68,11 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     classes, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
-    gateways = tuple(
-        Gateway(n + k, place, _home(scenario, place, matrix))
-        for k, place in enumerate(client_places)
-    )
+    gateways = tuple(Gateway(n + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places))
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, gateways, classes, matrix),
+        _settings(scenario, replica, gateways, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         lane=lane,
@@ -92,9 +89,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
     index = {gateway.place: gateway.endpoint for gateway in gateways}
-    sources = [
-        dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)
-    ]
+    sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
     run.start()
     for place, item in plan:
@@ -166,6 +161,7 @@ def _plan_workload(
 
 def _settings(
     scenario: Scenario,
+    replica: type[Replica],
     gateways: tuple[Gateway, ...],
     classes: tuple[TransactionClass, ...],
     matrix: np.ndarray,
@@ -205,7 +201,7 @@ def _settings(
         warm_up_ns=scenario.warm_up_ns,
         stop_after=scenario.stop_after_decisions or 0,
         acks_needed=_acks(scenario),
-        broadcast_txs=scenario.clients.dissemination == "broadcast",
+        broadcast_txs=_broadcasts(scenario, replica),
         class_bytes=tuple(c.size_bytes for c in classes) or (512,),
         tx_verify_ns=profile.verify_ns,
         receipt_bytes=RECEIPT_BYTES,
@@ -214,6 +210,12 @@ def _settings(
         log_messages=scenario.trace == "messages",
         events_max=scenario.limits.max_events or NO_LIMIT,
     )
+
+
+def _broadcasts(scenario: Scenario, replica: type[Replica]) -> bool:
+    """Whether entry voters pass transactions to all voters."""
+    chosen = scenario.clients.dissemination
+    return chosen == "broadcast" or (chosen == "auto" and not replica.lasting_leader)
 
 
 def _acks(scenario: Scenario) -> int:

@@ -81,8 +81,7 @@ def run(
 
     `protocol` replaces the protocol's class by a rule override; the key of the result then names it.
     """
-    variant = "" if protocol is None else f"{protocol.__module__}.{protocol.__qualname__}"
-    key = store.run_key(scenario, variant)
+    key = store.run_key(scenario, "" if protocol is None else store.variant_of(protocol))
     folder = None if out is None else store.RunFolder(out, study or scenario.name, key)
     try:
         return _run(scenario, folder, key, progress, protocol, lane)

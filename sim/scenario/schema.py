@@ -11,18 +11,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from typing import Protocol as Interface
 
-from pydantic import Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sim.faults.settings import Fault
 from sim.network.crypto import CryptoName
 from sim.network.settings import Network
 from sim.parameters import Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
+from sim.units import UnitError
 from sim.workload.settings import Clients, Workload
 
 SEED_MAX = (1 << 62) - 1
+_NAME_MAX = 100
+
+
+def _folder_name(value: Any) -> Any:
+    """A name becomes a folder of results, which must stay where it is put."""
+    if isinstance(value, str) and (
+        not value.strip(" .") or len(value) > _NAME_MAX or value[0] == "." or not value.isprintable() or {*value} & {*"/\\"}
+    ):
+        raise UnitError("names a folder of results; write a short name without / and \\ that begins with no dot")
+    return value
 
 
 class ProtocolEntry(Interface):
@@ -77,7 +88,9 @@ class Limits(Parameters):
 class Scenario(Parameters):
     """One run. Together with the version it determines every byte of the result."""
 
-    name: str = Field(description="short name; default: the file's name without its ending")
+    name: Annotated[str, BeforeValidator(_folder_name)] = Field(
+        description="short name, also of the results' folder; default: the file's name without its ending"
+    )
     description: str = Field(default="", description="one sentence for reports")
     seed: Count = Field(default=1, ge=0, le=SEED_MAX, description="of every random draw")
     duration_ns: Nanoseconds = quantity(..., "simulated time", positive=True)

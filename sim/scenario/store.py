@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,15 @@ def model_digest() -> str:
         if path.exists():
             digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def variant_of(protocol: type) -> str:
+    """Name of a rule override, and the digest of the file it stands in."""
+    name = f"{protocol.__module__}.{protocol.__qualname__}"
+    file = getattr(sys.modules.get(protocol.__module__), "__file__", None)
+    if file is None:
+        return name
+    return f"{name} {hashlib.blake2b(Path(file).read_bytes(), digest_size=16).hexdigest()}"
 
 
 def run_key(scenario: Scenario, variant: str = "") -> str:

@@ -90,8 +90,10 @@ class Clients(Parameters):
     entry: Literal["local", "leader"] = Field(
         default="local", description="submit to the nearest voter, or to the leader as far as it is known"
     )
-    dissemination: Literal["forward", "broadcast"] = Field(
-        default="forward", description="the entry voter passes transactions to the leader, or to all voters"
+    dissemination: Literal["auto", "forward", "broadcast"] = Field(
+        default="auto",
+        description="the entry voter passes transactions to the leader (forward) or to all voters (broadcast); "
+        "auto: forward where the protocol has a lasting leader, else broadcast",
     )
     acknowledge: Literal["entry", "quorum"] = Field(
         default="entry", description="done when the entry voter says so, or when enough voters do"

@@ -1,0 +1,272 @@
+"""Results of a study as a tidy table: one row per run, with what varied, the status and all metrics.
+
+`index.parquet`, written at the end of a sweep, saves reading thousands of manifests again. It is a cache: a row
+counts only while its manifest has the size and the modification time noted in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.scenario import store
+from sim.scenario.errors import ScenarioError
+from sim.scenario.study import as_data, label, load_study, plain
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDY = "study.json"
+INDEX = "index.parquet"
+FAILED = "failed"
+STUDY_SCHEMA = 1
+_FRONT = ("case", "replication", "seed", "status", "truncated", "key")
+_CACHE = ("manifest_mtime_ns", "manifest_bytes", "manifest_digest")
+_CHUNK = 1 << 20
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Runs:
+    """The runs that a study folder is meant to hold; `planned` is False if only the folder itself tells."""
+
+    folder: Path
+    swept: tuple[str, ...]
+    runs: tuple[Row, ...]  # case, values, replication, seed, key
+    planned: bool
+
+    @property
+    def keys(self) -> list[str]:
+        """Keys of the runs, in their order."""
+        return [run["key"] for run in self.runs]
+
+
+def damage(folder: Path, manifest_digest: str | None = None) -> str | None:
+    """Why a run's folder is not the complete, unaltered result of its key, or None if it is.
+
+    `manifest_digest`: what the manifest's bytes must hash to, where that was noted.
+    """
+    try:
+        text = (folder / store.MANIFEST).read_bytes()
+        manifest = json.loads(text)
+        files = manifest["files"]
+        if manifest["key"] != folder.name or manifest["result_schema"] != store.SCHEMA:
+            return "its manifest belongs to another run or another schema"
+    except FileNotFoundError:
+        return "no manifest"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its manifest cannot be read"
+    if manifest_digest is not None and _digest(text) != manifest_digest:
+        return "its manifest was altered"
+    for name, expected in files.items():
+        try:
+            with open(folder / name, "rb") as stream:
+                found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        except OSError:
+            return f"{name} is missing"
+        if found != expected:
+            return f"{name} differs from its digest"
+    return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write JSON in one step: the file has its old or its new content, whatever happens."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    with open(temporary, "w", encoding="utf-8") as stream:
+        stream.write(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(file)
+
+
+def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), overrides: Sequence[str] = ()) -> Runs:
+    """The runs of a study, named by its folder or by its study file. Raises ScenarioError."""
+    place = Path(path)
+    if place.suffix in (".yaml", ".yml"):
+        study = load_study(place, overrides)
+        return _planned(out / study.name, as_data(study))
+    if place.name == "runs" and not (place / "runs").is_dir():
+        place = place.parent
+    if not place.is_dir():
+        raise ScenarioError(f"{path}: no such folder; name the folder of a study, such as results/my-study")
+    try:
+        return _planned(place, json.loads((place / STUDY).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        pass
+    except (ValueError, KeyError, TypeError, IndexError):
+        raise ScenarioError(f"{place / STUDY}: cannot be read; write it again with pilotzone sweep") from None
+    if not (place / "runs").is_dir():
+        inner = sorted(child.name for child in place.iterdir() if (child / "runs").is_dir())
+        remedy = f"it has studies: {', '.join(inner[:12])}" if inner else "run pilotzone sweep first"
+        raise ScenarioError(f"{place}: holds no runs of a study; {remedy}")
+    names = sorted(name for name in os.listdir(place / "runs") if not name.startswith("."))
+    return Runs(place, (), tuple({"case": None, "values": {}, "replication": None, "key": n} for n in names), False)
+
+
+def _planned(folder: Path, data: Any) -> Runs:
+    if data["study_schema"] != STUDY_SCHEMA:
+        raise ScenarioError(
+            f"{folder / STUDY}: has study schema {data['study_schema']}, and this version reads {STUDY_SCHEMA}; "
+            "use the version that wrote it, or sweep into another folder"
+        )
+    values = {case["case"]: case["values"] for case in data["cases"]}
+    runs = tuple({**run, "values": values[run["case"]]} for run in data["runs"])
+    return Runs(folder, tuple(data["swept"]), runs, True)
+
+
+def rows(runs: Runs) -> list[Row]:
+    """One row per run: metrics of complete ones, and status missing, failed or damaged for the others."""
+    cached = read_index(runs.folder)
+    made = []
+    for run in runs.runs:
+        key = run["key"]
+        stored = _stored(runs.folder / "runs" / key, cached.get(key))
+        if stored is None:
+            failed = (runs.folder / FAILED / f"{key}.json").exists()
+            stored = {"status": "failed" if failed else "missing"}
+        swept = {name: plain(run["values"].get(name)) for name in runs.swept}
+        head = {"case": run["case"], "replication": run["replication"], "seed": run.get("seed"), "key": key}
+        made.append(head | {name: value for name, value in stored.items() if name != "seed" or head["seed"] is None}
+                    | {"truncated": stored["status"] == "truncated"} | {"values": swept})  # fmt: skip
+    return made
+
+
+def _stored(folder: Path, cached: Row | None) -> Row | None:
+    """A stored run's row, from the cache if that is still right; None if there is no result."""
+    file = folder / store.MANIFEST
+    try:
+        stat = file.stat()
+    except OSError:
+        return {"status": "damaged"} if folder.is_dir() else None
+    if cached is not None and (cached["manifest_mtime_ns"], cached["manifest_bytes"]) == (
+        stat.st_mtime_ns, stat.st_size,
+    ):  # fmt: skip
+        return cached
+    try:
+        text = file.read_bytes()
+        manifest = json.loads(text)
+        schema = manifest["result_schema"]
+        row = {"status": manifest["status"], "seed": manifest["seed"], "digest": manifest["digest"],
+               "version": manifest["version"], **manifest["metrics"]}  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"status": "damaged"}
+    if schema != store.SCHEMA:
+        raise ScenarioError(
+            f"{file}: has result schema {schema}, and this version reads {store.SCHEMA}; use the version that "
+            "wrote it, or another --out"
+        )
+    return row | {
+        "manifest_mtime_ns": stat.st_mtime_ns,
+        "manifest_bytes": stat.st_size,
+        "manifest_digest": _digest(text),
+    }
+
+
+def read_index(folder: Path) -> dict[str, Row]:
+    """Rows of the cache by key; empty if there is none that can be read."""
+    if not (folder / INDEX).exists():
+        return {}
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(folder / INDEX)
+        names = table.column_names
+        if not {"key", "status", *_CACHE} <= set(names):
+            return {}
+        columns = [table.column(name).to_pylist() for name in names]
+    except (OSError, pa.ArrowException):
+        return {}
+    return {row["key"]: row for row in (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))}
+
+
+def write_index(runs: Runs) -> None:
+    """Write the cache of all complete runs, in one step. Failing to is no error: it is a cache."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    complete = [row for row in rows(runs) if "manifest_digest" in row]
+    names = dict.fromkeys(name for row in complete for name in row if name not in ("case", "replication", "values"))
+    temporary = runs.folder / f".{INDEX}.{os.getpid()}"
+    with contextlib.suppress(OSError, pa.ArrowException):
+        table = pa.table({name: [row.get(name) for row in complete] for name in names})
+        pq.write_table(table, temporary)
+        temporary.replace(runs.folder / INDEX)
+    temporary.unlink(missing_ok=True)
+
+
+def frame_of(runs: Runs, *, truncated: bool = False) -> pd.DataFrame:
+    """A tidy frame, one row per run. Metrics of truncated runs are NaN unless `truncated` asks for them."""
+    import pandas as pd
+
+    found = rows(runs)
+    columns: dict[str, list[Any]] = {}
+    for name in _FRONT:
+        columns[name] = [row.get(name) for row in found]
+    swept = {name: [row["values"][name] for row in found] for name in runs.swept}
+    extra = ("digest", "version")
+    hidden = {*_FRONT, *_CACHE, *extra, "values"}
+    names = dict.fromkeys(name for row in found for name in row if name not in hidden)
+    metrics = {
+        name: pd.to_numeric(
+            pd.Series([None if row["truncated"] and not truncated else row.get(name) for row in found], dtype=object)
+        ).astype(float)
+        for name in names
+    }
+    frame = pd.DataFrame({"case": columns.pop("case"), **swept, **columns, **metrics})
+    for name in extra:
+        frame[name] = [row.get(name) for row in found]
+    for name in ("case", "replication", "seed"):
+        frame[name] = frame[name].astype("Int64")
+    return frame
+
+
+def results(
+    path: str | os.PathLike[str], *, truncated: bool = False, out: Path = Path("results")
+) -> pd.DataFrame:
+    """The results of a study folder (or study file) as a tidy frame, one row per run.
+
+    Columns: case, the swept keys, replication, seed, status, truncated, key, then every metric of docs/metrics.md.
+    Runs without a result are there with status missing, failed or damaged. Metrics of truncated runs are NaN, so
+    that nothing averages them, unless `truncated` is true. Raises ScenarioError.
+    """
+    return frame_of(open_runs(path, out=out), truncated=truncated)
+
+
+def counts(runs: Runs) -> dict[str, int]:
+    """How many runs have each status."""
+    found: dict[str, int] = {}
+    for row in rows(runs):
+        found[row["status"]] = found.get(row["status"], 0) + 1
+    return dict(sorted(found.items()))
+
+
+def others(runs: Runs) -> int:
+    """Complete-looking run folders that are not part of the study: of an earlier version of it or of the code."""
+    if not runs.planned or not (runs.folder / "runs").is_dir():
+        return 0
+    names = {name for name in os.listdir(runs.folder / "runs") if not name.startswith(".")}
+    return len(names - set(runs.keys))
+
+
+def failures(runs: Runs) -> dict[str, str]:
+    """Why runs failed, by "case, replication"."""
+    found = {}
+    for run in runs.runs:
+        file = runs.folder / FAILED / f"{run['key']}.json"
+        if file.exists():
+            name = f"case {run['case']} ({label(run['values'])}), replication {run['replication']}"
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                found[name] = str(json.loads(file.read_text(encoding="utf-8"))["reason"])
+    return found

@@ -1,0 +1,282 @@
+"""Run a study: take what is stored and intact, run the rest in worker processes, and check stored runs again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.kernel import chance
+from sim.scenario import store
+from sim.scenario.errors import ScenarioError
+from sim.scenario.results import (
+    FAILED,
+    STUDY,
+    Runs,
+    counts,
+    damage,
+    failures,
+    frame_of,
+    open_runs,
+    read_index,
+    write_index,
+    write_json,
+)
+from sim.scenario.schema import ProtocolChoice, Scenario, protocol_table, scenario_hash
+from sim.scenario.study import Planned, Study, as_data, label, load_study
+from sim.scenario.workers import Task, run_all, sweep_up
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SAMPLE = 2  # key of the draw that picks runs to verify
+
+
+@dataclasses.dataclass
+class State:
+    """How far a sweep is. `reused` runs were stored before; `again` names damaged ones that run once more."""
+
+    total: int
+    reused: int = 0
+    done: int = 0
+    failed: int = 0
+    running: int = 0
+    again: dict[str, str] = dataclasses.field(default_factory=dict)
+    reused_runs: list[str] = dataclasses.field(default_factory=list)
+    started: float = dataclasses.field(default_factory=time.monotonic)
+    last: str = ""  # the run that has just ended, on one line; empty if none has
+
+    @property
+    def left(self) -> int:
+        """Runs without an outcome yet."""
+        return self.total - self.reused - self.done - self.failed
+
+    @property
+    def eta_s(self) -> float | None:
+        """Expected time to the end, wall-clock s, at the pace so far; None before the first run has ended."""
+        ended = self.done + self.failed
+        return (time.monotonic() - self.started) / ended * self.left if ended else None
+
+
+Tell = Callable[[State], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Swept:
+    """A sweep that has ended. `stopped`: why before its last run (wall-clock limit, disk full), or empty."""
+
+    folder: Path
+    runs: Runs
+    state: State
+    statuses: dict[str, int]
+    failures: dict[str, str]
+    stopped: str
+
+    def results(self) -> pd.DataFrame:
+        """One row per run; see `sim.results`."""
+        return frame_of(self.runs)
+
+
+def sweep(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] = "results",
+    workers: int = 2,
+    overrides: Sequence[str] = (),
+    limit_wall_s: float | None = None,
+    tell: Tell | None = None,
+) -> Swept:
+    """Run all runs of a study file that are not stored intact in `out`/<study>.
+
+    `limit_wall_s`: stop after this wall-clock time; runs not finished by then stay missing. `tell` is called
+    whenever something happens. The results do not depend on `workers`. Raises ScenarioError before anything runs.
+    """
+    study = load_study(path, overrides)
+    folder = Path(out) / study.name
+    runs = _prepare(study, folder)
+    state = State(len(study.runs))
+    tasks = _missing(study, folder, state)
+    if tell is not None:
+        tell(state)
+    until = None if limit_wall_s is None else time.monotonic() + limit_wall_s
+    stopped = ""
+    with contextlib.closing(run_all(tasks, Path(out), study.name, workers, until=until)) as reports:
+        for report in reports:
+            state.last = ""
+            if report is not None and report.outcome == "started":
+                state.running += 1
+            elif report is not None:
+                state.running -= 1
+                planned = study.runs[report.number]
+                if report.outcome == "failed":
+                    state.failed += 1
+                    _note_failure(folder, planned, report.reason)
+                else:
+                    state.done += 1
+                state.last = f"{report.reason or report.status or 'found'}: {name_of(planned)}"
+            if tell is not None:
+                tell(state)
+            if report is not None and report.disk_full:
+                stopped = f"no space left on the disk of {folder}; free some and sweep again: finished runs are kept"
+                break
+    if not stopped and state.left:
+        stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
+    write_index(runs)
+    return Swept(folder, runs, state, counts(runs), failures(runs), stopped)
+
+
+def name_of(planned: Planned) -> str:
+    """A run as people name it."""
+    return f"case {planned.case.number} ({label(planned.case.values)}), replication {planned.replication}"
+
+
+def _prepare(study: Study, folder: Path) -> Runs:
+    """The study's folder with its manifest and without what dead processes left."""
+    try:
+        (folder / "runs").mkdir(parents=True, exist_ok=True)
+        sweep_up(folder / "runs")
+        write_json(folder / STUDY, as_data(study))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ScenarioError(f"{folder}: cannot be written ({reason}); choose another --out") from None
+    return open_runs(folder)
+
+
+def _missing(study: Study, folder: Path, state: State) -> list[Task]:
+    """Tasks for what is not stored intact; counts the rest as reused."""
+    noted = {key: row["manifest_digest"] for key, row in read_index(folder).items()}
+    tasks = []
+    for number, planned in enumerate(study.runs):
+        place = folder / "runs" / planned.key
+        if place.exists():
+            reason = damage(place, noted.get(planned.key))
+            if reason is None:
+                state.reused += 1
+                state.reused_runs.append(f"{name_of(planned)}: {planned.key}")
+                _forget_failure(folder, planned.key)
+                continue
+            state.again[name_of(planned)] = reason
+            if reason.startswith("its manifest"):
+                (place / store.MANIFEST).unlink(missing_ok=True)  # the worker judges by what the folder itself says
+        _forget_failure(folder, planned.key)
+        tasks.append(Task(number, planned.key, planned.scenario))
+    return tasks
+
+
+def _note_failure(folder: Path, planned: Planned, reason: str) -> None:
+    with contextlib.suppress(OSError):  # a full disk, perhaps
+        (folder / FAILED).mkdir(exist_ok=True)
+        write_json(folder / FAILED / f"{planned.key}.json", {"key": planned.key, "reason": reason})
+
+
+def _forget_failure(folder: Path, key: str) -> None:
+    with contextlib.suppress(OSError):
+        (folder / FAILED / f"{key}.json").unlink()
+        (folder / FAILED).rmdir()  # only if it is empty now
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A stored run that was run again. `differences` is empty if every byte was the same."""
+
+    key: str
+    differences: tuple[str, ...]
+
+
+def verify(
+    path: str | os.PathLike[str], *, sample: int | None = None, workers: int = 2
+) -> Iterator[tuple[int, Checked]]:
+    """Run stored scenarios again and compare with what is stored; yields (number of runs, one that was checked).
+
+    `path`: the folder of a study or of one run. `sample`: so many runs, chosen by a draw keyed by their keys.
+    Raises ScenarioError if there is nothing to verify.
+    """
+    folder = Path(path)
+    places = [folder] if (folder / store.MANIFEST).exists() else _complete(open_runs(folder))
+    if not places:
+        raise ScenarioError(f"{path}: holds no complete run; run pilotzone sweep first")
+    if sample is not None:
+        places = sorted(places, key=lambda place: (chance.draw(chance.REPLICATION, _SAMPLE, _number(place)), place))
+        places = sorted(places[:sample])
+    tasks, manifests = [], []
+    noted = {key: row["manifest_digest"] for key, row in read_index(places[0].parent.parent).items()}
+    for i, place in enumerate(places):
+        manifest, problem = _manifest(place, noted.get(place.name))
+        manifests.append(manifest)
+        scenario = None if problem else _rebuilt(manifest)
+        if scenario is None:
+            yield len(places), Checked(place.name, (problem or "its scenario is not one of this version",))
+        else:
+            tasks.append(Task(i, store.run_key(scenario), scenario))
+    keys = {task.number: task.key for task in tasks}
+    with tempfile.TemporaryDirectory(prefix="pilotzone-") as temporary:
+        out = Path(temporary)
+        with contextlib.closing(run_all(tasks, out, "verify", workers)) as reports:
+            for report in reports:
+                if report is None or report.outcome == "started":
+                    continue
+                place = places[report.number]
+                if report.outcome == "failed":
+                    yield len(places), Checked(place.name, (f"cannot be run again: {report.reason}",))
+                    continue
+                again = out / "verify" / "runs" / keys[report.number]
+                found = tuple(_differences(manifests[report.number], again))
+                shutil.rmtree(again)
+                yield len(places), Checked(place.name, found)
+
+
+def _number(place: Path) -> int:
+    return int.from_bytes(place.name.encode()[-7:], "big")
+
+
+def _complete(runs: Runs) -> list[Path]:
+    places = [runs.folder / "runs" / key for key in runs.keys]
+    return [place for place in places if (place / store.MANIFEST).exists()]
+
+
+def _manifest(place: Path, noted: str | None) -> tuple[dict[str, Any], str | None]:
+    """A stored manifest and what is wrong with its folder, if anything."""
+    problem = damage(place, noted)
+    try:
+        found: dict[str, Any] = json.loads((place / store.MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}, problem or "its manifest cannot be read"
+    return found, problem
+
+
+def _rebuilt(manifest: dict[str, Any]) -> Scenario | None:
+    """The scenario that a manifest holds, or None if this version reads it differently."""
+    try:
+        data = dict(manifest["scenario"])
+        choice = data["protocol"]
+        entry = protocol_table()[choice["name"]]
+        parameters = entry.parameters.model_validate(choice["parameters"])
+        data["protocol"] = ProtocolChoice(name=choice["name"], parameters=parameters)
+        scenario = Scenario.model_validate(data)
+    except (KeyError, TypeError, ValueError):
+        return None
+    return scenario if scenario_hash(scenario) == manifest["scenario_hash"] else None
+
+
+def _differences(stored: dict[str, Any], again: Path) -> Iterator[str]:
+    """What differs between a stored manifest and that of the same scenario, run again."""
+    fresh: dict[str, Any] = json.loads((again / store.MANIFEST).read_text(encoding="utf-8"))
+    code = "" if stored["model_digest"] == fresh["model_digest"] else " (the model code has changed since)"
+    for name in ("digest", "status", "metrics", "checks", "violations", "warnings"):
+        if stored.get(name) != fresh[name]:
+            if name == "metrics":
+                changed = sorted(k for k in fresh[name] if stored[name].get(k) != fresh[name][k])
+                yield f"metrics {', '.join(changed[:5])}{code}"
+            else:
+                yield f"{name} {stored.get(name)} was {fresh[name]} this time{code}"
+    for file, digest in fresh["files"].items():
+        if stored["files"].get(file) != digest:
+            yield f"{file} has other bytes{code}"
+

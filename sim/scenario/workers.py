@@ -1,0 +1,227 @@
+"""A pool of processes that run scenarios one at a time each and survive the death of any of them.
+
+Workers are spawned, not forked, and take no part in handing out work: the parent gives each its next task over a
+pipe. A worker that dies (killed, out of memory) costs the run it had; a new one takes its place. Workers end by
+themselves when their parent is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import time
+import types
+from collections.abc import Generator, Iterator, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Literal
+
+from sim.scenario.results import damage
+from sim.scenario.schema import Scenario
+
+_TRIES = 3  # at a run whose folder another process is replacing at the same time
+_MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One run: its scenario, and the key that its result must have."""
+
+    number: int
+    key: str
+    scenario: Scenario
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What became of a task. `outcome`: started, done, found (another process stored it meanwhile) or failed."""
+
+    number: int
+    outcome: Literal["started", "done", "found", "failed"]
+    status: str = ""  # of the run, if it is done
+    reason: str = ""  # if it failed
+    disk_full: bool = False
+
+
+@dataclasses.dataclass
+class _Worker:
+    process: multiprocessing.process.BaseProcess
+    pipe: Connection
+    task: Task | None = None
+
+
+def run_all(
+    tasks: Sequence[Task], out: Path, study: str, workers: int, *, until: float | None = None
+) -> Generator[Report | None, None, None]:
+    """Run tasks in `workers` processes; yields reports as they come, and None when nothing came for a while.
+
+    `until`: value of time.monotonic() at which what is still running is given up. Closing the iterator early ends
+    the workers; finished results stay, unfinished ones leave nothing behind.
+    """
+    queue = list(reversed(tasks))
+    crew: list[_Worker] = []
+    wanted = 1  # the first worker alone loads the engine, which may compile it; then come the others
+    try:
+        while queue or crew:
+            if until is not None and time.monotonic() >= until:
+                return
+            while queue and len(crew) < wanted:
+                crew.append(_hire(out, study))
+                yield _hand(crew[-1], queue)
+            pause = 0.2 if until is None else max(min(0.2, until - time.monotonic()), 0.0)
+            ready = wait([worker.pipe for worker in crew], pause)
+            if not ready:
+                yield None
+            for worker in [worker for worker in crew if worker.pipe in ready]:
+                try:
+                    message = worker.pipe.recv()
+                except (EOFError, OSError):
+                    crew.remove(worker)
+                    if (lost := _bury(worker, out, study)) is not None:
+                        yield lost
+                    continue
+                if message is None:  # the engine is loaded
+                    wanted = workers
+                    continue
+                worker.task = None
+                yield message
+                if queue:
+                    yield _hand(worker, queue)
+                else:
+                    crew.remove(worker)
+                    _dismiss(worker)
+    finally:
+        for worker in crew:
+            worker.process.kill()
+        for worker in crew:
+            _bury(worker, out, study)
+
+
+def _hire(out: Path, study: str) -> _Worker:
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=_work, args=(there, out, study), daemon=True)
+    with _without_main():
+        process.start()
+    there.close()  # so that the worker's death ends the pipe
+    return _Worker(process, here)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Spawned workers import this package only: a user's script needs no `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _hand(worker: _Worker, queue: list[Task]) -> Report:
+    worker.task = queue.pop()
+    with contextlib.suppress(OSError):  # it has just died: its pipe says so next
+        worker.pipe.send(worker.task)
+    return Report(worker.task.number, "started")
+
+
+def _dismiss(worker: _Worker) -> None:
+    worker.pipe.close()
+    worker.process.join(timeout=10)
+    if worker.process.exitcode is None:
+        worker.process.kill()
+
+
+def _bury(worker: _Worker, out: Path, study: str) -> Report | None:
+    """What a dead worker's run is called, if it had one; removes what it was writing."""
+    worker.process.join()
+    worker.pipe.close()
+    if worker.task is None:
+        return None
+    runs = out / study / "runs"
+    shutil.rmtree(runs / f".{worker.task.key}.{worker.process.pid}", ignore_errors=True)
+    code = worker.process.exitcode or 0
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+    return Report(worker.task.number, "failed", reason=f"the worker process {how}")
+
+
+def _work(pipe: Connection, out: Path, study: str) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    import sim.scenario.run  # noqa: F401  the engine, once
+
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        pipe.send(None)
+        while True:
+            pipe.send(attempt(pipe.recv(), out, study))
+
+
+def attempt(task: Task, out: Path, study: str) -> Report:
+    """Run a task in this process and store its result; whatever goes wrong becomes a report."""
+    from sim.scenario.run import run
+
+    place = out / study / "runs" / task.key
+    for last in (*[False] * (_TRIES - 1), True):
+        try:
+            if place.exists():
+                if damage(place) is None:
+                    return Report(task.number, "found")
+                _set_aside(place)
+            result = run(task.scenario, out=out, study=study)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                return Report(task.number, "failed", reason="no space left on the disk", disk_full=True)
+            if last or error.errno not in _MEANWHILE:
+                return Report(task.number, "failed", reason=f"{type(error).__name__}: {error}")
+        except MemoryError:
+            return Report(task.number, "failed", reason="out of memory")
+        except Exception as error:  # the study goes on without this run
+            return Report(task.number, "failed", reason=f"{type(error).__name__}: {error}")
+        else:
+            if result.key != task.key:
+                return Report(task.number, "failed", reason="the model code changed during the sweep; start it again")
+            return Report(task.number, "done", status=result.status)
+    raise AssertionError("the last try returns")
+
+
+def _set_aside(place: Path) -> None:
+    """Take a damaged result away in one step, so that no other process sees half of it."""
+    aside = place.parent / f".{place.name}.damaged.{os.getpid()}"
+    with contextlib.suppress(FileNotFoundError):
+        place.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def sweep_up(runs: Path) -> int:
+    """Remove hidden work folders whose process is gone. Returns how many."""
+    found = 0
+    for folder in runs.glob(f".{'[0-9a-f]' * 24}.*") if runs.is_dir() else ():
+        number = folder.name.rpartition(".")[2]
+        if number.isdecimal() and not _is_alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+            found += 1
+    return found
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be noticed does not."""
+    stat = Path(f"/proc/{pid}/stat")
+    if Path("/proc/self/stat").exists():
+        try:
+            return stat.read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+        except (OSError, IndexError):
+            return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
