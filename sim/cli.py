@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -38,9 +40,7 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for resu
 AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON object")]
 ProtocolFile = Annotated[
     str | None,
-    typer.Option(
-        "--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"
-    ),
+    typer.Option("--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 CheckDeterminism = Annotated[
@@ -55,6 +55,23 @@ EXIT_CODES = (
     "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
 )
 COMPILE_NOTICE_AFTER_S = 1.5
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"pilotzone {importlib.metadata.version('pilotzone')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Simulate blockchain networks: throughput, finality and fault tolerance of designs."""
 
 
 def main() -> None:
@@ -105,8 +122,11 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
 
     name, _, class_name = spec.rpartition(":")
     path = Path(name)
-    if not name or not path.is_file():
-        typer.echo(f"--protocol-file {spec}: no such file; write my_protocol.py:MyProtocol", err=True)
+    if not name:
+        typer.echo(f"--protocol-file {spec}: names no class; write {spec}:MyProtocol", err=True)
+        raise typer.Exit(2)
+    if not path.is_file():
+        typer.echo(f"--protocol-file {spec}: there is no file {path}; write my_protocol.py:MyProtocol", err=True)
         raise typer.Exit(2)
     import importlib.util
 
@@ -115,7 +135,12 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
     assert module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
     sys.modules[path.stem] = module
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        line = getattr(error, "lineno", None) or (traceback.extract_tb(error.__traceback__)[-1].lineno)
+        typer.echo(f"{path}:{line}: {type(error).__name__}: {error}; mend the file", err=True)
+        raise typer.Exit(2) from None
     found = getattr(module, class_name, None)
     if not (isinstance(found, type) and issubclass(found, Replica)):
         names = [n for n, m in vars(module).items() if isinstance(m, type) and issubclass(m, Replica)]
@@ -173,8 +198,19 @@ def run(
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))
     else:
-        _print_result(result)
+        _print_result(result, _command(scenario, set_, loaded.seed, protocol_file))
     raise typer.Exit(result.exit_code)
+
+
+def _command(scenario: Path, set_: list[str] | None, seed: int, protocol_file: str | None) -> str:
+    """The command that makes this run again."""
+    words = ["pilotzone", "run", str(scenario)]
+    for override in set_ or []:
+        words += ["--set", override]
+    words += ["--seed", str(seed)]
+    if protocol_file is not None:
+        words += ["--protocol-file", protocol_file]
+    return shlex.join(words)
 
 
 def _make_folder(out: Path) -> None:
@@ -213,26 +249,24 @@ def _run_twice(
     raise typer.Exit(0 if found.same else 1)
 
 
-def _print_result(result: Result) -> None:
+def _print_result(result: Result, command: str) -> None:
     m = result.metrics
     typer.echo(f"{result.scenario.name}: {result.status}")
     for name in (
         "offered_tps", "committed_tps", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "decisions",
         "decision_latency_mean_ms", "block_interval_mean_ms", "messages_per_decision", "view_changes",
-        "recovery_s", "simulated_s", "wall_s",
+        "recovery_s", "longest_pause_s", "rejected", "expired", "pending", "simulated_s", "wall_s",
     ):  # fmt: skip
-        if m.get(name) is not None:
+        if m.get(name) or (m.get(name) is not None and name not in ("rejected", "expired", "pending")):
             typer.echo(f"  {name:<26} {_short(m[name])}")
     marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
-    typer.echo(
-        "  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items())
-    )
+    typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
     for violation in result.violations:
         typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
     for warning in result.warnings:
         typer.echo(f"  warning: {warning}")
     if result.violations:
-        typer.echo(f"  again: pilotzone run <scenario> --seed {result.scenario.seed}")
+        typer.echo(f"  again: {command}")
     typer.echo(f"  digest {result.digest}  seed {result.scenario.seed}")
     if result.path is not None:
         typer.echo(f"  stored in {result.path}")
@@ -242,9 +276,7 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
-Scenarios = Annotated[
-    list[Path], typer.Argument(metavar="SCENARIO...", help="two or more scenario files (YAML)")
-]
+Scenarios = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="two or more scenario files (YAML)")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="worker processes")]
 
 
@@ -289,15 +321,11 @@ def demo(out: Out = Path("results"), as_json: AsJson = False, quiet: Quiet = Fal
         bad_input_is_an_error(),
         progress_bar("pilot-zone demo", hidden=quiet or as_json) as progress,
     ):
-        outcomes, files = main_job.demo(
-            out, workers=jobs, progress=progress, announce=compiling_is_announced
-        )
+        outcomes, files = main_job.demo(out, workers=jobs, progress=progress, announce=compiling_is_announced)
     _print_comparison(outcomes, files, as_json=as_json, more=main_job.notes(outcomes))
 
 
-def _print_comparison(
-    outcomes: list[Outcome], files: list[Path], *, as_json: bool, more: Sequence[str] = ()
-) -> None:
+def _print_comparison(outcomes: list[Outcome], files: list[Path], *, as_json: bool, more: Sequence[str] = ()) -> None:
     """Table, notes and file names, or one JSON object; exits with the worst run's code."""
     from sim.report import tables
     from sim.report.outcome import worst_exit_code

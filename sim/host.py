@@ -8,6 +8,8 @@ them by number only.
 from __future__ import annotations
 
 import dataclasses
+import math
+import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -38,6 +40,7 @@ from sim.protocol import (
 )
 
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
+OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
 _STORED = Timer("stored")  # the disk has written what a replica waits for
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
@@ -350,6 +353,7 @@ class Run:
         self.abandoned: dict[int, Block] = {}
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.timer_number = 0
+        self.deadline_s = math.inf  # on the clock of time.perf_counter
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
@@ -735,15 +739,29 @@ class Run:
         entry.set_call(self.desk, time_ns, self.timer_number)
 
     def advance(self, until_ns: int) -> int:
-        """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before."""
+        """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before.
+
+        What a handler raises is passed on with a note of when and where.
+        """
+        try:
+            return self._advance(until_ns)
+        except Exception as error:
+            error.add_note(f"in a run of {self.protocol.__name__} at {self.now_ns / 1e9:.9f} s, seed {self.seed}")
+            raise
+
+    def _advance(self, until_ns: int) -> int:
         desk = self.desk
         hosts = self.hosts
         advance = loop.advance
         letter_code, quorum_code = loop.WAKE_LETTER, loop.WAKE_QUORUM
         envelopes_src = post.SRC
         width = post.ENVELOPE_WIDTH
+        wakes = 0
         while True:
             code, node, argument, _time = advance(desk, until_ns)
+            wakes += 1
+            if wakes & 4095 == 0 and time.perf_counter() > self.deadline_s:
+                return OUT_OF_TIME
             if code == letter_code:
                 body = self.bodies[argument]
                 src = self.envelopes[argument * width + envelopes_src]

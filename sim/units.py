@@ -19,6 +19,7 @@ NS_PER_MIN = 60 * NS_PER_S
 NS_PER_H = 3600 * NS_PER_S
 PS_PER_S = 10**12
 LARGEST = 1 << 62  # what a signed 64-bit column holds with one bit to spare for sums
+SLOWEST_PS_PER_BYTE = 8_000_000_000  # 1 kbit/s
 LONGEST_NS = 1 << 58  # 9.1 years: sums of a few times stay within 64 bits
 
 _TIME, _SIZE, _BANDWIDTH, _RATE, _FRACTION = "time", "size", "bandwidth", "rate", "fraction"
@@ -172,14 +173,16 @@ def parse_ps_per_byte(text: object) -> int:
     """A bandwidth, "100 Mbit/s" -> integer ps per byte (80 000), "unlimited" -> 0. Raises UnitError."""
     if isinstance(text, str) and text.strip().lower() == "unlimited":
         return 0
+    if isinstance(text, str) and re.search(r"\dm?\s*m(bit|b/|bps|B)", text.replace(" ", "")):
+        raise UnitError('counts in thousandths of a bit: m is milli, M is mega; write "100 Mbit/s"')
     bytes_per_s = _read(text, _BANDWIDTH)
     if bytes_per_s == 0:
         raise UnitError('carries nothing at 0; write "100 Mbit/s" or "unlimited", or cut the link by a fault')
     ps = round(PS_PER_S / bytes_per_s)
     if ps == 0:
         raise UnitError('is beyond the finest step of 1 ps per byte (8 Tbit/s); write "unlimited"')
-    if ps > LARGEST:
-        raise UnitError('is too slow for a 64-bit count; write at least "1 bit/s"')
+    if ps > SLOWEST_PS_PER_BYTE:
+        raise UnitError('is too slow to be meant; write at least "1 kbit/s"')
     return ps
 
 

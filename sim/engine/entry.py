@@ -54,7 +54,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
-from sim.ledger.pool import empty_pool, lead, submit_one
+from sim.ledger.pool import forward_again, empty_pool, lead, submit_one
 from sim.ledger.rows import (
     BATCH_AT,
     BATCH_ON,
@@ -239,6 +239,13 @@ def follow(array, node, leader):
     desk = bench(array)
     lead(desk, node, leader)
     return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I))
+def resend(array, node, before_ns, most):
+    """The entry voter passes on again what has waited since before a time; returns how many transactions."""
+    desk = bench(array)
+    return np.int64(forward_again(desk, node, before_ns, most))
 
 
 @entry(_I(_D, _I, _I, _I))

@@ -455,6 +455,29 @@ def lead(desk, node, leader):
 
 
 @compiled
+def forward_again(desk, node, before_ns, most):
+    """Pass on again what the node's own clients sent before a time and nobody decided, oldest first.
+
+    A copy to the leader, or to all, may have been lost. Looks at `most` transactions; returns how many it sent.
+    """
+    trim_pool(desk, node)
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    pool = column(desk, POOL)
+    rows = column(desk, TX)
+    sent = 0
+    for i in range(peer[p + POOL_HEAD], min(peer[p + POOL_TAIL], peer[p + POOL_HEAD] + most)):
+        slot = 2 * (node * desk[POOL_SIZE] + (i & (desk[POOL_SIZE] - 1)))
+        if pool[slot + 1] > before_ns:
+            break
+        tx = pool[slot]
+        if rows[tx * TX_WIDTH + TX_ENTRY] == node and not _known_decided(desk, tx, node):
+            forward(desk, tx, node)
+            sent += 1
+    return sent
+
+
+@compiled
 def empty_pool(desk, node):
     """A crash: the mempool is gone."""
     peer = column(desk, PEER)

@@ -37,7 +37,8 @@ Deviations
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
-tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage collection of client reply caches.
+tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
+collection of client reply caches.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from sim.protocols import PROTOCOLS
 from sim.scenario.schema import Scenario
 from sim.workload.demand import classes as demand_classes
 from sim.workload.settings import Backlog, DemandLoad, OpenLoop
-from sim.workload.sources import Source, Streams, start_closed_loop
+from sim.workload.sources import Source, Streams, resend, start_closed_loop
 
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
 
@@ -91,6 +91,8 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     index = {gateway.place: gateway.endpoint for gateway in gateways}
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
+    if gateways and scenario.clients.resend_after_ns:
+        clock.start(resend(clock, run, scenario.clients.resend_after_ns))
     run.start()
     for place, item in plan:
         if isinstance(item, tuple):

@@ -232,9 +232,7 @@ def frame_of(runs: Runs, *, truncated: bool = False) -> pd.DataFrame:
     return frame
 
 
-def results(
-    path: str | os.PathLike[str], *, truncated: bool = False, out: Path = Path("results")
-) -> pd.DataFrame:
+def results(path: str | os.PathLike[str], *, truncated: bool = False, out: Path = Path("results")) -> pd.DataFrame:
     """The results of a study folder (or study file) as a tidy frame, one row per run.
 
     Columns: case, the swept keys, replication, seed, status, truncated, key, then every metric of docs/metrics.md.

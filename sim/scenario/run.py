@@ -18,6 +18,7 @@ from sim.check.liveness import Decisions, liveness
 from sim.check.safety import Safety
 from sim.check.verdict import Verdict, Violation
 from sim.engine import loop
+from sim.host import OUT_OF_TIME
 from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
@@ -117,6 +118,8 @@ def _run(
     metrics["drive_wall_s"] = drive_s
     metrics["wall_s"] = time.perf_counter() - started
     status, code = _status(verdict, truncated)
+    if protocol is not None:
+        verdict.warnings.append(f"the protocol's class was replaced by {store.variant_of(protocol)}")
     digest = run_digest(world)
     tables = _tables(world, judge)
     warnings = [*verdict.warnings, *([f"truncated: {truncated}"] if truncated else [])]
@@ -126,6 +129,7 @@ def _run(
             folder.table(name, columns)
         manifest = store.manifest_of(scenario) | {
             "key": key,
+            "protocol_class": None if protocol is None else store.variant_of(protocol),
             "status": status,
             "digest": digest,
             "checks": verdict.outcomes,
@@ -175,6 +179,8 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
     """Run to the end. Returns why the run was cut short, or None."""
     scenario = world.scenario
     limits = scenario.limits
+    if limits.wall_ns is not None:
+        world.run.deadline_s = started + limits.wall_ns / 1e9
     for i in range(1, _SLICES + 1):
         code = world.clock.drive(world.run.advance, loop.UNTIL, scenario.duration_ns * i // _SLICES)
         if progress is not None:
@@ -185,7 +191,8 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
             return f"max_events: {limits.max_events} reached"
         if code == loop.STANDS_STILL:
             return "instant livelock: events without time moving"
-        if limits.wall_ns is not None and (time.perf_counter() - started) * 1e9 > limits.wall_ns:
+        if code == OUT_OF_TIME or time.perf_counter() > world.run.deadline_s:
+            assert limits.wall_ns is not None
             return f"wall: {limits.wall_ns / 1e9:g} s reached"
         if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:
             return f"memory: {limits.memory_bytes} bytes reached"
@@ -293,6 +300,7 @@ class Judge:
         if found and not run.backlog and self._longest_wait_ns() <= self.world.scenario.liveness_bound_ns:
             found = []  # nothing was decided for long because nobody had asked for anything
         verdict.record("liveness", found, applicable=applies)
+        verdict.warnings += self._unjudged(end_ns, waiting, applies)
         for report in self.world.faults.finish():
             if not report.fired:
                 verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
@@ -308,6 +316,21 @@ class Judge:
         since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
         waiting_ns = int(run.desk[d.NOW]) - int(since.min()) if len(since) else 0
         return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
+
+    def _unjudged(self, end_ns: int, waiting: bool, applies: bool) -> list[str]:
+        """What a reader must know where liveness was not judged."""
+        if applies or not (waiting or self.quiet_from_ns is None):
+            return []
+        bound_s = self.world.scenario.liveness_bound_ns / 1e9
+        silent = "" if self.decisions.count else "nothing was decided; "
+        if self.quiet_from_ns is None:
+            return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
+        if silent or end_ns - self.decisions.last_ns > bound_s * 1e9:
+            return [
+                f"{silent}liveness was not judged: the run ends {(end_ns - self.quiet_from_ns) / 1e9:g} s after faults "
+                f"last changed, liveness_bound is {bound_s:g} s; run longer or lower it"
+            ]
+        return []
 
     def recovery(self, end_ns: int) -> dict[str, float | int | None]:
         """Time from the healing of the last fault to the next decision, s, and the longest pause."""

@@ -30,7 +30,11 @@ _NAME_MAX = 100
 def _folder_name(value: Any) -> Any:
     """A name becomes a folder of results, which must stay where it is put."""
     if isinstance(value, str) and (
-        not value.strip(" .") or len(value) > _NAME_MAX or value[0] == "." or not value.isprintable() or {*value} & {*"/\\"}
+        not value.strip(" .")
+        or len(value) > _NAME_MAX
+        or value[0] == "."
+        or not value.isprintable()
+        or {*value} & {*"/\\"}
     ):
         raise UnitError("names a folder of results; write a short name without / and \\ that begins with no dot")
     return value

@@ -100,7 +100,15 @@ class RunFolder:
     def __init__(self, out: Path, study: str, key: str) -> None:
         self.place = out / study / "runs" / key
         self.work = self.place.parent / f".{key}.{os.getpid()}"
+        self._sweep_dead()
         self.work.mkdir(parents=True, exist_ok=True)
+
+    def _sweep_dead(self) -> None:
+        """Remove what processes that no longer run left behind for this run."""
+        for folder in self.place.parent.glob(f".{self.place.name}.*"):
+            owner = folder.name.rpartition(".")[2]
+            if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+                shutil.rmtree(folder, ignore_errors=True)
 
     def file(self, name: str) -> Path:
         """Path of a file of this run."""

@@ -210,9 +210,7 @@ def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> S
     _refuse_keys(source, swept, overrides)
     seeds = tuple(replication_seed(seed, k) for k in range(written.replications))
     cases = _cases(base, base_file, file, points, seeds)
-    runs = tuple(
-        Planned(case, k, store.run_key(case.scenarios[k])) for k in range(len(seeds)) for case in cases
-    )
+    runs = tuple(Planned(case, k, store.run_key(case.scenarios[k])) for k in range(len(seeds)) for case in cases)
     _refuse_twins(runs, source)
     return Study(file.stem, written.base, written.description, swept, cases, seeds, runs)
 
@@ -245,7 +243,9 @@ def _count_problem(written: StudyFile, source: Source) -> None:
     cases = (
         math.prod(len(values) for values in columns.values())
         if columns
-        else sampled.samples if sampled else len(sweep.cases or next(iter((sweep.zip or {}).values())))
+        else sampled.samples
+        if sampled
+        else len(sweep.cases or next(iter((sweep.zip or {}).values())))
     )
     if cases * written.replications > RUNS_MAX:
         where = source.origin(("sweep",)).key_where

@@ -279,4 +279,3 @@ def _differences(stored: dict[str, Any], again: Path) -> Iterator[str]:
     for file, digest in fresh["files"].items():
         if stored["files"].get(file) != digest:
             yield f"{file} has other bytes{code}"
-

@@ -224,4 +224,3 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return True
     return True
-

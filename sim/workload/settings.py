@@ -98,6 +98,10 @@ class Clients(Parameters):
     acknowledge: Literal["entry", "quorum"] = Field(
         default="entry", description="done when the entry voter says so, or when enough voters do"
     )
+    resend_after_ns: Nanoseconds = quantity(
+        "5 s",
+        "an entry voter passes a transaction on again when it has waited this long; 0: never",
+    )
     failover_after_ns: Nanoseconds = quantity(
         "1 s",
         "how long a client's entry voter may be down before the client turns to the next",

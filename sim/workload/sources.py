@@ -90,6 +90,19 @@ class Streams:
         entry.start_stream(self.run.desk, number, int(times[0]))
 
 
+_RESENT_AT_ONCE = 1000  # transactions an entry voter passes on again per period
+
+
+def resend(clock: Clock, run: Run, period_ns: int) -> Process:
+    """Entry voters pass on again, every period, what their clients have waited for longer than one."""
+    while True:
+        yield clock.wait(period_ns)
+        for node in range(run.engine.voters):
+            if run.is_up(node):
+                run.ensure_room(_RESENT_AT_ONCE * (run.engine.voters if run.engine.settings.broadcast_txs else 1))
+                entry.resend(run.desk, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
+
+
 def start_closed_loop(run: Run, gateway: int, class_: int, outstanding: int) -> None:
     """Clients at a gateway that keep `outstanding` requests under way."""
     run.engine.peer()[gateway, r.CLOSED_LOOP] = class_ + 1

@@ -16,10 +16,7 @@ HERE = Path(__file__).parent
 SCENARIOS = HERE.parents[1] / "scenarios"
 GOLDEN = {
     "quickstart": SCENARIOS / "quickstart.yaml",
-    **{
-        f"{name}-baseline": SCENARIOS / "protocols" / name / "baseline.yaml"
-        for name in ("pbft", "raft", "hotstuff")
-    },
+    **{f"{name}-baseline": SCENARIOS / "protocols" / name / "baseline.yaml" for name in ("pbft", "raft", "hotstuff")},
 }
 
 

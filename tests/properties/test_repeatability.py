@@ -71,7 +71,13 @@ def test_fresh_processes_with_other_hash_seeds() -> None:
     for hash_seed in ("0", "1", "random"):
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(
-            [sys.executable, "-c", FRESH], capture_output=True, text=True, cwd=ROOT, env=environment, check=True, timeout=300
+            [sys.executable, "-c", FRESH],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            check=True,
+            timeout=300,
         )
         assert json.loads(done.stdout) == here, f"PYTHONHASHSEED={hash_seed}"
 

@@ -383,7 +383,9 @@ def troubled(seed: int, *, lossy: bool) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in range(0, 100, 20)], ids=lambda s: f"{s.start}+")
+@pytest.mark.parametrize(
+    "seeds", [range(start, start + 20) for start in range(0, 100, 20)], ids=lambda s: f"{s.start}+"
+)
 def test_agreement_and_validity_in_trouble(seeds: range) -> None:
     for seed in seeds:
         run = play(troubled(seed, lossy=seed % 2 == 1))

@@ -199,9 +199,7 @@ def test_a_straight_history_is_fine(cut: Cut) -> None:
 def test_two_blocks_at_one_height_are_a_fork(cut: Cut) -> None:
     found = judged(*cut(told(*proposed(1, 2), decided(0, 1, 1), decided(3, 2, 1))))
     assert list(found) == ["agreement"]
-    assert found["agreement"] == [
-        "height 1: replica 3 decided block 2 (view 0), replica 0 had decided block 1"
-    ]
+    assert found["agreement"] == ["height 1: replica 3 decided block 2 (view 0), replica 0 had decided block 1"]
 
 
 def test_a_gap_is_out_of_order(cut: Cut) -> None:
