@@ -54,7 +54,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
-from sim.ledger.pool import forward_again, empty_pool, lead, submit_one
+from sim.ledger.pool import empty_pool, forward_again, lead, submit_one
 from sim.ledger.rows import (
     BATCH_AT,
     BATCH_ON,

@@ -449,7 +449,8 @@ def advance(array, until):
         time, sequence, what, argument = ready[0], ready[1], ready[2], ready[3]
         heap_drop(desk, READY, READY_LEN)
         if time == desk[NOW]:
-            desk[STILL_EVENTS] += 1
+            if what & 255 != TX_ARRIVES:  # any number of transactions may arrive at one time
+                desk[STILL_EVENTS] += 1
             if desk[STILL_EVENTS] > desk[STILL_MAX]:
                 return STANDS_STILL, none, none, time
         else:

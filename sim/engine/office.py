@@ -57,7 +57,7 @@ class Settings:
     reply_sign_ns: int = 0
     execute_ns: int = 0  # per transaction of a decided block
     events_max: int = NO_LIMIT
-    still_max: int = 1_000_000
+    still_max: int = 200_000
     log_messages: bool = False
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, column, compiled
+from sim.kernel.desk import BITS_WORDS, KIND_COUNT, NODE, NOW, SEED, VOTERS, column, compiled
 from sim.kernel.due import EXECUTED, ready_push
 from sim.kernel.post import (
+    COUNT_SENT,
     CPU_Q10,
     EXECUTE_BUSY,
     EXECUTE_FREE,
+    KIND_WIDTH,
     NODE_WIDTH,
     PROGRESS_NS,
     PROGRESS_NUMBER,
@@ -40,6 +42,7 @@ from sim.ledger.rows import (
     CLOSED_LEN,
     DECIDED_BY,
     DECIDES,
+    DECIDING_KINDS,
     DECISIONS,
     EVENT_DECIDED,
     EVENT_PROPOSED,
@@ -203,6 +206,21 @@ def reply_if_same(desk, node, block_and_number):
 
 
 @compiled
+def _deciding_messages(desk):
+    """Messages sent so far of the types that count in messages per decision."""
+    counts = column(desk, KIND_COUNT)
+    mask = desk[DECIDING_KINDS]
+    total = np.int64(0)
+    kind = 0
+    while mask:
+        if mask & 1:
+            total += counts[kind * KIND_WIDTH + COUNT_SENT]
+        mask >>= 1
+        kind += 1
+    return total
+
+
+@compiled
 def _decide_one(desk, node, block):
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
@@ -211,13 +229,15 @@ def _decide_one(desk, node, block):
     peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NS] = desk[NOW]
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
+    messages = np.int64(0)
     if rows[b + FIRST_NS] < 0:
         rows[b + FIRST_NS] = desk[NOW]
         desk[DECISIONS] += 1
         settle_payload(desk, block)
+        messages = _deciding_messages(desk)
     rows[b + DECIDED_BY] += 1
     desk[DECIDES] += 1
-    trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], 0)
+    trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], messages)
     if desk[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
         state = column(desk, NODE)
         s = node * NODE_WIDTH

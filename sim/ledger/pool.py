@@ -48,6 +48,7 @@ from sim.ledger.rows import (
     CLASS_COMMITTED,
     CLASS_SUBMITTED,
     CLASS_WIDTH,
+    CLOSED_LOOP,
     COMMITTED,
     COMMITTED_MEASURED,
     ENTRY,
@@ -60,6 +61,7 @@ from sim.ledger.rows import (
     LIVE_TXS,
     MARK,
     MEASURED,
+    OWED,
     PARENT,
     PAYLOAD,
     PAYLOAD_AT,
@@ -125,6 +127,14 @@ def tx_ref(tx, dst):
 
 
 @compiled
+def _owe(desk, gateway):
+    """A closed-loop client's request is lost: it will submit another (see sim.workload.sources)."""
+    peer = column(desk, PEER)
+    if peer[gateway * PEER_WIDTH + CLOSED_LOOP] > 0:
+        peer[gateway * PEER_WIDTH + OWED] += 1
+
+
+@compiled
 def release_tx(desk, tx):
     """One reference fewer; the last one frees the row, and counts the transaction as lost if undecided."""
     t = tx * TX_WIDTH
@@ -134,6 +144,7 @@ def release_tx(desk, tx):
         return
     if rows[t + TX_DECIDED] == 0:
         desk[EXPIRED] += 1
+        _owe(desk, rows[t + TX_GATEWAY])
     words = desk[BITS_WORDS]
     held = column(desk, TX_HELD)
     for i in range(words):
@@ -169,6 +180,7 @@ def submit_one(desk, gateway, class_):
     node = column(desk, NODE)
     if entry < 0 or node[gateway * NODE_WIDTH + UP] == 0 or node[entry * NODE_WIDTH + UP] == 0:
         desk[REJECTED] += 1
+        _owe(desk, gateway)
         return
     free = desk[TX_FREE_LEN] - 1
     desk[TX_FREE_LEN] = free

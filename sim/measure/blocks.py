@@ -37,6 +37,8 @@ class Blocks:
         self.latency_max_ns = 0
         self.replica_sum_ns = 0
         self.replica_count = 0
+        self.first_messages = 0  # deciding messages sent up to the first decision, and to the last
+        self.last_messages = 0
         self.first_decision_ns = -1
         self.last_decision_ns = -1
         self.txs_by_bin: dict[int, int] = {}
@@ -99,6 +101,10 @@ class Blocks:
         self.replica_count += int(measured.sum())
         if len(new):
             self._first_decisions(new, first)
+            sent = decided[decided[:, 7] > 0, 7]  # carried by the row of each first decision
+            if len(sent):
+                self.first_messages = self.first_messages or int(sent[0])
+                self.last_messages = int(sent[-1])
 
     def _first_decisions(self, new: np.ndarray, first: np.ndarray) -> None:
         self.count += len(new)

@@ -81,7 +81,7 @@ def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Met
     span_ns = blocks.last_decision_ns - blocks.first_decision_ns
     m["block_interval_mean_ms"] = _ratio(span_ns / 1e6, blocks.count - 1) if blocks.count > 1 else None
     m["transactions_per_block"] = _ratio(int(s[r.COMMITTED]), blocks.count)
-    m.update(_messages(run, blocks.count))
+    m.update(_messages(run, blocks))
     m["view_changes"] = max(len(blocks.views) - 1, 0)
     m.update(_resources(run, end_ns))
     m["submitted"] = int(s[r.SUBMITTED])
@@ -119,11 +119,17 @@ def message_table(run: Run) -> list[dict[str, int | str | bool]]:
     ]
 
 
-def _messages(run: Run, decisions: int) -> Metrics:
+def _messages(run: Run, blocks: Blocks) -> Metrics:
+    decisions = blocks.count
     table = message_table(run)
     deciding = [row for row in table if row["decides"]]
+    total = sum(int(row["messages"]) for row in deciding)
+    if decisions > 1:  # from the first decision to the last: what is under way at the end does not count
+        per_decision = (blocks.last_messages - blocks.first_messages) / (decisions - 1)
+    else:
+        per_decision = float(total)
     return {
-        "messages_per_decision": _ratio(sum(int(row["messages"]) for row in deciding), decisions),
+        "messages_per_decision": per_decision if decisions else None,
         "bytes_per_decision": _ratio(sum(int(row["bytes"]) for row in deciding), decisions),
         "messages_apart": sum(int(row["messages"]) for row in table if not row["decides"]),
     }

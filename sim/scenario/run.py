@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import gc
 import hashlib
+import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -179,8 +180,8 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
     """Run to the end. Returns why the run was cut short, or None."""
     scenario = world.scenario
     limits = scenario.limits
-    if limits.wall_ns is not None:
-        world.run.deadline_s = started + limits.wall_ns / 1e9
+    deadline_s = math.inf if limits.wall_ns is None else started + limits.wall_ns / 1e9
+    world.run.out_of_time = lambda: time.perf_counter() > deadline_s
     for i in range(1, _SLICES + 1):
         code = world.clock.drive(world.run.advance, loop.UNTIL, scenario.duration_ns * i // _SLICES)
         if progress is not None:
@@ -191,7 +192,7 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
             return f"max_events: {limits.max_events} reached"
         if code == loop.STANDS_STILL:
             return "instant livelock: events without time moving"
-        if code == OUT_OF_TIME or time.perf_counter() > world.run.deadline_s:
+        if code == OUT_OF_TIME or time.perf_counter() > deadline_s:
             assert limits.wall_ns is not None
             return f"wall: {limits.wall_ns / 1e9:g} s reached"
         if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:

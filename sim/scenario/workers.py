@@ -25,7 +25,7 @@ from typing import Literal
 from sim.scenario.results import damage
 from sim.scenario.schema import Scenario
 
-_TRIES = 3  # at a run whose folder another process is replacing at the same time
+_TRIES = 3  # at a run whose folder another process replaces at the same time, and at starting workers
 _MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
 
 
@@ -54,6 +54,7 @@ class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
     task: Task | None = None
+    loaded: bool = False
 
 
 def run_all(
@@ -67,13 +68,15 @@ def run_all(
     queue = list(reversed(tasks))
     crew: list[_Worker] = []
     wanted = 1  # the first worker alone loads the engine, which may compile it; then come the others
+    stillborn = 0
     try:
-        while queue or crew:
+        while queue or any(worker.task for worker in crew):
             if until is not None and time.monotonic() >= until:
                 return
-            while queue and len(crew) < wanted:
+            while queue and len(crew) < min(wanted, len(queue) + 1):
                 crew.append(_hire(out, study))
-                yield _hand(crew[-1], queue)
+                if len(crew) == 1:
+                    yield _hand(crew[0], queue)
             pause = 0.2 if until is None else max(min(0.2, until - time.monotonic()), 0.0)
             ready = wait([worker.pipe for worker in crew], pause)
             if not ready:
@@ -85,17 +88,19 @@ def run_all(
                     crew.remove(worker)
                     if (lost := _bury(worker, out, study)) is not None:
                         yield lost
+                    stillborn += not worker.loaded
+                    if stillborn == _TRIES:
+                        rule = f"{_TRIES} worker processes in a row ended before they had loaded the engine"
+                        raise RuntimeError(rule) from None
                     continue
                 if message is None:  # the engine is loaded
+                    worker.loaded, stillborn = True, 0
                     wanted = workers
-                    continue
-                worker.task = None
-                yield message
-                if queue:
-                    yield _hand(worker, queue)
                 else:
-                    crew.remove(worker)
-                    _dismiss(worker)
+                    worker.task = None
+                    yield message
+                if queue and worker.task is None:
+                    yield _hand(worker, queue)
     finally:
         for worker in crew:
             worker.process.kill()
@@ -129,13 +134,6 @@ def _hand(worker: _Worker, queue: list[Task]) -> Report:
     with contextlib.suppress(OSError):  # it has just died: its pipe says so next
         worker.pipe.send(worker.task)
     return Report(worker.task.number, "started")
-
-
-def _dismiss(worker: _Worker) -> None:
-    worker.pipe.close()
-    worker.process.join(timeout=10)
-    if worker.process.exitcode is None:
-        worker.process.kill()
 
 
 def _bury(worker: _Worker, out: Path, study: str) -> Report | None:

@@ -24,6 +24,7 @@ EVENTS = {
     r.EVENT_HEALED: "healed",
     r.EVENT_NOTE: "note",
 }
+# `bytes` of a decided row: 0, or for a block's first decision the deciding messages sent until then.
 # What columns a..e of a row mean, by event: proposed and decided carry the block; view its number; fault and
 # healed the number of the scripted fault.
 COLUMNS = ("time_ns", "event", "node", "block", "height", "view", "txs", "bytes")

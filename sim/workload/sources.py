@@ -16,7 +16,7 @@ from sim.workload.arrivals import DAY_NS, poisson_times
 from sim.workload.shapes import multipliers_permille
 
 _WINDOW_TXS = 8192  # about as many times are drawn at once
-_WINDOW_MAX_NS = 60 * NS_PER_S
+_WINDOW_MAX_NS = 3600 * NS_PER_S
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,13 +94,29 @@ _RESENT_AT_ONCE = 1000  # transactions an entry voter passes on again per period
 
 
 def resend(clock: Clock, run: Run, period_ns: int) -> Process:
-    """Entry voters pass on again, every period, what their clients have waited for longer than one."""
+    """Entry voters pass on again, every period, what their clients have waited for longer than one.
+
+    Closed-loop clients whose requests were lost submit others then.
+    """
     while True:
         yield clock.wait(period_ns)
         for node in range(run.engine.voters):
             if run.is_up(node):
                 run.ensure_room(_RESENT_AT_ONCE * (run.engine.voters if run.engine.settings.broadcast_txs else 1))
                 entry.resend(run.desk, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
+        for gateway in range(run.engine.voters, run.engine.endpoints):
+            _submit_owed(run, gateway)
+
+
+def _submit_owed(run: Run, gateway: int) -> None:
+    """Closed-loop clients whose requests were lost submit others."""
+    peer = run.engine.peer()[gateway]
+    owed, class_ = int(peer[r.OWED]), int(peer[r.CLOSED_LOOP]) - 1
+    peer[r.OWED] = 0
+    while owed > 0:
+        step = min(owed, 256)
+        run.ask(entry.submit_now, gateway, class_, step)
+        owed -= step
 
 
 def start_closed_loop(run: Run, gateway: int, class_: int, outstanding: int) -> None:

@@ -27,7 +27,7 @@ sweep:
 replications: 2
 """
 BASE = """
-duration: 8 s
+duration: 25 s
 network:
   nodes: 4
   latency: {model: fixed, one_way: 10 ms}

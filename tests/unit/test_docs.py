@@ -68,12 +68,14 @@ def matches(shown: str, printed: str) -> bool:
 
 
 def refreshed(shown: str, printed: str) -> str:
-    """The shown output with each line replaced by the printed one that begins with the same word."""
-    lines = printed.splitlines()
+    """The printed output, or only those of its lines that begin with the same word as a shown one."""
+    lines = [line.rstrip() for line in printed.splitlines()]
+    if "..." not in shown.splitlines():
+        return "\n".join(re.sub(r"^(  stored in .*/)\w+$", r"\1...", line) for line in lines) + "\n"
     found = []
     for line in shown.splitlines():
         same = [one for one in lines if one.split()[:1] == line.split()[:1]]
-        found.append(same[0].rstrip() if same and not line.startswith("  stored in") else line)
+        found.append(same[0] if same and not line.startswith("  stored in") else line)
     return "\n".join(found) + "\n"
 
 
