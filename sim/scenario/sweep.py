@@ -128,6 +128,7 @@ def sweep(
                 break
     if not stopped and state.left:
         stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
+    sweep_up(folder / "runs")  # once more: a killed process may have been dying still when this sweep began
     write_index(runs)
     return Swept(folder, runs, state, counts(runs), failures(runs), stopped)
 

@@ -27,7 +27,7 @@ sweep:
 replications: 2
 """
 BASE = """
-duration: 25 s
+duration: 12 s
 network:
   nodes: 4
   latency: {model: fixed, one_way: 10 ms}
