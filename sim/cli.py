@@ -54,7 +54,7 @@ CheckDeterminism = Annotated[
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
 )
-COMPILE_NOTICE_AFTER_S = 1.5
+COMPILE_NOTICE_AFTER_S = 4.0
 
 
 def _version(wanted: bool) -> None:
@@ -96,7 +96,7 @@ def compiling_is_announced() -> Iterator[None]:
     """Say so if importing the engine takes long: it is being compiled, once per version."""
 
     def tell() -> None:
-        typer.echo("compiling the kernel (once per version, about a minute) ...", err=True)
+        typer.echo("compiling the kernel (once per version, half a minute or so) ...", err=True)
 
     timer = threading.Timer(COMPILE_NOTICE_AFTER_S, tell)
     timer.start()
