@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sim.kernel import chance
+from sim.scenario import store
 from sim.scenario.results import INDEX
 from sim.scenario.sweep import sweep
 
@@ -41,6 +43,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All files of a study but its index, which notes times."""
     files = [p for p in folder.rglob("*") if p.is_file() and p.name != INDEX]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_commit() -> Iterator[None]:
+    """Manifests without the checkout's commit: it may gain one, or a change, while the tests run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_DIR", os.devnull)
+        store.commit.cache_clear()
+        yield
+    store.commit.cache_clear()
 
 
 @pytest.fixture(scope="module")
