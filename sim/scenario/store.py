@@ -106,7 +106,7 @@ class RunFolder:
     def _sweep_dead(self) -> None:
         """Remove what processes that no longer run left behind for this run."""
         for folder in self.place.parent.glob(f".{self.place.name}.*"):
-            owner = folder.name.rpartition(".")[2]
+            owner = folder.name.removesuffix(".old").rpartition(".")[2]
             if owner.isdigit() and not Path(f"/proc/{owner}").exists():
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -137,9 +137,11 @@ class RunFolder:
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(self.work / MANIFEST)
-        if self.place.exists():
-            shutil.rmtree(self.place)
+        old = self.work.with_suffix(f"{self.work.suffix}.old")
+        if self.place.exists():  # two renames: a kill between them leaves the finished run in its hidden folder
+            self.place.rename(old)
         self.work.rename(self.place)
+        shutil.rmtree(old, ignore_errors=True)
         return self.place
 
     def discard(self) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
+
 import numpy as np
 import pytest
 
@@ -10,23 +13,31 @@ from sim.measure.statistics.batches import CHECKED, KEPT
 from tests.unit.test_statistics_models import TRIALS, Floats, ar1, limits, md1, mm1, stream
 
 
-def coverage(rows: Floats, truth: float) -> float:
-    """Share of series, one per row, whose batch means interval covers the truth. A refusal is not cover."""
-    hits = 0
-    for row in rows:
+def covers(parts: Iterable[Floats], truth: float, refused_at_most: float) -> bool:
+    """Whether the batch means intervals of `TRIALS` series, one per row of the parts, cover as often as they claim.
+
+    A refusal claims nothing: refusals are left out of the coverage, and their share is bounded by itself.
+    """
+    hits = trials = refused = 0
+    for row in itertools.chain.from_iterable(parts):
+        trials += 1
         try:
             hits += batch_means(row).interval.contains(truth)
         except SampleError:
-            pass
-    return hits / len(rows)
+            refused += 1
+    assert trials == TRIALS
+    assert refused <= refused_at_most * trials, f"{refused} of {trials} refused"
+    low, high = limits(0.95, trials - refused)
+    print(f"batch means: {hits} of {trials - refused} cover, {refused} refused")
+    return low <= hits / (trials - refused) <= high
 
 
-def test_the_lag_check_passes_nine_in_ten_independent_series_and_few_others() -> None:
+def test_the_lag_check_passes_most_independent_series_and_few_others() -> None:
     white = stream(40).normal(size=(TRIALS, 100))
     passed = np.mean([lag1_check(row).passed for row in white])
-    assert limits(0.9)[0] <= passed <= limits(0.9)[1]
+    assert limits(0.95)[0] <= passed <= limits(0.95)[1]
     correlated = ar1(stream(41), TRIALS, CHECKED, 0.3)
-    assert np.mean([lag1_check(row).passed for row in correlated]) < 0.25
+    assert np.mean([lag1_check(row).passed for row in correlated]) < 0.4
     alternating = lag1_check([0.0, 1.0] * 10)
     assert alternating.passed and alternating.lag1 < -0.9
 
@@ -43,8 +54,8 @@ def test_the_lag_statistic_is_von_neumanns() -> None:
 
 @pytest.mark.parametrize(("phi", "number"), [(0.0, 43), (0.5, 44), (0.9, 45)])
 def test_batch_means_cover_the_mean_of_an_autoregression(phi: float, number: int) -> None:
-    share = coverage(ar1(stream(number), TRIALS, 8192, phi), 0.0)
-    assert limits(0.95)[0] <= share <= limits(0.95)[1]
+    """At phi = 0.9 batches of 64, of which there are 128, are the first that can pass: hence some refusals."""
+    assert covers([ar1(stream(number), TRIALS, 8192, phi)], 0.0, refused_at_most=0.10)
 
 
 def test_the_naive_interval_of_dependent_observations_does_not_cover() -> None:
@@ -54,25 +65,29 @@ def test_the_naive_interval_of_dependent_observations_does_not_cover() -> None:
     assert share < limits(0.95)[0]
 
 
+# Queues remember for about 1 / (1 - sqrt(rho))^2 services, 12 at rho = 0.5 and 90 at 0.8: lengths are chosen for 32
+# batches of about 45 such times each.
+
+
 def test_batch_means_cover_the_wait_in_md1() -> None:
-    share = coverage(md1(stream(46), TRIALS, 16384, 0.5), 0.5)
-    assert limits(0.95)[0] <= share <= limits(0.95)[1]
-
-
-def test_batch_means_cover_the_wait_in_mm1_half_loaded() -> None:
-    draws = stream(47)
-    share = np.mean([coverage(mm1(draws, 100, 1 << 15, 0.5), 1.0) for _ in range(10)])
-    assert limits(0.95)[0] <= share <= limits(0.95)[1]
+    draws = stream(46)
+    assert covers((md1(draws, 20, 1 << 14, 0.5) for _ in range(50)), 0.5, refused_at_most=0.05)
 
 
 @pytest.mark.parametrize(
     ("rho", "length", "number"),
-    [(0.8, 1 << 17, 48), pytest.param(0.8, 1 << 19, 49, marks=pytest.mark.slow)],
+    [(0.5, 1 << 14, 47), (0.8, 1 << 17, 48), pytest.param(0.8, 1 << 19, 49, marks=pytest.mark.slow)],
 )
-def test_batch_means_cover_the_wait_in_mm1_heavily_loaded(rho: float, length: int, number: int) -> None:
+def test_batch_means_cover_the_wait_in_mm1(rho: float, length: int, number: int) -> None:
     draws = stream(number)
-    share = np.mean([coverage(mm1(draws, 20, length, rho), rho / (1 - rho)) for _ in range(50)])
-    assert limits(0.95)[0] <= share <= limits(0.95)[1]
+    parts = (mm1(draws, 2, length, rho) for _ in range(TRIALS // 2))
+    assert covers(parts, rho / (1 - rho), refused_at_most=0.05)
+
+
+@pytest.mark.slow
+def test_batch_means_cover_the_wait_in_md1_heavily_loaded() -> None:
+    draws = stream(54)
+    assert covers((md1(draws, 2, 1 << 17, 0.8) for _ in range(TRIALS // 2)), 2.0, refused_at_most=0.05)
 
 
 def test_batches_are_few_long_and_taken_from_the_end() -> None:
@@ -97,9 +112,16 @@ def test_batch_means_refuse_a_series_too_short_for_its_dependence() -> None:
 def test_replication_deletion_covers_despite_a_start_far_from_the_mean() -> None:
     """Ten AR(1) runs that start 20 standard deviations of the noise off: deleting makes the interval cover again."""
     runs = ar1(stream(52), 10 * TRIALS, 500, 0.8, first=20.0).reshape(TRIALS, 10, 500)
-    found = [replication_deletion(list(ten)) for ten in runs]
-    share = np.mean([interval.contains(0.0) for interval, _ in found])
-    assert limits(0.95)[0] <= share <= limits(0.95)[1]
+    found = []
+    for ten in runs:
+        try:
+            found.append(replication_deletion(list(ten))[0].contains(0.0))
+        except SampleError:  # the cut fell past the half
+            pass
+    assert len(found) >= 0.95 * TRIALS
+    low, high = limits(0.95, len(found))
+    print(f"replication/deletion: {sum(found)} of {len(found)} cover")
+    assert low <= np.mean(found) <= high
     raw = np.mean([replication_deletion(list(ten), warm_up=0)[0].contains(0.0) for ten in runs])
     assert raw < 0.6
 
@@ -107,8 +129,8 @@ def test_replication_deletion_covers_despite_a_start_far_from_the_mean() -> None
 def test_replication_deletion_covers_the_wait_of_queues_that_start_empty() -> None:
     draws = stream(53)
     hits = 0
-    for _ in range(20):
-        runs = mm1(draws, TRIALS // 2, 4000, 0.5, stationary=False).reshape(-1, 10, 4000)
+    for _ in range(200):
+        runs = mm1(draws, 50, 4000, 0.5, stationary=False).reshape(-1, 10, 4000)
         hits += sum(replication_deletion(list(ten), warm_up=200)[0].contains(1.0) for ten in runs)
     assert limits(0.95)[0] <= hits / TRIALS <= limits(0.95)[1]
 

@@ -20,9 +20,9 @@ from scipy import special
 from sim.measure.statistics.intervals import Floats, Interval, Sample, SampleError, as_sample, t_interval
 from sim.measure.statistics.warmup import Truncation, mser5
 
-CHECKED = 64  # batches that the check needs at least: it then finds a correlation of 0.3 four times out of five
+CHECKED = 64  # batches that the check needs at least: it then finds a correlation of 0.3 three times out of four
 KEPT = 20  # batches behind the interval: between this and twice this; more narrow it by under 3 %
-SIGNIFICANCE = 0.10  # of the check: one series of independent values in ten is batched once more than needed
+SIGNIFICANCE = 0.05  # of the check: one series of independent values in twenty is batched once more than needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +59,12 @@ def lag1_check(values: Sample, significance: float = SIGNIFICANCE) -> LagCheck:
     x = as_sample(values, 8, "lag-1 check")
     n = len(x)
     deviations = x - x.mean()
-    squares = float((deviations**2).sum())
+    squares = float(deviations @ deviations)
     if squares == 0:
         return LagCheck(0.0, 0.0, True)
-    lag1 = float((deviations[1:] * deviations[:-1]).sum()) / squares
-    ratio = float((np.diff(x) ** 2).sum()) / squares
+    steps = np.diff(deviations)
+    lag1 = float(deviations[1:] @ deviations[:-1]) / squares
+    ratio = float(steps @ steps) / squares
     statistic = math.sqrt((n * n - 1) / (n - 2)) * (1 - ratio / 2)
     return LagCheck(lag1, statistic, statistic <= float(special.ndtri(1 - significance)))
 
@@ -84,31 +85,30 @@ def batch_means(series: Sample, level: float = 0.95, *, warm_up: int = 0) -> Bat
     x = x[warm_up:]
     if len(x) < CHECKED:
         raise SampleError(f"batch means: {len(x)} observations, but at least {CHECKED} are needed; lengthen the run")
-    size = 1
+    size, means = 1, x
     while True:
-        check = lag1_check(means_of(x, size))
+        check = lag1_check(means)
         if check.passed:
             break
-        if len(x) // (2 * size) < CHECKED:
+        if len(means) // 2 < CHECKED:
             raise SampleError(
                 f"batch means: {len(x)} observations in batches of {size} still depend on their neighbours (lag-1 "
                 f"autocorrelation {check.lag1:.2f}) and fewer than {CHECKED} larger batches would be left; lengthen "
                 "the run at least four times, or use several replications"
             )
-        size *= 2
+        size, means = 2 * size, joined(means)
     checked_size = size
-    while len(x) // (2 * size) >= KEPT:
-        size *= 2
-    means = means_of(x, size)
+    while len(means) // 2 >= KEPT:
+        size, means = 2 * size, joined(means)
     interval = dataclasses.replace(t_interval(means, level), method=f"batch means, {len(means)} batches of {size}")
     return BatchMeans(interval, size, checked_size, check.lag1, len(x) - len(means) * size)
 
 
-def means_of(series: Floats, size: int) -> Floats:
-    """Means of successive batches, shape (n // size,). The n % size observations at the start are left out."""
-    count = len(series) // size
-    means: Floats = series[len(series) - count * size :].reshape(count, size).mean(axis=1)
-    return means
+def joined(means: Floats) -> Floats:
+    """Means of successive pairs, shape (n // 2,). Of an odd number the first is left out, nearest to the start."""
+    odd = len(means) % 2
+    pairs: Floats = (means[odd::2] + means[odd + 1 :: 2]) / 2
+    return pairs
 
 
 def replication_deletion(

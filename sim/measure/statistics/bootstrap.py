@@ -50,7 +50,10 @@ def bca_interval(
     if resamples < 100:
         raise SampleError(f"BCa interval: {resamples} resamples leave the tails empty; take at least 100, better 9999")
     n = len(x)
-    estimate = float(np.asarray(statistic(x, axis=-1)))
+    value = np.asarray(statistic(x, axis=-1))
+    if value.shape:
+        raise SampleError(f"BCa interval: the statistic of one sample has shape {value.shape}, not one number")
+    estimate = float(value)
     method = f"BCa bootstrap of {resamples} resamples, seed {seed}"
     if np.all(x == x[0]):
         return Interval(estimate, estimate, estimate, level, n, method)
