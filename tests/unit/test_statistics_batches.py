@@ -101,7 +101,7 @@ def test_batches_are_few_long_and_taken_from_the_end() -> None:
 
 
 def test_batch_means_refuse_a_series_too_short_for_its_dependence() -> None:
-    with pytest.raises(SampleError, match="lag-1 autocorrelation 0.* lengthen the run at least four times"):
+    with pytest.raises(SampleError, match=r"lag-1 autocorrelation 0.* lengthen the run at least four times"):
         batch_means(ar1(stream(51), 1, 500, 0.99)[0])
     with pytest.raises(SampleError, match="63 observations, but at least 64"):
         batch_means(np.zeros(63))

@@ -25,7 +25,7 @@ def test_the_knee_is_bracketed() -> None:
     assert [load.state for load in found.loads] == ["kept up", "kept up", "saturated", "saturated"]
     assert found.kept_up_tps == pytest.approx(800, rel=0.02) and found.saturated_tps == pytest.approx(1200, rel=0.02)
     assert found.peak_tps.contains(CAPACITY) and found.orderly
-    assert found.verdict().startswith("saturates between 80") and "95 % interval" in found.verdict()
+    assert found.verdict().startswith("saturates between ") and "95 % interval" in found.verdict()
 
 
 def test_a_load_at_the_capacity_is_left_undecided() -> None:
@@ -43,7 +43,8 @@ def test_tolerance_moves_the_line() -> None:
 def test_one_sided_findings_say_what_is_missing() -> None:
     offered, committed = rates(92, [200.0, 400.0])
     light = find_saturation(offered, committed)
-    assert light.saturated_tps is None and light.verdict().startswith("not saturated up to 40")
+    assert light.saturated_tps is None and light.verdict().startswith("not saturated up to ")
+    assert light.kept_up_tps == pytest.approx(400, rel=0.02)
     offered, committed = rates(93, [3000.0, 2000.0])
     heavy = find_saturation(offered, committed)
     assert heavy.kept_up_tps is None and "no lower load was kept up with" in heavy.verdict()
@@ -54,7 +55,8 @@ def test_one_sided_findings_say_what_is_missing() -> None:
 def test_keeping_up_again_beyond_saturation_is_pointed_out() -> None:
     offered = [np.array([100.0, 101.0]), np.array([200.0, 201.0]), np.array([300.0, 301.0])]
     found = find_saturation(offered, [offered[0], 0.5 * offered[1], offered[2]])
-    assert not found.orderly and found.kept_up_tps == pytest.approx(100.5) and "look for another cause" in found.verdict()
+    assert not found.orderly and found.kept_up_tps == pytest.approx(100.5)
+    assert "look for another cause" in found.verdict()
 
 
 def test_a_design_that_keeps_up_exactly_is_rarely_called_saturated() -> None:
@@ -78,5 +80,5 @@ def test_refusals() -> None:
         find_saturation([[1.0]], [[1.0]])
     with pytest.raises(SampleError, match="a load must be above zero"):
         find_saturation([[0.0, 1.0]], [[0.0, 1.0]])
-    with pytest.raises(SampleError, match="write 1 % as 0.01"):
+    with pytest.raises(SampleError, match="write 1 % as"):
         find_saturation([[1.0, 2.0]], [[1.0, 2.0]], tolerance=1.0)

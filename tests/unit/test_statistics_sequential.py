@@ -70,12 +70,12 @@ def test_equal_values_reach_any_target_at_once() -> None:
 
 
 def test_targets_that_cannot_be_reached_are_refused() -> None:
-    with pytest.raises(SampleError, match="exactly 0.*absolute half-width"):
+    with pytest.raises(SampleError, match=r"exactly 0.*absolute half-width"):
         replicate(lambda i: 0.0, Target(0.05))
     with pytest.raises(SampleError, match="exactly 0"):
         standing([-1.0, 1.0] * 5, Target(0.05))
     noise = stream(87).normal(0.0, 1.0, 1000)
-    with pytest.raises(SampleError, match="out of reach with 1000 replications.*zero is within"):
+    with pytest.raises(SampleError, match=r"out of reach with 1000 replications.*zero is within"):
         replicate(lambda i: noise[i], Target(0.01))
     wide = stream(88).normal(10.0, 2.0, 1000)
     with pytest.raises(SampleError, match=r"out of reach.*would take about \d"):

@@ -59,12 +59,12 @@ def lag1_check(values: Sample, significance: float = SIGNIFICANCE) -> LagCheck:
     x = as_sample(values, 8, "lag-1 check")
     n = len(x)
     deviations = x - x.mean()
-    squares = float(deviations @ deviations)
+    squares = _inner(deviations, deviations)
     if squares == 0:
         return LagCheck(0.0, 0.0, True)
     steps = np.diff(deviations)
-    lag1 = float(deviations[1:] @ deviations[:-1]) / squares
-    ratio = float(steps @ steps) / squares
+    lag1 = _inner(deviations[1:], deviations[:-1]) / squares
+    ratio = _inner(steps, steps) / squares
     statistic = math.sqrt((n * n - 1) / (n - 2)) * (1 - ratio / 2)
     return LagCheck(lag1, statistic, statistic <= float(special.ndtri(1 - significance)))
 
@@ -109,6 +109,11 @@ def joined(means: Floats) -> Floats:
     odd = len(means) % 2
     pairs: Floats = (means[odd::2] + means[odd + 1 :: 2]) / 2
     return pairs
+
+
+def _inner(a: Floats, b: Floats) -> float:
+    """Sum of products, not by BLAS: there the last bits depend on the number of threads."""
+    return float(np.einsum("i,i->", a, b))
 
 
 def replication_deletion(
