@@ -593,20 +593,23 @@ class Run:
         rows: list[int] = []
         for ballot in block.ballots:
             rows += ballot.rows.values()
-            same = self.ballots[ballot.view, ballot.number]
+            name = (ballot.view, ballot.number)
+            same = self.ballots[name]
             if len(same) == 1:
-                del self.ballots[ballot.view, ballot.number]
+                del self.ballots[name]
             else:
                 same.remove(ballot)
             ballot.rows = {}
+        owner = self.owner_of_row
         for row in rows:
-            del self.owner_of_row[row]
-        while len(rows) < 3:
-            rows.append(-1)
+            del owner[row]
+        if len(rows) < 3:
+            rows += (-1, -1, -1)
         reactions = block.reactions or (0,)
         entry.drop_case(self.desk, block.row, reactions[0], rows[0], rows[1], rows[2])
         for row in rows[3:]:
-            entry.drop_tally(self.desk, row)
+            if row >= 0:
+                entry.drop_tally(self.desk, row)
         for reaction in reactions[1:]:
             entry.drop_reaction(self.desk, reaction)
         del self.block_of_row[block.row]

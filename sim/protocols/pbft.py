@@ -293,24 +293,18 @@ class Pbft(Replica):
         if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
         while True:
-            last = self.last_proposed
-            sequence = 1 + max(context.height, 0 if last is None else last.height)
-            if sequence > context.height + self.parameters.pipeline or sequence > self.high_mark:
+            height, last = context.height, self.last_proposed
+            if last is None or last.height <= height:
+                last = context.decided_block(height)
+            top = height if last is None else last.height
+            if top >= height + self.parameters.pipeline or top >= self.high_mark or not context.await_batch():
                 return
-            if not context.await_batch():
-                return
-            block = context.new_block(self.last_block(), self.view)
+            block = context.new_block(last, self.view)
             if block is None:
                 context.await_batch()
                 return
             self.last_proposed = block
             self.pre_prepare(block)
-
-    def last_block(self) -> Block | None:
-        """The block that the next batch follows."""
-        if self.last_proposed is not None and self.last_proposed.height > self.context.height:
-            return self.last_proposed
-        return self.context.decided_block(self.context.height)
 
     def pre_prepare(self, block: Block) -> None:
         """Multicast <PRE-PREPARE, v, n, d>."""
