@@ -256,6 +256,11 @@ def maybe_close(desk, block):
     """Report a block that every voter has decided and whose clients are served: Python frees it."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
+    if rows[b + PAYLOAD_AT] >= 0 and rows[b + DECIDED_BY] > 0 and rows[b + UNACKED] <= 0:
+        # Every client has its answer: the list of transactions goes, however long the block is kept for catch-up.
+        column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
+        desk[PAYLOADS_FREE] += 1
+        rows[b + PAYLOAD_AT] = -1
     if rows[b + DECIDED_BY] >= desk[VOTERS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
         rows[b + CLOSE_STATE] = 1
         column(desk, CLOSED)[desk[CLOSED_LEN]] = block
