@@ -112,7 +112,7 @@ def _hire(out: Path, study: str) -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(there, out, study), daemon=True)
-    with _without_main():
+    with _without_main(), _deaf_to_interrupts():
         process.start()
     there.close()  # so that the worker's death ends the pipe
     return _Worker(process, here)
@@ -127,6 +127,16 @@ def _without_main() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
+
+
+@contextlib.contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes started here never see Ctrl-C, which reaches the whole group: a mask is inherited from birth on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _hand(worker: _Worker, queue: list[Task]) -> Report:
@@ -151,7 +161,6 @@ def _bury(worker: _Worker, out: Path, study: str) -> Report | None:
 
 def _work(pipe: Connection, out: Path, study: str) -> None:
     """A worker's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     import sim.scenario.run  # noqa: F401  the engine, once
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
