@@ -1,0 +1,51 @@
+"""Commands about the tool itself: protocols, schema, bench."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.cli.options import AsJson, app, compiling_is_announced
+
+
+@app.command()
+def protocols() -> None:
+    """List the protocols and their parameters."""
+    from sim.parameters import key_of
+    from sim.protocols import PROTOCOLS
+
+    for name, entry in PROTOCOLS.items():
+        typer.echo(f"{name}: {entry.summary}; tolerates {entry.faults}")
+        for field, info in entry.parameters.model_fields.items():
+            typer.echo(f"    {key_of(field)}: {info.description} (default: {info.default})")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of scenario files, for editors."""
+    from sim.scenario.schema import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False))
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="one run per row, up to 256 voters")] = False,
+    as_json: AsJson = False,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="also write table and plot here")] = None,
+) -> None:
+    """Measure how much consensus per second this machine simulates."""
+    with compiling_is_announced():
+        from sim import bench as bench_
+
+    found = bench_.bench(quick=quick, tell=lambda text: typer.echo(text, err=as_json))
+    if as_json:
+        typer.echo(json.dumps(found, allow_nan=False))
+    if out is not None:
+        from sim.report.speed import publish
+
+        for path in publish(found, out):
+            typer.echo(f"wrote {path}", err=as_json)

@@ -1,0 +1,166 @@
+"""What commands share: the application, arguments, errors of bad input, progress."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sim.protocol import Replica
+    from sim.scenario.run import Progress
+    from sim.scenario.schema import Scenario
+
+
+app = typer.Typer(
+    name="pilotzone",
+    help="Simulate blockchain networks: throughput, finality and fault tolerance of designs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ScenarioPath = Annotated[Path, typer.Argument(metavar="SCENARIO", help="scenario file (YAML)")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="a.b=v", help="override a value of the scenario; repeatable"),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="override the scenario's seed")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="folder for results")]
+AsJson = Annotated[bool, typer.Option("--json", help="print exactly one JSON object")]
+ProtocolFile = Annotated[
+    str | None,
+    typer.Option("--protocol-file", metavar="FILE.py:CLASS", help="run this class in place of the scenario's protocol"),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
+Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="worker processes")]
+Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="worker processes; they change no result")]
+EXIT_CODES = (
+    "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
+)
+COMPILE_NOTICE_AFTER_S = 4.0
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"pilotzone {importlib.metadata.version('pilotzone')}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Simulate blockchain networks: throughput, finality and fault tolerance of designs."""
+
+
+@contextlib.contextmanager
+def bad_input_is_an_error() -> Iterator[None]:
+    """Print one message and exit with 2 when a scenario cannot be used."""
+    from sim.scenario.errors import ScenarioError
+
+    try:
+        yield
+    except ScenarioError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def compiling_is_announced() -> Iterator[None]:
+    """Say so if importing the engine takes long: it is being compiled, once per version."""
+
+    def tell() -> None:
+        typer.echo("compiling the kernel (once per version, half a minute or so) ...", err=True)
+
+    timer = threading.Timer(COMPILE_NOTICE_AFTER_S, tell)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def load(path: Path, overrides: list[str] | None, seed: int | None) -> Scenario:
+    """Load a scenario or exit with 2."""
+    from sim.scenario.load import load_scenario
+
+    with bad_input_is_an_error():
+        return load_scenario(path, overrides or [], seed)
+
+
+def load_protocol(spec: str | None) -> type[Replica] | None:
+    """The class named on the command line as FILE.py:CLASS, or exit with 2."""
+    if spec is None:
+        return None
+    from sim.protocol import Replica
+
+    name, _, class_name = spec.rpartition(":")
+    path = Path(name)
+    if not name:
+        typer.echo(f"--protocol-file {spec}: names no class; write {spec}:MyProtocol", err=True)
+        raise typer.Exit(2)
+    if not path.is_file():
+        typer.echo(f"--protocol-file {spec}: there is no file {path}; write my_protocol.py:MyProtocol", err=True)
+        raise typer.Exit(2)
+    import importlib.util
+
+    module_spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    sys.modules[path.stem] = module
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        line = getattr(error, "lineno", None) or (traceback.extract_tb(error.__traceback__)[-1].lineno)
+        typer.echo(f"{path}:{line}: {type(error).__name__}: {error}; mend the file", err=True)
+        raise typer.Exit(2) from None
+    found = getattr(module, class_name, None)
+    if not (isinstance(found, type) and issubclass(found, Replica)):
+        names = [n for n, m in vars(module).items() if isinstance(m, type) and issubclass(m, Replica)]
+        typer.echo(
+            f"--protocol-file {spec}: {path} has no protocol class {class_name}; it has {', '.join(names) or 'none'}",
+            err=True,
+        )
+        raise typer.Exit(2)
+    return found
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
+    """A progress bar on a terminal; nothing elsewhere."""
+    if hidden or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=1.0)
+        yield lambda share: bar.update(task, completed=share)
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder for results, or exit with 2."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        typer.echo(f"--out {out}: {error.strerror}; name a folder that can be written", err=True)
+        raise typer.Exit(2) from None
