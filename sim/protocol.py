@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 from typing import Protocol as Interface
 
 ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
@@ -50,6 +50,25 @@ class Quorum:
     early: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Signing:
+    """How signatures travel: the bytes of one, and what becomes of several on the same words.
+
+    `list`: all of them, each with its signer; `aggregate`: one of the same size and a bit per voter (BLS);
+    `threshold`: one of the same size, whoever signed.
+    """
+
+    voters: int
+    signature_bytes: int = 64
+    certificates: Literal["list", "aggregate", "threshold"] = "list"
+
+    def certificate_bytes(self, signers: int) -> int:
+        """Size of a certificate signed by that many. Signers of single signatures are named by two bytes each."""
+        if self.certificates == "list" or signers == 0:
+            return signers * (self.signature_bytes + 2)
+        return self.signature_bytes + ((self.voters + 7) // 8 if self.certificates == "aggregate" else 0)
+
+
 class Letter:
     """Base of messages with content. Subclasses are frozen dataclasses with slots."""
 
@@ -57,13 +76,17 @@ class Letter:
     decides: ClassVar[bool] = True  # counted in messages per decision
     signed: ClassVar[bool] = True
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        """Size on the wire without the sender's own signature, given the size of one signature."""
+    def size_bytes(self, signing: Signing) -> int:
+        """Size on the wire without the sender's own signature."""
         raise NotImplementedError
 
     def signatures(self) -> int:
-        """Signatures the receiver verifies, the sender's own not counted (certificates inside)."""
+        """Single signatures inside that the receiver verifies, the sender's own not counted."""
         return 0
+
+    def certificates(self) -> tuple[int, ...]:
+        """Certificates inside that the receiver verifies: how many signed each."""
+        return ()
 
     def carries(self) -> Block | None:
         """The block whose transactions travel inside, if any: the receiver hashes them."""
@@ -343,11 +366,6 @@ class Replica:
     def view_number(self) -> int:
         """The view (term, round) this replica is in, for reports."""
         raise NotImplementedError
-
-
-def certificate_bytes(signatures: int, signature_bytes: int) -> int:
-    """Size of a certificate that lists its signatures with their signers."""
-    return signatures * (signature_bytes + 2)
 
 
 def highest(blocks: Iterable[Block]) -> Block:

@@ -143,7 +143,7 @@ def test_chance_comes_from_the_kernel() -> None:
 # All that determines the events of a run. Elsewhere the clock on the wall tells durations to the reader.
 MODEL = {
     "kernel", "engine", "ledger", "network", "protocols", "adversary", "faults", "workload", "trace", "check",
-    "host.py", "protocol.py", "parameters.py", "units.py",
+    "host", "protocol.py", "parameters.py", "units.py",
 }  # fmt: skip
 
 

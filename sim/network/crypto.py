@@ -34,7 +34,7 @@ class CryptoProfile:
     """Costs of one signature scheme on one core.
 
     `aggregates` tells whether signatures on one message combine into one of the same size; then `add_ns` is
-    the time to add one, and verifying an aggregate of k takes `verify_ns` whatever k is.
+    the time to add one public key or signature, and verifying an aggregate of k takes `verify_ns + k add_ns`.
     """
 
     name: str
@@ -44,19 +44,6 @@ class CryptoProfile:
     aggregates: bool = False
     add_ns: int = 0
     source: str = ""
-
-    def certificate_bytes(self, signatures: int, voters: int) -> int:
-        """Bytes of a certificate: one signature and a bit per voter if it aggregates, else all signatures.
-
-        Signers of single signatures are named by two bytes each.
-        """
-        if self.aggregates:
-            return self.signature_bytes + (voters + 7) // 8
-        return signatures * (self.signature_bytes + 2)
-
-    def verify_certificate_ns(self, signatures: int) -> int:
-        """Time to verify a certificate of that many signatures, ns on one core."""
-        return self.verify_ns if self.aggregates else signatures * self.verify_ns
 
 
 @functools.cache

@@ -58,10 +58,10 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Replica,
+    Signing,
     Step,
     Timer,
     VoteType,
-    certificate_bytes,
     upon,
 )
 
@@ -99,9 +99,9 @@ class QC:
     block: Block | None  # None: the genesis node
     signatures: int
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         """View, digest and signatures."""
-        return HEADER_BYTES + certificate_bytes(self.signatures, signature_bytes)
+        return HEADER_BYTES + signing.certificate_bytes(self.signatures)
 
 
 GENESIS = QC(0, None, 0)
@@ -114,13 +114,13 @@ class Proposal(Letter):
     view: int
     block: Block
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         justify: QC = self.block.body
-        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signature_bytes)
+        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signing)
 
-    def signatures(self) -> int:
+    def certificates(self) -> tuple[int, ...]:
         justify: QC = self.block.body
-        return justify.signatures
+        return (justify.signatures,)
 
     def carries(self) -> Block:
         return self.block
@@ -133,11 +133,11 @@ class NewView(Letter):
     view: int
     justify: QC
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        return HEADER_BYTES + self.justify.size_bytes(signature_bytes)
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.justify.size_bytes(signing)
 
-    def signatures(self) -> int:
-        return self.justify.signatures
+    def certificates(self) -> tuple[int, ...]:
+        return (self.justify.signatures,)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ class Fetch(Letter):
     height: int
     decides = False
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES
 
 
@@ -160,13 +160,12 @@ class Blocks(Letter):
     blocks: tuple[Block, ...]
     decides = False
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        inside: int = sum(block.bytes + block.body.size_bytes(signature_bytes) for block in self.blocks)
-        return HEADER_BYTES + self.justify.size_bytes(signature_bytes) + inside
+    def size_bytes(self, signing: Signing) -> int:
+        inside: int = sum(block.bytes + block.body.size_bytes(signing) for block in self.blocks)
+        return HEADER_BYTES + self.justify.size_bytes(signing) + inside
 
-    def signatures(self) -> int:
-        inside: int = sum(block.body.signatures for block in self.blocks)
-        return self.justify.signatures + inside
+    def certificates(self) -> tuple[int, ...]:
+        return (self.justify.signatures, *(block.body.signatures for block in self.blocks))
 
 
 VOTE = VoteType("VOTE", HEADER_BYTES)

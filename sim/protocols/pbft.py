@@ -57,10 +57,10 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Replica,
+    Signing,
     Step,
     Timer,
     VoteType,
-    certificate_bytes,
     upon,
 )
 
@@ -92,7 +92,7 @@ class PrePrepare(Letter):
     sequence: int
     block: Block
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES + self.block.bytes
 
     def carries(self) -> Block:
@@ -109,12 +109,12 @@ class ViewChange(Letter):
     quorum: int
     replica: int
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        proof = certificate_bytes(self.quorum, signature_bytes)
+    def size_bytes(self, signing: Signing) -> int:
+        proof = signing.certificate_bytes(self.quorum)
         return HEADER_BYTES + proof + len(self.prepared) * (HEADER_BYTES + proof)
 
-    def signatures(self) -> int:
-        return self.quorum * (1 + len(self.prepared))
+    def certificates(self) -> tuple[int, ...]:
+        return (self.quorum,) * (1 + len(self.prepared))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -125,12 +125,15 @@ class NewView(Letter):
     changes: tuple[ViewChange, ...]
     proposals: tuple[tuple[int, Block], ...]
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        inside = sum(change.size_bytes(signature_bytes) + signature_bytes for change in self.changes)
+    def size_bytes(self, signing: Signing) -> int:
+        inside = sum(change.size_bytes(signing) + signing.signature_bytes for change in self.changes)
         return HEADER_BYTES + inside + len(self.proposals) * HEADER_BYTES
 
     def signatures(self) -> int:
-        return sum(1 + change.signatures() for change in self.changes)
+        return len(self.changes)
+
+    def certificates(self) -> tuple[int, ...]:
+        return tuple(signers for change in self.changes for signers in change.certificates())
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,7 +143,7 @@ class Fetch(Letter):
     height: int
     decides = False
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES
 
 
@@ -155,12 +158,12 @@ class Executed(Letter):
     active: bool  # whether the sender works in that view or is changing to it
     decides = False
 
-    def size_bytes(self, signature_bytes: int) -> int:
-        proof = HEADER_BYTES + certificate_bytes(self.quorum, signature_bytes)
+    def size_bytes(self, signing: Signing) -> int:
+        proof = HEADER_BYTES + signing.certificate_bytes(self.quorum)
         return HEADER_BYTES + sum(block.bytes + proof for block in self.blocks)
 
-    def signatures(self) -> int:
-        return self.quorum * len(self.blocks)
+    def certificates(self) -> tuple[int, ...]:
+        return (self.quorum,) * len(self.blocks)
 
 
 PREPARE = VoteType("PREPARE", HEADER_BYTES)

@@ -56,6 +56,7 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Replica,
+    Signing,
     Step,
     Timer,
     VoteType,
@@ -101,7 +102,7 @@ class Rpc(Letter):
     decides = False
     signed = False
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES
 
 
@@ -127,7 +128,7 @@ class AppendEntries(Rpc):
     commit: int
     decides = True
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES + self.block.bytes
 
     def carries(self) -> Block:
@@ -154,7 +155,7 @@ class Repair(Rpc):
     entries: tuple[Block, ...]
     commit: int
 
-    def size_bytes(self, signature_bytes: int) -> int:
+    def size_bytes(self, signing: Signing) -> int:
         return HEADER_BYTES + sum(ENTRY_BYTES + block.bytes for block in self.entries)
 
 

@@ -241,8 +241,10 @@ def _costs(scenario: Scenario) -> Costs:
     profile = profiles()[cpu.crypto]
     return Costs(
         signature_bytes=profile.signature_bytes,
+        certificates=cpu.certificates,
         sign_ns=profile.sign_ns,
         verify_ns=profile.verify_ns,
+        add_ns=profile.add_ns,
         handle_ns=cpu.handle_ns,
         hash_ps_per_byte=cpu.hash_ps_per_byte,
         persist_ns=cpu.fsync_ns,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, LoseDomain, Partition
+from sim.network.crypto import profiles
 from sim.network.links import Ref
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
@@ -25,6 +26,9 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     if scenario.warm_up_ns >= duration_ns:
         message = f"must be shorter than the duration, {format_ns(duration_ns)}; shorten it"
         yield Problem(("warm_up",), message)
+    if scenario.cpu.certificates == "aggregate" and not profiles()[scenario.cpu.crypto].aggregates:
+        message = f"{scenario.cpu.crypto} signatures do not aggregate; write crypto: bls12-381, or certificates: list"
+        yield Problem(("cpu", "certificates"), message)
     yield from _workload(scenario)
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))

@@ -58,6 +58,11 @@ class Cpu(Parameters):
     crypto: CryptoName = Field(
         default="none", description="signature scheme; times and sizes from sim/network/data/costs.csv"
     )
+    certificates: Literal["list", "aggregate", "threshold"] = Field(
+        default="list",
+        description="what becomes of a quorum's signatures: all listed, one aggregate (BLS only), or one "
+        "threshold signature of the scheme's size and verification time (combining shares is not modelled)",
+    )
     handle_ns: Nanoseconds = quantity("0 us", "time of the consensus thread per message")
     hash_ps_per_byte: Bandwidth = quantity("unlimited", "hashing speed, for example 1.63 GB/s")
     execute_ns: Nanoseconds = quantity("0 us", "time per transaction of a decided block")

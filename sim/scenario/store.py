@@ -34,6 +34,7 @@ _MODEL = (
     "workload",
     "trace",
     "check",
+    "host",
     "measure",
 )
 _ROOT = Path(__file__).parent.parent
@@ -43,13 +44,12 @@ _ROOT = Path(__file__).parent.parent
 def model_digest() -> str:
     """BLAKE2b of the sources that determine a run's events and metrics."""
     digest = hashlib.blake2b(digest_size=16)
-    files = [_ROOT / "host.py", _ROOT / "protocol.py", _ROOT / "parameters.py", _ROOT / "units.py"]
+    files = [_ROOT / "protocol.py", _ROOT / "parameters.py", _ROOT / "units.py"]
     files += [_ROOT / "scenario" / name for name in ("build.py", "run.py", "schema.py", "rules.py")]
     for folder in _MODEL:
         files += sorted((_ROOT / folder).rglob("*.py")) + sorted((_ROOT / folder).rglob("*.csv"))
     for path in files:
-        if path.exists():
-            digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
+        digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 

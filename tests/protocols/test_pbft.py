@@ -11,7 +11,7 @@ import pytest
 
 from sim.engine import loop
 from sim.ledger import rows as r
-from sim.protocol import upon
+from sim.protocol import Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare, ViewChange
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
@@ -349,7 +349,7 @@ def test_a_view_change_carries_what_is_prepared_above_the_stable_checkpoint() ->
     assert message.low_mark == 32  # 33 batches were executed in the first second, one more needs no primary now
     blocks = run.decided_blocks(2)
     assert [(sequence, block.number) for sequence, _, block in message.prepared] == [(33, blocks[33]), (34, blocks[34])]
-    assert message.size_bytes(64) == 48 + 3 * 66 + 2 * (48 + 3 * 66)
+    assert message.size_bytes(Signing(4, 64)) == 48 + 3 * 66 + 2 * (48 + 3 * 66)
 
 
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------

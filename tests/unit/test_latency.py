@@ -8,11 +8,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+from sim.host import Costs
 from sim.network.crypto import profiles
 from sim.network.latency import distance_one_way_ns, great_circle_km, one_way_matrix_ns, rtt_ms
 from sim.network.settings import Network
 from sim.network.sites import sites
 from sim.network.topology import random_regular_edges
+from sim.protocol import Signing
 
 
 def _network(**fields: object) -> Network:
@@ -138,7 +140,13 @@ def test_signature_costs_are_those_of_the_table() -> None:
     assert (table["ecdsa-p256"].sign_ns, table["ecdsa-p256"].verify_ns) == (15_100, 44_500)
     assert table["sm2-slow"].verify_ns / table["ecdsa-p256"].verify_ns == pytest.approx(32.5, abs=0.1)
     assert table["sm2-fast"].verify_ns < table["ecdsa-p256"].verify_ns
-    assert table["bls12-381"].verify_certificate_ns(67) == table["bls12-381"].verify_ns
-    assert table["bls12-381"].certificate_bytes(67, 100) == 96 + 13
-    assert table["ed25519"].certificate_bytes(67, 100) == 67 * 66
     assert table["none"].signature_bytes == 0
+
+
+def test_a_certificate_is_a_list_an_aggregate_or_one_threshold_signature() -> None:
+    assert Signing(100, 64, "list").certificate_bytes(67) == 67 * 66
+    assert Signing(100, 96, "aggregate").certificate_bytes(67) == 96 + 13
+    assert Signing(100, 96, "threshold").certificate_bytes(67) == 96
+    assert Signing(100, 96, "aggregate").certificate_bytes(0) == 0
+    costs = {kind: Costs(certificates=kind, verify_ns=1000, add_ns=3) for kind in ("list", "aggregate", "threshold")}
+    assert [cost.verify_certificate_ns(67) for cost in costs.values()] == [67_000, 1000 + 201, 1000]

@@ -1,14 +1,12 @@
-"""Hosts: each joins one replica of a protocol to the engine, and implements the `Context` the replica sees.
+"""All replicas of one run, and the loop that wakes them.
 
-`Run` owns all of them and turns the loop: it lets the engine advance until somebody must decide, and hands the
-event to that replica's handler. Bodies of letters and blocks live here as Python objects; the engine knows
-them by number only.
+The loop lets the engine advance until somebody must decide, and hands the event to that replica's handler.
+Bodies of letters and blocks live here as Python objects; the engine knows them by number only.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +14,11 @@ import numpy as np
 
 from sim.engine import entry, lanes, loop
 from sim.engine.office import Engine, Settings
+from sim.host.costs import Costs
+from sim.host.seat import STORED, Host
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar
-from sim.kernel.desk import NEVER
 from sim.ledger import rows as r
 from sim.protocol import (
     ALL,
@@ -33,6 +32,7 @@ from sim.protocol import (
     Quorum,
     Replica,
     Signal,
+    Signing,
     Timer,
     VoteType,
 )
@@ -40,268 +40,8 @@ from sim.protocol import (
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
-_STORED = Timer("stored")  # the disk has written what a replica waits for
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
-
-
-class ProtocolError(Exception):
-    """A protocol asked for something impossible (a bug in the protocol)."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Costs:
-    """What a node spends per message. Times ns, sizes bytes."""
-
-    signature_bytes: int = 64
-    sign_ns: int = 0
-    verify_ns: int = 0
-    handle_ns: int = 0
-    hash_ps_per_byte: int = 0
-    persist_ns: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class MessageCount:
-    """Messages of one type over a run."""
-
-    name: str
-    decides: bool
-    sent: int
-    bytes: int
-    dropped: int
-
-
-class Host:
-    """One replica's context. Attributes and methods as described in `sim.protocol.Context`."""
-
-    def __init__(self, run: Run, me: int) -> None:
-        self.run = run
-        self.me = me
-        self.n = run.engine.voters
-        self.parameters = run.parameters
-        self.stable: dict[str, Any] = {}
-        self.replica: Replica | None = None
-        self.handlers: dict[Any, Callable[..., None]] = {}
-        self.fast = run.lane_allowed
-        self._asked: dict[str, int] = {}
-        self._desk = run.engine.state
-        self._node_at = me * post.NODE_WIDTH
-        self._height_at = me * r.PEER_WIDTH + r.TIP_HEIGHT
-        self._last_proposal_ns = -(1 << 62)
-
-    # --- time, chance, storage -------------------------------------------------------------------------
-
-    @property
-    def now_ns(self) -> int:
-        return self.run.scalars[d.NOW]
-
-    def draw(self, purpose: str, low: int, high: int) -> int:
-        number = self._asked.get(purpose, 0)
-        self._asked[purpose] = number + 1
-        key = zlib.crc32(purpose.encode())
-        span = high - low + 1
-        if span >= 1 << 31:
-            raise ProtocolError(f"draw range [{low}, {high}] is too wide: at most 2**31 - 1 values")
-        return low + chance.draw_below(span, self.run.seed, chance.TIMEOUT, self.me, key, number)
-
-    def persist(self, **facts: Any) -> None:
-        self.stable.update(facts)
-
-    def when_stored(self, then: Callable[[], None]) -> None:
-        cost = self.run.costs.persist_ns
-        if cost == 0:
-            then()
-            return
-        nodes, at = self.run.nodes, self._node_at
-        cost = (cost * int(nodes[at + post.DISK_Q10])) >> 10
-        done = max(self.now_ns, int(nodes[at + post.DISK_FREE])) + cost
-        nodes[at + post.DISK_FREE] = done
-        nodes[at + post.DISK_BUSY] += cost
-        self.set_timer(_STORED, done - self.now_ns, then)
-
-    def quiet(self) -> None:
-        """Forget the timers of a replica that crashed."""
-        mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.me]
-        for number in mine:
-            del self.run.timers[number]
-        self._last_proposal_ns = -(1 << 62)
-
-    # --- messages --------------------------------------------------------------------------------------
-
-    def broadcast(self, letter: Letter) -> None:
-        self.run.post(self.me, ALL, letter)
-
-    def send(self, to: int, letter: Letter) -> None:
-        if to == self.me:
-            raise ProtocolError(
-                f"replica {to} sends {type(letter).__name__} to itself; call the handler instead"
-            )
-        self.run.post(self.me, to, letter)
-
-    def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
-        return self.run.ballot(view, number, block)
-
-    def ballots(self, view: int, number: int) -> list[Ballot]:
-        return self.run.ballots.get((view, number), [])
-
-    def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
-        row = self.run.row(ballot, vote, to)
-        local = 1 + tally.GATE if gate else 1
-        self.run.ask(entry.vote, self.me, row, to, local)
-
-    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.me, by)
-
-    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
-        row = ballot.rows.get(vote)
-        return row is not None and bool(
-            entry.voted(self._desk, row, self.me, self.me if voter is None else voter)
-        )
-
-    def complete(self, vote: VoteType, ballot: Ballot) -> bool:
-        row = ballot.rows.get(vote)
-        return row is not None and bool(entry.fired(self._desk, row, self.me))
-
-    # --- proposals and decisions -----------------------------------------------------------------------
-
-    def propose(
-        self,
-        letter: Letter,
-        ballot: Ballot,
-        *,
-        guard: tuple[int, int],
-        to: int = ALL,
-        decided: Block | None = None,
-        report: bool = False,
-    ) -> None:
-        run = self.run
-        self._last_proposal_ns = self.now_ns
-        case = run.case
-        if case is None or not isinstance(letter, case.upon) or ballot.rows:
-            run.post(self.me, ALL, letter)
-        else:
-            run.propose(self.me, letter, ballot, guard, to, decided, report)
-
-    def lane(self, number: int | None) -> None:
-        run = self.run
-        run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE] = -1
-        run.nodes[self._node_at + post.GUARD] = -1 if number is None or not self.fast else number
-
-    def lane_block(self) -> Block | None:
-        row = int(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])
-        return self.run.block_of_row.get(row)
-
-    def new_block(
-        self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
-    ) -> Block | None:
-        run = self.run
-        height = number if number is not None else (parent.height + 1 if parent is not None else 1)
-        parent_row = -1 if parent is None else parent.row
-        if not empty and not run.backlog and not self._waiting():
-            run.peers[self.me * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
-            return None
-        row = run.ask(entry.make_block, self.me, parent_row, height, view)
-        at = row * r.BLOCK_WIDTH
-        block = Block(run.blocks[at + r.NUMBER], height, view, self.me, parent)
-        block.row = row
-        block.txs = run.blocks[at + r.TXS]
-        block.bytes = run.blocks[at + r.BYTES]
-        if block.txs == 0 and not empty:
-            entry.drop_block(self._desk, row)
-            return None
-        run.block_of_row[row] = block
-        run.open_blocks[block.number] = block
-        run.at_height.setdefault(height, []).append(block)
-        return block
-
-    def _waiting(self) -> bool:
-        at = self.me * r.PEER_WIDTH
-        return bool(self.run.peers[at + r.POOL_TAIL] > self.run.peers[at + r.POOL_HEAD])
-
-    @property
-    def block_interval_ns(self) -> int:
-        return self.run.block_interval_ns
-
-    def await_batch(self) -> bool:
-        due = self._last_proposal_ns + self.run.block_interval_ns
-        return bool(entry.await_batch(self._desk, self.me, due, 0))
-
-    def decide(self, block: Block) -> bool:
-        if block.row < 0 or block.height <= self.height:
-            return True
-        outcome = entry.decide_block(self._desk, self.me, block.row, self.run.decides_out_of_order)
-        if outcome == -2:
-            raise ProtocolError(
-                f"replica {self.me} decides {block} but its last decided block is at height {self.height}"
-            )
-        return bool(outcome)
-
-    def place(self, block: Block, parent: Block | None) -> None:
-        run = self.run
-        if block.parent is parent:
-            return
-        row, rows, width = block.row, run.blocks, r.BLOCK_WIDTH
-        old = int(rows[row * width + r.PARENT])
-        if old >= 0 and rows[old * width + r.CHILD] == row:
-            rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
-        block.parent = parent
-        rows[row * width + r.PARENT] = -1 if parent is None else parent.row
-        if parent is not None:
-            rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
-            rows[parent.row * width + r.CHILD] = row
-
-    def abandon(self, block: Block) -> None:
-        self.run.abandoned[block.number] = block
-
-    def behind(self) -> bool:
-        return self.run.is_behind(self.me)
-
-    @property
-    def height(self) -> int:
-        return self.run.peers[self._height_at]
-
-    def decided_block(self, height: int) -> Block | None:
-        if height == self.height:
-            return self.run.block_of_row.get(int(self.run.peers[self.me * r.PEER_WIDTH + r.TIP]))
-        return self.run.chain_block(self.me, height)
-
-    def follow(self, leader: int) -> None:
-        waiting = (
-            self.run.peers[self.me * r.PEER_WIDTH + r.POOL_TAIL]
-            - self.run.peers[self.me * r.PEER_WIDTH + r.POOL_HEAD]
-        )
-        self.run.ensure_room(int(waiting) * (self.n if self.run.engine.settings.broadcast_txs else 1))
-        entry.follow(self._desk, self.me, leader)
-        if self.run.entry_follows_leader:
-            self.run.turn_clients(self.me, leader)
-
-    # --- timers ----------------------------------------------------------------------------------------
-
-    def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
-        run = self.run
-        run.timer_number += 1
-        run.timers[run.timer_number] = (timer, about, self.me)
-        entry.set_timer(self._desk, self.me, self.now_ns + delay_ns, run.timer_number)
-        return run.timer_number
-
-    def cancel(self, handle: int) -> None:
-        self.run.timers.pop(handle, None)
-
-    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
-        span = 0 if high_ns is None else high_ns - low_ns
-        entry.watch_progress(self._desk, self.me, low_ns, span, 1)
-
-    def made_progress(self) -> None:
-        self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns
-        self.run.nodes[self._node_at + post.PROGRESS_NUMBER] += 1
-
-    @property
-    def since_progress_ns(self) -> int:
-        return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
-
-    def enter_view(self, view: int) -> None:
-        self.run.note(r.EVENT_VIEW, self.me, view)
 
 
 def _ballot_key(ballot: Ballot) -> int:
@@ -325,6 +65,7 @@ class Run:
         self.protocol = protocol
         self.parameters = parameters
         self.costs = costs
+        self.signing = Signing(settings.voters, costs.signature_bytes, costs.certificates)
         self.seed = settings.seed
         self.block_interval_ns = block_interval_ns
         self.backlog = settings.backlog_bytes > 0
@@ -393,7 +134,7 @@ class Run:
         replica = self.protocol(host)
         host.replica = replica
         host.handlers = {cause: getattr(replica, name) for cause, name in replica.handlers.items()}
-        host.handlers[_STORED] = lambda then: then()
+        host.handlers[STORED] = lambda then: then()
 
     def _lay_costs(self) -> None:
         table = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
@@ -454,8 +195,12 @@ class Run:
         """Type, size, signing and verification time, and identity of a letter."""
         costs = self.costs
         kind = self.kinds[type(letter)]
-        size = letter.size_bytes(costs.signature_bytes)
-        verify_ns = costs.verify_ns * letter.signatures() if costs.verify_ns else 0
+        size = letter.size_bytes(self.signing)
+        verify_ns = 0
+        if costs.verify_ns:
+            verify_ns = costs.verify_ns * letter.signatures()
+            for signers in letter.certificates():
+                verify_ns += costs.verify_certificate_ns(signers)
         sign_ns = 0
         if letter.signed:
             size += costs.signature_bytes
@@ -805,6 +550,3 @@ class Run:
         handler = self.hosts[node].handlers.get(signal)
         if handler is not None:
             handler()
-
-
-__all__ = ["NEVER", "Costs", "Host", "MessageCount", "ProtocolError", "Run"]
