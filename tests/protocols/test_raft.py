@@ -354,6 +354,30 @@ def test_pre_vote_spares_a_healthy_leader_the_return_of_a_lonely_server() -> Non
     assert terms[True] == 0
 
 
+@pytest.mark.parametrize("options", [{}, {"pre_vote": True, "check_quorum": True}])
+def test_partly_linked_servers_disturb_every_leader_without_pre_vote_and_check_quorum(options: dict[str, Any]) -> None:
+    """Servers 1 to 3 hear each other, 4 hears only 2, 5 only 3, which leads: 4 cannot win, yet it can disturb."""
+    lab = Lab(5, **options)
+    _one, two, three, four, five = range(5)
+    lab.server(three).on_election_timeout()
+    lab.advance(100)
+    assert lab.leader() == three
+    for lonely, friend in ((four, two), (five, three)):
+        for other in set(range(5)) - {lonely, friend}:
+            lab.run.cut(lonely, other)
+    term, began_ns = lab.server(three).term, lab.run.now_ns
+    lab.advance(20_000)
+    terms = len({view for time, _, _, _, view in lab.events(r.EVENT_PROPOSED) if time > began_ns})
+    if options:
+        assert (lab.leader(), lab.server(three).term) == (three, term), "one leader, for good"
+        assert terms == 1
+    else:
+        assert lab.server(four).term > term + 50, "terms grow for ever"
+        tenure_ms = 20_000 / terms
+        assert 75 < tenure_ms < 600, "a leader lasts about one election timeout, 150 to 300 ms"
+    assert len(lab.decided()) > (900 if options else 100)
+
+
 def test_a_leader_that_cannot_hear_keeps_its_followers_unless_it_checks_for_a_quorum() -> None:
     heights = {}
     for check_quorum in (False, True):
