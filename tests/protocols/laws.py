@@ -1,0 +1,72 @@
+"""What the conformance suite asks of each protocol: one row per entry of the protocol table.
+
+A row states the published figures of the fault-free case, parameters that make trouble cheap to simulate, and which
+checks do not apply to the protocol, with the words of its docs page that say why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+def third(n: int) -> int:
+    """Faults that a quorum above two thirds tolerates."""
+    return (n - 1) // 3
+
+
+def half(n: int) -> int:
+    """Faults that a majority tolerates."""
+    return (n - 1) // 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Law:
+    """One protocol's row."""
+
+    messages: Callable[[int], int]  # per decision, n voters, without client traffic
+    delays: int  # one-way delays from proposal to decision at the first replica, all equal, no CPU
+    faults: Callable[[int], int]  # tolerated crashes
+    quick: dict[str, Any]  # protocol parameters for runs with faults
+    patient: dict[str, Any]  # ... for runs whose delays are scaled: no timeout is near
+    heals_within_s: float  # liveness bound after faults end, with the quick parameters
+    once_per_view: tuple[str, ...] = ()  # votes of which a replica casts one per view
+    once_per_place: tuple[str, ...] = ()  # ... one per view and number
+    exempt: dict[str, str] = dataclasses.field(default_factory=dict)  # check -> sentence on the docs page
+
+
+LAWS: dict[str, Law] = {
+    "pbft": Law(
+        messages=lambda n: 2 * n * (n - 1),
+        delays=3,
+        faults=third,
+        quick={"request_timeout": "300 ms"},
+        patient={"request_timeout": "100 s"},
+        heals_within_s=6,
+        once_per_place=("PREPARE", "COMMIT"),
+    ),
+    "raft": Law(
+        messages=lambda n: 2 * (n - 1),
+        delays=2,
+        faults=half,
+        quick={},
+        patient={"election_timeout_low": "1 s", "election_timeout_high": "1.5 s", "heartbeat_interval": "900 ms"},
+        heals_within_s=4,
+        once_per_view=("VOTE",),
+        once_per_place=("ACK",),
+    ),
+    "hotstuff": Law(
+        messages=lambda n: 2 * (n - 1),
+        delays=6,
+        faults=third,
+        quick={"view_timeout": "300 ms", "view_timeout_max": "1 s"},
+        patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
+        heals_within_s=8,
+        once_per_view=("VOTE",),
+        exempt={
+            "crashes": "With round-robin leaders, crashed voters can keep the three-chain from ever forming",
+            "n=1": "A single voter has no next leader to vote to",
+        },
+    ),
+}
