@@ -180,7 +180,11 @@ def test_a_restarted_replica_never_votes_twice(name: str, seed: int) -> None:
     law = law_of(name, "votes once")
     rng = random.Random(f"{name} restarts {seed}")
     faults = [
-        {"at": f"{200 + 90 * i + rng.randrange(60)} ms", "for": f"{rng.randrange(15, 60)} ms", "crash": {"nodes": [i % 4]}}
+        {
+            "at": f"{200 + 90 * i + rng.randrange(60)} ms",
+            "for": f"{rng.randrange(15, 60)} ms",
+            "crash": {"nodes": [i % 4]},
+        }
         for i in range(20)
     ]
     run = begin(scenario(4, protocol=quick(name), duration="4 s", faults=faults), lane=False)
