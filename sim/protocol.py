@@ -144,7 +144,7 @@ class Ballot:
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One vote of a normal case: its type and whom it goes to (ALL, or the receiver named when proposing)."""
+    """One vote of a normal case: its type and whom it goes to (all, or the receiver named with the letter)."""
 
     vote: VoteType
     to_all: bool = True
@@ -152,15 +152,22 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class NormalCase:
-    """What follows a proposal when nothing is wrong, declared so that it runs without entering Python.
+    """What follows one type of letter when nothing is wrong, declared so that it runs without entering Python.
 
-    Upon the letter: the first vote; upon each quorum: the next; then, if `decide`, the block is decided.
-    With `gate`, the letter is also the condition of the first vote's quorum. The handlers must do the same:
-    they are the definition, and a test compares both.
+    Upon the letter: the first vote; upon each quorum: the next; then, if `decide`, the block is decided (at the
+    letter itself if there are no votes). A block decided on the word of the letter (`decided`, see
+    `Context.propose`) is decided right after the first vote is cast.
+
+    A gated quorum's condition is the letter: with `gate`, on the word of its sender, who casts no first vote;
+    without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
+    Every letter counts as progress (`Context.made_progress`) if the progress timer always runs.
+
+    A protocol declares one case for each type of letter it wants treated so, at most three votes each. The
+    handlers must do the same: they are the definition, and a test compares both.
     """
 
     upon: type[Letter]
-    votes: tuple[Step, ...]
+    votes: tuple[Step, ...] = ()
     gate: bool = False
     decide: bool = False
     persist: bool = False
@@ -239,14 +246,19 @@ class Context(Interface):
         ballot: Ballot,
         *,
         guard: tuple[int, int],
+        after: int | None = None,
         to: int = ALL,
         decided: Block | None = None,
-        report: bool = False,
+        tell: int | None = None,
     ) -> None:
-        """Broadcast a proposal and lay out the normal case that follows it.
+        """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
 
-        `guard`: the lane number a receiver must be in, and the one it is in afterwards; `to`: receiver of votes
-        that do not go to all; `decided`: a block this proposal proves decided; `report`: tell every replica.
+        `guard`: the lane number a receiver must be in, and the one it is in from the letter on (a different one,
+        or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it is in
+        when the case is through, if not the same; `to`: receiver of votes that do not go to all; `decided`: a
+        block this letter proves decided; `tell`: whose DECIDED handler runs when the case is through there: ALL,
+        or one replica (None: this one). Without a lane, or if votes of that case have been cast in this ballot
+        already, this is `broadcast`.
         """
 
     def lane(self, number: int | None) -> None:
@@ -257,6 +269,9 @@ class Context(Interface):
 
         It survives a crash: the lane writes what it accepts to disk.
         """
+
+    def lane_number(self) -> int:
+        """The number I last gave to `lane`, or what the fast lane made of it since; -1: None. It survives a crash."""
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -354,9 +369,9 @@ class Replica:
         """The quorum of every vote type."""
         raise NotImplementedError
 
-    def normal_case(self) -> NormalCase | None:
-        """The declared normal case, if the protocol has a fast lane."""
-        return None
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""
+        return ()
 
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""

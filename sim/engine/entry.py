@@ -128,9 +128,10 @@ def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold
     return open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
-@entry(types.UniTuple(_I, 5)(_D, *[_I] * 15))
+@entry(types.UniTuple(_I, 5)(_D, *[_I] * 17))
 def propose(
     array,
+    case,
     src,
     kind,
     size,
@@ -139,7 +140,8 @@ def propose(
     handle_ns,
     letter_key,
     need,
-    set_,
+    running,
+    after,
     block,
     view,
     number,
@@ -147,7 +149,7 @@ def propose(
     decided,
     wakes,
 ):
-    """Lay out the declared normal case for a block and the ballot (view, number), and broadcast the proposal.
+    """Lay out a declared normal case for a block and the ballot (view, number), and broadcast the letter.
 
     Returns (envelope, the letter's reaction, its tally rows); envelope -1: make room and call again.
     """
@@ -157,7 +159,7 @@ def propose(
         return none, none, none, none, none
     identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    reaction, row_1, row_2, row_3 = open_case(desk, 0, need, set_, block, key, to, decided, wakes)
+    reaction, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, decided, wakes)
     if reaction < 0:
         return none, none, none, none, none
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)

@@ -1,10 +1,11 @@
 """The fast lane: the normal case of a protocol, declared by it and performed without entering Python.
 
-As in a switch, the common case is wired and the rest goes to software. A protocol declares the chain of votes
-that follows its proposal (PBFT: pre-prepare, then PREPARE to all, then COMMIT to all, then decide). When a
-replica proposes, `open_case` lays out that chain for one block: tally rows, and a *reaction* for each step.
-A reaction is guarded by one number per node (`GUARD`, the view in which the node works normally): if it does
-not match, the event goes to the protocol's own handler, which remains the definition of the protocol.
+As in a switch, the common case is wired and the rest goes to software. A protocol declares, for each type of
+letter that it wants treated so, the chain of votes that follows it (PBFT: pre-prepare, then PREPARE to all, then
+COMMIT to all, then decide; basic HotStuff: one vote to the leader upon each of its letters). When a replica sends
+such a letter, `open_case` lays out that chain for one block: tally rows, and a *reaction* for each step.
+A reaction is guarded by one number per node (`GUARD`, for PBFT the view in which the node works normally): if it
+does not match, the event goes to the protocol's own handler, which remains the definition of the protocol.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from sim.kernel.tally import (
 )
 from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import decide, decide_or_wait, extends_tip
-from sim.ledger.rows import BLOCK, BLOCK_WIDTH, DECIDE_WAITS, LAST_LANE, PEER, PEER_WIDTH, PROPOSER
+from sim.ledger.rows import DECIDE_WAITS, LANE_NUMBER, LAST_LANE, PEER, PEER_WIDTH
 
 # scalars
 REACTIONS_FREE = 104
@@ -90,15 +91,16 @@ REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (gene
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
-WAKE_NOBODY, WAKE_PROPOSER, WAKE_ALL = 0, 1, 2
+WAKE_NOBODY, WAKE_ALL = -1, -2  # in WAKES, which else is the node that is told
 
 KIND_COST_WIDTH = 8
 COST_SIZE, COST_SIGN_NS, COST_VERIFY_NS, COST_HANDLE_NS, COST_WEIGHTED = range(5)
 
+CASES_MAX, CASE_VOTES_MAX = 16, 3
 CASE_WIDTH = 32
 CASE_VOTES, CASE_DECIDES, CASE_PERSIST_NS, CASE_GATED = 0, 1, 2, 3
 CASE_VOTE = 4  # four numbers per vote: kind, wide (1) or narrow (0), threshold, -
-DECIDES_NOTHING, DECIDES_AT_END, DECIDES_GIVEN = 0, 1, 2
+DECIDES_NOTHING, DECIDES_AT_END = 0, 1
 
 PERFORMED, PERFORMED_WAKE, NOT_PERFORMED = 0, 1, 2
 
@@ -237,10 +239,7 @@ def _decide_in_lane(desk, node, block):
 def _wakes(desk, node, reaction):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
-    wakes = rows[r + WAKES]
-    if wakes == WAKE_ALL or (
-        wakes == WAKE_PROPOSER and column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + PROPOSER] == node
-    ):
+    if rows[r + WAKES] == WAKE_ALL or rows[r + WAKES] == node:
         return PERFORMED_WAKE
     return PERFORMED
 
@@ -272,6 +271,7 @@ def react(desk, node, reaction, voter):
             return PERFORMED  # the same proposal once more
         count_now(desk, gate, node, voter, rows[r + GATE_WEIGHT])
     state[s + GUARD] = rows[r + SET]
+    column(desk, PEER)[node * PEER_WIDTH + LANE_NUMBER] = rows[r + SET]
     if voter >= 0:
         state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
         if desk[PROGRESS_MODE] == 2:
@@ -412,11 +412,39 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
 
 
 @compiled
-def open_case(desk, case, need, set_, block, key, to, decided, wakes):
+def _first_vote_weight(desk, c):
+    """What a voter's own first vote counts: it opens the gate if the letter's sender does not."""
+    cases = column(desk, CASES)
+    gated = cases[c + CASE_VOTE + 2] >= GATE and cases[c + CASE_GATED] == 0
+    return GATE + 1 if gated else np.int64(1)
+
+
+@compiled
+def _chain(desk, c, i, row, next_row, running, after, to, block, wakes):
+    """The reaction to the quorum of a case's vote number i: the next vote, or the decision, or none."""
+    cases = column(desk, CASES)
+    none = np.int64(-1)
+    if i + 1 < cases[c + CASE_VOTES]:
+        v = c + CASE_VOTE + 4 * (i + 1)
+        target = np.int64(TO_GROUP_0) if cases[v + 1] else to
+        weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
+        reaction = _new_reaction(
+            desk, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
+        )
+    elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
+        reaction = _new_reaction(desk, running, after, none, none, none, 0, block, wakes, 0, block)
+    else:
+        return
+    column(desk, TALLY)[row * ROW + TALLY_REACTION] = reaction
+
+
+@compiled
+def open_case(desk, case, need, running, after, block, key, to, decided, wakes):
     """Lay out a declared normal case for one block.
 
-    Returns (letter's reaction, first tally row, second, third), -1 where there is none; first = -1 with
-    reaction = -1 means that Python must make room.
+    Guards: `need` before the letter, `running` from then on, `after` when the case is through.
+    Returns (letter's reaction, first tally row, second, third), -1 where there is none; a letter's reaction of -1
+    means that Python must make room.
     """
     c = case * CASE_WIDTH
     cases = column(desk, CASES)
@@ -424,56 +452,38 @@ def open_case(desk, case, need, set_, block, key, to, decided, wakes):
     none = np.int64(-1)
     if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[REACTIONS_FREE] < 4:
         return none, none, none, none
-    rows0, rows1, rows2 = none, none, none
+    row_1, row_2, row_3 = none, none, none
     for i in range(votes):
         v = c + CASE_VOTE + 4 * i
-        wide = cases[v + 1]
-        row = open_tally(desk, cases[v], key, wide, -1 if wide else to, cases[v + 2], 0, 0)
+        row = open_tally(desk, cases[v], key, cases[v + 1], none if cases[v + 1] else to, cases[v + 2], 0, 0)
         if i == 0:
-            rows0 = row
+            row_1 = row
         elif i == 1:
-            rows1 = row
+            row_2 = row
         else:
-            rows2 = row
+            row_3 = row
     target = np.int64(TO_GROUP_0) if cases[c + CASE_VOTE + 1] else to
-    given = decided if cases[c + CASE_DECIDES] == DECIDES_GIVEN else none
-    gate = rows0 if cases[c + CASE_GATED] else none
+    decides = decided
+    if votes == 0 and cases[c + CASE_DECIDES] == DECIDES_AT_END:
+        decides = block
     letter = _new_reaction(
         desk,
         need,
-        set_,
-        gate,
-        rows0,
+        running if votes else after,
+        row_1 if cases[c + CASE_GATED] else none,
+        row_1,
         target,
-        1,
-        given,
-        wakes if votes == 0 else 0,
+        _first_vote_weight(desk, c),
+        decides,
+        np.int64(WAKE_NOBODY) if votes else wakes,
         cases[c + CASE_PERSIST_NS],
         block,
     )
-    tally = column(desk, TALLY)
-    for i in range(votes):
-        row = rows0 if i == 0 else (rows1 if i == 1 else rows2)
-        if i + 1 < votes:
-            v = c + CASE_VOTE + 4 * (i + 1)
-            next_row = rows1 if i == 0 else rows2
-            local = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
-            tally[row * ROW + TALLY_REACTION] = _new_reaction(
-                desk,
-                set_,
-                set_,
-                none,
-                next_row,
-                np.int64(TO_GROUP_0) if cases[v + 1] else to,
-                local,
-                none,
-                0,
-                0,
-                block,
-            )
-        elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
-            tally[row * ROW + TALLY_REACTION] = _new_reaction(
-                desk, set_, set_, none, none, none, 0, block, wakes, 0, block
-            )
+    if votes > 0:
+        _chain(desk, c, 0, row_1, row_2, running, after, to, block, wakes)
+    if votes > 1:
+        _chain(desk, c, 1, row_2, row_3, running, after, to, block, wakes)
+    if votes > 2:
+        _chain(desk, c, 2, row_3, none, running, after, to, block, wakes)
     generation = column(desk, REACTIONS)[letter * REACTION_WIDTH + GENERATION]
-    return letter + (generation << 32), rows0, rows1, rows2
+    return letter + (generation << 32), row_1, row_2, row_3

@@ -151,7 +151,7 @@ class Engine:
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         desk.allocate(lanes.PROGRESS, 2 * n)
         desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
-        desk.allocate(lanes.CASES, 8 * lanes.CASE_WIDTH)
+        desk.allocate(lanes.CASES, lanes.CASES_MAX * lanes.CASE_WIDTH)
         reactions = 256
         desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
         desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
@@ -208,6 +208,7 @@ class Engine:
         peer[:, r.FORWARD_TO] = -1
         peer[:, r.ENTRY] = -1
         peer[:, r.BATCH_TIMER] = -1
+        peer[:, r.LANE_NUMBER] = -1
         txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
         desk.allocate(r.TX, txs * r.TX_WIDTH)
         desk.adopt(r.TX_FREE, np.arange(txs)[::-1])

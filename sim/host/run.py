@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.engine import entry, lanes, loop
 from sim.engine.office import Engine, Settings
-from sim.host.costs import Costs
+from sim.host.costs import Costs, ProtocolError
 from sim.host.seat import STORED, Host
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
@@ -42,6 +42,14 @@ OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Case:
+    """A declared normal case: its number in the engine's table, and its types of votes (an ordered set)."""
+
+    number: int
+    votes: dict[VoteType, None]
 
 
 def _ballot_key(ballot: Ballot) -> int:
@@ -102,9 +110,8 @@ class Run:
         self.letters_posted: dict[tuple[int, int], int] = {}
         self.letter_costs: dict[type[Letter], int] = {}
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
-        self.lane_allowed = lane and "normal_case" in vars(protocol)
-        self.case: NormalCase | None = None
-        self.case_votes: list[VoteType] = []
+        self.lane_allowed = lane and "normal_cases" in vars(protocol)
+        self.cases: dict[type[Letter], Case] = {}
         self.entry_follows_leader = False
         self._refresh_views()
         self.hosts = [Host(self, i) for i in range(self.engine.voters)]
@@ -125,8 +132,7 @@ class Run:
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self._lay_costs()
-        case = first.normal_case() if self.lane_allowed else None
-        if case is not None:
+        for case in first.normal_cases() if self.lane_allowed else ():
             self._declare(case)
 
     def seat(self, host: Host) -> None:
@@ -146,14 +152,19 @@ class Run:
             row[lanes.COST_HANDLE_NS] = self.costs.handle_ns
 
     def _declare(self, case: NormalCase) -> None:
-        """Write the declared normal case into the engine's table."""
-        self.case = case
-        self.case_votes = [step.vote for step in case.votes]
-        c = self.engine.desk[lanes.CASES]
+        """Write a declared normal case into the engine's table."""
+        number = len(self.cases)
+        if number == lanes.CASES_MAX or len(case.votes) > lanes.CASE_VOTES_MAX or case.upon in self.cases:
+            raise ProtocolError(
+                f"normal case number {number + 1}, upon {case.upon.__name__} with {len(case.votes)} votes: a protocol "
+                f"declares at most {lanes.CASES_MAX} cases of {lanes.CASE_VOTES_MAX} votes, one per type of letter"
+            )
+        self.cases[case.upon] = Case(number, dict.fromkeys(step.vote for step in case.votes))
+        c = self.engine.desk[lanes.CASES][number * lanes.CASE_WIDTH :]
         c[lanes.CASE_VOTES] = len(case.votes)
         c[lanes.CASE_GATED] = case.gate
         c[lanes.CASE_PERSIST_NS] = self.costs.persist_ns if case.persist else 0
-        c[lanes.CASE_DECIDES] = lanes.DECIDES_AT_END if case.decide else lanes.DECIDES_GIVEN
+        c[lanes.CASE_DECIDES] = lanes.DECIDES_AT_END if case.decide else lanes.DECIDES_NOTHING
         for i, step in enumerate(case.votes):
             at = lanes.CASE_VOTE + 4 * i
             c[at] = self.kinds[step.vote]
@@ -260,21 +271,21 @@ class Run:
         src: int,
         letter: Letter,
         ballot: Ballot,
-        guard: tuple[int, int],
+        case: Case,
+        guards: tuple[int, int, int],
         to: int,
         decided: Block | None,
-        report: bool,
+        wakes: int,
     ) -> None:
-        """Broadcast a proposal together with the normal case declared for it."""
+        """Broadcast a letter together with the normal case declared for it. `guards`: before, during and after."""
         block = ballot.block
         assert block is not None
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
         decided_row = -1 if decided is None else decided.row
-        wakes = lanes.WAKE_ALL if report else lanes.WAKE_PROPOSER
         while True:
             envelope, reaction, *rows = entry.propose(
-                self.desk, src, kind, size, sign_ns, verify_ns, self.costs.handle_ns, key, guard[0], guard[1],
-                block.row, ballot.view, ballot.number, to, decided_row, wakes,
+                self.desk, case.number, src, kind, size, sign_ns, verify_ns, self.costs.handle_ns, key,
+                guards[0], guards[1], guards[2], block.row, ballot.view, ballot.number, to, decided_row, wakes,
             )  # fmt: skip
             if envelope >= 0:
                 break
@@ -282,7 +293,7 @@ class Run:
             self._refresh_views()
         self.bodies[envelope] = letter
         mine, owner = ballot.rows, self.owner_of_row
-        for vote, row in zip(self.case_votes, rows, strict=False):
+        for vote, row in zip(case.votes, rows, strict=False):
             mine[vote] = row
             owner[row] = (ballot, vote)
         block.reactions.append(reaction)

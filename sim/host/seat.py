@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sim.engine import entry
+from sim.engine import entry, lanes
 from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
@@ -118,22 +118,33 @@ class Host:
         ballot: Ballot,
         *,
         guard: tuple[int, int],
+        after: int | None = None,
         to: int = ALL,
         decided: Block | None = None,
-        report: bool = False,
+        tell: int | None = None,
     ) -> None:
         run = self.run
         self._last_proposal_ns = self.now_ns
-        case = run.case
-        if case is None or not isinstance(letter, case.upon) or ballot.rows:
+        case = run.cases.get(type(letter))
+        if case is None or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows)):
             run.post(self.me, ALL, letter)
-        else:
-            run.propose(self.me, letter, ballot, guard, to, decided, report)
+            return
+        need, running = guard
+        if after is None:
+            after = running
+        wakes = self.me if tell is None else lanes.WAKE_ALL if tell == ALL else tell
+        run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes)
 
     def lane(self, number: int | None) -> None:
         run = self.run
-        run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE] = -1
-        run.nodes[self._node_at + post.GUARD] = -1 if number is None or not self.fast else number
+        at = self.me * r.PEER_WIDTH
+        inside = -1 if number is None or not self.fast else number
+        run.peers[at + r.LAST_LANE] = -1
+        run.peers[at + r.LANE_NUMBER] = inside
+        run.nodes[self._node_at + post.GUARD] = inside
+
+    def lane_number(self) -> int:
+        return self.run.peers[self.me * r.PEER_WIDTH + r.LANE_NUMBER]
 
     def lane_block(self) -> Block | None:
         row = int(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])

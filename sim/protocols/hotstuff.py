@@ -268,8 +268,8 @@ class HotStuff(Replica):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {VOTE: Quorum(self.quorum())}
 
-    def normal_case(self) -> NormalCase:
-        return NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),))
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
 
     # --- start, and what the fast lane did meanwhile -----------------------------------------------------
 

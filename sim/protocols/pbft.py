@@ -47,6 +47,7 @@ import dataclasses
 
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
+    ALL,
     BATCH,
     DECIDED,
     NO_PROGRESS,
@@ -234,8 +235,8 @@ class Pbft(Replica):
         """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
         return (self.context.n + self.f) // 2 + 1
 
-    def normal_case(self) -> NormalCase:
-        return NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True)
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
     def primary_of(self, view: int) -> int:
         """p = v mod |R|."""
@@ -317,7 +318,7 @@ class Pbft(Replica):
             PrePrepare(self.view, block.height, block),
             ballot,
             guard=(self.view, self.view),
-            report=block.height % self.parameters.checkpoint_interval == 0,
+            tell=ALL if block.height % self.parameters.checkpoint_interval == 0 else None,
         )
         self.context.condition(PREPARE, ballot, by=self.context.me)
 

@@ -232,8 +232,8 @@ class Raft(Replica):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {vote: Quorum(self.quorum()) for vote in (ACK, VOTE, PRE_VOTE)}
 
-    def normal_case(self) -> NormalCase:
-        return NormalCase(upon=AppendEntries, votes=(Step(ACK, to_all=False),), persist=True)
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=AppendEntries, votes=(Step(ACK, to_all=False),), persist=True),)
 
     def start(self) -> None:
         context, stable = self.context, self.context.stable

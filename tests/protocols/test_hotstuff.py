@@ -326,7 +326,7 @@ def test_replicas_in_different_views_meet_again() -> None:
 class Noting(HotStuff):
     """Notes every vote cast by a handler; the lane stays open."""
 
-    normal_case = HotStuff.normal_case
+    normal_cases = HotStuff.normal_cases
     cast: dict[tuple[int, int], set[int]]
 
     def may_vote(self, block: Block) -> bool:
@@ -368,7 +368,7 @@ def test_a_restarted_replica_never_votes_twice_in_a_view(seed: int, lane: bool) 
 class Equivocator(HotStuff):
     """Replica 0 proposes two blocks whenever it leads, one to each half, and votes for both."""
 
-    normal_case = HotStuff.normal_case
+    normal_cases = HotStuff.normal_cases
 
     def propose(self) -> None:
         context, view, justify = self.context, self.view, self.high

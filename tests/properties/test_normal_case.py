@@ -1,0 +1,293 @@
+"""The declared normal case: whatever shape it has, the lane does what the handlers do, to the last event."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    VoteType,
+    upon,
+)
+from tests.runs import MS, Played, play, scenario
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Announce(Letter):
+    """A letter about a block, with the block inside if it is the first."""
+
+    block: Block
+    first: bool = True
+
+    def size_bytes(self, signing: Signing) -> int:
+        return 48 + (self.block.bytes if self.first else 0)
+
+    def carries(self) -> Block | None:
+        return self.block if self.first else None
+
+
+class Prepare(Announce):
+    """First phase of Phases."""
+
+
+class Commit(Announce):
+    """Second phase of Phases."""
+
+
+class Decide(Announce):
+    """The end of Phases: decide."""
+
+
+AGREE = VoteType("AGREE", 48)
+LOCK = VoteType("LOCK", 48)
+NEXT = VoteType("NEXT", 48)
+
+
+class Toy(Replica):
+    """What the toys share: leaders take turns by height, and a lane number says how far a replica has come."""
+
+    letters = (Announce, Prepare, Commit, Decide)
+    votes = (AGREE, LOCK, NEXT)
+    lasting_leader = False
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.early: dict[int, tuple[int, Announce]] = {}
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(self.quorum()) for vote in (AGREE, LOCK, NEXT)}
+
+    def quorum(self) -> int:
+        return self.context.n - (self.context.n - 1) // 3
+
+    @property
+    def view_number(self) -> int:
+        return self.context.height
+
+    def leader_of(self, height: int) -> int:
+        return height % self.context.n
+
+    def start(self) -> None:
+        self.context.lane(8)
+        self.lead()
+
+    @upon(BATCH, DECIDED)
+    def lead(self) -> None:
+        """Propose the next block if it is my turn."""
+        context = self.context
+        height = context.height
+        if self.leader_of(height + 1) != context.me or not context.await_batch():
+            return
+        block = context.new_block(context.decided_block(height), height + 1, empty=True)
+        assert block is not None
+        self.propose(block, context.ballot(0, block.height, block))
+
+    def propose(self, block: Block, ballot: Ballot) -> None:
+        raise NotImplementedError
+
+    def came(self, block: Block, phase: int) -> None:
+        """This replica is in a phase of a block's height."""
+        self.context.lane(8 * block.height + phase)
+
+
+class Authority(Toy):
+    """Letters without votes: a block is final where it is announced, and the next in turn seals the next."""
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(Announce, decide=True),)
+
+    def propose(self, block: Block, ballot: Ballot) -> None:
+        mine = 8 * block.height
+        self.context.propose(
+            Announce(block), ballot, guard=(mine, mine + 1), after=mine + 8, tell=self.leader_of(block.height + 1)
+        )
+        self.context.decide(block)
+        self.came(block, 8)
+
+    @upon(Announce)
+    def on_announce(self, sender: int, message: Announce) -> None:
+        if self.context.height + 1 != message.block.height:
+            if message.block.height > self.context.height:
+                self.context.lane(None)
+                self.early[message.block.height] = (sender, message)
+            return
+        self.context.decide(message.block)
+        self.came(message.block, 8)
+        following = self.early.pop(self.context.height + 1, None)
+        if following is not None:
+            self.on_announce(*following)
+        self.lead()
+
+
+class Phases(Toy):
+    """Linear: three letters a block, a vote to the leader upon each of the first two, to the next upon the last."""
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (
+            NormalCase(Prepare, (Step(AGREE, to_all=False),)),
+            NormalCase(Commit, (Step(LOCK, to_all=False),)),
+            NormalCase(Decide, (Step(NEXT, to_all=False),)),
+        )
+
+    def start(self) -> None:
+        self.context.lane(8)
+        if self.leader_of(1) == self.context.me:
+            self.lead()
+
+    def propose(self, block: Block, ballot: Ballot) -> None:
+        self.say(Prepare(block), ballot, 0)
+
+    def say(self, letter: Announce, ballot: Ballot, phase: int) -> None:
+        context, now = self.context, 8 * letter.block.height + phase
+        last = phase == 2
+        context.propose(
+            letter, ballot, guard=(now, now + 6 if last else now + 1), decided=letter.block if last else None,
+            to=self.leader_of(letter.block.height + 1) if last else context.me,
+        )  # fmt: skip
+        self.reply(letter, ballot, context.me)
+
+    def reply(self, letter: Announce, ballot: Ballot, leader: int) -> None:
+        """Vote as the letter asks."""
+        phase = (Prepare, Commit, Decide).index(type(letter))
+        to = self.leader_of(letter.block.height + 1) if phase == 2 else leader
+        self.context.vote((AGREE, LOCK, NEXT)[phase], ballot, to=to)
+        if phase == 2:
+            self.context.decide(letter.block)
+        self.came(letter.block, (1, 2, 8)[phase])
+
+    @upon(Prepare, Commit, Decide)
+    def on_letter(self, sender: int, message: Announce) -> None:
+        if message.block.height > self.context.height:
+            self.reply(message, self.context.ballot(0, message.block.height, message.block), sender)
+
+    @upon(AGREE)
+    def on_agreed(self, ballot: Ballot) -> None:
+        assert ballot.block is not None
+        self.say(Commit(ballot.block, False), ballot, 1)
+
+    @upon(LOCK)
+    def on_locked(self, ballot: Ballot) -> None:
+        assert ballot.block is not None
+        self.say(Decide(ballot.block, False), ballot, 2)
+
+    @upon(NEXT)
+    def on_next(self, ballot: Ballot) -> None:
+        self.lead()
+
+
+class Rounds(Toy):
+    """All to all with leaders in turn, who vote as everybody does: a replica's own vote opens its gate."""
+
+    progress = "always"
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(self.quorum(), gated=True) for vote in (AGREE, LOCK, NEXT)}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(Announce, (Step(AGREE), Step(LOCK)), decide=True),)
+
+    def propose(self, block: Block, ballot: Ballot) -> None:
+        now = 8 * block.height
+        self.context.propose(
+            Announce(block), ballot, guard=(now, now + 1), after=now + 8, tell=self.leader_of(block.height + 1)
+        )
+        self.accept(block, ballot)
+
+    def accept(self, block: Block, ballot: Ballot) -> None:
+        self.context.made_progress()
+        self.context.vote(AGREE, ballot, gate=True)
+        self.came(block, 1)
+
+    @upon(Announce)
+    def on_announce(self, sender: int, message: Announce) -> None:
+        height = self.context.height + 1
+        if message.block.height > height:
+            self.context.lane(None)  # it overtook the votes before it
+            self.early[message.block.height] = (sender, message)
+        elif message.block.height == height:
+            self.accept(message.block, self.context.ballot(0, height, message.block))
+
+    @upon(AGREE)
+    def on_agreed(self, ballot: Ballot) -> None:
+        self.context.vote(LOCK, ballot, gate=True)
+
+    @upon(LOCK)
+    def on_locked(self, ballot: Ballot) -> None:
+        assert ballot.block is not None
+        self.context.decide(ballot.block)
+        self.came(ballot.block, 8)
+        following = self.early.pop(self.context.height + 1, None)
+        if following is not None:
+            self.on_announce(*following)
+        self.lead()
+
+    @upon(NO_PROGRESS)
+    def on_timeout(self) -> None:
+        raise AssertionError("nothing fails here")
+
+
+CHANGES = {
+    "calm": {},
+    "jitter": {"network.jitter": {"model": "proportional", "up_to": 1.0}},
+    "costs": {"cpu.crypto": "ed25519", "network.bandwidth": "1 Gbit/s"},
+}
+
+
+def both(toy: type[Toy], n: int, case: str) -> list[Played]:
+    chosen = scenario(n, duration="3 s", **CHANGES[case])
+    return [play(chosen, lane=lane, protocol=toy) for lane in (True, False)]
+
+
+@pytest.mark.parametrize("case", CHANGES)
+@pytest.mark.parametrize("toy", [Authority, Phases, Rounds])
+def test_lane_and_handlers_give_the_same_events(toy: type[Toy], case: str) -> None:
+    for n in (4, 7):
+        fast, slow = both(toy, n, case)
+        assert fast.world.run.cases and not slow.world.run.cases
+        assert (fast.rows == slow.rows).all()
+        assert fast.digest == slow.digest
+        assert len(fast.decided(0)) > 10
+
+
+def test_the_lane_tells_only_whom_it_is_told_to() -> None:
+    """Handlers of receivers stay asleep but for the next leader's."""
+    told: list[int] = []
+
+    class Counting(Authority):
+        normal_cases = Authority.normal_cases
+
+        @upon(DECIDED)
+        def on_decided(self) -> None:
+            told.append(self.context.me)
+            self.lead()
+
+        @upon(Announce)
+        def on_announce(self, sender: int, message: Announce) -> None:
+            raise AssertionError("every announcement fits the lane")
+
+    run = play(scenario(4, duration="1 s"), protocol=Counting)
+    assert told == [height % 4 for height in range(2, len(told) + 2)]
+    assert len(run.decided(0)) == 100  # one delay of 10 ms each, the first at the start
+
+
+def test_phases_cost_six_delays_and_six_messages_a_voter() -> None:
+    """Three letters and three votes a block, the last vote to the next leader."""
+    run = play(scenario(7, duration="1 s"), protocol=Phases)
+    times = run.decided(3)[:, 0]
+    assert set(times[7:] - times[:-7]) == {7 * 60 * MS}  # each leads once: whatever its own letter saves cancels
+    rounds = run.sent("Decide") // 6
+    for name in ("Prepare", "Commit", "AGREE", "LOCK"):
+        assert run.sent(name) in (6 * rounds, 6 * rounds + 6)
