@@ -22,7 +22,10 @@ StudyPath = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YA
 StudyPlace = Annotated[Path, typer.Argument(metavar="STUDY", help="study file (YAML), or its folder of results")]
 ResultPath = Annotated[Path, typer.Argument(metavar="PATH", help="folder of a study's results")]
 Resume = Annotated[bool, typer.Option("--resume", help="go on: do not list the runs that are reused")]
-SWEEP_EXIT_CODES = "Exit codes: as for run, of the worst run; 1 if a run has no result, 5 if a limit ended the sweep."
+SWEEP_EXIT_CODES = (
+    "Exit codes: as for run, of the worst run; 1 if a run has no result, 2 if a target is out of reach, 5 if a limit "
+    "ended the sweep or a target was not reached."
+)
 
 
 @contextlib.contextmanager
@@ -101,12 +104,14 @@ def sweep(
         raise typer.Exit(130) from None
     state = swept.state
     codes = [CODES.get(status, 1) for status in swept.statuses if status != "missing"]
-    code = max([*codes, 5 if swept.stopped else 0], key=(0, 5, 4, 3, 2, 1).index)
+    missed = [one.outcome for one in swept.standings]
+    codes += [5 if swept.stopped or "capped" in missed else 0, 2 if "out of reach" in missed else 0]
+    code = max(codes, key=(0, 5, 4, 3, 2, 1).index)
     if as_json:
         data = {
             "folder": str(swept.folder), "runs": state.total, "done": state.done, "reused": state.reused,
             "failed": state.failed, "missing": swept.statuses.get("missing", 0), "statuses": swept.statuses,
-            "failures": swept.failures, "stopped": swept.stopped or None,
+            "failures": swept.failures, "stopped": swept.stopped or None, "targets": swept.targets(),
         }  # fmt: skip
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
@@ -115,6 +120,8 @@ def sweep(
             typer.echo(f"reused {line}")
     typer.echo(f"{state.done} done, {state.reused} reused, {state.failed} failed of {state.total}")
     _print_counts(swept.runs, swept.statuses, swept.failures)
+    for one in swept.targets():
+        typer.echo(f"  {one['case']}: {one['words']}", err=one["outcome"] == "out of reach")
     if swept.stopped:
         typer.echo(f"stopped: {swept.stopped}")
     raise typer.Exit(code)

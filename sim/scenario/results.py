@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from sim.scenario import store
 from sim.scenario.errors import ScenarioError
-from sim.scenario.study import as_data, label, load_study, plain
+from sim.scenario.study import Case, Study, as_data, label, lay_out, load_study, plain
+from sim.scenario.until import Standing, Value, stand
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,6 +97,7 @@ def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), over
     place = Path(path)
     if place.suffix in (".yaml", ".yml"):
         study = load_study(place, overrides)
+        study, _ = replay(study, out / study.name)
         return _planned(out / study.name, as_data(study))
     if place.name == "runs" and not (place / "runs").is_dir():
         place = place.parent
@@ -112,6 +115,31 @@ def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), over
         raise ScenarioError(f"{place}: holds no runs of a study; {remedy}")
     names = sorted(name for name in os.listdir(place / "runs") if not name.startswith("."))
     return Runs(place, (), tuple({"case": None, "values": {}, "replication": None, "key": n} for n in names), False)
+
+
+def replay(study: Study, folder: Path) -> tuple[Study, tuple[Standing, ...]]:
+    """The study with the runs of all stages that its stored results lead to, and where each case stands.
+
+    A function of the stored values alone. Without a target the study stays as it is, and there are no standings.
+    """
+    until = study.until
+    if until is None:
+        return study, ()
+    cached = read_index(folder)
+    keys = {(run.case.number, run.replication): run.key for run in study.runs}
+
+    def value_of(case: Case, replication: int) -> Value:
+        key = keys.get((case.number, replication)) or store.run_key(case.scenario(study.seed_of(replication)))
+        row = _stored(folder / "runs" / key, cached.get(key))
+        if row is None or row["status"] == "damaged":
+            return None
+        if row["status"] != "ok":
+            return f"ended with status {row['status']}"
+        value = row.get(until.metric)
+        return f"has no {until.metric}" if value is None else float(value)
+
+    found = tuple(stand(until, functools.partial(value_of, case)) for case in study.cases)
+    return lay_out(study, [one.replications for one in found]), found
 
 
 def _planned(folder: Path, data: Any) -> Runs:

@@ -18,123 +18,32 @@ import copy
 import dataclasses
 import itertools
 import json
-import math
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path as FilePath
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from sim.kernel import chance
 from sim.parameters import Count, Parameters, Problem, RuleError, text_context
 from sim.scenario import load, messages, store
+from sim.scenario.designs import RUNS_MAX, Sampled, Sweep, Trajectories, part, points
 from sim.scenario.errors import ScenarioError
 from sim.scenario.schema import SEED_MAX, Scenario
-from sim.scenario.source import Origin, Path, Source, read_file
+from sim.scenario.source import Path, Source, read_file
+from sim.scenario.until import EXAMPLE, LEAST, MOST, Until, parse
 
-RUNS_MAX = 100_000
 _REFUSALS_MAX = 50  # cases with problems that are looked at
-_DESIGN = 1  # key of the draw that seeds a sampled design
-_NUMBER = re.compile(r"\s*([-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?)\s*(.*?)\s*")
-_KINDS = ("grid", "cases", "zip", "latin-hypercube", "sobol")
+_REPEATING = ("saltelli", "morris")  # their points may fall together where a range has few values
 
 
-class Range(Parameters):
-    """An interval that a sampled design covers. Whole ends give whole numbers, texts keep their unit."""
+class Replications(Parameters):
+    """Replications until a target is met."""
 
-    low: int | float | str = Field(alias="from", description='least value: 4, 0.5 or "5 ms"')
-    high: int | float | str = Field(alias="to", description="greatest value, in the same unit")
-    scale: Literal["linear", "log"] = Field(default="linear", description="even steps, or even ratios")
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Range:
-        low, high = _number(self.low), _number(self.high)
-        for key, found in (("from", low), ("to", high)):
-            if found is None:
-                raise RuleError([Problem((key,), "must be a number, with its unit if it has one; write 5 ms")])
-        assert low is not None
-        assert high is not None
-        if low[1] != high[1]:
-            raise RuleError([Problem(("to",), f"must have the unit of from, {low[1] or 'none'}; convert it")])
-        if high[0] <= low[0]:
-            raise RuleError([Problem(("to",), "must be greater than from; swap the two")])
-        if self.scale == "log" and low[0] <= 0:
-            raise RuleError([Problem(("from",), "must be greater than 0 on a log scale; raise it")])
-        return self
-
-    def at(self, share: float) -> int | float | str:
-        """The value at a share in [0, 1) of the range, to six significant digits."""
-        low, high = _number(self.low), _number(self.high)
-        assert low is not None
-        assert high is not None
-        whole = all(isinstance(end, int) for end in (self.low, self.high)) or low[1] == "B"
-        a, b = low[0], high[0] + (1 if whole else 0)
-        x = a * math.exp(share * math.log(b / a)) if self.scale == "log" else a + share * (b - a)
-        if whole:
-            x = min(math.floor(x), int(high[0]))
-            return f"{x} {low[1]}" if low[1] else x
-        x = float(f"{x:.6g}")
-        return f"{x:g} {low[1]}".strip() if isinstance(self.low, str) else x
-
-
-def _number(end: int | float | str) -> tuple[float, str] | None:
-    """The number and unit of the end of a range."""
-    if not isinstance(end, str):
-        return (float(end), "") if math.isfinite(end) else None
-    match = _NUMBER.fullmatch(end)
-    return (float(match[1]), match[2]) if match else None
-
-
-class Sampled(Parameters):
-    """A space-filling design over ranges (scipy.stats.qmc)."""
-
-    samples: Count = Field(ge=1, le=RUNS_MAX, description="number of cases; for sobol a power of two")
-    ranges: dict[str, Range] = Field(min_length=1, description="dotted key: {from: .., to: .., scale: linear}")
-
-
-class Sweep(Parameters):
-    """What varies. Exactly one of its keys is given."""
-
-    grid: dict[str, tuple[Any, ...]] | None = Field(default=None, description="every combination of the lists")
-    cases: tuple[dict[str, Any], ...] | None = Field(default=None, description="a list of {dotted key: value}")
-    zip: dict[str, tuple[Any, ...]] | None = Field(default=None, description="the i-th values of all lists together")
-    latin_hypercube: Sampled | None = Field(
-        default=None, alias="latin-hypercube", description="each range cut into as many strata as there are samples"
-    )
-    sobol: Sampled | None = Field(default=None, description="a scrambled Sobol sequence")
-
-    @model_validator(mode="after")
-    def _rules(self) -> Sweep:
-        values = (self.grid, self.cases, self.zip, self.latin_hypercube, self.sobol)
-        given = [name for name, value in zip(_KINDS, values, strict=True) if value is not None]
-        if len(given) != 1:
-            message = f"exactly one of {', '.join(_KINDS)} says what varies; write one of them"
-            raise RuleError([Problem(tuple(given[1:2]), message)])
-        found: list[Problem] = []
-        for name, columns in (("grid", self.grid), ("zip", self.zip)):
-            found += [] if columns is None else _column_problems(name, columns)
-        if self.cases is not None and not self.cases:
-            found.append(Problem(("cases",), "has no case; add one, such as - {network.nodes: 7}"))
-        if self.sobol is not None and self.sobol.samples & (self.sobol.samples - 1):
-            near = 1 << (self.sobol.samples - 1).bit_length()
-            message = f"a Sobol sequence is balanced at powers of two only; write {near // 2} or {near}"
-            found.append(Problem(("sobol", "samples"), message))
-        if found:
-            raise RuleError(found)
-        return self
-
-
-def _column_problems(name: str, columns: dict[str, tuple[Any, ...]]) -> Iterator[Problem]:
-    if not columns:
-        yield Problem((name,), "varies nothing; add a line such as network.nodes: [4, 7]")
-    for key, values in columns.items():
-        if not values:
-            yield Problem((name, key), "has no value; add one, such as [4, 7]")
-    lengths = {len(values) for values in columns.values()}
-    if name == "zip" and len(lengths) > 1:
-        yield Problem((name,), f"lists have lengths {', '.join(map(str, sorted(lengths)))}; make them equal")
+    until: str | None = Field(default=None, description=f"the target, such as {EXAMPLE}")
+    least: Count = Field(default=LEAST, ge=3, le=RUNS_MAX, description="replications of the first stage")
+    most: Count = Field(default=MOST, ge=3, le=RUNS_MAX, description="replications at which a case is given up")
 
 
 class StudyFile(Parameters):
@@ -144,17 +53,57 @@ class StudyFile(Parameters):
     description: str = Field(default="", description="one sentence for reports")
     set: dict[str, Any] = Field(default={}, description="dotted key: value, for all cases")
     sweep: Sweep = Field(description="what varies between the cases")
-    replications: Count = Field(default=1, ge=1, le=RUNS_MAX, description="runs of each case, with different seeds")
+    replications: Count | Replications = Field(
+        default=1, description="runs of each case, with different seeds; or {least: 10, most: 200} beside until"
+    )
+    until: str | None = Field(default=None, description=f"replications until a target is met: {EXAMPLE}")
     seed: Count | None = Field(default=None, ge=0, le=SEED_MAX, description="default: the base scenario's")
+
+
+    @model_validator(mode="after")
+    def _replications(self) -> StudyFile:
+        count = self.replications
+        if isinstance(count, int):
+            if not 1 <= count <= RUNS_MAX:
+                rule = "must be at least 1; raise it" if count < 1 else f"must be at most {RUNS_MAX}; lower it"
+                raise RuleError([Problem(("replications",), rule)])
+            if self.until is not None and "replications" in self.model_fields_set:
+                rule = "is fixed, but until asks for as many as it takes; write {least: 10, most: 200}, or remove one"
+                raise RuleError([Problem(("replications",), rule)])
+        elif (count.until is None) == (self.until is None):
+            rule = f"needs a target, once; write until: {EXAMPLE}"
+            raise RuleError([Problem(("replications",), rule)])
+        if self.target is not None:
+            bounds = count if isinstance(count, Replications) else Replications()
+            path = ("until",) if self.until is not None else ("replications", "until")
+            try:
+                parse(self.target, bounds.least, bounds.most)
+            except ValueError as error:
+                raise RuleError([Problem(path, str(error))]) from None
+        return self
+
+    @property
+    def target(self) -> str | None:
+        """The text of the target, wherever it is written; None if the replications are fixed."""
+        inner = None if isinstance(self.replications, int) else self.replications.until
+        return inner if self.until is None else self.until
+
+    @property
+    def goal(self) -> Until | None:
+        """The target."""
+        if self.target is None:
+            return None
+        bounds = Replications() if isinstance(self.replications, int) else self.replications
+        return parse(self.target, bounds.least, bounds.most)
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One design of a study: its number, the values it was given, and the scenario of each replication."""
+    """One design of a study: its number, the values it was given, and its scenario for a seed."""
 
     number: int
     values: dict[str, Any]
-    scenarios: tuple[Scenario, ...] = dataclasses.field(repr=False)
+    scenario: Callable[[int], Scenario] = dataclasses.field(repr=False, compare=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,25 +112,51 @@ class Planned:
 
     case: Case
     replication: int
+    seed: int
+    scenario: Scenario = dataclasses.field(repr=False)
     key: str
-
-    @property
-    def scenario(self) -> Scenario:
-        """What is to be run."""
-        return self.case.scenarios[self.replication]
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """A study with all its runs laid out: replications outermost, so that a cut sweep covers all cases."""
+    """A study with its runs laid out: replications outermost, so that a cut sweep covers all cases.
+
+    With `until`, these are the runs of the stages so far (`sim.scenario.results.replay` finds the next). `sampled`:
+    kind and settings of a sampled design. `twins`: several cases may be the same scenario and share its runs.
+    """
 
     name: str
     base: str
     description: str
     swept: tuple[str, ...]
     cases: tuple[Case, ...]
-    seeds: tuple[int, ...]
+    seed_of: Callable[[int], int] = dataclasses.field(repr=False, compare=False)
+    counts: tuple[int, ...]  # replications of each case
     runs: tuple[Planned, ...]
+    until: Until | None = None
+    sampled: tuple[str, Sampled | Trajectories] | None = None
+    seed: int = 0
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each replication."""
+        return tuple(self.seed_of(k) for k in range(max(self.counts, default=0)))
+
+
+def lay_out(study: Study, counts: Sequence[int]) -> Study:
+    """The study with so many replications of each case; runs that it has already are kept."""
+    known = {(run.case.number, run.replication): run for run in study.runs}
+    runs = []
+    for k in range(max(counts, default=0)):
+        seed = study.seed_of(k)
+        for case, count in zip(study.cases, counts, strict=True):
+            if k < count:
+                run = known.get((case.number, k))
+                if run is None:
+                    scenario = case.scenario(seed)
+                    run = Planned(case, k, seed, scenario, store.run_key(scenario))
+                runs.append(run)
+    return dataclasses.replace(study, counts=tuple(counts), runs=tuple(runs))
 
 
 def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> Study:
@@ -204,15 +179,23 @@ def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> S
     if not isinstance(seed, int):
         load.load_scenario(base_file, overrides)  # the loader says what is wrong with the seed
         seed = 1
-    _count_problem(written, source)
-    points = list(_points(written.sweep, source, seed))
-    swept = tuple(dict.fromkeys(key for point in points for key in point))
+    goal = written.goal
+    _refuse_many(written, source)
+    placed = list(points(written.sweep, source, seed))
+    swept = tuple(dict.fromkeys(key for point in placed for key in point))
     _refuse_keys(source, swept, overrides)
-    seeds = tuple(replication_seed(seed, k) for k in range(written.replications))
-    cases = _cases(base, base_file, file, points, seeds)
-    runs = tuple(Planned(case, k, store.run_key(case.scenarios[k])) for k in range(len(seeds)) for case in cases)
-    _refuse_twins(runs, source)
-    return Study(file.stem, written.base, written.description, swept, cases, seeds, runs)
+    cases = _cases(base, base_file, file, placed, replication_seed(seed, 0))
+    least = written.replications if isinstance(written.replications, int) else written.replications.least
+    if goal is not None:
+        least = goal.least
+    empty = Study(
+        file.stem, written.base, written.description, swept, cases, lambda k: replication_seed(seed, k), (), (),
+        goal, written.sweep.sampled, seed,
+    )  # fmt: skip
+    study = lay_out(empty, [least] * len(cases))
+    if study.sampled is None or study.sampled[0] not in _REPEATING:
+        _refuse_twins(study.runs, source)
+    return study
 
 
 def replication_seed(seed: int, replication: int) -> int:
@@ -235,23 +218,17 @@ def _reworded(line: str, wording: Sequence[tuple[str, str]]) -> str:
     return line
 
 
-def _count_problem(written: StudyFile, source: Source) -> None:
+def _refuse_many(written: StudyFile, source: Source) -> None:
     """Refuse a study with too many runs before it is laid out."""
-    sweep = written.sweep
-    columns = sweep.grid or {}
-    sampled = sweep.latin_hypercube or sweep.sobol
-    cases = (
-        math.prod(len(values) for values in columns.values())
-        if columns
-        else sampled.samples
-        if sampled
-        else len(sweep.cases or next(iter((sweep.zip or {}).values())))
-    )
-    if cases * written.replications > RUNS_MAX:
+    cases = written.sweep.count
+    each = written.replications if isinstance(written.replications, int) else written.replications.most
+    if written.goal is not None:
+        each = written.goal.most
+    if cases * each > RUNS_MAX:
         where = source.origin(("sweep",)).key_where
-        text = f"{cases} cases x {written.replications} replications"
+        text = f"{cases} cases x {each} replications"
         raise ScenarioError(
-            f"{where}: sweep: {text} are {cases * written.replications} runs, and {RUNS_MAX} is the limit; "
+            f"{where}: sweep: {text} are {cases * each} runs, and {RUNS_MAX} is the limit; "
             "vary less, or use latin-hypercube"
         )
 
@@ -259,20 +236,11 @@ def _count_problem(written: StudyFile, source: Source) -> None:
 def _changed_base(base_file: FilePath, source: Source, overrides: Sequence[str]) -> Source:
     """The base scenario's data with what holds for all cases."""
     base = load._read(base_file, ())
-    common = {key: _part(source, ("set", key)) for key in source.data.get("set") or {}}
+    common = {key: part(source, ("set", key)) for key in source.data.get("set") or {}}
     _lay(base, common)
     for label, keys, value in sorted(load._parse_overrides(overrides), key=lambda o: not load._chooses(o[1])):
         load._override(base, keys, value, label)
     return base
-
-
-def _part(source: Source, path: Path) -> Source:
-    """One value of a file with its origins."""
-    data: Any = source.data
-    for part in path:
-        data = data[part]
-    depth = len(path)
-    return Source(data, {p[depth:]: o for p, o in source.origins.items() if p[:depth] == path})
 
 
 def _keys(key: str, where: str) -> Path:
@@ -297,51 +265,9 @@ def _lay(target: Source, point: dict[str, Source]) -> None:
 
 def _along(data: Any, path: Path) -> Iterator[tuple[str | int, Any]]:
     """Each part of a path with the container that it is looked up in."""
-    for part in path:
-        yield part, data
-        data = data[part if isinstance(data, list) else str(part)]
-
-
-def _points(sweep: Sweep, source: Source, seed: int) -> Iterator[dict[str, Source]]:
-    """The values of each case, with their origins."""
-    if sweep.cases is not None:
-        for i, case in enumerate(sweep.cases):
-            yield {key: _part(source, ("sweep", "cases", i, key)) for key in case}
-    elif sweep.grid is not None or sweep.zip is not None:
-        kind, columns = ("grid", sweep.grid) if sweep.grid is not None else ("zip", sweep.zip or {})
-        parts: list[list[Source]] = []
-        for key, values in columns.items():
-            key_where = source.origin(("sweep", kind, key)).key_where
-            column = [_part(source, ("sweep", kind, key, i)) for i in range(len(values))]
-            for value in column:
-                value.origins[()] = dataclasses.replace(value.origins[()], key_where=key_where)
-            parts.append(column)
-        rows = itertools.product(*parts) if kind == "grid" else zip(*parts, strict=True)
-        for row in rows:
-            yield dict(zip(columns, row, strict=True))
-    else:
-        kind = "sobol" if sweep.sobol is not None else "latin-hypercube"
-        sampled = sweep.sobol or sweep.latin_hypercube
-        assert sampled is not None
-        for shares in _design(kind, sampled, seed):
-            point = {}
-            for (key, span), share in zip(sampled.ranges.items(), shares, strict=True):
-                at = source.origin(("sweep", kind, "ranges", key))
-                drawn = span.at(share)
-                point[key] = Source(drawn, {(): Origin(at.where, at.key_where, str(drawn))})
-            yield point
-
-
-def _design(kind: str, sampled: Sampled, seed: int) -> list[list[float]]:
-    """Points of a space-filling design in the unit cube, shape (samples, ranges); a function of the seed."""
-    import numpy as np
-    from scipy.stats import qmc  # a second to import: only where needed
-
-    rng = np.random.default_rng(chance.draw(seed, chance.REPLICATION, _DESIGN))
-    dimensions = len(sampled.ranges)
-    engine = qmc.Sobol(dimensions, seed=rng) if kind == "sobol" else qmc.LatinHypercube(dimensions, seed=rng)
-    shares: list[list[float]] = engine.random(sampled.samples).tolist()
-    return shares
+    for key in path:
+        yield key, data
+        data = data[key if isinstance(data, list) else str(key)]
 
 
 def _refuse_keys(source: Source, swept: tuple[str, ...], overrides: Sequence[str]) -> None:
@@ -365,39 +291,40 @@ def _refuse_keys(source: Source, swept: tuple[str, ...], overrides: Sequence[str
 
 
 def _cases(
-    base: Source, base_file: FilePath, file: FilePath, points: list[dict[str, Source]], seeds: tuple[int, ...]
+    base: Source, base_file: FilePath, file: FilePath, placed: list[dict[str, Source]], seed: int
 ) -> tuple[Case, ...]:
+    """All cases, each validated with one seed."""
     found: list[str] = []
     refused = 0
     cases = []
-    for number, point in enumerate(points):
+    for number, point in enumerate(placed):
         target = Source(copy.deepcopy(base.data), dict(base.origins))
         values = {key: value.data for key, value in point.items()}
         try:
             _lay(target, point)
-            scenarios = _scenarios(target, base_file, seeds)
+            first = _with_seed(target, base_file, seed)
         except ScenarioError as error:
             refused += 1
             found += [_in_case(line, file, number, values) for line in error.problems]
             if refused >= _REFUSALS_MAX:
                 break
             continue
-        cases.append(Case(number, values, scenarios))
+        cases.append(Case(number, values, _maker(first, target, base_file)))
     if found:
         raise ScenarioError(*dict.fromkeys(found))
     return tuple(cases)
 
 
-def _scenarios(target: Source, base_file: FilePath, seeds: tuple[int, ...]) -> tuple[Scenario, ...]:
+def _maker(first: Scenario, target: Source, base_file: FilePath) -> Callable[[int], Scenario]:
     """A case's scenario for each seed. Seeds change nothing else, except where links are drawn at random."""
-    made: list[Scenario] = []
-    for seed in seeds:
-        if made and made[0].network.topology.is_mesh:
-            made.append(made[0].model_copy(update={"seed": seed}))
-            continue
-        target.data["seed"] = seed
-        made.append(load._validate(target, base_file, None))
-    return tuple(made)
+    if first.network.topology.is_mesh:
+        return lambda seed: first.model_copy(update={"seed": seed})
+    return lambda seed: _with_seed(target, base_file, seed)
+
+
+def _with_seed(target: Source, base_file: FilePath, seed: int) -> Scenario:
+    target.data["seed"] = seed
+    return load._validate(target, base_file, None)
 
 
 def _in_case(line: str, file: FilePath, number: int, values: dict[str, Any]) -> str:
@@ -434,7 +361,7 @@ def plain(value: Any) -> Any:
 
 def as_data(study: Study) -> dict[str, Any]:
     """What study.json holds: the same bytes for the same study and model code, without times or machine names."""
-    return {
+    data = {
         "study_schema": 1,
         "name": study.name,
         "base": study.base,
@@ -445,8 +372,10 @@ def as_data(study: Study) -> dict[str, Any]:
         "cases": [{"case": case.number, "values": case.values} for case in study.cases],
         "seeds": list(study.seeds),
         "runs": [
-            {"case": run.case.number, "replication": run.replication, "seed": study.seeds[run.replication],
-             "key": run.key}
+            {"case": run.case.number, "replication": run.replication, "seed": run.seed, "key": run.key}
             for run in study.runs
         ],
-    }  # fmt: skip
+    }
+    if study.until is not None:
+        data["until"] = {"target": study.until.text(), "least": study.until.least, "most": study.until.most}
+    return data

@@ -26,11 +26,13 @@ from sim.scenario.results import (
     frame_of,
     open_runs,
     read_index,
+    replay,
     write_index,
     write_json,
 )
 from sim.scenario.schema import ProtocolChoice, Scenario, protocol_table, scenario_hash
 from sim.scenario.study import Planned, Study, as_data, label, load_study
+from sim.scenario.until import Standing
 from sim.scenario.workers import Task, run_all, sweep_up
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ _SAMPLE = 2  # key of the draw that picks runs to verify
 class State:
     """How far a sweep is. `reused` runs were stored before; `again` names damaged ones that run once more."""
 
-    total: int
+    total: int = 0
     reused: int = 0
     done: int = 0
     failed: int = 0
@@ -52,6 +54,7 @@ class State:
     reused_runs: list[str] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.monotonic)
     last: str = ""  # the run that has just ended, on one line; empty if none has
+    seen: set[str] = dataclasses.field(default_factory=set, repr=False)  # keys of all runs counted so far
 
     @property
     def left(self) -> int:
@@ -70,18 +73,38 @@ Tell = Callable[[State], None]
 
 @dataclasses.dataclass(frozen=True)
 class Swept:
-    """A sweep that has ended. `stopped`: why before its last run (wall-clock limit, disk full), or empty."""
+    """A sweep that has ended. `stopped`: why before its last run (wall-clock limit, disk full), or empty.
+
+    `standings`: where each case stands against the study's target, if it has one.
+    """
 
     folder: Path
+    study: Study
     runs: Runs
     state: State
     statuses: dict[str, int]
     failures: dict[str, str]
     stopped: str
+    standings: tuple[Standing, ...] = ()
 
     def results(self) -> pd.DataFrame:
         """One row per run; see `sim.results`."""
         return frame_of(self.runs)
+
+    def targets(self) -> list[dict[str, Any]]:
+        """One entry per case of a study with a target: case, outcome, replications, and both in words."""
+        until = self.study.until
+        if until is None:
+            return []
+        return [
+            {
+                "case": f"case {case.number} ({label(case.values)})",
+                "outcome": one.outcome,
+                "replications": one.replications,
+                "words": one.words(until),
+            }
+            for case, one in zip(self.study.cases, self.standings, strict=True)
+        ]
 
 
 def sweep(
@@ -98,16 +121,54 @@ def sweep(
     `limit_wall_s`: stop after this wall-clock time; runs not finished by then stay missing. `tell` is called
     whenever something happens. The results do not depend on `workers`. Raises ScenarioError before anything runs.
     """
-    study = load_study(path, overrides)
+    return run_study(load_study(path, overrides), out=out, workers=workers, limit_wall_s=limit_wall_s, tell=tell)
+
+
+def run_study(
+    study: Study,
+    *,
+    out: str | os.PathLike[str] = "results",
+    workers: int = 2,
+    limit_wall_s: float | None = None,
+    tell: Tell | None = None,
+) -> Swept:
+    """The same for a study that is laid out already.
+
+    A study with a target is run in stages: all runs of a stage end before the next is laid out, so that what is run
+    follows from values alone and not from which worker was faster.
+    """
     folder = Path(out) / study.name
-    runs = _prepare(study, folder)
-    state = State(len(study.runs))
-    tasks = _missing(study, folder, state)
-    if tell is not None:
-        tell(state)
+    state = State()
     until = None if limit_wall_s is None else time.monotonic() + limit_wall_s
     stopped = ""
-    with contextlib.closing(run_all(tasks, Path(out), study.name, workers, until=until)) as reports:
+    _prepare(study, folder)
+    while True:
+        study, standings = replay(study, folder)
+        runs = _prepare(study, folder)
+        tasks = _missing(study, folder, state)
+        if tell is not None:
+            tell(state)
+        if not tasks:
+            break
+        stopped = _run_tasks(tasks, study, Path(out), workers, until, state, tell)
+        if not stopped and state.left:
+            stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
+        if stopped or study.until is None:
+            break
+    sweep_up(folder / "runs")  # once more: a killed process may have been dying still when this sweep began
+    if study.until is not None:
+        study, standings = replay(study, folder)
+        runs = _prepare(study, folder)
+    write_index(runs)
+    return Swept(folder, study, runs, state, counts(runs), failures(runs), stopped, standings)
+
+
+def _run_tasks(
+    tasks: list[Task], study: Study, out: Path, workers: int, until: float | None, state: State, tell: Tell | None
+) -> str:
+    """Run tasks and count what becomes of them. Returns why it stopped before the last, or an empty text."""
+    folder = out / study.name
+    with contextlib.closing(run_all(tasks, out, study.name, workers, until=until)) as reports:
         for report in reports:
             state.last = ""
             if report is not None and report.outcome == "started":
@@ -124,13 +185,8 @@ def sweep(
             if tell is not None:
                 tell(state)
             if report is not None and report.disk_full:
-                stopped = f"no space left on the disk of {folder}; free some and sweep again: finished runs are kept"
-                break
-    if not stopped and state.left:
-        stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
-    sweep_up(folder / "runs")  # once more: a killed process may have been dying still when this sweep began
-    write_index(runs)
-    return Swept(folder, runs, state, counts(runs), failures(runs), stopped)
+                return f"no space left on the disk of {folder}; free some and sweep again: finished runs are kept"
+    return ""
 
 
 def name_of(planned: Planned) -> str:
@@ -151,10 +207,14 @@ def _prepare(study: Study, folder: Path) -> Runs:
 
 
 def _missing(study: Study, folder: Path, state: State) -> list[Task]:
-    """Tasks for what is not stored intact; counts the rest as reused."""
+    """Tasks for what is not stored intact, apart from runs that were seen before; counts the rest as reused."""
     noted = {key: row["manifest_digest"] for key, row in read_index(folder).items()}
     tasks = []
     for number, planned in enumerate(study.runs):
+        if planned.key in state.seen:  # tried in an earlier stage, or the same run as that of another case
+            continue
+        state.seen.add(planned.key)
+        state.total += 1
         place = folder / "runs" / planned.key
         if place.exists():
             reason = damage(place, noted.get(planned.key))

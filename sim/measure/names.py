@@ -1,0 +1,80 @@
+"""The metrics of a run by name: what people call each, its unit, and which direction is better.
+
+Imports nothing heavy, so that a study can be checked before an engine is loaded. docs/metrics.md defines the names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from typing import Literal
+
+Better = Literal["lower", "higher", ""]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """A metric in words. `better` is empty where neither direction is."""
+
+    words: str
+    unit: str = ""
+    better: Better = ""
+
+
+METRICS: dict[str, Metric] = {
+    "offered_tps": Metric("offered load", "tx/s"),
+    "offered_nominal_tps": Metric("nominal load", "tx/s"),
+    "committed_tps": Metric("committed throughput", "tx/s", "higher"),
+    "committed_share": Metric("committed share", "", "higher"),
+    "transactions_per_block": Metric("transactions per block"),
+    "latency_p50_ms": Metric("p50", "ms", "lower"),
+    "latency_p95_ms": Metric("p95", "ms", "lower"),
+    "latency_p99_ms": Metric("p99", "ms", "lower"),
+    "latency_mean_ms": Metric("mean latency", "ms", "lower"),
+    "finality_p50_ms": Metric("p50 of finality", "ms", "lower"),
+    "finality_p95_ms": Metric("p95 of finality", "ms", "lower"),
+    "finality_p99_ms": Metric("p99 of finality", "ms", "lower"),
+    "finality_mean_ms": Metric("mean finality", "ms", "lower"),
+    "decisions": Metric("decisions"),
+    "decision_latency_mean_ms": Metric("mean decision latency", "ms", "lower"),
+    "decision_latency_max_ms": Metric("longest decision latency", "ms", "lower"),
+    "decision_latency_replica_mean_ms": Metric("mean decision latency over replicas", "ms", "lower"),
+    "block_interval_mean_ms": Metric("mean block interval", "ms"),
+    "view_changes": Metric("view changes", "", "lower"),
+    "longest_pause_s": Metric("longest pause", "s", "lower"),
+    "recovery_s": Metric("recovery", "s", "lower"),
+    "messages_per_decision": Metric("messages per decision", "", "lower"),
+    "bytes_per_decision": Metric("bytes per decision", "B", "lower"),
+    "messages_apart": Metric("other messages", "", "lower"),
+    "messages_sent": Metric("messages sent", "", "lower"),
+    "messages_dropped": Metric("messages dropped", "", "lower"),
+    "events": Metric("messages delivered"),
+    "nic_send_utilisation_max": Metric("use of the busiest sending card"),
+    "nic_receive_utilisation_max": Metric("use of the busiest receiving card"),
+    "sign_utilisation_max": Metric("use of the busiest signer"),
+    "verify_utilisation_max": Metric("use of the busiest verifier"),
+    "thread_utilisation_max": Metric("use of the busiest consensus thread"),
+    "execute_utilisation_max": Metric("use of the busiest executor"),
+    "nic_receive_wait_mean_us": Metric("mean wait for the receiving card", "us", "lower"),
+    "cpu_wait_mean_us": Metric("mean wait for the processor", "us", "lower"),
+    "submitted": Metric("submitted transactions", "tx"),
+    "committed": Metric("committed transactions", "tx", "higher"),
+    "acknowledged": Metric("answered transactions", "tx", "higher"),
+    "rejected": Metric("rejected transactions", "tx", "lower"),
+    "expired": Metric("expired transactions", "tx", "lower"),
+    "pending": Metric("pending transactions", "tx", "lower"),
+    "repeated": Metric("repeated copies", "tx", "lower"),
+    "measured_transactions": Metric("measured transactions", "tx"),
+    "simulated_s": Metric("simulated time", "s"),
+}
+
+
+def words_of(name: str) -> str:
+    """What people call a metric."""
+    return METRICS[name].words if name in METRICS else name
+
+
+def unknown(name: str) -> str:
+    """The complaint about a name that is no metric: "rule; remedy"."""
+    near = difflib.get_close_matches(name, METRICS, 1, 0.5)
+    return f"is no metric of a run; {f'did you mean {near[0]}?' if near else 'docs/metrics.md lists them'}"
