@@ -47,4 +47,7 @@ PROTOCOLS: dict[str, Entry] = {
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"
     ),
+    "jolteon": Entry(
+        "jolteon", "Jolteon", "chained two-chain, timeout certificates from all to all", "f Byzantine of 3f + 1"
+    ),
 }

@@ -47,7 +47,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
+from sim.ledger.turn import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
 from sim.protocol import (
     BATCH,
     NO_PROGRESS,
@@ -60,51 +61,15 @@ from sim.protocol import (
     Replica,
     Signing,
     Step,
-    Timer,
     VoteType,
     upon,
 )
 
-HEADER_BYTES = 48  # type, view, height, sender, digest (32)
-FETCH_MAX = 128  # blocks per answer to a Fetch
 NOBODY = -2  # a guard that no replica's lane number meets
 
 
-class HotStuffParameters(Parameters):
+class HotStuffParameters(ViewParameters):
     """Parameters of chained HotStuff."""
-
-    view_timeout_ns: Nanoseconds = quantity(
-        "2 s", "how long a replica waits in a view at first", positive=True
-    )
-    view_timeout_max_ns: Nanoseconds = quantity(
-        "30 s", "the wait doubles with each expiry up to this, until a commit"
-    )
-    min_block_delay_ns: Nanoseconds = quantity(
-        "0 ms", "least wait of a leader between certificate and proposal"
-    )
-    empty_block_delay_ns: Nanoseconds = quantity(
-        "0 ms",
-        "how long a leader waits for a transaction while nothing is under way; 0: empty blocks at once",
-    )
-    faults: int | None = count(
-        None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
-    )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class QC:
-    """A quorum certificate: n - f signatures of votes for a block in a view."""
-
-    view: int
-    block: Block | None  # None: the genesis node
-    signatures: int
-
-    def size_bytes(self, signing: Signing) -> int:
-        """View, digest and signatures."""
-        return HEADER_BYTES + signing.certificate_bytes(self.signatures)
-
-
-GENESIS = QC(0, None, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -140,38 +105,7 @@ class NewView(Letter):
         return (self.justify.signatures,)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetch(Letter):
-    """Send me the blocks above this height up to the certified one (None: up to your highest certificate)."""
-
-    justify: QC | None
-    height: int
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Blocks(Letter):
-    """The answer: a piece of the chain below the certificate, in order of height."""
-
-    justify: QC
-    blocks: tuple[Block, ...]
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        inside: int = sum(block.bytes + block.body.size_bytes(signing) for block in self.blocks)
-        return HEADER_BYTES + self.justify.size_bytes(signing) + inside
-
-    def certificates(self) -> tuple[int, ...]:
-        return (self.justify.signatures, *(block.body.signatures for block in self.blocks))
-
-
 VOTE = VoteType("VOTE", HEADER_BYTES)
-
-PROPOSE_TIMER = Timer("propose")
-EMPTY_TIMER = Timer("empty block")
 
 
 class HotStuff(Replica):
@@ -185,45 +119,24 @@ class HotStuff(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         parameters = self.parameters
-        self.f = (context.n - 1) // 3 if parameters.faults is None else parameters.faults
+        self.f: int = parameters.tolerated(context.n)
         self.view = 1
         self.voted_view = 0
         self.voted: Block | None = None  # the block voted for in voted_view
         self.high = GENESIS
         self.locked = GENESIS
-        self.blocks: dict[int, Block] = {}  # received and not decided here, by number
+        self.tree = BlockTree(context)
+        self.turn = Turn(context)
         self.orphan: Block | None = None  # proposed in the highest view so far; ancestors are missing
         self.certified: QC | None = None  # formed here; its block or an ancestor is missing
         self.news: dict[int, NewView] = {}  # replica -> its latest NEW-VIEW
         self.failures = 0  # views in a row that expired
         self.timeout_ns: int = parameters.view_timeout_ns
-        self.leading = 0  # the last view this replica prepared to propose in
-        self.idle_view = 0  # the view in which it waits for a transaction
-        self.proposed_ns: int | None = None
-        self.fetching_until_ns = 0
 
     @staticmethod
     def check(parameters: HotStuffParameters, voters: int) -> None:
         """Raise ValueError if the parameters do not fit the number of voters."""
-        p = parameters
-        f = (voters - 1) // 3 if p.faults is None else p.faults
-        if voters < 2:
-            raise ValueError(f"{voters} voter: votes go to the next leader; take at least 2 voters")
-        if voters < 3 * f + 1:
-            raise ValueError(
-                f"faults {f}: needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults"
-            )
-        if p.view_timeout_max_ns < p.view_timeout_ns:
-            raise ValueError(
-                f"view_timeout_max {p.view_timeout_max_ns} ns: must not be below view_timeout "
-                f"{p.view_timeout_ns} ns; raise it"
-            )
-        waits = p.min_block_delay_ns + p.empty_block_delay_ns
-        if waits >= p.view_timeout_ns:
-            raise ValueError(
-                f"min_block_delay + empty_block_delay {waits} ns: must be below view_timeout "
-                f"{p.view_timeout_ns} ns, or views expire; shorten them or raise view_timeout"
-            )
+        parameters.check(voters)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -237,13 +150,7 @@ class HotStuff(Replica):
 
     def safe_node(self, block: Block) -> bool:
         """It extends the locked block (safety rule), or its certificate is above the lock (liveness rule)."""
-        locked = self.locked
-        if block.body.view > locked.view or locked.block is None:
-            return True
-        below: Block | None = block
-        while below is not None and below.height > locked.block.height:
-            below = below.parent
-        return below is locked.block
+        return block.body.view > self.locked.view or extends(block, self.locked.block)
 
     def may_vote(self, block: Block) -> bool:
         """Once per view, never back."""
@@ -291,7 +198,7 @@ class HotStuff(Replica):
         self.high, self.locked = stable["high"], stable["locked"]
         self.voted_view = 0 if self.voted is None else self.voted.view
         for block in (self.voted, self.high.block, self.locked.block):
-            self.hold(block)
+            self.tree.hold(block)
         self.sync()
         context.lane(None)
         context.enter_view(self.view)
@@ -309,8 +216,7 @@ class HotStuff(Replica):
         if block is None or block.view <= self.voted_view:
             return
         self.voted, self.voted_view, self.view = block, block.view, block.view + 1
-        self.blocks = {}
-        self.hold(block)
+        self.tree.renew(block)
         self.update(block.view, block.body)
         self.save()
 
@@ -325,7 +231,7 @@ class HotStuff(Replica):
             and self.orphan is None
             and self.certified is None
             and self.timeout_ns == self.parameters.view_timeout_ns
-            and len(self.blocks) == block.height - context.height
+            and len(self.tree) == block.height - context.height
         )
         context.lane(block.number if plain else None)
 
@@ -346,7 +252,7 @@ class HotStuff(Replica):
         view = justify.view + 1
         if view < self.view:
             self.learn(justify, None)
-        elif self.lacks(justify.block):
+        elif self.tree.lacks(justify.block):
             self.certified = justify
             self.context.lane(None)
         else:
@@ -358,56 +264,31 @@ class HotStuff(Replica):
 
     def lead(self, view: int) -> None:
         """Propose in this view as soon as delays and the block interval allow."""
-        if self.leading >= view:
-            return
-        self.leading = view
-        context = self.context
-        wait = self.parameters.min_block_delay_ns
-        if self.proposed_ns is not None and context.block_interval_ns:
-            wait = max(wait, self.proposed_ns + context.block_interval_ns - context.now_ns)
-        if wait > 0:
-            context.set_timer(PROPOSE_TIMER, wait, view)
-        else:
+        if self.turn.begin(view):
             self.on_due(view)
 
     @upon(PROPOSE_TIMER)
     def on_due(self, view: int) -> None:
         """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
         self.sync()
-        if view != self.view:
-            return
-        patience = self.parameters.empty_block_delay_ns
-        if patience and not self.under_way() and not self.context.await_batch():
-            self.idle_view = view
-            self.context.set_timer(EMPTY_TIMER, patience, view)
-            return
-        self.propose()
-
-    @upon(BATCH, EMPTY_TIMER)
-    def on_waited(self, _view: int = 0) -> None:
-        """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
-        if self.idle_view == self.view:
+        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
             self.propose()
 
-    def under_way(self) -> bool:
-        """Whether transactions are in blocks that are not final."""
-        block, decided = self.high.block, self.context.height
-        while block is not None and block.height > decided:
-            if block.txs:
-                return True
-            block = block.parent
-        return False
+    @upon(BATCH, EMPTY_TIMER)
+    def on_waited(self, view: int | None = None) -> None:
+        """A transaction has come, or the leader has waited for one long enough."""
+        self.sync()
+        if self.turn.waited(self.view, view):
+            self.propose()
 
     def propose(self) -> None:
         """b* extends the block of the highest certificate: <GENERIC, curView, b*> to all."""
         context, view, justify = self.context, self.view, self.high
-        self.idle_view = 0
-        self.proposed_ns = context.now_ns
+        self.turn.proposed()
         block = context.new_block(justify.block, view, empty=True)
         assert block is not None
         block.body = justify
-        self.blocks[block.number] = block
+        self.tree.add(block)
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block),
@@ -427,12 +308,12 @@ class HotStuff(Replica):
         context, block = self.context, message.block
         if block.height <= context.height or not self.valid(sender, message):
             return
-        self.blocks[block.number] = block
+        self.tree.add(block)
         if message.view < self.view or message.view <= self.voted_view:
             context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.resume()
-        elif self.lacks(block):
+        elif self.tree.lacks(block):
             context.lane(None)
             if self.orphan is None or block.view > self.orphan.view:
                 self.orphan = block
@@ -485,29 +366,11 @@ class HotStuff(Replica):
             self.commit(final)
 
     def commit(self, head: Block) -> None:
-        """The block and all its ancestors are final; blocks on other branches never will be."""
-        context = self.context
-        path: list[Block] = []
-        block: Block | None = head
-        while block is not None and block.height > context.height:
-            path.append(block)
-            block = block.parent
-        for block in reversed(path):
-            context.decide(block)
-        kept = {}
-        for number, block in self.blocks.items():
-            below: Block | None = block
-            while below is not None and below.height > head.height:
-                below = below.parent
-            if below is not head:
-                if block not in path:
-                    context.abandon(block)
-            elif block is not head:
-                kept[number] = block
-        self.blocks = kept
+        """The block and all its ancestors are final; patience is as at first again."""
+        self.tree.commit(head)
         if self.timeout_ns != self.parameters.view_timeout_ns:
             self.timeout_ns = self.parameters.view_timeout_ns
-            context.watch_progress(self.timeout_ns)
+            self.context.watch_progress(self.timeout_ns)
 
     # --- the pacemaker: Algorithms 4 and 5, and Deviations -----------------------------------------------
 
@@ -568,7 +431,7 @@ class HotStuff(Replica):
         """A certificate, not as part of a new proposal: keep the highest, once its block is here."""
         if justify.view <= self.high.view:
             return
-        if self.lacks(justify.block):
+        if self.tree.lacks(justify.block):
             if sender is not None:
                 self.fetch(sender, justify)
             return
@@ -583,56 +446,24 @@ class HotStuff(Replica):
 
     # --- missing blocks ----------------------------------------------------------------------------------
 
-    def hold(self, block: Block | None) -> None:
-        """This block and its undecided ancestors are here."""
-        decided = self.context.height
-        while block is not None and block.height > decided:
-            self.blocks[block.number] = block
-            block = block.parent
-
-    def lacks(self, block: Block | None) -> bool:
-        """Whether the block or an undecided ancestor has not arrived here."""
-        decided = self.context.height
-        while block is not None and block.height > decided:
-            if block.number not in self.blocks:
-                return True
-            block = block.parent
-        return False
-
     def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate, one question at a time."""
-        context = self.context
-        if context.now_ns >= self.fetching_until_ns:
-            self.fetching_until_ns = context.now_ns + self.parameters.view_timeout_ns
-            context.send(sender, Fetch(justify, context.height))
+        """Ask for the blocks below a certificate."""
+        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
 
     @upon(Fetch)
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send the lowest of the blocks that the sender lacks."""
         self.sync()
-        justify = self.high if message.justify is None else message.justify
-        block = justify.block
-        if self.lacks(block):
-            return
-        chain: list[Block] = []
-        while block is not None and block.height > message.height and block.body is not None:
-            chain.append(block)
-            block = block.parent
-        self.context.send(sender, Blocks(justify, tuple(chain[::-1][:FETCH_MAX])))
+        self.tree.answer(sender, message, self.high)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Apply the blocks in order; ask for more, or go on with what waited for them."""
         self.sync()
-        context = self.context
-        self.fetching_until_ns = 0
-        for block in message.blocks:
-            if block.height > context.height and self.valid_certificate(block.body, block.view):
-                context.lane(None)
-                self.blocks[block.number] = block
-                if not self.lacks(block):
-                    self.update(block.view, block.body)
-        if not self.lacks(message.justify.block):
+        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
+            self.context.lane(None)
+            self.update(block.view, block.body)
+        if not self.tree.lacks(message.justify.block):
             self.learn(message.justify, None)
         elif message.blocks:
             self.fetch(sender, message.justify)
@@ -641,11 +472,11 @@ class HotStuff(Replica):
     def resume(self) -> None:
         """Take up what waited for blocks."""
         orphan, certified = self.orphan, self.certified
-        if orphan is not None and not self.lacks(orphan):
+        if orphan is not None and not self.tree.lacks(orphan):
             self.orphan = None
             if orphan.view >= self.view and orphan.height > self.context.height:
                 self.accept(orphan)
-        if certified is not None and not self.lacks(certified.block):
+        if certified is not None and not self.tree.lacks(certified.block):
             self.certified = None
             self.certify(certified)
         self.lead_after_new_views()

@@ -10,86 +10,23 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.engine.office import Settings
-from sim.host import Costs, Run
+from sim.host import Run
 from sim.kernel import desk as d
 from sim.kernel import post
 from sim.ledger import rows as r
 from sim.protocol import Block
 from sim.protocols.hotstuff import QC, VOTE, HotStuff, HotStuffParameters, Proposal
+from tests import chains
+from tests.chains import DELAY, MS, agree, decided, digest, equal_delays, events, replica
 
-MS = 1_000_000
-DELAY = 10 * MS
 FOREVER = 1 << 60
 EVEN = HotStuffParameters(view_timeout_ns=100 * MS, view_timeout_max_ns=100 * MS)  # no back-off
 
 
-def equal_delays(n: int, delay_ns: int = DELAY) -> np.ndarray:
-    latency = np.full((n, n), delay_ns, dtype=np.int64)
-    np.fill_diagonal(latency, 0)
-    return latency
-
-
 def world(
-    n: int,
-    *,
-    protocol: type[HotStuff] = HotStuff,
-    parameters: HotStuffParameters | None = None,
-    latency_ns: np.ndarray | None = None,
-    lane: bool = True,
-    interval_ns: int = 0,
-    **settings: Any,
+    n: int, *, protocol: type[HotStuff] = HotStuff, parameters: HotStuffParameters | None = None, **more: Any
 ) -> Run:
-    """A started run of n voters: full blocks, no CPU time, unlimited bandwidth; `rows` keeps its trace."""
-    latency = equal_delays(n) if latency_ns is None else latency_ns
-    free = np.zeros(n + settings.get("gateways", 0), dtype=np.int64)
-    base: dict[str, Any] = {"gateways": 0, "seed": 1, "block_txs": 1, "backlog_bytes": 500}
-    settings = {**base, "voters": n, "site_of": np.arange(n), "latency_ns": latency, **settings}
-    run = Run(
-        protocol,
-        parameters or HotStuffParameters(),
-        Settings(tx_ps_per_byte=free, rx_ps_per_byte=free.copy(), **settings),
-        Costs(),
-        block_interval_ns=interval_ns,
-        lane=lane,
-    )
-    run.rows = []  # type: ignore[attr-defined]
-    run.trace_sinks.append(lambda rows: run.rows.extend(rows.tolist()))  # type: ignore[attr-defined]
-    run.start()
-    return run
-
-
-def events(run: Run, event: int) -> list[list[int]]:
-    """Trace rows of a kind: time, event, node, block number, height, view, ..."""
-    run.flush_trace()
-    return [row for row in run.rows if row[1] == event]  # type: ignore[attr-defined]
-
-
-def decided(run: Run) -> dict[int, list[tuple[int, int, int, int]]]:
-    """Per node its decisions: time, number, height, view."""
-    found: dict[int, list[tuple[int, int, int, int]]] = {node: [] for node in range(run.engine.voters)}
-    for time, _, node, number, height, view, *_ in events(run, r.EVENT_DECIDED):
-        found[node].append((time, number, height, view))
-    return found
-
-
-def agree(run: Run) -> bool:
-    """Whether no two nodes decided different blocks at a height."""
-    at: dict[int, int] = {}
-    return all(
-        at.setdefault(height, number) == number for of in decided(run).values() for _, number, height, _ in of
-    )
-
-
-def digest(run: Run) -> tuple[int, ...]:
-    return tuple(int(run.desk[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
-
-
-def replica(run: Run, node: int) -> HotStuff:
-    found = run.hosts[node].replica
-    assert isinstance(found, HotStuff)
-    found.sync()
-    return found
+    return chains.world(n, protocol, parameters or HotStuffParameters(), **more)
 
 
 # --- laws ------------------------------------------------------------------------------------------------
@@ -202,17 +139,8 @@ def test_a_rule_override_is_not_bypassed_by_the_lane() -> None:
 
 # --- D6: commits lost to plain crashes -------------------------------------------------------------------
 
-def commits_per_view(n: int, crashed: set[int], **more: Any) -> fractions.Fraction:
-    """Commit events per view at a live replica, over whole rotations of the leaders."""
-    run = world(n, parameters=EVEN, latency_ns=equal_delays(n, 1000), **more)
-    for node in crashed:
-        run.crash(node)
-    first, rotations = 2, 8
-    while replica(run, 0).view < (first + rotations + 1) * n:
-        run.advance(run.now_ns + 100 * MS)
-    heads = {time: view for time, _, _, view in decided(run)[0]}  # the last block decided at once is the head
-    counted = [view for view in heads.values() if first * n <= view < (first + rotations) * n]
-    return fractions.Fraction(len(counted), rotations * n)
+def commits_per_view(n: int, crashed: set[int], protocol: type[HotStuff] = HotStuff) -> fractions.Fraction:
+    return chains.commits_per_view(n, crashed, protocol, EVEN)
 
 
 @pytest.mark.parametrize(
@@ -379,7 +307,7 @@ class Equivocator(HotStuff):
             block = context.new_block(justify.block, view, empty=True)
             assert block is not None
             block.body = justify
-            self.blocks[block.number] = block
+            self.tree.add(block)
             for to in range(1, context.n):
                 if to % 2 == half:
                     context.send(to, Proposal(view, block))

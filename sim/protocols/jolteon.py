@@ -1,0 +1,520 @@
+"""Jolteon: two-chain HotStuff with a quadratic view change.
+
+R. Gelashvili, L. Kokoris-Kogias, A. Sonnino, A. Spiegelman, Z. Xiang, "Jolteon and Ditto: network-adaptive
+efficient consensus with asynchronous fallback", FC 2022 (arXiv 2106.10362), Figure 2; details of timeout
+certificates after the Diem team, "DiemBFT v4", 2021.
+
+n >= 3f + 1 replicas. The leader of round r proposes one block on top of the highest certified block. A replica
+votes once per round, to the leader of round r + 1; n - f votes are the certificate with which that leader
+proposes. A certificate for a block of round r + 1 whose parent is certified in round r makes the parent final
+(two-chain). A round that expires ends by a timeout certificate: replicas stop voting in it and tell all others
+their highest certificate; n - f of these are proof that a block upon the highest of them breaks no commit.
+
+paper                     here
+-----                     ----
+r_cur, r_vote             view, voted_view
+qc_high                   high
+B.qc, B.r                 block.body, block.view
+tc                        TC; `tc` is the one by which the present view was entered
+L_r                       leader_of(r)
+Propose                   propose
+Vote                      on_proposal, may_vote
+Lock                      learn, update (one-chain: the highest certificate seen)
+Commit                    commits(qc)
+Advance round             certify, learn, advance
+Timer and timeout         on_timeout, on_timeouts
+round                     view
+
+Deviations
+* A TC holds, as in DiemBFT v4, the highest rounds that its signers reported, not their certificates.
+* A replica joins the timeout of a round upon f + 1 others (DiemBFT v4), and repeats its own, with the TC by which
+  it came, each time its timer expires again: the paper's links lose nothing.
+* A replica that votes stays in its view, as in the paper, until it sees a certificate for it: a crashed leader costs
+  two timeouts, one in the view before its own, whose votes it lost.
+* The timer doubles with each expiry up to a bound, until the next commit; the paper leaves it open.
+* A proposal across a gap is voted for upon its TC alone, as in the paper; there is no other unlocking rule.
+* Last vote, round and highest certificate are on disk before a vote or a timeout leaves.
+
+Not modelled: Ditto's asynchronous fallback, leaders chosen by reputation, dissemination of transactions ahead
+of consensus, the execution results that Diem's votes carry.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
+from sim.ledger.turn import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
+from sim.parameters import count
+from sim.protocol import (
+    BATCH,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    VoteType,
+    upon,
+)
+
+NOBODY = -2  # a guard that no replica's lane number meets
+ROUND_BYTES = 8
+
+
+class JolteonParameters(ViewParameters):
+    """Parameters of Jolteon."""
+
+    leader_views: int = count(1, "views in a row that each leader leads, round robin", low=1)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TC:
+    """A timeout certificate: n - f replicas gave up this view; the highest certificate among theirs is of `high_view`."""
+
+    view: int
+    high_view: int
+    signatures: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        """View, signatures, and the round that each signer reported."""
+        return HEADER_BYTES + signing.certificate_bytes(self.signatures) + self.signatures * ROUND_BYTES
+
+
+def _sizes(signing: Signing, *certificates: QC | TC | None) -> int:
+    return HEADER_BYTES + sum(one.size_bytes(signing) for one in certificates if one is not None)
+
+
+def _signers(*certificates: QC | TC | None) -> tuple[int, ...]:
+    return tuple(one.signatures for one in certificates if one is not None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proposal(Letter):
+    """[id, qc, tc, r, v, txn]: the block; its certificate is block.body; `tc` if the view before expired."""
+
+    view: int
+    block: Block
+    tc: TC | None
+
+    def size_bytes(self, signing: Signing) -> int:
+        return self.block.bytes + _sizes(signing, self.block.body, self.tc)
+
+    def certificates(self) -> tuple[int, ...]:
+        return _signers(self.block.body, self.tc)
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timeout(Letter):
+    """<r, qc_high>: the sender votes in this view no more; `tc` shows how it came to it."""
+
+    view: int
+    high: QC
+    tc: TC | None
+
+    def size_bytes(self, signing: Signing) -> int:
+        return ROUND_BYTES + _sizes(signing, self.high, self.tc)
+
+    def certificates(self) -> tuple[int, ...]:
+        return _signers(self.high, self.tc)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Advance(Letter):
+    """To the leader of the view that the sender enters by a timeout certificate."""
+
+    tc: TC
+    high: QC
+
+    def size_bytes(self, signing: Signing) -> int:
+        return _sizes(signing, self.high, self.tc)
+
+    def certificates(self) -> tuple[int, ...]:
+        return _signers(self.high, self.tc)
+
+
+VOTE = VoteType("VOTE", HEADER_BYTES)
+
+
+class Jolteon(Replica):
+    """One replica of Jolteon."""
+
+    letters = (Proposal, Timeout, Advance, Fetch, Blocks)
+    votes = (VOTE,)
+    lasting_leader = False
+    progress = "always"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.f: int = self.parameters.tolerated(context.n)
+        self.view = 1
+        self.voted_view = 0  # voted in it or gave it up
+        self.high = GENESIS
+        self.tc: TC | None = None
+        self.tree = BlockTree(context)
+        self.turn = Turn(context)
+        self.orphan: Proposal | None = None  # of the highest view so far; ancestors are missing
+        self.certified: QC | None = None  # formed here; its block or an ancestor is missing
+        self.timeouts: dict[int, Timeout] = {}  # replica -> its latest
+        self.timeout_ns: int = self.parameters.view_timeout_ns
+
+    @staticmethod
+    def check(parameters: JolteonParameters, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        parameters.check(voters)
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    def quorum(self) -> int:
+        """n - f."""
+        return self.context.n - self.f
+
+    def leader_of(self, view: int) -> int:
+        """L_r: round robin."""
+        views: int = self.parameters.leader_views
+        return view // views % self.context.n
+
+    def may_vote(self, block: Block, tc: TC | None) -> bool:
+        """Vote: once per view, and upon the view before or upon what its timeout certificate allows."""
+        above: int = block.body.view
+        allowed = block.view == above + 1 or (
+            tc is not None and block.view == tc.view + 1 and above >= tc.high_view
+        )
+        return block.view > self.voted_view and allowed
+
+    def commits(self, justify: QC) -> Block | None:
+        """Two-chain: the block that this certificate makes final, if it and its child have consecutive views."""
+        one = justify.block
+        if one is None or justify.view != one.body.view + 1:
+            return None
+        zero: Block | None = one.body.block
+        return zero
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {VOTE: Quorum(self.quorum())}
+
+    def normal_case(self) -> NormalCase:
+        return NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),))
+
+    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+
+    @property
+    def view_number(self) -> int:
+        self.sync()
+        return self.view
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        if not stable:
+            self.save()
+            context.lane(0)  # the genesis block is accepted
+            context.watch_progress(self.timeout_ns)
+            if self.leader_of(self.view) == context.me:
+                self.lead(self.view)
+            return
+        self.view, self.voted_view = stable["view"], stable["voted_view"]
+        self.high, self.tc = stable["high"], stable["tc"]
+        self.tree.hold(self.high.block)
+        self.sync()
+        context.lane(None)
+        context.enter_view(self.view)
+        context.watch_progress(self.timeout_ns)
+        leader = self.leader_of(self.view)
+        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
+
+    def sync(self) -> None:
+        """Catch up with the fast lane.
+
+        There every proposal certifies the block accepted just before it, in consecutive views: view, vote and
+        certificate are plain functions of the last block; what is final, the lane has decided.
+        """
+        block = self.context.lane_block()
+        if block is None or block.view <= self.voted_view:
+            return
+        self.voted_view, self.view, self.tc = block.view, block.view, None
+        self.tree.renew(block)
+        self.update(block.body)
+        self.save()
+
+    def rejoin(self, block: Block) -> None:
+        """Return to the fast lane if the state is a plain function of the block just accepted."""
+        plain = (
+            self.voted_view == self.view == block.view
+            and self.orphan is None
+            and self.certified is None
+            and self.timeout_ns == self.parameters.view_timeout_ns
+            and len(self.tree) == block.height - self.context.height
+        )
+        self.context.lane(block.number if plain else None)
+
+    def save(self) -> None:
+        """Stable storage: what must not be forgotten."""
+        self.context.persist(view=self.view, voted_view=self.voted_view, high=self.high, tc=self.tc)
+
+    # --- Propose -----------------------------------------------------------------------------------------
+
+    def lead(self, view: int) -> None:
+        """Propose in this view as soon as delays and the block interval allow."""
+        if self.turn.begin(view):
+            self.on_due(view)
+
+    @upon(PROPOSE_TIMER)
+    def on_due(self, view: int) -> None:
+        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
+        self.sync()
+        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
+            self.propose()
+
+    @upon(BATCH, EMPTY_TIMER)
+    def on_waited(self, view: int | None = None) -> None:
+        """A transaction has come, or the leader has waited for one long enough."""
+        self.sync()
+        if self.turn.waited(self.view, view):
+            self.propose()
+
+    def propose(self) -> None:
+        """B extends the block of qc_high; with the timeout certificate if the view before has none."""
+        context, view, justify = self.context, self.view, self.high
+        self.turn.proposed()
+        block = context.new_block(justify.block, view, empty=True)
+        assert block is not None
+        block.body = justify
+        self.tree.add(block)
+        before = 0 if justify.block is None else justify.block.number
+        context.propose(
+            Proposal(view, block, self.tc),
+            context.ballot(view, block.height, block),
+            guard=(before if self.tc is None else NOBODY, block.number),
+            to=self.leader_of(view + 1),
+            decided=self.commits(justify),
+        )
+        self.accept(block, self.tc)
+
+    # --- Vote --------------------------------------------------------------------------------------------
+
+    @upon(Proposal)
+    def on_proposal(self, sender: int, message: Proposal) -> None:
+        """A proposal from the leader of its view, extending a certified block."""
+        self.sync()
+        context, block = self.context, message.block
+        if block.height <= context.height or not self.valid(sender, message):
+            return
+        self.tree.add(block)
+        if message.view < self.view or message.view <= self.voted_view:
+            context.lane(None)  # another branch, perhaps
+            self.learn(block.body, sender)
+            self.resume()
+        elif self.tree.lacks(block):
+            context.lane(None)
+            if self.orphan is None or message.view > self.orphan.view:
+                self.orphan = message
+            self.fetch(sender, block.body)
+        else:
+            self.accept(block, message.tc)
+            self.resume()
+
+    def valid(self, sender: int, message: Proposal) -> bool:
+        """The right leader, a certificate for the parent from an earlier view, and a right TC if there is one."""
+        block, justify, tc = message.block, message.block.body, message.tc
+        return (
+            sender == self.leader_of(message.view)
+            and block.view == message.view
+            and self.valid_certificate(justify, message.view)
+            and justify.block is block.parent
+            and (tc is None or (tc.view == message.view - 1 and self.valid_tc(tc)))
+        )
+
+    def valid_certificate(self, justify: object, before: int) -> bool:
+        """n - f signatures for a block, of a view before this one."""
+        if not isinstance(justify, QC) or justify.view >= before:
+            return False
+        if justify.block is None:
+            return justify.view == 0
+        return justify.block.view == justify.view and justify.signatures >= self.quorum()
+
+    def valid_tc(self, tc: TC) -> bool:
+        """n - f signatures."""
+        return tc.signatures >= self.quorum()
+
+    def accept(self, block: Block, tc: TC | None) -> None:
+        """Advance to the view of this block; vote, to the next leader, if the rule allows; lock and commit."""
+        context, view = self.context, block.view
+        self.view, self.tc = view, tc
+        context.made_progress()
+        if self.may_vote(block, tc):
+            self.voted_view = view
+            self.save()
+            context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
+        self.update(block.body)
+        self.save()
+        self.rejoin(block)
+
+    # --- Lock, Commit, Advance round ---------------------------------------------------------------------
+
+    @upon(VOTE)
+    def on_votes(self, ballot: Ballot) -> None:
+        """n - f votes for the block of the view before: a certificate."""
+        self.sync()
+        self.certify(QC(ballot.view, ballot.block, self.quorum()))
+
+    def certify(self, justify: QC) -> None:
+        """A certificate was formed here. Once its block is here: lock, commit, advance, propose."""
+        if self.tree.lacks(justify.block):
+            self.certified = justify
+            self.context.lane(None)
+        else:
+            self.learn(justify, None)
+
+    def learn(self, justify: QC, sender: int | None) -> None:
+        """A certificate, not as part of a new proposal: lock and commit; advance if it is of this view or above."""
+        if justify.view <= self.high.view:
+            return
+        if self.tree.lacks(justify.block):
+            if sender is not None:
+                self.fetch(sender, justify)
+            return
+        self.update(justify)
+        view = justify.view + 1
+        if view >= self.view:
+            if sender is not None:
+                self.context.lane(None)
+            self.view, self.tc = view, None
+            self.context.made_progress()
+            if self.leader_of(view) == self.context.me:
+                self.lead(view)
+        self.save()
+
+    def update(self, justify: QC) -> None:
+        """Lock and Commit."""
+        if justify.view > self.high.view:
+            self.high = justify
+        final = self.commits(justify)
+        if final is not None and final.height > self.context.height:
+            self.tree.commit(final)
+            if self.timeout_ns != self.parameters.view_timeout_ns:
+                self.timeout_ns = self.parameters.view_timeout_ns
+                self.context.watch_progress(self.timeout_ns)
+
+    # --- Timer and timeout -------------------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_timeout(self) -> None:
+        """The view expired: stop voting in it, and tell all."""
+        self.sync()
+        self.timeout_ns = min(2 * self.timeout_ns, self.parameters.view_timeout_max_ns)
+        self.give_up(self.view)
+
+    def give_up(self, view: int) -> None:
+        """Vote in this view no more; tell all the highest certificate."""
+        context = self.context
+        self.view = view
+        self.voted_view = max(self.voted_view, view)
+        self.save()
+        context.lane(None)
+        context.watch_progress(self.timeout_ns)
+        message = Timeout(view, self.high, self.tc)
+        context.broadcast(message)
+        self.timeouts[context.me] = message
+        self.on_timeouts()
+
+    @upon(Timeout)
+    def on_timeout_message(self, sender: int, message: Timeout) -> None:
+        """Learn what it carries: a certificate, a TC, and that the sender has given up this view."""
+        self.sync()
+        tc = message.tc
+        if not self.valid_certificate(message.high, message.view) or (tc and not self.valid_tc(tc)):
+            return
+        known = self.timeouts.get(sender)
+        if known is None or message.view >= known.view:
+            self.timeouts[sender] = message
+        self.learn(message.high, sender)
+        if tc is not None:
+            self.advance(tc)
+        self.on_timeouts()
+
+    def on_timeouts(self) -> None:
+        """f + 1 replicas gave up this view or a later one: so do I. n - f gave up the same: a timeout certificate."""
+        views = sorted((one.view for one in self.timeouts.values() if one.view >= self.view), reverse=True)
+        mine = self.timeouts.get(self.context.me)
+        if len(views) > self.f:
+            view = views[self.f]
+            if mine is None or mine.view < view:
+                self.tc = self.tc if view == self.view else None
+                self.give_up(view)
+                return
+        same = [one.high.view for one in self.timeouts.values() if one.view == self.view]
+        if len(same) >= self.quorum():
+            self.advance(TC(self.view, max(same), len(same)))
+
+    @upon(Advance)
+    def on_advance(self, sender: int, message: Advance) -> None:
+        """The view before is over by a timeout certificate."""
+        self.sync()
+        tc = message.tc
+        if self.valid_tc(tc) and self.valid_certificate(message.high, tc.view + 1):
+            self.learn(message.high, sender)
+            self.advance(tc)
+
+    def advance(self, tc: TC) -> None:
+        """Advance round by a timeout certificate, and show it to the leader of the next."""
+        context, view = self.context, tc.view + 1
+        if view > self.view:
+            self.view, self.tc = view, tc
+            self.save()
+            context.lane(None)
+            context.enter_view(view)
+            context.watch_progress(self.timeout_ns)
+            leader = self.leader_of(view)
+            if leader != context.me:
+                context.send(leader, Advance(tc, self.high))
+        self.lead_after_timeouts()
+
+    def lead_after_timeouts(self) -> None:
+        """The leader proposes once it has a certificate as high as the timeout certificate demands."""
+        tc = self.tc
+        if tc is not None and self.leader_of(self.view) == self.context.me and self.high.view >= tc.high_view:
+            self.lead(self.view)
+
+    # --- missing blocks ----------------------------------------------------------------------------------
+
+    def fetch(self, sender: int, justify: QC | None) -> None:
+        """Ask for the blocks below a certificate."""
+        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send the lowest of the blocks that the sender lacks."""
+        self.sync()
+        self.tree.answer(sender, message, self.high)
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Apply the blocks in order; ask for more, or go on with what waited for them."""
+        self.sync()
+        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
+            self.context.lane(None)
+            self.update(block.body)
+        if not self.tree.lacks(message.justify.block):
+            self.learn(message.justify, None)
+        elif message.blocks:
+            self.fetch(sender, message.justify)
+        self.resume()
+
+    def resume(self) -> None:
+        """Take up what waited for blocks."""
+        orphan, certified = self.orphan, self.certified
+        if orphan is not None and not self.tree.lacks(orphan.block):
+            self.orphan = None
+            if orphan.view >= self.view and orphan.block.height > self.context.height:
+                self.accept(orphan.block, orphan.tc)
+        if certified is not None and not self.tree.lacks(certified.block):
+            self.certified = None
+            self.learn(certified, None)
+        self.lead_after_timeouts()

@@ -1,0 +1,105 @@
+"""What tests of protocols with certified chains share: a bare world of n voters, its trace, and what it decided."""
+
+from __future__ import annotations
+
+import fractions
+from typing import Any
+
+import numpy as np
+
+from sim.engine.office import Settings
+from sim.host import Costs, Run
+from sim.kernel import desk as d
+from sim.kernel import post
+from sim.ledger import rows as r
+from sim.protocol import Replica
+
+MS = 1_000_000
+DELAY = 10 * MS
+JITTER = {"jitter_mode": post.PROPORTIONAL_JITTER, "jitter_span": 1 << 19}
+LOSSY = {**JITTER, "loss_q32": (1 << 32) // 50, "ordered": False}
+
+
+def equal_delays(n: int, delay_ns: int = DELAY) -> np.ndarray:
+    latency = np.full((n, n), delay_ns, dtype=np.int64)
+    np.fill_diagonal(latency, 0)
+    return latency
+
+
+def world(
+    n: int,
+    protocol: type[Replica],
+    parameters: Any,
+    *,
+    latency_ns: np.ndarray | None = None,
+    lane: bool = True,
+    interval_ns: int = 0,
+    costs: Costs | None = None,
+    **settings: Any,
+) -> Run:
+    """A started run of n voters: full blocks, no CPU time, unlimited bandwidth; `rows` keeps its trace."""
+    latency = equal_delays(n) if latency_ns is None else latency_ns
+    free = np.zeros(n + settings.get("gateways", 0), dtype=np.int64)
+    base: dict[str, Any] = {"gateways": 0, "seed": 1, "block_txs": 1, "backlog_bytes": 500}
+    settings = {**base, "voters": n, "site_of": np.arange(n), "latency_ns": latency, **settings}
+    run = Run(
+        protocol,
+        parameters,
+        Settings(tx_ps_per_byte=free, rx_ps_per_byte=free.copy(), **settings),
+        costs or Costs(),
+        block_interval_ns=interval_ns,
+        lane=lane,
+    )
+    run.rows = []  # type: ignore[attr-defined]
+    run.trace_sinks.append(lambda rows: run.rows.extend(rows.tolist()))  # type: ignore[attr-defined]
+    run.start()
+    return run
+
+
+def events(run: Run, event: int) -> list[list[int]]:
+    """Trace rows of a kind: time, event, node, block number, height, view, ..."""
+    run.flush_trace()
+    return [row for row in run.rows if row[1] == event]  # type: ignore[attr-defined]
+
+
+def decided(run: Run) -> dict[int, list[tuple[int, int, int, int]]]:
+    """Per node its decisions: time, number, height, view."""
+    found: dict[int, list[tuple[int, int, int, int]]] = {node: [] for node in range(run.engine.voters)}
+    for time, _, node, number, height, view, *_ in events(run, r.EVENT_DECIDED):
+        found[node].append((time, number, height, view))
+    return found
+
+
+def agree(run: Run) -> bool:
+    """Whether no two nodes decided different blocks at a height."""
+    at: dict[int, int] = {}
+    return all(
+        at.setdefault(height, number) == number for of in decided(run).values() for _, number, height, _ in of
+    )
+
+
+def digest(run: Run) -> tuple[int, ...]:
+    return tuple(int(run.desk[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
+
+
+def replica(run: Run, node: int) -> Any:
+    """A protocol instance, caught up with the fast lane."""
+    found = run.hosts[node].replica
+    assert found is not None
+    assert found.view_number >= 0  # asking makes it catch up
+    return found
+
+
+def commits_per_view(
+    n: int, crashed: set[int], protocol: type[Replica], parameters: Any, **more: Any
+) -> fractions.Fraction:
+    """Commit events per view at a live replica, over whole rotations of the leaders."""
+    run = world(n, protocol, parameters, latency_ns=equal_delays(n, 1000), **more)
+    for node in crashed:
+        run.crash(node)
+    first, rotations = 2, 8
+    while replica(run, 0).view < (first + rotations + 1) * n:
+        run.advance(run.now_ns + 100 * MS)
+    heads = {time: view for time, _, _, view in decided(run)[0]}  # the last block decided at once is the head
+    counted = [view for view in heads.values() if first * n <= view < (first + rotations) * n]
+    return fractions.Fraction(len(counted), rotations * n)
