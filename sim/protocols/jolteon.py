@@ -74,7 +74,7 @@ class JolteonParameters(ViewParameters):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TC:
-    """A timeout certificate: n - f replicas gave up this view; the highest certificate among theirs is of `high_view`."""
+    """A timeout certificate: n - f replicas gave up this view; their highest certificate is of `high_view`."""
 
     view: int
     high_view: int
@@ -200,8 +200,8 @@ class Jolteon(Replica):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {VOTE: Quorum(self.quorum())}
 
-    def normal_case(self) -> NormalCase:
-        return NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),))
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
 
     # --- start, and what the fast lane did meanwhile -----------------------------------------------------
 

@@ -69,4 +69,14 @@ LAWS: dict[str, Law] = {
             "n=1": "A single voter has no next leader to vote to",
         },
     ),
+    "jolteon": Law(
+        messages=lambda n: 2 * (n - 1),
+        delays=4,
+        faults=third,
+        quick={"view_timeout": "300 ms", "view_timeout_max": "1 s"},
+        patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
+        heals_within_s=8,
+        once_per_view=("VOTE",),
+        exempt={"n=1": "A single voter has no next leader to vote to"},
+    ),
 }

@@ -245,7 +245,7 @@ def test_agreement_and_progress_with_jitter_loss_and_crashes(seed: int) -> None:
 class Noting(Jolteon):
     """Notes every vote cast by a handler; the lane stays open."""
 
-    normal_case = Jolteon.normal_case
+    normal_cases = Jolteon.normal_cases
     cast: dict[tuple[int, int], set[int]]
 
     def may_vote(self, block: Block, tc: TC | None) -> bool:
