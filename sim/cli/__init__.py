@@ -3,7 +3,7 @@
 # The order of `--help`.
 # isort: off
 from sim.cli.options import app
-from sim.cli import running, comparing, studies, about
+from sim.cli import running, comparing, studies, planning, about
 # isort: on
 
 
@@ -12,4 +12,4 @@ def main() -> None:
     app()
 
 
-__all__ = ["about", "app", "comparing", "main", "running", "studies"]
+__all__ = ["about", "app", "comparing", "main", "planning", "running", "studies"]

@@ -22,6 +22,7 @@ from sim.network.links import (
     MatrixLatency,
     MeasuredRtt,
     NoJitter,
+    Ref,
     Topology,
     UniformJitter,
     UniformLatency,
@@ -42,6 +43,9 @@ class Network(Parameters):
     site: str | None = Field(default=None, description="where all `nodes` stand")
     sites: tuple[str, ...] | None = Field(
         default=None, min_length=1, max_length=NODES_MAX, description="one voter per entry, by site code"
+    )
+    organisations: dict[str, tuple[Ref, ...]] = Field(
+        default={}, description="who runs which voters: {bank: [0, HAK]}; for studies that lose an organisation"
     )
     latency: Latency = Field(description="propagation time between places")
     measured_rtt: tuple[MeasuredRtt, ...] = Field(
@@ -170,11 +174,24 @@ def _network_problems(network: Network) -> Iterator[Problem]:
                 f"must be {count} rows of {count} numbers, one per place; add or remove",
             )
             return
+    yield from _organisation_problems(network)
     for i, measured in enumerate(network.measured_rtt):
         for j, ref in enumerate(measured.between):
             if (problem := network.ref_problem(ref)) is not None:
                 yield Problem(("measured_rtt", i, "between", j), problem)
     yield from _jitter_problems(network)
+
+
+def _organisation_problems(network: Network) -> Iterator[Problem]:
+    runs: dict[int, str] = {}
+    for name, refs in network.organisations.items():
+        for i, ref in enumerate(refs):
+            path = ("organisations", name, i)
+            if (problem := network.ref_problem(ref)) is not None:
+                yield Problem(path, problem)
+            for node in network.nodes_of(ref):
+                if runs.setdefault(node, name) != name:
+                    yield Problem(path, f"node {node} belongs to {runs[node]} already; name it once")
 
 
 def _matrix_problems(network: Network, latency: MatrixLatency) -> Iterator[Problem]:

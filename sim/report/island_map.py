@@ -32,7 +32,7 @@ MARKERS = {"N": "o", "E": "s", "W": "^", "C": "D", "M": "v"}
 _DOMAIN_COLOURS = {"N": COLOURS[1], "E": COLOURS[0], "W": COLOURS[2], "C": COLOURS[4], "M": COLOURS[5]}
 _DOMAIN_NAMES = {"N": "north", "E": "east", "W": "west", "C": "centre", "M": "mainland"}
 OTHER = "#555555"
-_LAND, _COAST = "#f3f0e8", "#b9b2a3"
+OUTLINE_COLOURS = ("#f3f0e8", "#b9b2a3")  # land, coast
 # Where a site's name stands: offset in points, and its alignment. Others: to the right.
 _NAME_AT = {
     "HAK": ((9, 5), "left"),
@@ -85,7 +85,8 @@ def island_map(plan: Plan, outcomes: Sequence[Outcome], command: str) -> Figure:
         figure = sheet(7.6, 6.6)
         axes: Any = figure.add_subplot()
         shore = outline()
-        axes.fill(shore[:, 0], shore[:, 1], facecolor=_LAND, edgecolor=_COAST, linewidth=0.9, zorder=1)
+        land, coast = OUTLINE_COLOURS
+        axes.fill(shore[:, 0], shore[:, 1], facecolor=land, edgecolor=coast, linewidth=0.9, zorder=1)
         table = sites()
         if plan.lost is not None:
             _mark_lost(axes, plan, table)
@@ -94,7 +95,7 @@ def island_map(plan: Plan, outcomes: Sequence[Outcome], command: str) -> Figure:
         _voters(axes, plan, table)
         if plan.moved is not None:
             _move(axes, table[plan.moved[0]], table[plan.moved[1]])
-        _frame(axes, shore, [table[code] for code in plan.voters])
+        frame(axes, shore, [table[code] for code in plan.voters])
         _key(axes, plan, table)
         axes.set_title(f"{len(plan.voters)} voters on Hainan: sites, fault domains, links")
         footer(figure, outcomes, command, SOURCE)
@@ -156,7 +157,7 @@ def _voters(axes: Any, plan: Plan, table: Any) -> None:
     for code in dict.fromkeys(plan.voters):
         site, count = table[code], plan.voters.count(code)
         _dot(axes, site, filled=True)
-        _name(axes, site, f" ×{count}" if count > 1 else "")
+        name_site(axes, site, f" ×{count}" if count > 1 else "")
 
 
 def _dot(axes: Any, site: Site, *, filled: bool) -> None:
@@ -174,7 +175,7 @@ def _dot(axes: Any, site: Site, *, filled: bool) -> None:
     )
 
 
-def _name(axes: Any, site: Site, more: str = "") -> None:
+def name_site(axes: Any, site: Site, more: str = "") -> None:
     offset, align = _NAME_AT.get(site.code, ((10, -3), "left"))
     axes.annotate(
         f"{site.code} {_SHORT.get(site.code, site.name)}{more}",
@@ -191,7 +192,7 @@ def _name(axes: Any, site: Site, more: str = "") -> None:
 
 def _move(axes: Any, old: Site, new: Site) -> None:
     _dot(axes, new, filled=False)
-    _name(axes, new)
+    name_site(axes, new)
     axes.annotate(
         "",
         (new.longitude_deg, new.latitude_deg),
@@ -208,7 +209,7 @@ def _move(axes: Any, old: Site, new: Site) -> None:
     )
 
 
-def _frame(axes: Any, shore: NDArray[np.float64], voters: Sequence[Site]) -> None:
+def frame(axes: Any, shore: NDArray[np.float64], voters: Sequence[Site]) -> None:
     lon = np.concatenate((shore[:, 0], [site.longitude_deg for site in voters]))
     lat = np.concatenate((shore[:, 1], [site.latitude_deg for site in voters]))
     axes.set_xlim(lon.min() - 0.32, lon.max() + 0.38)

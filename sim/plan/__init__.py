@@ -1,0 +1,1 @@
+"""Questions planners ask, each answered by many runs."""
