@@ -16,7 +16,7 @@ Both travel through the same queues and links, and cost the same signatures, byt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, ClassVar, Literal, TypeVar
 from typing import Protocol as Interface
 
@@ -205,6 +205,19 @@ def upon(*causes: type[Letter] | VoteType | Timer | Signal) -> Callable[[_Handle
     return mark
 
 
+_Predicate = TypeVar("_Predicate", bound=Callable[..., bool])
+
+
+def invariant(name: str) -> Callable[[_Predicate], _Predicate]:
+    """Mark a method as a predicate that holds whenever a handler has returned. It reads, and changes nothing."""
+
+    def mark(predicate: _Predicate) -> _Predicate:
+        predicate.__dict__["_invariant"] = name
+        return predicate
+
+    return mark
+
+
 class Context(Interface):
     """What a replica can know and do. Times are integer nanoseconds, sizes bytes, replicas 0..n-1."""
 
@@ -347,6 +360,7 @@ class Replica:
     """Base of all protocols: one instance per replica, handlers marked with `upon`."""
 
     handlers: ClassVar[dict[Any, str]] = {}
+    invariants: ClassVar[dict[str, str]] = {}  # name -> method
     votes: ClassVar[tuple[VoteType, ...]] = ()
     letters: ClassVar[tuple[type[Letter], ...]] = ()
     decides_out_of_order: ClassVar[bool] = False
@@ -360,6 +374,12 @@ class Replica:
             for cause in getattr(member, "_upon", ()):
                 table[cause] = name
         cls.handlers = table
+        named = {
+            member.__dict__["_invariant"]: name
+            for name, member in vars(cls).items()
+            if "_invariant" in getattr(member, "__dict__", {})
+        }
+        cls.invariants = cls.invariants | named
 
     def __init__(self, context: Context) -> None:
         self.context = context
@@ -381,6 +401,13 @@ class Replica:
     def view_number(self) -> int:
         """The view (term, round) this replica is in, for reports."""
         raise NotImplementedError
+
+    def abstract_state(self) -> Hashable | None:
+        """What decides how the next view will go, without anything that only grows: locks, not view numbers.
+
+        If it comes back view after view and nothing is decided, the run is a livelock and not slow. None: unknown.
+        """
+        return None
 
 
 def highest(blocks: Iterable[Block]) -> Block:

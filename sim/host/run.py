@@ -7,7 +7,7 @@ Bodies of letters and blocks live here as Python objects; the engine knows them 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,9 @@ from sim.protocol import (
     VoteType,
 )
 
+# Who sits between a host and its replica: returns the replica, and the handlers that the run calls in its place.
+Disguise = Callable[[Host], tuple[Replica, dict[Any, Callable[..., None]]]]
+
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
@@ -57,6 +60,16 @@ def _ballot_key(ballot: Ballot) -> int:
     return chance.draw(ballot.view, ballot.number, -1 if ballot.block is None else ballot.block.number) >> 1
 
 
+@dataclasses.dataclass(frozen=True)
+class Breach:
+    """A replica was about to decide a block that contradicts one it has decided (the ledger did not follow)."""
+
+    time_ns: int
+    node: int
+    block: Block
+    decided: Block
+
+
 class Run:
     """All replicas of one run, their letters, ballots and blocks, and the loop that wakes them."""
 
@@ -69,8 +82,10 @@ class Run:
         *,
         block_interval_ns: int = 0,
         lane: bool = True,
+        disguises: Mapping[int, Disguise] | None = None,
     ) -> None:
         self.protocol = protocol
+        self.disguises = dict(disguises or {})
         self.parameters = parameters
         self.costs = costs
         self.signing = Signing(settings.voters, costs.signature_bytes, costs.certificates)
@@ -100,6 +115,7 @@ class Run:
         self.chain: dict[int, Block] = {}
         self.closed: list[Block] = []
         self.abandoned: dict[int, Block] = {}
+        self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.timer_number = 0
         self.out_of_time: Callable[[], bool] = lambda: False  # asked now and then; True ends the run
@@ -132,14 +148,18 @@ class Run:
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self._lay_costs()
-        for case in first.normal_cases() if self.lane_allowed else ():
+        self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
+        for case in self.normal_cases if self.lane_allowed else ():
             self._declare(case)
 
     def seat(self, host: Host) -> None:
         """Give a host a fresh replica (at the start, and after a crash)."""
-        replica = self.protocol(host)
-        host.replica = replica
-        host.handlers = {cause: getattr(replica, name) for cause, name in replica.handlers.items()}
+        disguise = self.disguises.get(host.me)
+        if disguise is None:
+            host.replica = self.protocol(host)
+            host.handlers = {c: getattr(host.replica, name) for c, name in host.replica.handlers.items()}
+        else:
+            host.replica, host.handlers = disguise(host)
         host.handlers[STORED] = lambda then: then()
 
     def _lay_costs(self) -> None:
@@ -304,14 +324,26 @@ class Run:
         """The block that a node decided at a height."""
         if height > self.peers[node * r.PEER_WIDTH + r.TIP_HEIGHT]:
             return None
+        rivals = self.at_height.get(height, ())
         block = self.chain.get(height)
-        if block is not None:
+        if block is not None and len(rivals) == 1:
             return block
-        for candidate in self.at_height.get(height, ()):
-            if self.blocks[candidate.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0:
-                self.chain[height] = candidate
-                return candidate
-        return None
+        decided = [b for b in rivals if self.blocks[b.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0]
+        if len(decided) == 1:
+            self.chain[height] = decided[0]
+            return decided[0]
+        return self._own_ancestor(node, height) if decided else None
+
+    def _own_ancestor(self, node: int, height: int) -> Block | None:
+        """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
+        block = self.block_of_row.get(int(self.peers[node * r.PEER_WIDTH + r.TIP]))
+        while block is not None and block.height > height:
+            block = block.parent
+        return block
+
+    def breach(self, node: int, block: Block, decided: Block) -> None:
+        """A replica contradicts its own decision: kept for the verdict, once per replica."""
+        self.breaches.setdefault(node, Breach(self.now_ns, node, block, decided))
 
     def is_behind(self, node: int) -> bool:
         """Whether a block is decided at a node whose ancestors it lacks."""

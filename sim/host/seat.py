@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sim.engine import entry, lanes
@@ -30,7 +30,7 @@ class Host:
         self.stable: dict[str, Any] = {}
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}
-        self.fast = run.lane_allowed
+        self.fast = run.lane_allowed and me not in run.disguises
         self._asked: dict[str, int] = {}
         self._desk = run.engine.state
         self._node_at = me * post.NODE_WIDTH
@@ -97,6 +97,16 @@ class Host:
         local = 1 + tally.GATE if gate else 1
         self.run.ask(entry.vote, self.me, row, to, local)
 
+    def vote_to(
+        self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False
+    ) -> None:
+        """Cast a vote meant for `to` at some receivers only; `own`: it counts here. For corrupted replicas."""
+        row = self.run.row(ballot, vote, to)
+        if own:
+            self.run.ask(entry.vote, self.me, row, self.me, 1 + tally.GATE if gate else 1)
+        for receiver in receivers:
+            self.run.ask(entry.vote, self.me, row, receiver, 0)
+
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.me, by)
 
@@ -124,7 +134,7 @@ class Host:
         tell: int | None = None,
     ) -> None:
         run = self.run
-        self._last_proposal_ns = self.now_ns
+        self.proposing()
         case = run.cases.get(type(letter))
         if case is None or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows)):
             run.post(self.me, ALL, letter)
@@ -134,6 +144,10 @@ class Host:
             after = running
         wakes = self.me if tell is None else lanes.WAKE_ALL if tell == ALL else tell
         run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes)
+
+    def proposing(self) -> None:
+        """A proposal is made now: the block interval begins."""
+        self._last_proposal_ns = self.now_ns
 
     def lane(self, number: int | None) -> None:
         run = self.run
@@ -187,9 +201,18 @@ class Host:
 
     def decide(self, block: Block) -> bool:
         if block.row < 0 or block.height <= self.height:
+            mine = None if block.row < 0 else self.decided_block(block.height)
+            if mine is not None and mine is not block:
+                self.run.breach(self.me, block, mine)
             return True
         outcome = entry.decide_block(self._desk, self.me, block.row, self.run.decides_out_of_order)
         if outcome == -2:
+            mine, below = self.decided_block(self.height), block.parent
+            while below is not None and below.height > self.height:
+                below = below.parent
+            if mine is not None and below is not None and below is not mine:
+                self.run.breach(self.me, block, mine)
+                return False
             raise ProtocolError(
                 f"replica {self.me} decides {block} but its last decided block is at height {self.height}"
             )

@@ -6,6 +6,7 @@ import dataclasses
 
 import numpy as np
 
+from sim.adversary.cast import Cast
 from sim.engine.office import NO_LIMIT, Settings
 from sim.faults.script import Ends, FaultScript
 from sim.host import Costs, Run
@@ -54,6 +55,7 @@ class World:
     run: Run
     clock: Clock
     faults: FaultScript
+    cast: Cast
     gateways: tuple[Gateway, ...]
     classes: tuple[TransactionClass, ...]
     streams: Streams | None
@@ -69,6 +71,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
     gateways = tuple(Gateway(n + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places))
+    cast = Cast(scenario.corrupted, network.nodes_of, n)
     run = Run(
         replica,
         scenario.protocol.parameters,
@@ -76,6 +79,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         lane=lane,
+        disguises=cast.seats,
     )
     clock = Clock()
     seats = Seats(scenario, run, gateways)
@@ -98,7 +102,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         if isinstance(item, tuple):
             start_closed_loop(run, index[place], *item)
     offered = sum(source.rate_tps for source in sources)
-    return World(scenario, run, clock, faults, gateways, classes, streams, offered)
+    return World(scenario, run, clock, faults, cast, gateways, classes, streams, offered)
 
 
 def _one_distance(scenario: Scenario) -> bool:

@@ -87,7 +87,7 @@ def _move_files(data: Any, old: FilePath, new: FilePath) -> None:
 
 def _chooses(path: Path) -> bool:
     """Whether the value at a path decides which keys its section has."""
-    return path[-1] in ("model", "kind", "family") or path == ("protocol", "name")
+    return path[-1] in ("model", "kind", "family", "behaviour") or path == ("protocol", "name")
 
 
 def _switches(old: Any, new: Any, path: Path) -> bool:

@@ -16,6 +16,7 @@ from typing import Protocol as Interface
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from sim.adversary.settings import Corrupted
 from sim.faults.settings import Fault
 from sim.network.crypto import CryptoName
 from sim.network.settings import Network
@@ -114,6 +115,9 @@ class Scenario(Parameters):
     workload: tuple[Workload, ...] = Field(min_length=1, max_length=1000, description="who sends what")
     clients: Clients = Field(default=Clients(), description="how clients reach voters")
     faults: tuple[Fault, ...] = Field(default=(), description="what breaks, and when")
+    corrupted: tuple[Corrupted, ...] = Field(
+        default=(), max_length=1000, description="which replicas do not follow the protocol, and how"
+    )
     limits: Limits = Field(default=Limits(), description="when to give up")
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")
     liveness_bound_ns: Nanoseconds = quantity(

@@ -1,0 +1,86 @@
+"""From what a scenario says to behaviours on seats, and what each did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+from sim.adversary import settings as s
+from sim.adversary.amnesia import Amnesia
+from sim.adversary.double_voting import DoubleVoting
+from sim.adversary.equivocating import Equivocating
+from sim.adversary.replaying import Replaying
+from sim.adversary.scripted import Scripted, Step
+from sim.adversary.silent import Silent
+from sim.adversary.slow import Slow
+from sim.adversary.withholding import Withholding
+from sim.adversary.wrapper import Behaviour, Seat
+
+NodesOf = Callable[[int | str], tuple[int, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One behaviour of one node, as played."""
+
+    node: int
+    name: str
+    behaviour: Behaviour
+
+
+class Cast:
+    """All corrupted nodes of a run."""
+
+    def __init__(self, corrupted: Iterable[s.Corrupted], nodes_of: NodesOf, voters: int) -> None:
+        self.parts: list[Part] = []
+        by_node: dict[int, list[Behaviour]] = {}
+        for entry in corrupted:
+            for node in nodes_meant(entry, nodes_of, voters):
+                behaviour = _behaviour(entry, nodes_of)
+                self.parts.append(Part(node, entry.behaviour, behaviour))
+                by_node.setdefault(node, []).append(behaviour)
+        self.seats = {node: Seat(behaviours) for node, behaviours in by_node.items()}
+
+    @property
+    def nodes(self) -> frozenset[int]:
+        """The corrupted nodes."""
+        return frozenset(self.seats)
+
+
+def nodes_meant(entry: s.Corruption, nodes_of: NodesOf, voters: int) -> tuple[int, ...]:
+    """The nodes an entry is about."""
+    if entry.count is not None:
+        return tuple(range(min(entry.count, voters)))
+    return _all(entry.nodes, nodes_of)
+
+
+def _all(refs: Iterable[int | str], nodes_of: NodesOf) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(node for ref in refs for node in nodes_of(ref)))
+
+
+def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
+    when = entry.at_ns, entry.until_ns
+    if isinstance(entry, s.Silent):
+        return Silent(*when, entry.messages)
+    if isinstance(entry, s.Slow):
+        return Slow(*when, entry.messages, entry.delay_ns)
+    if isinstance(entry, s.Withholding):
+        return Withholding(*when, entry.messages, _all(entry.to, nodes_of))
+    if isinstance(entry, s.Equivocating):
+        groups = entry.groups and (_all(entry.groups[0], nodes_of), _all(entry.groups[1], nodes_of))
+        return Equivocating(*when, groups)
+    if isinstance(entry, s.DoubleVoting):
+        return DoubleVoting(*when, entry.messages)
+    if isinstance(entry, s.Replaying):
+        return Replaying(*when, entry.messages, entry.after_ns, entry.times)
+    if isinstance(entry, s.Amnesia):
+        return Amnesia(*when)
+    return Scripted(*when, [_step(step, nodes_of) for step in entry.script])
+
+
+def _step(step: s.Step, nodes_of: NodesOf) -> Step:
+    sets = {key: frozenset(_all(getattr(step, key), nodes_of)) for key in ("sender", "to", "only_to")}
+    plain = {
+        field.name: getattr(step, field.name) for field in dataclasses.fields(Step) if field.name not in sets
+    }
+    return Step(**plain, **sets)

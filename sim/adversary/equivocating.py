@@ -1,0 +1,105 @@
+"""Equivocating: the replica proposes two blocks where the protocol proposes one, each to its own group of nodes.
+
+Whatever it says of the first block to the first group, it says of the second to the second group: votes, and the
+condition that a proposal is for them. A vote that one node counts alone goes to that node for both blocks.
+Certificates are never altered, so that a second block stands on the certificate of the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from sim.adversary.wrapper import Behaviour, Message
+from sim.protocol import ALL, Ballot, Block, Letter, VoteType
+
+_KEPT = 4096  # blocks remembered
+
+
+class Equivocating(Behaviour):
+    """Doubles proposals and votes. `groups`: receivers of the first and of the second block."""
+
+    def __init__(
+        self, at_ns: int, until_ns: int | None, groups: tuple[Iterable[int], Iterable[int]] | None
+    ) -> None:
+        super().__init__(at_ns, until_ns)
+        self.groups = None if groups is None else (frozenset(groups[0]), frozenset(groups[1]))
+        self.rivals: dict[Block, Block] = {}  # first block -> second
+
+    def second_group(self) -> frozenset[int]:
+        """Who hears of the second block."""
+        if self.groups is not None:
+            return self.groups[1]
+        others = self.seat.others
+        return frozenset(others[len(others) // 2 :])
+
+    def first_group(self) -> frozenset[int]:
+        """Who hears of the first block."""
+        if self.groups is not None:
+            return self.groups[0]
+        return frozenset(self.seat.others) - self.second_group()
+
+    def outgoing(self, message: Message) -> Iterable[Message]:
+        if message.letter is not None:
+            return self._letters(message, message.letter)
+        return self._votes(message)
+
+    def _letters(self, message: Message, letter: Letter) -> Iterable[Message]:
+        block = letter.carries()
+        if block is None or block.proposer != self.seat.host.me or block.row < 0:
+            return (message,)
+        rival = self.rivals.get(block) or self._rival(block)
+        if rival is None:
+            return (message,)
+        self.acts += 1
+        fields = {
+            field.name: rival
+            for field in dataclasses.fields(letter)  # type: ignore[arg-type]  # every letter is a dataclass
+            if getattr(letter, field.name) is block
+        }
+        other = dataclasses.replace(letter, **fields)  # type: ignore[type-var]
+        return self._parted(message, dataclasses.replace(message, letter=other))
+
+    def _rival(self, block: Block) -> Block | None:
+        """A second block in the place of one just proposed."""
+        parent = block.parent
+        if block.body is None and parent is not None:
+            parent = self.rivals.get(parent, parent)  # no certificate binds it to the first one
+        made: Block | None = self.seat.host.new_block(parent, block.view, number=block.height, empty=True)
+        if made is not None:
+            made.body = block.body
+            self.rivals[block] = made
+            if len(self.rivals) > _KEPT:
+                del self.rivals[next(iter(self.rivals))]
+        return made
+
+    def _parted(self, first: Message, second: Message) -> Iterable[Message]:
+        one, two = self.first_group(), self.second_group()
+        for message, group in ((first, one), (second, two)):
+            to = tuple(node for node in message.to if node in group)
+            if to:
+                yield dataclasses.replace(message, to=to)
+
+    def _other_ballot(self, ballot: Ballot) -> Ballot | None:
+        rival = None if ballot.block is None else self.rivals.get(ballot.block)
+        if rival is None or rival.row < 0:
+            return None
+        return self.seat.host.ballot(ballot.view, ballot.number, rival)
+
+    def _votes(self, message: Message) -> Iterable[Message]:
+        assert message.ballot is not None
+        assert message.vote is not None
+        other = self._other_ballot(message.ballot)
+        if other is None:
+            return (message,)
+        self.acts += 1
+        host, to = self.seat.host, message.meant_for
+        gated = host.run.quorums[message.vote].gated
+        host.vote_to(message.vote, other, to, (), own=to in (ALL, host.me), gate=gated)
+        second = dataclasses.replace(message, ballot=other)
+        return self._parted(message, second) if to == ALL else (message, second)
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        other = self._other_ballot(ballot)
+        if other is not None:
+            self.seat.host.condition(vote, other, by)

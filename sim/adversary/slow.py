@@ -1,0 +1,27 @@
+"""Slow: the replica says everything, or some types, late.
+
+With a delay just below the others' timer a primary orders as little as it can without being deposed: Y. Amir,
+B. Coan, J. Kirsch, J. Lane, "Prime: Byzantine replication under attack", IEEE TDSC 8(4), 2011.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from sim.adversary.wrapper import Behaviour, Message
+
+
+class Slow(Behaviour):
+    """Holds messages back. `messages`: types, none for all."""
+
+    def __init__(self, at_ns: int, until_ns: int | None, messages: Iterable[str], delay_ns: int) -> None:
+        super().__init__(at_ns, until_ns)
+        self.messages = frozenset(messages)
+        self.delay_ns = delay_ns
+
+    def outgoing(self, message: Message) -> Iterable[Message]:
+        if self.messages and message.name not in self.messages:
+            return (message,)
+        self.acts += 1
+        return (dataclasses.replace(message, delay_ns=message.delay_ns + self.delay_ns),)

@@ -1,0 +1,211 @@
+"""The wrapper between a corrupted replica and its host: context to the one, replica to the other.
+
+What the replica says goes through its behaviours, in the order of the scenario, each of which turns one message
+into none, one or several; what is left is sent. What arrives goes through them too. The replica's own votes count
+for itself at once, whatever becomes of the copies. A corrupted replica never works in the fast lane.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from sim.host import Host
+from sim.protocol import ALL, Ballot, Block, Context, Letter, Replica, Timer, VoteType
+
+LATER = Timer("held back by a corrupted replica")
+_VIEW_NAMES = ("view", "term", "round", "epoch")
+
+
+@dataclasses.dataclass(frozen=True)
+class Message:
+    """What a replica says: a letter, or a vote on a ballot, to some receivers (itself not among them)."""
+
+    name: str
+    view: int | None
+    to: tuple[int, ...]
+    letter: Letter | None = None
+    vote: VoteType | None = None
+    ballot: Ballot | None = None
+    meant_for: int = ALL  # of a vote: all, or the one who counts it
+    delay_ns: int = 0
+
+    @property
+    def block(self) -> Block | None:
+        """The block it is about, if it says."""
+        if self.ballot is not None:
+            return self.ballot.block
+        return None if self.letter is None else self.letter.carries()
+
+
+def view_of(letter: Letter) -> int | None:
+    """The view (term, round) a letter belongs to, if it says."""
+    for name in _VIEW_NAMES:
+        view = getattr(letter, name, None)
+        if isinstance(view, int):
+            return view
+    return None
+
+
+class Behaviour:
+    """One way to be corrupt. It lives as long as the run, through crashes of its node."""
+
+    def __init__(self, at_ns: int, until_ns: int | None) -> None:
+        self.at_ns = at_ns
+        self.until_ns = until_ns
+        self.acts = 0  # how often it made a difference
+        self.seat: Seat
+
+    def active(self, now_ns: int) -> bool:
+        """Whether it is its time."""
+        return self.at_ns <= now_ns and (self.until_ns is None or now_ns < self.until_ns)
+
+    def outgoing(self, message: Message) -> Iterable[Message]:
+        """What is sent in place of a message."""
+        return (message,)
+
+    def incoming(self, sender: int, letter: Letter) -> bool:
+        """Whether the replica is given a letter."""
+        return True
+
+    def looks(self) -> None:
+        """The replica has dealt with something."""
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        """The replica says that a gated quorum's condition holds."""
+
+    def seated(self, *, again: bool) -> None:
+        """The replica starts, or starts `again` after a crash."""
+
+    def forgot(self, vote: VoteType, ballot: Ballot) -> bool:
+        """Whether the replica does not know any more that it cast this vote."""
+        return False
+
+
+class Seat:
+    """All behaviours of one corrupted node, and the context that its replica sees (see `sim.protocol.Context`)."""
+
+    def __init__(self, behaviours: Iterable[Behaviour]) -> None:
+        self.behaviours = tuple(behaviours)
+        self.host: Host
+        self.started = False
+        self._to_all: dict[VoteType, bool] = {}  # as the replica last cast such a vote
+        for behaviour in self.behaviours:
+            behaviour.seat = self
+
+    def __call__(self, host: Host) -> tuple[Replica, dict[Any, Callable[..., None]]]:
+        """Seat a fresh replica on a host: what `sim.host.Disguise` asks for."""
+        self.host = host
+        for behaviour in self.behaviours:
+            behaviour.seated(again=self.started)
+        self.started = True
+        replica = host.run.protocol(cast(Context, self))
+        handlers: dict[Any, Callable[..., None]] = {LATER: self._then}
+        for cause, name in replica.handlers.items():
+            heard = isinstance(cause, type) and issubclass(cause, Letter)
+            handlers[cause] = functools.partial(self._on_letter if heard else self._on_event, getattr(replica, name))
+        return replica, handlers
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "host":
+            raise AttributeError(name)
+        return getattr(self.host, name)  # what no behaviour changes
+
+    @property
+    def others(self) -> tuple[int, ...]:
+        """All voters but this one."""
+        return tuple(node for node in range(self.host.n) if node != self.host.me)
+
+    def goes_to_all(self, vote: VoteType) -> bool:
+        """Whether votes of this type go to everybody: as the replica does it, or as its normal case says."""
+        declared = {step.vote: step.to_all for case in self.host.run.normal_cases for step in case.votes}
+        return self._to_all.get(vote, declared.get(vote, True))
+
+    def _live(self) -> Iterable[Behaviour]:
+        now_ns = self.host.now_ns
+        return [behaviour for behaviour in self.behaviours if behaviour.active(now_ns)]
+
+    # --- to the replica --------------------------------------------------------------------------------
+
+    def _on_letter(self, handler: Callable[..., None], sender: int, letter: Letter) -> None:
+        live = self._live()
+        if all([behaviour.incoming(sender, letter) for behaviour in live]):
+            handler(sender, letter)
+        for behaviour in live:
+            behaviour.looks()
+
+    def _on_event(self, handler: Callable[..., None], *arguments: Any) -> None:
+        handler(*arguments)
+        for behaviour in self._live():
+            behaviour.looks()
+
+    def _then(self, act: Callable[[], None]) -> None:
+        act()
+
+    def later(self, delay_ns: int, act: Callable[[], None]) -> None:
+        """Do something after a while; a crash prevents it."""
+        self.host.set_timer(LATER, delay_ns, act)
+
+    # --- from the replica ------------------------------------------------------------------------------
+
+    def broadcast(self, letter: Letter) -> None:
+        self._say(Message(type(letter).__name__, view_of(letter), self.others, letter))
+
+    def send(self, to: int, letter: Letter) -> None:
+        self._say(Message(type(letter).__name__, view_of(letter), (to,), letter))
+
+    def propose(
+        self,
+        letter: Letter,
+        ballot: Ballot,
+        *,
+        guard: tuple[int, int],
+        after: int | None = None,
+        to: int = ALL,
+        decided: Block | None = None,
+        tell: int | None = None,
+    ) -> None:
+        self.host.proposing()
+        self.broadcast(letter)
+
+    def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
+        me = self.host.me
+        self._to_all[vote] = to == ALL
+        receivers = self.others if to == ALL else (to,) if to != me else ()
+        self.host.vote_to(vote, ballot, to, (), own=to in (ALL, me), gate=gate)
+        self._say(Message(vote.name, ballot.view, receivers, vote=vote, ballot=ballot, meant_for=to))
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        self.host.condition(vote, ballot, by)
+        for behaviour in self._live():
+            behaviour.condition(vote, ballot, by)
+
+    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
+        if voter in (None, self.host.me) and any(behaviour.forgot(vote, ballot) for behaviour in self.behaviours):
+            return False
+        return self.host.has_voted(vote, ballot, voter)
+
+    # --- what becomes of it ----------------------------------------------------------------------------
+
+    def _say(self, message: Message) -> None:
+        messages = [message]
+        for behaviour in self._live():
+            messages = [changed for one in messages for changed in behaviour.outgoing(one)]
+        for one in messages:
+            self.carry_out(one)
+
+    def carry_out(self, message: Message) -> None:
+        """Send a message as it is now."""
+        if message.delay_ns > 0:
+            now = dataclasses.replace(message, delay_ns=0)
+            self.later(message.delay_ns, functools.partial(self.carry_out, now))
+        elif message.letter is not None:
+            if message.to == self.others:
+                self.host.broadcast(message.letter)
+            else:
+                for to in message.to:
+                    self.host.send(to, message.letter)
+        elif message.vote is not None and message.ballot is not None and message.to:
+            self.host.vote_to(message.vote, message.ballot, message.meant_for, message.to, own=False)
