@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from sim.adversary import settings as s
 from sim.adversary.amnesia import Amnesia
@@ -11,12 +11,11 @@ from sim.adversary.double_voting import DoubleVoting
 from sim.adversary.equivocating import Equivocating
 from sim.adversary.replaying import Replaying
 from sim.adversary.scripted import Scripted, Step
+from sim.adversary.settings import NodesOf, nodes_at, nodes_meant
 from sim.adversary.silent import Silent
 from sim.adversary.slow import Slow
 from sim.adversary.withholding import Withholding
 from sim.adversary.wrapper import Behaviour, Seat
-
-NodesOf = Callable[[int | str], tuple[int, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +46,6 @@ class Cast:
         return frozenset(self.seats)
 
 
-def nodes_meant(entry: s.Corruption, nodes_of: NodesOf, voters: int) -> tuple[int, ...]:
-    """The nodes an entry is about."""
-    if entry.count is not None:
-        return tuple(range(min(entry.count, voters)))
-    return _all(entry.nodes, nodes_of)
-
-
-def _all(refs: Iterable[int | str], nodes_of: NodesOf) -> tuple[int, ...]:
-    return tuple(dict.fromkeys(node for ref in refs for node in nodes_of(ref)))
-
-
 def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
     when = entry.at_ns, entry.until_ns
     if isinstance(entry, s.Silent):
@@ -65,9 +53,9 @@ def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
     if isinstance(entry, s.Slow):
         return Slow(*when, entry.messages, entry.delay_ns)
     if isinstance(entry, s.Withholding):
-        return Withholding(*when, entry.messages, _all(entry.to, nodes_of))
+        return Withholding(*when, entry.messages, nodes_at(entry.to, nodes_of))
     if isinstance(entry, s.Equivocating):
-        groups = entry.groups and (_all(entry.groups[0], nodes_of), _all(entry.groups[1], nodes_of))
+        groups = entry.groups and (nodes_at(entry.groups[0], nodes_of), nodes_at(entry.groups[1], nodes_of))
         return Equivocating(*when, groups)
     if isinstance(entry, s.DoubleVoting):
         return DoubleVoting(*when, entry.messages)
@@ -79,8 +67,8 @@ def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
 
 
 def _step(step: s.Step, nodes_of: NodesOf) -> Step:
-    sets = {key: frozenset(_all(getattr(step, key), nodes_of)) for key in ("sender", "to", "only_to")}
-    plain = {
-        field.name: getattr(step, field.name) for field in dataclasses.fields(Step) if field.name not in sets
-    }
-    return Step(**plain, **sets)
+    sender, to, only_to = (frozenset(nodes_at(refs, nodes_of)) for refs in (step.sender, step.to, step.only_to))
+    return Step(
+        step.receives, step.sends, step.view, step.from_view, sender, step.times, step.drop, step.delay_ns,
+        step.send, step.vote, to, only_to,
+    )  # fmt: skip

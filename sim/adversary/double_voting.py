@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Message
-from sim.kernel.tally import OWNER, ROW
 from sim.kernel.desk import TALLY
+from sim.kernel.tally import OWNER, ROW
 from sim.protocol import ALL, Ballot, VoteType
 
 _KEPT = 256  # votes remembered

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -199,3 +199,17 @@ Corrupted = Annotated[
     Silent | Slow | Withholding | Equivocating | DoubleVoting | Replaying | Amnesia | Scripted,
     Field(discriminator="behaviour"),
 ]
+
+NodesOf = Callable[[int | str], tuple[int, ...]]  # what a reference means
+
+
+def nodes_at(refs: Iterable[Ref], nodes_of: NodesOf) -> tuple[int, ...]:
+    """The nodes that references mean, each once."""
+    return tuple(dict.fromkeys(node for ref in refs for node in nodes_of(ref)))
+
+
+def nodes_meant(entry: Corruption, nodes_of: NodesOf, voters: int) -> tuple[int, ...]:
+    """The nodes an entry is about."""
+    if entry.count is not None:
+        return tuple(range(min(entry.count, voters)))
+    return nodes_at(entry.nodes, nodes_of)

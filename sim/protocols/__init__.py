@@ -34,6 +34,16 @@ class Entry:
         found: type[Parameters] = getattr(module, f"{self.replica}Parameters")
         return found
 
+    @property
+    def letter_names(self) -> tuple[str, ...]:
+        """Its message types with content."""
+        return tuple(letter.__name__ for letter in self.protocol.letters)
+
+    @property
+    def vote_names(self) -> tuple[str, ...]:
+        """Its vote types."""
+        return tuple(vote.name for vote in self.protocol.votes)
+
     def check(self, parameters: Parameters, voters: int) -> None:
         """Raise ValueError if the parameters do not fit the number of voters."""
         check = getattr(self.protocol, "check", None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -245,6 +245,7 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         origin = source.origin(("network", key))
         text = origin.text if network.nodes is not None else f"{network.n} sites"
         found.append(f"{origin.where}: {text}: {error}")
+    found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
     if not network.topology.is_mesh:
         from sim.network.latency import one_way_matrix_ns  # numpy and networkx: only where needed
 
@@ -253,3 +254,21 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         except RuleError as error:
             found.extend(messages.rule_line(source, Problem(p.path, p.message)) for p in error.problems)
     return found
+
+
+def _message_names(scenario: Scenario, table: Mapping[str, ProtocolEntry]) -> Iterator[Problem]:
+    """Message types that corrupted replicas name and the protocol does not have."""
+    if not scenario.corrupted:
+        return
+    entry = table[scenario.protocol.name]
+    letters, votes = entry.letter_names, entry.vote_names
+    for i, corruption in enumerate(scenario.corrupted):
+        for named, known, kind in (
+            (corruption.message_names(), (*letters, *votes), "message type"),
+            (corruption.letter_names(), letters, "letter"),
+            (corruption.vote_names(), votes, "vote"),
+        ):
+            for path, name in named:
+                if name not in known:
+                    hint = suggestion(name, known, limit=30)
+                    yield Problem(("corrupted", i, *path), f"{scenario.protocol.name} has no such {kind}; {hint}")

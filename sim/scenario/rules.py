@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sim.adversary.settings import Corruption, nodes_meant
 from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, LoseDomain, Partition
 from sim.network.crypto import profiles
 from sim.network.links import Ref
@@ -33,6 +34,43 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))
         yield from _targets(fault, scenario.network, ("faults", i))
+    yield from _corrupted(scenario)
+
+
+def _corrupted(scenario: Scenario) -> Iterator[Problem]:
+    """Nodes that exist, at least one of them correct, and times within the run."""
+    network, n = scenario.network, scenario.network.n
+    found: set[int] = set()
+    for i, entry in enumerate(scenario.corrupted):
+        path: Path = ("corrupted", i)
+        if entry.count is not None and entry.count > n:
+            yield Problem((*path, "count"), f"there are {n} voters; write at most {n - 1}")
+        if entry.at_ns >= scenario.duration_ns:
+            length = format_ns(scenario.duration_ns)
+            yield Problem((*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time")
+        wrong = [(where, ref) for where, ref in entry.refs() if network.ref_problem(ref) is not None]
+        for where, ref in wrong:
+            yield Problem((*path, *where), str(network.ref_problem(ref)))
+        if not wrong:
+            meant = nodes_meant(entry, network.nodes_of, n)
+            found.update(meant)
+            yield from _groups(entry, meant, network, path)
+    if len(found) >= n:
+        message = f"all {n} voters are corrupted, and nothing is left to judge; leave at least one correct"
+        yield Problem(("corrupted",), message)
+
+
+def _groups(entry: Corruption, meant: tuple[int, ...], network: Network, path: Path) -> Iterator[Problem]:
+    groups = getattr(entry, "groups", None)
+    if groups is None:
+        return
+    sides = [{node for ref in group for node in network.nodes_of(ref)} for group in groups]
+    both = sides[0] & sides[1]
+    if both:
+        yield Problem((*path, "groups"), f"node {min(both)} is in both groups; remove it from one")
+    for node in meant:
+        if node in sides[0] | sides[1]:
+            yield Problem((*path, "groups"), f"node {node} is the corrupted one and hears itself; remove it")
 
 
 def _workload(scenario: Scenario) -> Iterator[Problem]:

@@ -48,6 +48,14 @@ class ProtocolEntry(Interface):
     def parameters(self) -> type[Parameters]:
         """The class of its parameters."""
 
+    @property
+    def letter_names(self) -> tuple[str, ...]:
+        """Its message types with content."""
+
+    @property
+    def vote_names(self) -> tuple[str, ...]:
+        """Its vote types."""
+
     def check(self, parameters: Any, n: int) -> None:
         """Raise ValueError ("rule; remedy") if n voters cannot run with these parameters."""
 
