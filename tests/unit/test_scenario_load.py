@@ -27,6 +27,8 @@ class _Terms(Parameters):
 @dataclasses.dataclass(frozen=True)
 class _Entry:
     parameters: type[Parameters]
+    letter_names: tuple[str, ...] = ("Propose",)
+    vote_names: tuple[str, ...] = ("PREPARE", "COMMIT")
 
     def check(self, parameters: Parameters, n: int) -> None:
         if isinstance(parameters, _Quorums) and n < 3 * parameters.faults + 1:
