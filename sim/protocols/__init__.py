@@ -53,6 +53,9 @@ class Entry:
 
 PROTOCOLS: dict[str, Entry] = {
     "pbft": Entry("pbft", "Pbft", "three phases, all-to-all votes, stable primary", "f Byzantine of 3f + 1"),
+    "ibft": Entry(
+        "ibft", "Ibft", "PBFT per height with locks, as first specified", "F Byzantine of 3F + 1 (safety)"
+    ),
     "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1"),
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"

@@ -1,0 +1,507 @@
+"""Istanbul BFT as first specified (IBFT v1), flaws included.
+
+Y.-T. Lin, "Istanbul Byzantine Fault Tolerance", EIP-650, 2017, as Quorum shipped it; analysed by R. Saltini and
+D. Hyland-Wood, "Correctness Analysis of IBFT", arXiv 1901.07160, 2019.
+
+n validators, F = floor((n - 1) / 3). Each height runs rounds. In a round the proposer multicasts <PRE-PREPARE>
+with a block; a validator that accepts it multicasts <PREPARE>; upon 2F + 1 PREPAREs it *locks* the block and
+multicasts <COMMIT>; upon 2F + 1 COMMITs it inserts the block and begins the next height. A locked validator
+votes for no other block at this height, and proposes it when its turn comes; nothing but insertion releases the
+lock. A validator whose round timer expires, or that is locked and sees another block proposed, multicasts
+<ROUND-CHANGE, r + 1>; F + 1 for a higher round are joined, 2F + 1 start it. Timers double with every round.
+
+Two flaws, kept on purpose: 2F + 1 is no Byzantine quorum unless n = 3F + 1 (`quorum_size`), so two blocks can be
+final at one height for n = 5, 6, 8, 9, 11, 12, ...; and validators locked on different blocks may hold up a
+height for ever (`may_vote_for`; section 7.1 of the analysis). QBFT was made to mend both.
+
+paper                     here
+-----                     ----
+h (sequence), r           height (ballot.number), round (ballot.view)
+F, 2F + 1                 f, quorum_size()
+proposer policy           proposer_after: the validator after the last block's proposer, or that one (sticky)
+lock(B, h)                locked
+NEW ROUND, PRE-PREPARED   accepted is None, accepted
+PREPARED                  accepted, and locked on its block
+COMMITTED                 on_committed
+ROUND CHANGE              changing
+backlog                   early
+
+Deviations
+* The round timer is the progress timer: it runs while a transaction waits, from the beginning of the round or
+  from the transaction's arrival, so that an idle chain makes neither blocks nor round changes.
+* A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
+* 2F + 1 COMMITs for a block that is here insert it whatever round the validator is in by then, and in the state
+  ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
+* Block synchronisation: who hears from a lower height says how far it is; who hears from a higher one fetches
+  the missing blocks with their commit seals from the sender, one peer at a time. A restarted validator begins so.
+* What a validator voted for, its lock and its round are on disk before it speaks. (Quorum forgets its locks.)
+
+Not modelled: validator votes, invalid blocks, the time to write to disk, a COMMIT counting as a PREPARE.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field
+
+from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    Timer,
+    VoteType,
+    upon,
+)
+
+HEADER_BYTES = 48  # type, height, round, sender, digest (32)
+FETCH_MAX = 512  # blocks per answer of a synchronisation
+DOUBLINGS_MAX = 30  # of the round timer; beyond, the timer would not fit 64 bits
+
+
+class IbftParameters(Parameters):
+    """Parameters of IBFT v1."""
+
+    round_timeout_ns: Nanoseconds = quantity(
+        "2 s", "how long round 0 may take before a round change; doubles with every round", positive=True
+    )
+    proposer_policy: Literal["round-robin", "sticky"] = Field(
+        "round-robin", description="whether the proposer changes with every block, or with round changes only"
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrePrepare(Letter):
+    """<PRE-PREPARE, h, r, B>."""
+
+    height: int
+    round: int
+    block: Block
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.block.bytes
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RoundChange(Letter):
+    """<ROUND-CHANGE, h, r>: the sender has left the rounds before r."""
+
+    height: int
+    round: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Status(Letter):
+    """Synchronisation: how many blocks the sender has inserted, said to one who seems to have fewer."""
+
+    height: int
+    decides = False
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fetch(Letter):
+    """Synchronisation: send me the blocks above this height."""
+
+    height: int
+    decides = False
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Blocks(Letter):
+    """Synchronisation: inserted blocks, each with its commit seals, and the sender's height."""
+
+    blocks: tuple[Block, ...]
+    seals: int
+    last: int
+    decides = False
+
+    def size_bytes(self, signing: Signing) -> int:
+        seals = HEADER_BYTES + signing.certificate_bytes(self.seals)
+        return HEADER_BYTES + sum(block.bytes + seals for block in self.blocks)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.seals,) * len(self.blocks)
+
+
+PREPARE = VoteType("PREPARE", HEADER_BYTES)
+COMMIT = VoteType("COMMIT", HEADER_BYTES)
+
+FETCH_TIMER = Timer("fetch")
+
+
+class Ibft(Replica):
+    """One validator of IBFT v1."""
+
+    letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
+    votes = (PREPARE, COMMIT)
+    lasting_leader = False
+    progress = "waiting"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.height = 1  # being decided
+        self.round = 0
+        self.changing = False  # ROUND CHANGE was sent for `round`, which has not begun
+        self.accepted: Ballot | None = None  # the proposal accepted in this round
+        self.locked: Block | None = None
+        self.received: list[Block] = []  # proposed at this height
+        self.changes: dict[int, set[int]] = {}  # round -> who sent ROUND-CHANGE for it, at this height
+        self.early: list[tuple[int, PrePrepare]] = []  # the backlog: of heights and rounds to come
+        self.early_quorum = 0  # highest height of which a quorum came before the proposal
+        self.proposed: tuple[int, int, Block] | None = None  # height, round, block: what this validator proposed
+        self.fetching = 0  # timer of a synchronisation under way
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    @property
+    def f(self) -> int:
+        """F: Byzantine validators said to be tolerated."""
+        return (self.context.n - 1) // 3
+
+    def quorum_size(self) -> int:
+        """2F + 1, also where n is not 3F + 1 (unsafe; ceil(2n / 3) is not)."""
+        return 2 * self.f + 1
+
+    def may_vote_for(self, block: Block) -> bool:
+        """A locked validator votes for the locked block only. No rule ever releases the lock within a height."""
+        return self.locked is None or self.locked is block
+
+    def proposer_after(self, last: int, round_: int) -> int:
+        """Who proposes in this round after a block that `last` proposed."""
+        turn = 0 if self.parameters.proposer_policy == "sticky" else 1
+        return (last + turn + round_) % self.context.n
+
+    def timeout_ns(self, round_: int) -> int:
+        """The round timer doubles with every round."""
+        timeout: int = self.parameters.round_timeout_ns << min(round_, DOUBLINGS_MAX)
+        return timeout
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    # --- start, and the fast lane ------------------------------------------------------------------------
+    #
+    # Lane numbers of height h: 2h before a proposal of round 0 is accepted, 2h + 1 afterwards.
+
+    @property
+    def view_number(self) -> int:
+        self.sync()
+        return self.round
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        self.height = context.height + 1
+        context.watch_progress(self.timeout_ns(0))
+        if not stable:
+            context.persist(height=1, round=0, changing=False, proposed=None)
+            self.resume()
+            return
+        self.proposed = stable["proposed"]
+        if stable["height"] == self.height:
+            self.round, self.changing = stable["round"], stable["changing"]
+            context.watch_progress(self.timeout_ns(self.round))
+        for round_ in range(self.round + 1):
+            for ballot in context.ballots(round_, self.height):
+                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
+                    self.locked = ballot.block  # the latest: rounds ascend
+                    self.received.append(ballot.block)
+                if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
+                    self.accepted = ballot
+        self.fetch((context.me + 1) % context.n)
+        self.resume()
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane did: blocks inserted, a proposal accepted, a lock taken."""
+        context = self.context
+        if context.height >= self.height:
+            self.begin_height()
+        if self.round == 0 and not self.changing and self.locked is None:
+            block = context.lane_block()
+            if self.accepted is None and block is not None and block.height == self.height:
+                self.accepted = context.ballot(0, self.height, block)
+                self.received.append(block)
+            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
+                self.locked = self.accepted.block
+
+    def set_lane(self) -> None:
+        """Work in the fast lane if nothing is out of the ordinary at this height."""
+        ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
+        number = 2 * self.height + (self.accepted is not None)
+        self.context.lane(number if ordinary else None)
+
+    # --- NEW ROUND ---------------------------------------------------------------------------------------
+
+    def begin_height(self) -> None:
+        """The last block is inserted, and with it the lock is gone: round 0 of the next height."""
+        context = self.context
+        round_before = self.round
+        self.height = context.height + 1
+        self.round, self.changing = 0, False
+        self.accepted, self.locked = None, None
+        self.received, self.changes = [], {}
+        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
+        if round_before > 0:
+            context.enter_view(0)
+            context.watch_progress(self.timeout_ns(0))
+
+    def start_round(self, round_: int) -> None:
+        """2F + 1 want this round: it begins."""
+        context = self.context
+        self.round, self.changing = round_, False
+        self.accepted = None
+        context.persist(height=self.height, round=round_, changing=False)
+        context.enter_view(round_)
+        context.watch_progress(self.timeout_ns(round_))
+        self.resume()
+
+    def resume(self) -> None:
+        """Deal with the backlog, propose if it is this validator's turn, and return to the lane."""
+        early, self.early = self.early, []
+        for sender, message in early:
+            self.on_pre_prepare(sender, message)
+        self.propose()
+        self.set_lane()
+
+    def proposer_of(self, round_: int) -> int:
+        """Who proposes in a round of the current height. The first block is validator 0's."""
+        last = self.context.decided_block(self.context.height)
+        return round_ % self.context.n if last is None else self.proposer_after(last.proposer, round_)
+
+    @upon(BATCH, DECIDED)
+    def on_turn(self) -> None:
+        """A transaction came, or the lane inserted the block after which this validator proposes."""
+        self.sync()
+        self.propose()
+        self.set_lane()
+
+    def propose(self) -> None:
+        """The proposer multicasts <PRE-PREPARE> with its locked block, or with a new one."""
+        context = self.context
+        if self.changing or self.accepted is not None or self.proposer_of(self.round) != context.me:
+            return
+        block = self.block_to_propose()
+        if block is None:
+            return
+        self.received.append(block)
+        self.proposed = (self.height, self.round, block)
+        context.persist(proposed=self.proposed)
+        message = PrePrepare(self.height, self.round, block)
+        ballot = context.ballot(self.round, self.height, block)
+        if self.round == 0:
+            number = 2 * self.height
+            next_proposer = self.proposer_after(context.me, 0)
+            context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
+        else:
+            context.broadcast(message)
+        self.accept(ballot)
+
+    def block_to_propose(self) -> Block | None:
+        """What was proposed before a crash, the locked block, or a new one; None if nothing waits."""
+        context = self.context
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            return self.proposed[2]
+        if self.locked is not None:
+            return self.locked
+        parent = context.decided_block(context.height)
+        if self.round > 0:
+            return context.new_block(parent, self.round, empty=True)
+        if not context.await_batch():
+            return None
+        block = context.new_block(parent, 0)
+        if block is None:
+            context.await_batch()
+        return block
+
+    # --- PRE-PREPARED, PREPARED, COMMITTED ---------------------------------------------------------------
+
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+        """Accept it: of this height and round, from the proposer, on top of the last block, no second one."""
+        self.sync()
+        context = self.context
+        if message.height < self.height:
+            return
+        ballot = context.ballot(message.round, message.height, message.block)
+        if message.height == self.height:
+            self.received.append(message.block)
+            if context.complete(COMMIT, ballot):
+                self.insert(message.block)
+                return
+        place, here = (message.height, message.round), (self.height, self.round)
+        if place > here or (place == here and self.changing):
+            self.keep(sender, message)
+        elif place == here and sender == self.proposer_of(self.round) and not self.voted_for_another(ballot):
+            if message.block.parent is not context.decided_block(context.height):
+                return
+            if self.may_vote_for(message.block):
+                self.accept(ballot)
+            else:
+                self.change_round(self.round + 1)
+        self.set_lane()
+
+    def keep(self, sender: int, message: PrePrepare) -> None:
+        """Put it into the backlog. If it is of a height that cannot be next here, fetch what is missing."""
+        if len(self.early) == 2 * self.context.n:
+            del self.early[0]
+        self.early.append((sender, message))
+        if message.height > self.height + 1:
+            self.fetch(sender)
+
+    def voted_for_another(self, ballot: Ballot) -> bool:
+        """Whether this validator sent PREPARE for another block of this height and round."""
+        same = self.context.ballots(ballot.view, ballot.number)
+        return any(other is not ballot and self.context.has_voted(PREPARE, other) for other in same)
+
+    def accept(self, ballot: Ballot) -> None:
+        """Enter PRE-PREPARED: multicast <PREPARE>."""
+        context = self.context
+        self.accepted = ballot
+        if not context.has_voted(PREPARE, ballot):
+            context.vote(PREPARE, ballot)
+        if context.complete(PREPARE, ballot):
+            self.on_prepared(ballot)
+
+    @upon(PREPARE)
+    def on_prepared(self, ballot: Ballot) -> None:
+        """2F + 1 PREPAREs: enter PREPARED, lock the block and multicast <COMMIT>."""
+        self.sync()
+        if ballot is self.accepted:
+            self.locked = ballot.block
+            if not self.context.has_voted(COMMIT, ballot):
+                self.context.vote(COMMIT, ballot)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+        self.set_lane()
+
+    @upon(COMMIT)
+    def on_committed(self, ballot: Ballot) -> None:
+        """2F + 1 COMMITs: enter COMMITTED and insert the block, if it is here."""
+        self.sync()
+        assert ballot.block is not None
+        if ballot.block in self.received:
+            self.insert(ballot.block)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+            self.set_lane()
+
+    def insert(self, block: Block) -> None:
+        """FINAL COMMITTED: the block is on the chain; the next height begins."""
+        context = self.context
+        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+            context.decide(block)
+            self.begin_height()
+            self.resume()
+
+    # --- ROUND CHANGE ------------------------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_round_timeout(self) -> None:
+        """The next round, or the highest that F + 1 ask for."""
+        self.sync()
+        wanted = [round_ for round_, senders in self.changes.items() if len(senders) > self.f]
+        self.change_round(max([self.round + 1, *wanted]))
+
+    def change_round(self, round_: int) -> None:
+        """Leave the current round: multicast <ROUND-CHANGE, h, r> and wait for others."""
+        context = self.context
+        self.round, self.changing = round_, True
+        self.accepted = None
+        context.persist(height=self.height, round=round_, changing=True)
+        context.lane(None)
+        context.watch_progress(self.timeout_ns(round_))
+        context.broadcast(RoundChange(self.height, round_))
+        self.count_round_change(context.me, round_)
+
+    @upon(RoundChange)
+    def on_round_change(self, sender: int, message: RoundChange) -> None:
+        """Count it; who asks at another height is told, or asked, about blocks."""
+        self.sync()
+        if message.height < self.height:
+            self.context.send(sender, Status(self.context.height))
+        elif message.height > self.height:
+            self.fetch(sender)
+        else:
+            self.count_round_change(sender, message.round)
+
+    def count_round_change(self, sender: int, round_: int) -> None:
+        """F + 1 for a higher round: join. 2F + 1: it begins."""
+        senders = self.changes.setdefault(round_, set())
+        senders.add(sender)
+        if len(senders) > self.f and round_ > self.round:
+            self.change_round(round_)
+        elif len(senders) >= self.quorum_size() and round_ == self.round and self.changing:
+            self.start_round(round_)
+
+    # --- block synchronisation ---------------------------------------------------------------------------
+
+    def fetch(self, peer: int) -> None:
+        """Ask a peer for the blocks above this validator's height, unless an answer is awaited."""
+        context = self.context
+        if self.fetching or context.n == 1:
+            return
+        context.send(peer, Fetch(context.height))
+        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.round_timeout_ns, peer)
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, peer: int) -> None:
+        """No answer: ask the next."""
+        self.fetching = 0
+        others = [(peer + i) % self.context.n for i in (1, 2)]
+        self.fetch(others[0] if others[0] != self.context.me else others[1])
+
+    @upon(Status)
+    def on_status(self, sender: int, message: Status) -> None:
+        """A peer is further: fetch."""
+        if message.height > self.context.height:
+            self.fetch(sender)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send inserted blocks with their commit seals."""
+        context = self.context
+        top = min(context.height, message.height + FETCH_MAX)
+        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
+        known = tuple(block for block in blocks if block is not None)
+        context.send(sender, Blocks(known, self.quorum_size(), context.height))
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Insert what was fetched, go on until level with the sender, and take part."""
+        self.sync()
+        context = self.context
+        context.cancel(self.fetching)
+        self.fetching = 0
+        for block in message.blocks:
+            if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+                context.decide(block)
+        if context.height < message.last and message.blocks:
+            self.fetch(sender)
+        if context.height >= self.height:
+            self.begin_height()
+            self.resume()
