@@ -22,6 +22,9 @@ from typing import Protocol as Interface
 
 ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
 
+_VIEWS = ("view", "round", "term", "epoch")
+_HEIGHTS = ("sequence", "height", "number")
+
 _Handler = TypeVar("_Handler", bound=Callable[..., None])
 
 
@@ -91,6 +94,18 @@ class Letter:
     def carries(self) -> Block | None:
         """The block whose transactions travel inside, if any: the receiver hashes them."""
         return None
+
+    def place(self) -> tuple[int | None, int | None]:
+        """View and height that the letter is about, as far as it has them: what a scenario's rules match.
+
+        By default the first of its fields named view, round, term, epoch, and the first named sequence, height,
+        number, or else the height of its `block`. A letter that names them otherwise overrides this.
+        """
+        view = next((getattr(self, name) for name in _VIEWS if hasattr(self, name)), None)
+        height = next((getattr(self, name) for name in _HEIGHTS if hasattr(self, name)), None)
+        if height is None and isinstance(getattr(self, "block", None), Block):
+            height = self.block.height  # type: ignore[attr-defined]
+        return view, height
 
 
 class Block:

@@ -119,6 +119,8 @@ def _print_result(result: Result, command: str) -> None:
             typer.echo(f"  {name:<26} {_short(m[name])}")
     marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
     typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
+    for text in _effects(result):
+        typer.echo(f"  {text}")
     for violation in result.violations:
         typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
     for warning in result.warnings:
@@ -128,6 +130,16 @@ def _print_result(result: Result, command: str) -> None:
     typer.echo(f"  digest {result.digest}  seed {result.scenario.seed}")
     if result.path is not None:
         typer.echo(f"  stored in {result.path}")
+
+
+def _effects(result: Result) -> list[str]:
+    """What each message rule did."""
+    rules = result.tables["rules"]
+    lines = []
+    for number, kind, matched, hits in zip(*(rules[name] for name in rules), strict=True):
+        name = "network.gst" if number < 0 else f"rule {number} ({kind})"
+        lines.append(f"{name}: acted upon {hits} of {matched} messages matched")
+    return lines
 
 
 def _short(value: Any) -> str:

@@ -23,9 +23,11 @@ from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
     NOW,
+    RULES,
     SEED,
     TALLY,
     TALLY_FIRED,
+    TALLY_PLACE,
     VOTERS,
     WORKER_FREE,
     WORKERS,
@@ -162,6 +164,11 @@ def propose(
     reaction, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, decided, wakes)
     if reaction < 0:
         return none, none, none, none, none
+    if desk[RULES] > 0:
+        for row in (row_1, row_2, row_3):
+            if row >= 0:
+                column(desk, TALLY_PLACE)[2 * row] = view
+                column(desk, TALLY_PLACE)[2 * row + 1] = number
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
     envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, 0)
     send_group(desk, envelope, src, 0, sign_ns)

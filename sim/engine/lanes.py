@@ -13,7 +13,20 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import NODE, NOW, READY_SEQ, SEED, TALLY, VOTERS, column, compiled
+from sim.kernel.desk import (
+    MESSAGE_HEIGHT,
+    MESSAGE_VIEW,
+    NODE,
+    NOW,
+    READY_SEQ,
+    RULES,
+    SEED,
+    TALLY,
+    TALLY_PLACE,
+    VOTERS,
+    column,
+    compiled,
+)
 from sim.kernel.due import DISK_DONE, FIRE, VOTED, ready_push, ready_push_at
 from sim.kernel.post import (
     DISK_BUSY,
@@ -208,6 +221,9 @@ def cast_vote(desk, node, row, to, local_weight, weight):
         0,
         0,
     )
+    if desk[RULES] > 0:
+        place = column(desk, TALLY_PLACE)
+        desk[MESSAGE_VIEW], desk[MESSAGE_HEIGHT] = place[2 * row], place[2 * row + 1]
     if to < 0:
         send_group(desk, envelope, node, -1 - to, cost[c + COST_SIGN_NS])
     else:

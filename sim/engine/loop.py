@@ -54,6 +54,7 @@ from sim.kernel.desk import (
     READY,
     READY_DROPPED,
     READY_LEN,
+    RULE_COPIES_MAX,
     RUN,
     RUN_LEN,
     RUN_POS,
@@ -194,7 +195,7 @@ from sim.ledger.rows import (
 @compiled
 def _has_room(desk):
     # The most that one step can enter: a broadcast to all, a block's replies, a resubmission per client.
-    margin = 8 * desk[NODES] + 8 * desk[GATEWAYS] + 512
+    margin = 8 * desk[NODES] * (1 + desk[RULE_COPIES_MAX]) + 8 * desk[GATEWAYS] + 512
     if desk[GATEWAYS] > 0:
         margin += 2 * desk[PAYLOAD_SIZE]
     return (

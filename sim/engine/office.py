@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from sim.engine import lanes, loop
-from sim.kernel import chance, post, tally
+from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.desk import Desk
@@ -70,6 +70,14 @@ def first_shift(latency_ns: np.ndarray, voters: int) -> int:
     typical = int(np.median(latency_ns[latency_ns > 0])) if (latency_ns > 0).any() else 1024
     width = min(typical // 16, typical * 2048 // voters**2)
     return max(width, 16).bit_length()
+
+
+def _bit_sets(table: np.ndarray) -> np.ndarray:
+    """Each row of a table of bool as words of 64 bits, lowest first."""
+    words = (table.shape[1] + 63) // 64
+    padded = np.zeros((len(table), 64 * words), dtype=bool)
+    padded[:, : table.shape[1]] = table
+    return np.packbits(padded, axis=1, bitorder="little").view("<u8").astype(np.uint64).view(np.int64)
 
 
 class Engine:
@@ -149,6 +157,8 @@ class Engine:
         desk.adopt(d.GROUP_START, np.array([0, s.voters]))
         desk.adopt(d.GROUP_MEMBER, np.arange(s.voters))
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
+        for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
+            desk.allocate(number, 1)
         desk.allocate(lanes.PROGRESS, 2 * n)
         desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
         desk.allocate(lanes.CASES, lanes.CASES_MAX * lanes.CASE_WIDTH)
@@ -163,6 +173,7 @@ class Engine:
         self.desk.allocate(d.TALLY_COUNT, 0)
         self.desk.allocate(d.TALLY_FIRED, 0)
         self.desk.allocate(d.TALLY_BITS, 0)
+        self.desk.allocate(d.TALLY_PLACE, 0)
         self.desk.allocate(lanes.WIDE_FREE, 0)
         self.desk.allocate(lanes.NARROW_FREE, 0)
         self.tallies = 0
@@ -178,6 +189,7 @@ class Engine:
             (d.TALLY_COUNT, count * receivers),
             (d.TALLY_FIRED, count * receivers),
             (d.TALLY_BITS, count * receivers * self.words),
+            (d.TALLY_PLACE, 2 * count),
         ):
             data = np.zeros(len(desk[number]) + extra, dtype=np.int64)
             data[: len(desk[number])] = desk[number]
@@ -242,7 +254,7 @@ class Engine:
     def make_room(self) -> None:
         """Lengthen whatever is nearly full. Called when compiled code returns ROOM or -1."""
         desk, state = self.desk, self.state
-        margin = 16 * self.endpoints + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
+        margin = 16 * self.endpoints * (1 + int(state[d.RULE_COPIES_MAX])) + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
         grow_calendar(desk, margin)
         while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
             desk.grow(d.READY)
@@ -298,6 +310,24 @@ class Engine:
         desk.replace(r.POOL, data)
         state[r.POOL_SIZE] = 2 * size
 
+    def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
+        """The run's message rules, in the order in which they apply (see sim.kernel.rules).
+
+        `rows`: int64, (rules, MESSAGE_RULE_WIDTH); the others say what each rule matches, bool: `kinds`
+        (rules, KINDS), `sources` and `targets` (rules, endpoints).
+        """
+        desk, state = self.desk, self.state
+        none = np.zeros((1, self.endpoints), dtype=bool)
+        state[d.RULES] = len(rows)
+        state[d.RULE_COPIES_MAX] = rows[:, rules.COPIES].sum()
+        desk.adopt(d.MESSAGE_RULE, rows)
+        desk.adopt(d.RULE_KINDS, _bit_sets(kinds.T))
+        desk.adopt(d.RULE_SOURCES, _bit_sets(sources.T))
+        desk.adopt(d.RULE_TARGETS, _bit_sets(np.concatenate((targets, none))))
+        desk.allocate(d.RULE_ACTIVE, len(rows))
+        state[d.RULE_WORDS] = (len(rows) + 63) // 64
+        state[d.END_WORDS] = (self.endpoints + 63) // 64
+
     def lay_neighbours(self, neighbours: list[list[int]], floods: int) -> None:
         """The graph that flooding messages follow, per endpoint its neighbours, and slots for `floods` at a time."""
         lengths = [len(members) for members in neighbours]
@@ -314,6 +344,10 @@ class Engine:
         self.desk[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
 
     # --- views for Python ------------------------------------------------------------------------------
+
+    def message_rules(self) -> np.ndarray:
+        """Rows of the message rules, shape (rules, MESSAGE_RULE_WIDTH)."""
+        return self.desk[d.MESSAGE_RULE].reshape(-1, rules.MESSAGE_RULE_WIDTH)
 
     def node(self) -> np.ndarray:
         """Node rows, shape (endpoints, NODE_WIDTH)."""

@@ -41,6 +41,7 @@ from sim.kernel.post import (
     sign,
     transmit,
 )
+from sim.kernel.rules import begin_message
 
 
 @compiled
@@ -78,6 +79,7 @@ def spread(desk, node, but, kind, size, verify_ns, handle_ns, flood):
     hop = new_envelope(desk, node, kind, FLOOD, size, verify_ns, handle_ns, 0, key, 0, flood)
     starts = column(desk, NEIGHBOUR_START)
     members = column(desk, NEIGHBOUR)
+    begin_message(desk, node, kind)
     ready = sign(desk, node, 0)
     copies = 0
     sent = 0

@@ -132,6 +132,11 @@ class FaultScript:
         self.run.note(r.EVENT_HEALED, -1, number)
         self._tell()
 
+    def heals_ns(self, number: int) -> int:
+        """When a fault heals, ns; NEVER if it lasts to the end."""
+        end = self.faults[number].end_ns
+        return int(d.NEVER) if end is None else end
+
     def _tell(self) -> None:
         for listener in self.changed:
             listener(self.clock.now_ns)
@@ -196,13 +201,14 @@ class Ends:
         """Voters meant by references."""
         return tuple(dict.fromkeys(node for ref in refs for node in self.nodes_of(ref)))
 
-    def _with_gateways(self, refs: Iterable[int | str]) -> tuple[int, ...]:
+    def with_gateways(self, refs: Iterable[int | str]) -> tuple[int, ...]:
+        """Voters meant by references, and the gateways at places."""
         found = [end for ref in refs for end in (*self.nodes_of(ref), *self.gateways_of(ref))]
         return tuple(dict.fromkeys(found))
 
     def pairs(self, a: int | str, b: int | str) -> list[tuple[int, int]]:
         """Both directions of every link between two ends."""
-        ends_a, ends_b = self._with_gateways([a]), self._with_gateways([b])
+        ends_a, ends_b = self.with_gateways([a]), self.with_gateways([b])
         one_way = [(i, j) for i in ends_a for j in ends_b if i != j]
         return one_way + [(j, i) for i, j in one_way]
 
@@ -210,7 +216,7 @@ class Ends:
         """All links between groups; endpoints in no group are one group more."""
         group = np.zeros(self.endpoints, dtype=int)
         for number, members in enumerate(groups, start=1):
-            for end in self._with_gateways(members):
+            for end in self.with_gateways(members):
                 group[end] = number
         everyone = range(self.endpoints)
         return [(i, j) for i in everyone for j in everyone if group[i] != group[j]]

@@ -16,7 +16,7 @@ from sim.engine import entry, lanes, loop
 from sim.engine.office import Engine, Settings
 from sim.host.costs import Costs, ProtocolError
 from sim.host.seat import STORED, Host
-from sim.kernel import chance, post, tally
+from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar
 from sim.ledger import rows as r
@@ -123,6 +123,7 @@ class Run:
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
         self.logging = settings.log_messages
+        self.ruled = False  # message rules are laid: messages must say which view and height they are about
         self.letters_posted: dict[tuple[int, int], int] = {}
         self.letter_costs: dict[type[Letter], int] = {}
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
@@ -210,7 +211,7 @@ class Run:
 
     def ensure_room(self, messages: int) -> None:
         """Make room for that many calendar entries."""
-        grow_calendar(self.engine.desk, messages)
+        grow_calendar(self.engine.desk, messages * (1 + int(self.desk[d.RULE_COPIES_MAX])))
         self._refresh_views()
 
     # --- messages --------------------------------------------------------------------------------------
@@ -218,9 +219,17 @@ class Run:
     def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        if self.ruled:
+            self._name_place(letter)
         handle_ns = self.costs.handle_ns
         envelope = self.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 0, 0)
         self.bodies[envelope] = letter
+
+    def _name_place(self, letter: Letter) -> None:
+        """Tell the engine which view and height the next message is about, for the rules."""
+        view, height = letter.place()
+        self.scalars[d.MESSAGE_VIEW] = rules.NOWHERE if view is None else view
+        self.scalars[d.MESSAGE_HEIGHT] = rules.NOWHERE if height is None else height
 
     def _costs_of(self, src: int, letter: Letter) -> tuple[int, int, int, int, int]:
         """Type, size, signing and verification time, and identity of a letter."""
@@ -270,6 +279,8 @@ class Run:
             row = self.ask(entry.tally_row, self.kinds[vote], key, int(to == ALL), to, *thresholds)
             ballot.rows[vote] = row
             self.owner_of_row[row] = (ballot, vote)
+            if self.ruled:
+                self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
         return row
 
     def release(self, ballot: Ballot) -> None:
@@ -301,6 +312,8 @@ class Run:
         block = ballot.block
         assert block is not None
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        if self.ruled:
+            self._name_place(letter)
         decided_row = -1 if decided is None else decided.row
         while True:
             envelope, reaction, *rows = entry.propose(
@@ -474,6 +487,11 @@ class Run:
             replica = self.hosts[node].replica
             assert replica is not None
             replica.start()
+
+    def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
+        """Message rules for the whole run, before it starts; see `Engine.lay_rules`."""
+        self.engine.lay_rules(rows, kinds, sources, targets)
+        self.ruled = len(rows) > 0
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
         """Put a link under a rule (0: none). Rules are rows of the engine's rule table."""

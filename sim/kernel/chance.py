@@ -36,6 +36,7 @@ WORKLOAD = 9
 FAULT = 10
 REPLICATION = 11
 TOPOLOGY = 12
+RULE_DELAY = 13
 
 TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20

@@ -71,6 +71,15 @@ OUT_SEQ = 46
 READY_DROPPED = 47
 CAL_WISH = 49  # 1: the calendar wants to change its width and lacks room for it
 SELF = 48  # address of the desk
+# message rules
+RULES = 50  # how many there are
+RULE_WORDS = 51  # words of a bit set of rules
+END_WORDS = 52  # words of a bit set of endpoints
+RULES_ACTIVE = 53  # rules that the message being sent may meet
+RULE_COPIES = 54  # further copies of the copy being sent
+MESSAGE_VIEW = 55  # of the message being sent; set only while there are rules
+MESSAGE_HEIGHT = 56
+RULE_COPIES_MAX = 57  # most further copies of one copy
 # ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.lanes)
 LEDGER_SCALARS = 64
 
@@ -109,7 +118,13 @@ NEIGHBOUR_START = 30
 NEIGHBOUR = 31
 FLOOD_SEEN = 32
 LEDGER_COLUMNS = 36
-COLUMNS = 64
+MESSAGE_RULE = 64
+RULE_KINDS = 65  # per message type: bit set of rules that match it
+RULE_SOURCES = 66  # per endpoint: bit set of rules that match it as a sender
+RULE_TARGETS = 67  # per rule: bit set of receivers; one row more for the message being sent
+RULE_ACTIVE = 68  # the rules that the message being sent may meet
+TALLY_PLACE = 69  # view and height of each tally's votes; written only while there are rules
+COLUMNS = 80
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

@@ -56,6 +56,8 @@ from sim.kernel.desk import (
     QUANTILE,
     RETRANSMIT_NS,
     RULE,
+    RULE_COPIES,
+    RULES_ACTIVE,
     SENT,
     SITE_OF,
     SITES,
@@ -66,6 +68,7 @@ from sim.kernel.desk import (
     compiled,
     length,
 )
+from sim.kernel.rules import apply_rules, begin_message, meets_rules
 from sim.kernel.tally import REFERENCES, ROW
 
 # A node's row: the first two cache lines are what every message touches.
@@ -97,7 +100,7 @@ NO_JITTER, ADDED_JITTER, PROPORTIONAL_JITTER, TABLE_JITTER = 0, 1, 2, 3
 LOG_WIDTH = (
     12  # sent, source, destination, kind, statement, arrived, received, verified, done, size, fate, key
 )
-FATE_DELIVERED, FATE_LOST_SENDING, FATE_LOST_ARRIVING, FATE_RECEIVER_DOWN = 0, 1, 2, 3
+FATE_DELIVERED, FATE_LOST_SENDING, FATE_LOST_ARRIVING, FATE_RECEIVER_DOWN, FATE_RULED_OUT = 0, 1, 2, 3, 4
 
 DST_BITS = 20
 _DST_MASK = (1 << DST_BITS) - 1
@@ -233,7 +236,7 @@ def _ruled(desk, rule, key, dst, arrives, ref):
 
 @compiled
 def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
-    """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered (0, 1 or 2)."""
+    """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered: 0, 1, or more."""
     site = column(desk, SITE_OF)
     base = column(desk, LATENCY)[site[src] * desk[SITES] + site[dst]]
     arrives = leaves + base
@@ -256,26 +259,46 @@ def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
             lost = ruled < 0
             arrives = ruled
     if lost:
-        desk[DROPPED] += 1
-        column(desk, KIND_COUNT)[kind * KIND_WIDTH + COUNT_DROPPED] += 1
+        _dropped(desk, kind)
         if desk[LOG_ON]:
             _log(desk, desk[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_LOST_SENDING, key)
         return 0
+    link = src * desk[NODES] + dst
     if desk[ORDERED]:
-        last = column(desk, LAST_ARRIVAL)
-        link = src * desk[NODES] + dst
-        arrives = max(arrives, last[link])
-        last[link] = arrives
-    calendar_push(desk, arrives, ref)
+        arrives = max(arrives, column(desk, LAST_ARRIVAL)[link])
+    moved = arrives
+    copies = 1
+    if desk[RULES_ACTIVE] > 0 and meets_rules(desk, dst):
+        moved = apply_rules(desk, key, dst, arrives)
+        if moved < 0:
+            _dropped(desk, kind)
+            if desk[LOG_ON]:
+                _log(desk, desk[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_RULED_OUT, key)
+            return 0
+        copies += desk[RULE_COPIES]
+    if desk[ORDERED]:
+        column(desk, LAST_ARRIVAL)[link] = arrives
     if rule > 0:
-        r = rule * RULE_WIDTH
-        chance = column(desk, RULE)[r + RULE_DUPLICATE_Q32]
+        chance = column(desk, RULE)[rule * RULE_WIDTH + RULE_DUPLICATE_Q32]
         if chance > 0 and np.int64(join(join(key, DUPLICATE), dst) >> np.uint64(32)) < chance:
-            desk[SENT] += 1
-            desk[DUPLICATED] += 1
-            calendar_push(desk, arrives, ref)
-            return 2
-    return 1
+            copies += 1
+    _enter(desk, moved, ref, copies)
+    return copies
+
+
+@compiled
+def _dropped(desk, kind):
+    desk[DROPPED] += 1
+    column(desk, KIND_COUNT)[kind * KIND_WIDTH + COUNT_DROPPED] += 1
+
+
+@compiled
+def _enter(desk, arrives, ref, copies):
+    """Put a copy on its way, and those that double it; the first has been counted as sent."""
+    for _ in range(copies):
+        calendar_push(desk, arrives, ref)
+    desk[SENT] += copies - 1
+    desk[DUPLICATED] += copies - 1
 
 
 @compiled
@@ -322,6 +345,7 @@ def send_one(desk, envelope, src, dst, sign_ns):
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
+    begin_message(desk, src, kind)
     leaves = transmit(desk, src, sign(desk, src, sign_ns), size)
     copies = put_on_link(
         desk, np.uint64(row[e + KEY]), envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size
@@ -356,7 +380,7 @@ def _copies_one_by_one(desk, envelope, src, group, ready):
 
 @compiled
 def _copies_in_a_row(desk, envelope, src, group, ready):
-    """The same when every copy arrives: one loop with everything at hand, for it runs once per message."""
+    """The same when no link is lossy or ruled: one loop with everything at hand, for it runs once per message."""
     e = envelope * ENVELOPE_WIDTH
     size = column(desk, ENVELOPE)[e + SIZE]
     key = np.uint64(column(desk, ENVELOPE)[e + KEY])
@@ -374,15 +398,18 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
     last = column(desk, LAST_ARRIVAL)
     link = src * desk[NODES]
     shift, current = desk[CAL_SHIFT], desk[CAL_CURRENT]
+    ruled = desk[RULES_ACTIVE] > 0
     starts = column(desk, GROUP_START)
     members = column(desk, GROUP_MEMBER)
     wait_ns = 0
     copies = 0
+    sent = 0
     appended = 0
     for i in range(starts[group], starts[group + 1]):
         dst = members[i]
         if dst == src:
             continue
+        sent += 1
         if limited:
             wait_ns += free - ready
             free += cost
@@ -392,6 +419,17 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
             arrives = max(free, arrives + jitter_ns(mode, low_ns, span, quantiles, base, join(key, dst)))
         if ordered:
             arrives = max(arrives, last[link + dst])
+        if ruled and meets_rules(desk, dst):
+            moved = apply_rules(desk, key, dst, arrives)
+            if moved < 0:
+                _dropped(desk, column(desk, ENVELOPE)[e + KIND])
+                continue
+            if ordered:
+                last[link + dst] = arrives
+            _enter(desk, moved, envelope_ref(envelope, dst), 1 + desk[RULE_COPIES])
+            copies += 1 + desk[RULE_COPIES]
+            continue
+        if ordered:
             last[link + dst] = arrives
         bucket = arrives >> shift
         if 0 < bucket - current < BUCKETS:
@@ -401,13 +439,13 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
             calendar_push(desk, arrives, envelope_ref(envelope, dst))
         copies += 1
     count_appended(desk, appended)
-    desk[SENT] += copies
-    node[s + TX_BYTES] += copies * size
+    desk[SENT] += sent
+    node[s + TX_BYTES] += sent * size
     if limited:
         node[s + TX_FREE] = free
-        node[s + TX_BUSY] += copies * cost
+        node[s + TX_BUSY] += sent * cost
         node[s + TX_WAIT] += wait_ns
-    return copies
+    return copies, sent
 
 
 @compiled
@@ -416,12 +454,12 @@ def send_group(desk, envelope, src, group, sign_ns):
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
     size, kind = row[e + SIZE], row[e + KIND]
+    begin_message(desk, src, kind)
     ready = sign(desk, src, sign_ns)
     if desk[LOSS_Q32] > 0 or desk[LINKS_CHANGED] or desk[LOG_ON]:
         copies, sent = _copies_one_by_one(desk, envelope, src, group, ready)
     else:
-        copies = _copies_in_a_row(desk, envelope, src, group, ready)
-        sent = copies
+        copies, sent = _copies_in_a_row(desk, envelope, src, group, ready)
     count_kind(desk, kind, sent, size)
     row[e + REFS] = copies
     if copies == 0:

@@ -32,6 +32,7 @@ from sim.kernel.post import (
     put_on_link,
     transmit,
 )
+from sim.kernel.rules import begin_message
 from sim.ledger.rows import (
     ACKED,
     BACKLOG_BYTES,
@@ -160,6 +161,7 @@ def _send_tx(desk, tx, src, dst, bytes_):
     number = column(desk, TX)[tx * TX_WIDTH + TX_NUMBER]
     key = join(join(join(join(0, desk[SEED]), JITTER), np.int64(src) - 1_000_000), number)
     kind = desk[TX_KIND]
+    begin_message(desk, src, kind)
     leaves = transmit(desk, src, desk[NOW], bytes_)
     count_kind(desk, kind, 1, bytes_)
     copies = put_on_link(desk, key, tx_ref(tx, dst), src, dst, leaves, kind, -1, bytes_)

@@ -165,6 +165,25 @@ Jitter = Annotated[
 ]
 
 
+class Gst(Parameters):
+    """A partially synchronous network: before the global stabilisation time (GST) delays are arbitrary but bounded.
+
+    The model of Dwork, Lynch and Stockmeyer, "Consensus in the presence of partial synchrony", JACM 35(2), 1988.
+    """
+
+    at_ns: Nanoseconds = quantity(..., "the global stabilisation time", positive=True)
+    delta_ns: Nanoseconds = quantity(..., "what was sent before GST arrives at the latest this long after it")
+    up_to_ns: Nanoseconds = quantity(
+        ..., "greatest delay added to a message sent before GST, drawn uniformly for each copy", positive=True
+    )
+
+    @model_validator(mode="after")
+    def _drawable(self) -> Gst:
+        if self.up_to_ns >= DRAW_SPAN_NS:
+            raise RuleError([Problem(("up_to",), "must be below 2.147 s; lower it")])
+        return self
+
+
 class GraphEdge(Parameters):
     """One edge of a given topology, both directions."""
 

@@ -17,6 +17,7 @@ from sim.network.links import (
     DistanceLatency,
     ExplicitLatency,
     FixedLatency,
+    Gst,
     Jitter,
     Latency,
     MatrixLatency,
@@ -67,6 +68,10 @@ class Network(Parameters):
     )
     topology: Topology = Field(
         default=Topology(family="full-mesh"), description="which places are linked directly"
+    )
+
+    gst: Gst | None = Field(
+        default=None, description="partial synchrony: messages sent before this time are late, within bounds"
     )
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ import numpy as np
 
 from sim.adversary.cast import Cast
 from sim.engine.office import NO_LIMIT, Settings
+from sim.faults.screen import Screen
 from sim.faults.script import Ends, FaultScript
 from sim.host import Costs, Run
 from sim.kernel import post
@@ -55,6 +56,7 @@ class World:
     run: Run
     clock: Clock
     faults: FaultScript
+    screen: Screen
     cast: Cast
     gateways: tuple[Gateway, ...]
     classes: tuple[TransactionClass, ...]
@@ -92,6 +94,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         seats.restarted,
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
+    screen = Screen(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
     index = {gateway.place: gateway.endpoint for gateway in gateways}
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
@@ -102,7 +105,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         if isinstance(item, tuple):
             start_closed_loop(run, index[place], *item)
     offered = sum(source.rate_tps for source in sources)
-    return World(scenario, run, clock, faults, cast, gateways, classes, streams, offered)
+    return World(scenario, run, clock, faults, screen, cast, gateways, classes, streams, offered)
 
 
 def _one_distance(scenario: Scenario) -> bool:

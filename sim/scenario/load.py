@@ -246,6 +246,8 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         text = origin.text if network.nodes is not None else f"{network.n} sites"
         found.append(f"{origin.where}: {text}: {error}")
     found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
+    entry = table[scenario.protocol.name]
+    found.extend(_unknown_types(source, scenario, (*entry.letter_names, *entry.vote_names)))
     if not network.topology.is_mesh:
         from sim.network.latency import one_way_matrix_ns  # numpy and networkx: only where needed
 
@@ -272,3 +274,23 @@ def _message_names(scenario: Scenario, table: Mapping[str, ProtocolEntry]) -> It
                 if name not in known:
                     hint = suggestion(name, known, limit=30)
                     yield Problem(("corrupted", i, *path), f"{scenario.protocol.name} has no such {kind}; {hint}")
+
+
+def _unknown_types(source: Source, scenario: Scenario, of_protocol: Sequence[str]) -> list[str]:
+    """Message types that rules name and the protocol does not send, and matches that such types cannot meet."""
+    found = []
+    known = (*of_protocol, "TRANSACTION", "REPLY")
+    for i, rule in enumerate(scenario.rules):
+        named = () if rule.types == "all" else rule.types
+        for j, name in enumerate(named):
+            if name not in known:
+                message = f"{scenario.protocol.name} sends no such message; {suggestion(name, known)}"
+                found.append(messages.rule_line(source, Problem(("rules", i, "types", j), message)))
+        if named and rule.names_place and not {*named} - {"TRANSACTION", "REPLY"}:
+            key = "view" if rule.view is not None else "height"
+            message = "transactions and replies are about no view or height; remove it, or name other types"
+            found.append(messages.rule_line(source, Problem(("rules", i, key), message)))
+        if rule.duplicate is not None and named == ("REPLY",):
+            message = "replies are not doubled, as clients count them; name other types"
+            found.append(messages.rule_line(source, Problem(("rules", i, "types"), message)))
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.adversary.settings import Corruption, nodes_meant
+from sim.faults.rules import MessageRule
 from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, LoseDomain, Partition
 from sim.network.crypto import profiles
 from sim.network.links import Ref
@@ -35,6 +36,11 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         yield from _times(fault, duration_ns, ("faults", i))
         yield from _targets(fault, scenario.network, ("faults", i))
     yield from _corrupted(scenario)
+    if scenario.network.gst is not None and scenario.network.gst.at_ns >= duration_ns:
+        message = f"must be earlier than the end of the run, {format_ns(duration_ns)}; write an earlier time"
+        yield Problem(("network", "gst", "at"), message)
+    for i, rule in enumerate(scenario.rules):
+        yield from _message_rule(rule, scenario, ("rules", i))
 
 
 def _corrupted(scenario: Scenario) -> Iterator[Problem]:
@@ -120,6 +126,58 @@ def _targets(fault: Fault, network: Network, path: Path) -> Iterator[Problem]:
             yield Problem((*path, "between"), "both ends are the same node; name two different ends")
     elif isinstance(action, Partition):
         yield from _partition(action, network, (*path, "groups"))
+
+
+def _message_rule(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """Why a message rule can never take effect."""
+    sound = True
+    for key in ("src", "dst", "only_to"):
+        refs = getattr(rule, key)
+        for i, ref in enumerate(refs if isinstance(refs, tuple) else ()):
+            for problem in _end(ref, scenario, (*path, key, i)):
+                sound = False
+                yield problem
+    if rule.from_ns >= scenario.duration_ns:
+        length = format_ns(scenario.duration_ns)
+        yield Problem((*path, "from"), f"must be earlier than the end of the run, {length}; write an earlier time")
+    if rule.delay_until_ns is not None and rule.delay_until_ns <= rule.from_ns:
+        message = "is not later than from, so it delays nothing; write a later time"
+        yield Problem((*path, "delay_until"), message)
+    if rule.delay_until_healed is not None:
+        yield from _heals(rule.delay_until_healed, scenario, (*path, "delay_until_healed"))
+    if sound:
+        yield from _links_of(rule, scenario, path)
+
+
+def _end(ref: Ref, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """A rule's end is a voter, or a place of voters or clients."""
+    if ref not in scenario.places:
+        yield from _voter(ref, scenario.network, path)
+
+
+def _heals(number: int, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    count = len(scenario.faults)
+    if number >= count:
+        remedy = f"faults are 0 to {count - 1}" if count else "there are none; write a fault, or delay_until: 5 s"
+        yield Problem(path, f"no fault has this place in the list; {remedy}")
+    elif scenario.faults[number].end_ns is None:
+        yield Problem(path, "this fault never heals; give it a for or until, or write drop: true")
+
+
+def _links_of(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """A rule needs a link whose ends differ, and a receiver that only_to leaves without it."""
+    everybody = {*range(scenario.network.n), *scenario.places}
+
+    def members(refs: object) -> set[int | str]:
+        if not isinstance(refs, tuple):
+            return set(everybody)
+        return {end for ref in refs for end in (*scenario.network.nodes_of(ref), *([ref] if isinstance(ref, str) else []))}
+
+    sources, targets = members(rule.src), members(rule.dst)
+    if len(sources | targets) == 1:
+        yield Problem((*path, "dst"), "is the sender itself, who sends itself nothing; name another receiver")
+    elif rule.only_to is not None and targets <= members(rule.only_to):
+        yield Problem((*path, "only_to"), "names every receiver, so nothing is dropped; leave some out, or widen dst")
 
 
 def _voter(ref: Ref, network: Network, path: Path) -> Iterator[Problem]:

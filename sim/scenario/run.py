@@ -247,6 +247,7 @@ class Judge:
         self.enough = scenario.network.n - self._tolerated()
         self.quiet_from_ns: int | None = 0
         world.faults.changed.append(self._changed)
+        world.screen.changed.append(self._changed)
         world.run.trace_sinks += [self.safety, self.blocks, self.decisions]
 
     def _tolerated(self) -> int:
@@ -270,6 +271,7 @@ class Judge:
         cut = {
             pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
         }
+        cut |= self.world.screen.cut_links(run.now_ns)
         for i in up:
             near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
             if len(near) >= self.enough and all((a, b) not in cut for a in near for b in near if a != b):
@@ -305,6 +307,10 @@ class Judge:
         for report in self.world.faults.finish():
             if not report.fired:
                 verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
+        for rule in self.world.screen.reports():
+            if not rule.hits:
+                name = "network.gst" if rule.number < 0 else f"rule {rule.number} ({rule.kind})"
+                verdict.warnings.append(f"{name} never took effect")
         return verdict
 
     def _longest_wait_ns(self) -> int:
@@ -356,6 +362,7 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
     classes = run.engine.desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)
     messages = metrics_.message_table(run)
     faults = world.faults.reports
+    rules = world.screen.reports()
     return {
         "blocks": {name: blocks[:, i] for i, name in enumerate(BLOCK_COLUMNS)},
         "latency_client": {"latency_us": client_us, "transactions": client},
@@ -387,5 +394,11 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "ended_s": [None if f.ended_ns is None else f.ended_ns / 1e9 for f in faults],
             "nodes": [",".join(map(str, f.nodes)) for f in faults],
             "messages": [f.messages for f in faults],
+        },
+        "rules": {
+            "rule": [rule.number for rule in rules],
+            "kind": [rule.kind for rule in rules],
+            "matched": [rule.matched for rule in rules],
+            "messages": [rule.hits for rule in rules],
         },
     }

@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sim.adversary.settings import Corrupted
+from sim.faults.rules import MessageRule
 from sim.faults.settings import Fault
 from sim.network.crypto import CryptoName
 from sim.network.settings import Network
@@ -125,6 +126,9 @@ class Scenario(Parameters):
     faults: tuple[Fault, ...] = Field(default=(), description="what breaks, and when")
     corrupted: tuple[Corrupted, ...] = Field(
         default=(), max_length=1000, description="which replicas do not follow the protocol, and how"
+    )
+    rules: tuple[MessageRule, ...] = Field(
+        default=(), max_length=1000, description="what happens to single messages on their way"
     )
     limits: Limits = Field(default=Limits(), description="when to give up")
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")

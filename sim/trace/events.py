@@ -37,6 +37,7 @@ FATES = {
     post.FATE_LOST_SENDING: "lost on sending",
     post.FATE_LOST_ARRIVING: "lost on arrival",
     post.FATE_RECEIVER_DOWN: "receiver down",
+    post.FATE_RULED_OUT: "dropped by a rule",
 }
 
 

@@ -29,8 +29,9 @@ DUE, ARRIVAL = 1 << 60, 1 << 61
 GATE = 1 << 32
 ALL = -1
 MASK = (1 << 64) - 1
-JITTER, LOSS, DUPLICATE = 1, 2, 3  # purposes of draws
-DELIVERED, LOST_SENDING, LOST_ARRIVING, RECEIVER_DOWN = 0, 1, 2, 3
+JITTER, LOSS, DUPLICATE, RULE_DELAY = 1, 2, 3, 13  # purposes of draws
+DELIVERED, LOST_SENDING, LOST_ARRIVING, RECEIVER_DOWN, RULED_OUT = 0, 1, 2, 3, 4
+COPIES_MAX = 100  # of one copy, doubled by its link and by rules
 RETRANSMISSIONS_MAX = 15
 
 Process = Generator[simpy.Event, Any, None]
@@ -119,6 +120,48 @@ class Rule:
     span_ns: int = 0
 
 
+@dataclasses.dataclass
+class MessageRule:
+    """What happens to single copies on their way. None matches everything."""
+
+    kinds: frozenset[int] | None = None
+    sources: frozenset[int] | None = None
+    targets: frozenset[int] | None = None
+    view: tuple[int, int] | None = None
+    height: tuple[int, int] | None = None
+    begins: int = 0
+    ends: int | None = None
+    first: int = 1
+    every: int = 1
+    most: int | None = None
+    drops: bool = False
+    add_ns: int = 0
+    span_ns: int = 0
+    hold_until: int = 0
+    at_the_latest: int | None = None
+    copies: int = 0
+    matched: int = 0
+    hits: int = 0
+
+    def acts(self, message: Message, dst: int) -> bool:
+        """Whether the rule acts upon this copy; counts it."""
+        pairs = ((self.kinds, message.kind.number), (self.sources, message.src), (self.targets, dst))
+        if any(chosen is not None and value not in chosen for chosen, value in pairs):
+            return False
+        spans = ((self.view, message.place[0]), (self.height, message.place[1]))
+        if any(span is not None and not span[0] <= value <= span[1] for span, value in spans):
+            return False
+        if message.sent < self.begins or (self.ends is not None and message.sent >= self.ends):
+            return False
+        if self.hits == self.most:
+            return False
+        self.matched += 1
+        if self.matched < self.first or (self.matched - self.first) % self.every:
+            return False
+        self.hits += 1
+        return True
+
+
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What a message of a type costs."""
@@ -147,6 +190,7 @@ class Tally:
         self.votes: dict[int, set[int]] = {}  # at each receiver: distinct voters
         self.gates: set[int] = set()  # receivers whose gate is open
         self.dropped = False
+        self.place = (0, 0)
 
     def met(self, node: int) -> set[int]:
         """The thresholds met at a node. One of GATE + q needs the gate besides q votes."""
@@ -182,6 +226,7 @@ class Message:
     key: int
     tally: Tally | None
     sent: int
+    place: tuple[int, int]  # view and height
 
 
 @dataclasses.dataclass
@@ -192,6 +237,7 @@ class Copy:
     dst: int
     entry: int  # sequence of its arrival
     rule: Rule | None  # of its link, when it was sent
+    acting: tuple[tuple[int, MessageRule], ...] = ()  # the rules that act upon it, with their numbers
     turn: int = 0  # sequence of its handling
     is_verified: simpy.Event | None = None
     arrived: int = 0
@@ -255,6 +301,7 @@ class Oracle:
         self.lost: list[Copy] = []  # never came out of their link
         self.tallies: list[Tally] = []
         self.rules: dict[tuple[int, int], Rule] = {}
+        self.message_rules: list[MessageRule] = []
         self.last_arrival: dict[tuple[int, int], int] = {}
         nodes = range(network.nodes)
         self.up = [True for _ in nodes]
@@ -303,14 +350,16 @@ class Oracle:
 
     # --- stages 1 to 3 ---------------------------------------------------------------------------------
 
-    def post(self, src: int, to: int, kind: Kind, key: int, tally: Tally | None = None) -> Message:
+    def post(
+        self, src: int, to: int, kind: Kind, key: int, tally: Tally | None = None, place: tuple[int, int] = (0, 0)
+    ) -> Message:
         """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment."""
         self.letters += 1
-        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.now)
+        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.now, place)
         copies = []
         for dst in [to] if to >= 0 else [node for node in range(self.network.nodes) if node != src]:
-            copies.append(Copy(message, dst, self.next(), self.rules.get((src, dst))))
-            self.next()  # for a duplicate
+            copies.append(Copy(message, dst, self.sequence + 1, self.rules.get((src, dst))))
+            self.sequence += COPIES_MAX
         self.sent += len(copies)
         self.in_flight += len(copies)
         self.bytes_sent += kind.size * len(copies)
@@ -335,17 +384,30 @@ class Oracle:
     def judge(self, copy: Copy) -> None:
         """Whether the link loses the copy, and whether it doubles it."""
         if self.delay(copy) is None:
-            copy.fate = LOST_SENDING
-            self.dropped += 1
-            self.in_flight -= 1
-        elif self.is_doubled(copy):
-            self.sent += 1
-            self.duplicated += 1
-            self.in_flight += 1
+            self.lose(copy, LOST_SENDING)
+            return
+        acting = []
+        for number, rule in enumerate(self.message_rules):
+            if rule.acts(copy.message, copy.dst):
+                if rule.drops:
+                    self.lose(copy, RULED_OUT)
+                    return
+                acting.append((number, rule))
+        copy.acting = tuple(acting)
+        self.sent += self.doubles(copy)
+        self.duplicated += self.doubles(copy)
+        self.in_flight += self.doubles(copy)
 
-    def is_doubled(self, copy: Copy) -> bool:
+    def lose(self, copy: Copy, fate: int) -> None:
+        copy.fate = fate
+        self.dropped += 1
+        self.in_flight -= 1
+
+    def doubles(self, copy: Copy) -> int:
+        """How many further copies arrive with this one."""
         rule = copy.rule
-        return rule is not None and draw_from(copy.message.key, DUPLICATE, copy.dst) >> 32 < rule.duplicate_q32
+        doubled = rule is not None and draw_from(copy.message.key, DUPLICATE, copy.dst) >> 32 < rule.duplicate_q32
+        return int(doubled) + sum(acting.copies for _, acting in copy.acting)
 
     def delay(self, copy: Copy) -> int | None:
         """The time the copy spends on its link, None if it is lost there."""
@@ -363,19 +425,30 @@ class Oracle:
     def travel(self, copy: Copy) -> None:
         """A copy has left the NIC."""
         delay = self.delay(copy)
-        if delay is None:
+        if copy.fate in (LOST_SENDING, RULED_OUT):
             copy.arrived = self.now
             self.lost.append(copy)
             return
+        assert delay is not None
         arrives = self.now + delay
         if self.network.ordered:
             link = (copy.message.src, copy.dst)
             arrives = max(arrives, self.last_arrival.get(link, 0))
             self.last_arrival[link] = arrives
-        self.at(arrives, ARRIVAL + copy.entry, lambda: self.arrive(copy))
-        if self.is_doubled(copy):
-            double = dataclasses.replace(copy, entry=copy.entry + 1)
-            self.at(arrives, ARRIVAL + double.entry, lambda: self.arrive(double))
+        for number, rule in copy.acting:
+            arrives = self.moved(copy, number, rule, arrives)
+        for extra in range(1 + self.doubles(copy)):
+            one = dataclasses.replace(copy, entry=copy.entry + extra)
+            self.at(arrives, ARRIVAL + one.entry, partial(self.arrive, one))
+
+    def moved(self, copy: Copy, number: int, rule: MessageRule, arrives: int) -> int:
+        """When a copy arrives that would at `arrives`, after a rule has acted upon it."""
+        later = arrives + rule.add_ns
+        later += below(draw_from(copy.message.key, RULE_DELAY, copy.dst, number), rule.span_ns + 1)
+        later = max(later, rule.hold_until)
+        if rule.at_the_latest is None:
+            return later
+        return max(arrives, min(later, rule.at_the_latest))
 
     # --- stages 4 to 6 ---------------------------------------------------------------------------------
 
@@ -421,7 +494,7 @@ class Oracle:
         if tally.owner is None or tally.owner == node:
             self.count_now(node, tally, node, local_weight)
         if tally.owner != node:
-            self.post(node, ALL if tally.owner is None else tally.owner, tally.kind, tally.key, tally)
+            self.post(node, ALL if tally.owner is None else tally.owner, tally.kind, tally.key, tally, tally.place)
 
     def open_gate(self, node: int, tally: Tally, voter: int) -> None:
         """The condition of a gated tally is met at a node, on the word of `voter`."""

@@ -16,8 +16,8 @@ import numpy as np
 from sim.engine import entry, lanes, loop
 from sim.engine.office import Engine, Settings
 from sim.kernel import desk as d
-from sim.kernel import post, tally
-from tests.oracle.engine import ALL, GATE, Kind, Message, Network, Oracle, Rule, Tally
+from sim.kernel import post, rules, tally
+from tests.oracle.engine import ALL, GATE, Kind, Message, MessageRule, Network, Oracle, Rule, Tally
 
 FOREVER_NS = 1 << 50
 JITTER_MODES = {
@@ -54,6 +54,7 @@ class Script:
     rules: tuple[Rule, ...] = ()
     actions: tuple[tuple[int, tuple[Any, ...]], ...] = ()
     reactions: tuple[tuple[tuple[Any, ...], tuple[tuple[Any, ...], ...]], ...] = ()
+    message_rules: tuple[MessageRule, ...] = ()
 
 
 @dataclasses.dataclass
@@ -64,6 +65,7 @@ class Story:
     copies: list[tuple[int, ...]]
     lost: list[tuple[int, ...]]
     counters: dict[str, int]
+    ruled: list[tuple[int, int]]  # per message rule: copies matched, and acted upon
 
 
 class Stage(abc.ABC):
@@ -156,6 +158,14 @@ class Stage(abc.ABC):
         """The identity of a tally's statement."""
         return 7 + index + 100 * self.renewed[index]
 
+    def place(self, index: int) -> tuple[int, int]:
+        """The view and height that a tally's votes are about."""
+        return index, self.renewed[index]
+
+    def letter_place(self) -> tuple[int, int]:
+        """The view and height that the last letter is about."""
+        return self.letters % 3, self.letters // 3
+
 
 class Naive(Stage):
     """The script on the oracle."""
@@ -164,6 +174,7 @@ class Naive(Stage):
         self.oracle = Oracle(script.network, self.wake)
         self.rows: dict[int, Tally] = {}
         self.number: dict[int, int] = {}  # message -> letter
+        self.oracle.message_rules = [dataclasses.replace(rule) for rule in script.message_rules]
         super().__init__(script)
 
     def wake(self, what: str, node: int, *detail: Any) -> None:
@@ -195,6 +206,7 @@ class Naive(Stage):
         parent = None if spec.parent is None else self.rows[spec.parent]
         kind = self.script.kinds[spec.kind]
         self.rows[index] = self.oracle.open_tally(kind, self.key(index), spec.thresholds, spec.owner, parent)
+        self.rows[index].place = self.place(index)
 
     def drop(self, index: int) -> None:
         self.rows.pop(index).dropped = True
@@ -203,7 +215,7 @@ class Naive(Stage):
         self.oracle.call_at(time, lambda: self.perform(number, action))
 
     def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
-        message = self.oracle.post(src, to, kind, key)
+        message = self.oracle.post(src, to, kind, key, place=self.letter_place())
         self.number[message.number] = self.letters
 
     def vote(self, node: int, index: int, weight: int) -> None:
@@ -234,7 +246,8 @@ class Naive(Stage):
             for c in (*self.oracle.log, *self.oracle.lost)
         ]  # fmt: skip
         arrived = len(self.oracle.log)
-        return Story(self.wakes, rows[:arrived], sorted(rows[arrived:]), self.counters())
+        ruled = [(rule.matched, rule.hits) for rule in self.oracle.message_rules]
+        return Story(self.wakes, rows[:arrived], sorted(rows[arrived:]), self.counters(), ruled)
 
 
 class Compiled(Stage):
@@ -267,10 +280,37 @@ class Compiled(Stage):
             row = table[number]
             row[post.RULE_DOWN], row[post.RULE_ADD_NS], row[post.RULE_SPAN_NS] = rule.down, rule.add_ns, rule.span_ns
             row[post.RULE_LOSS_Q32], row[post.RULE_DUPLICATE_Q32] = rule.loss_q32, rule.duplicate_q32
+        if script.message_rules:
+            self.lay(script.message_rules)
         self.rows: dict[int, int] = {}
         self.bodies: dict[int, tuple[int, int]] = {}  # envelope -> kind, letter
         self.calls: dict[int, Callable[[], None]] = {}
         super().__init__(script)
+
+    def lay(self, given: tuple[MessageRule, ...]) -> None:
+        """Write the script's message rules into the engine."""
+        rows = np.zeros((len(given), rules.MESSAGE_RULE_WIDTH), dtype=np.int64)
+        everything = (rules.ANY_LOW, rules.ANY_HIGH)
+        for row, rule in zip(rows, given, strict=True):
+            row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = rule.view or everything
+            row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = rule.height or everything
+            row[rules.FROM_NS], row[rules.UNTIL_NS] = rule.begins, d.NEVER if rule.ends is None else rule.ends
+            row[rules.FIRST], row[rules.EVERY] = rule.first, rule.every
+            row[rules.MOST] = d.NEVER if rule.most is None else rule.most
+            row[rules.DROPS], row[rules.ADD_NS], row[rules.SPAN_NS] = rule.drops, rule.add_ns, rule.span_ns
+            row[rules.HOLD_NS], row[rules.COPIES] = rule.hold_until, rule.copies
+            row[rules.CAP_NS] = d.NEVER if rule.at_the_latest is None else rule.at_the_latest
+
+        def table(chosen: list[frozenset[int] | None], count: int) -> np.ndarray:
+            return np.array([[c is None or i in c for i in range(count)] for c in chosen])
+
+        nodes = self.engine.endpoints
+        self.engine.lay_rules(
+            rows,
+            table([rule.kinds for rule in given], post.KINDS),
+            table([rule.sources for rule in given], nodes),
+            table([rule.targets for rule in given], nodes),
+        )
 
     def ask(self, function: Callable[..., int], *arguments: int) -> int:
         """Call an entry of the engine, making room as often as it asks."""
@@ -294,6 +334,7 @@ class Compiled(Stage):
         if spec.parent is not None:
             self.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
         self.rows[index] = row
+        self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = self.place(index)
 
     def drop(self, index: int) -> None:
         entry.drop_tally(self.desk, self.rows.pop(index))
@@ -303,6 +344,7 @@ class Compiled(Stage):
         entry.set_call(self.desk, time, number)
 
     def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
+        self.desk[d.MESSAGE_VIEW], self.desk[d.MESSAGE_HEIGHT] = self.letter_place()
         envelope = self.ask(
             entry.post_letter, src, to, kind.number, kind.size, kind.sign_ns, kind.verify_ns, kind.handle_ns, key, 0, 0
         )
@@ -353,10 +395,13 @@ class Compiled(Stage):
         rows = self.engine.take_log()
         keep = [0, 1, 2, 3, 5, 6, 7, 8, 9, 10]  # not the statement, whose number is the engine's own, nor the key
         table = [tuple(int(row[i]) for i in keep) for row in rows]
-        copies = [row for row in table if row[-1] != post.FATE_LOST_SENDING]
-        return Story(
-            self.wakes, copies, sorted(row for row in table if row[-1] == post.FATE_LOST_SENDING), self.counters()
-        )
+        unsent = (post.FATE_LOST_SENDING, post.FATE_RULED_OUT)
+        copies = [row for row in table if row[-1] not in unsent]
+        ruled = []
+        if self.script.message_rules:
+            ruled = [(int(row[rules.SEEN]), int(row[rules.HITS])) for row in self.engine.message_rules()]
+        lost = sorted(row for row in table if row[-1] in unsent)
+        return Story(self.wakes, copies, lost, self.counters(), ruled)
 
 
 def perform(script: Script) -> tuple[Story, Story]:
@@ -364,4 +409,4 @@ def perform(script: Script) -> tuple[Story, Story]:
     return Compiled(script).run(), Naive(script).run()
 
 
-__all__ = ["ALL", "GATE", "Compiled", "Kind", "Naive", "Network", "Rule", "Script", "Story", "TallySpec", "perform"]
+__all__ = ["ALL", "GATE", "Compiled", "Kind", "MessageRule", "Naive", "Network", "Rule", "Script", "Story", "TallySpec", "perform"]

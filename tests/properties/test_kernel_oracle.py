@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sim.kernel.chance import lognormal_table
-from tests.oracle.engine import ALL, GATE, Kind, Network, Rule
+from tests.oracle.engine import ALL, GATE, Kind, MessageRule, Network, Rule
 from tests.oracle.script import Script, Story, TallySpec, perform
 
 TABLE = tuple(int(q) for q in lognormal_table(0.3))
@@ -72,6 +72,39 @@ def tallies(draw: st.DrawFn, n: int, kinds: int) -> tuple[TallySpec, ...]:
 
 
 @st.composite
+def message_rules(draw: st.DrawFn, n: int, kinds: int) -> MessageRule:
+    """What an adversary on the way does to some messages."""
+
+    def some(count: int) -> frozenset[int] | None:
+        return draw(st.one_of(st.none(), st.frozensets(st.integers(0, count - 1), min_size=1)))
+
+    def span() -> tuple[int, int] | None:
+        low = draw(st.integers(0, 3))
+        return draw(st.one_of(st.none(), st.just((low, low + draw(st.integers(0, 2))))))
+
+    begins = draw(st.one_of(st.just(0), times_ns))
+    action = draw(st.sampled_from(["drop", "delay", "spread", "hold", "double", "late"]))
+    return MessageRule(
+        kinds=some(kinds),
+        sources=some(n),
+        targets=some(n),
+        view=span(),
+        height=span(),
+        begins=begins,
+        ends=draw(st.one_of(st.none(), durations_ns.map(lambda length: begins + length))),
+        first=draw(st.integers(1, 2)),
+        every=draw(st.integers(1, 2)),
+        most=draw(st.one_of(st.none(), st.integers(1, 3))),
+        drops=action == "drop",
+        add_ns=draw(durations_ns) if action in ("delay", "spread", "late") else 0,
+        span_ns=draw(durations_ns) if action in ("spread", "late") else 0,
+        hold_until=draw(times_ns) if action == "hold" else 0,
+        at_the_latest=draw(times_ns) if action == "late" else None,
+        copies=draw(st.integers(1, 2)) if action == "double" else 0,
+    )
+
+
+@st.composite
 def scripts(draw: st.DrawFn) -> Script:
     """A network and what happens on it."""
     network = draw(networks())
@@ -83,6 +116,7 @@ def scripts(draw: st.DrawFn) -> Script:
     specs = draw(tallies(n, len(kinds)))
     rule = st.builds(Rule, st.booleans(), durations_ns, probabilities_q32, probabilities_q32, durations_ns)
     rules = tuple(draw(st.lists(rule, max_size=3)))
+    on_the_way = tuple(draw(st.lists(message_rules(n, len(kinds)), max_size=4)))
     gated = [i for i, s in enumerate(specs) if s.thresholds[-1] >= GATE]
     related = {s.parent for s in specs} | {i for i, s in enumerate(specs) if s.parent is not None}
     node, kind, index = st.integers(0, n - 1), st.integers(0, len(kinds) - 1), st.integers(0, len(specs) - 1)
@@ -116,6 +150,7 @@ def scripts(draw: st.DrawFn) -> Script:
         kinds=kinds,
         tallies=specs,
         rules=rules,
+        message_rules=on_the_way,
         actions=tuple((draw(times_ns), draw(st.one_of(acts))) for _ in range(draw(st.integers(1, 30)))),
         reactions=tuple(reactions.items()),
     )
@@ -128,6 +163,7 @@ def same_story(script: Script) -> Story:
     assert compiled.copies == naive.copies
     assert compiled.lost == naive.lost
     assert compiled.counters == naive.counters
+    assert compiled.ruled == naive.ruled
     c = compiled.counters
     assert c["sent"] == c["delivered"] + c["dropped"] + c["in_flight"]
     assert c["in_flight"] == 0

@@ -1,0 +1,129 @@
+"""Message rules: what a scenario's list `rules` does to single copies of messages.
+
+A rule matches copies by type, sender, receiver, view, height and the time of sending, and acts on some of those it
+matches (the first, every n-th, at most so many): it drops the copy, delays it, holds it until a time, or adds
+further copies. Rules stand between the nodes and the links, like an adversary on the way: the copy first gets the
+arrival it would have had, in its link's order, and the rules move it from there. So a copy that a rule delays holds
+up nobody, and no other message is touched.
+
+Most messages meet no rule, and must not pay for them. Per message, two bit masks (rules that know its type, rules
+that know its sender) leave a few candidates, whose ranges are compared once; the receivers of those that remain are
+one more bit mask, and only copies to these receivers are looked at singly.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.kernel.chance import RULE_DELAY, below, join
+from sim.kernel.desk import (
+    END_WORDS,
+    MESSAGE_HEIGHT,
+    MESSAGE_RULE,
+    MESSAGE_VIEW,
+    NEVER,
+    NOW,
+    RULE_ACTIVE,
+    RULE_COPIES,
+    RULE_KINDS,
+    RULE_SOURCES,
+    RULE_TARGETS,
+    RULE_WORDS,
+    RULES,
+    RULES_ACTIVE,
+    column,
+    compiled,
+)
+
+MESSAGE_RULE_WIDTH = 20
+(
+    VIEW_LOW, VIEW_HIGH, HEIGHT_LOW, HEIGHT_HIGH, FROM_NS, UNTIL_NS,  # bounds included, but for UNTIL_NS
+    FIRST, EVERY, MOST,  # of the copies matched: acts on number FIRST, then on every EVERY-th, at most MOST times
+    DROPS, ADD_NS, SPAN_NS, HOLD_NS, CAP_NS, COPIES,
+    SEEN, HITS,  # copies matched (until MOST is reached), and acted upon
+) = range(17)  # fmt: skip
+NOWHERE = -(1 << 60)  # view or height of a message that has none
+ANY_LOW, ANY_HIGH = -(1 << 61), 1 << 61
+
+
+@compiled
+def begin_message(desk, src, kind):
+    """Find the rules that copies of this message may meet. Called before its copies are put on their links."""
+    if desk[RULES] == 0:
+        return
+    words, ends = desk[RULE_WORDS], desk[END_WORDS]
+    kinds, sources, targets = column(desk, RULE_KINDS), column(desk, RULE_SOURCES), column(desk, RULE_TARGETS)
+    active = column(desk, RULE_ACTIVE)
+    union = desk[RULES] * ends  # the last row of the targets
+    count = 0
+    for w in range(words):
+        candidates = kinds[kind * words + w] & sources[src * words + w]
+        rule = 64 * w
+        while candidates:
+            if candidates & 0xFF == 0:
+                candidates = (candidates >> 8) & 0xFFFFFFFFFFFFFF
+                rule += 8
+                continue
+            if candidates & 1 and _holds_now(desk, rule):
+                for i in range(ends):
+                    mask = targets[rule * ends + i]
+                    targets[union + i] = mask if count == 0 else targets[union + i] | mask
+                active[count] = rule
+                count += 1
+            candidates = (candidates >> 1) & 0x7FFFFFFFFFFFFFFF
+            rule += 1
+    desk[RULES_ACTIVE] = count
+
+
+@compiled
+def _holds_now(desk, rule):
+    row = column(desk, MESSAGE_RULE)
+    r = rule * MESSAGE_RULE_WIDTH
+    return (
+        row[r + FROM_NS] <= desk[NOW] < row[r + UNTIL_NS]
+        and row[r + HITS] < row[r + MOST]
+        and row[r + VIEW_LOW] <= desk[MESSAGE_VIEW] <= row[r + VIEW_HIGH]
+        and row[r + HEIGHT_LOW] <= desk[MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
+    )
+
+
+@compiled
+def meets_rules(desk, dst):
+    """Whether the current message's copy to `dst` meets a rule."""
+    at = desk[RULES] * desk[END_WORDS] + (dst >> 6)
+    return (column(desk, RULE_TARGETS)[at] >> (dst & 63)) & 1 == 1
+
+
+@compiled
+def apply_rules(desk, key, dst, arrives):
+    """All rules that the copy to `dst` meets, in their order: its new arrival, or -1 if it is dropped.
+
+    `key`: of the message's draws. Leaves the number of further copies in RULE_COPIES.
+    """
+    rows = column(desk, MESSAGE_RULE)
+    active = column(desk, RULE_ACTIVE)
+    targets = column(desk, RULE_TARGETS)
+    desk[RULE_COPIES] = 0
+    for i in range(desk[RULES_ACTIVE]):
+        rule = active[i]
+        if (targets[rule * desk[END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
+            continue
+        r = rule * MESSAGE_RULE_WIDTH
+        if rows[r + HITS] >= rows[r + MOST]:
+            continue
+        rows[r + SEEN] += 1
+        after = rows[r + SEEN] - rows[r + FIRST]
+        if after < 0 or after % rows[r + EVERY] != 0:
+            continue
+        rows[r + HITS] += 1
+        if rows[r + DROPS]:
+            return np.int64(-1)
+        later = arrives + rows[r + ADD_NS]
+        if rows[r + SPAN_NS] > 0:
+            later += below(join(join(join(key, RULE_DELAY), dst), rule), rows[r + SPAN_NS] + 1)
+        later = max(later, rows[r + HOLD_NS])
+        if rows[r + CAP_NS] < NEVER:
+            later = max(arrives, min(later, rows[r + CAP_NS]))
+        arrives = later
+        desk[RULE_COPIES] += rows[r + COPIES]
+    return arrives
