@@ -254,7 +254,8 @@ class Engine:
     def make_room(self) -> None:
         """Lengthen whatever is nearly full. Called when compiled code returns ROOM or -1."""
         desk, state = self.desk, self.state
-        margin = 16 * self.endpoints * (1 + int(state[d.RULE_COPIES_MAX])) + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
+        copies = 1 + int(state[d.RULE_COPIES_MAX])
+        margin = 16 * self.endpoints * copies + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
         grow_calendar(desk, margin)
         while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
             desk.grow(d.READY)

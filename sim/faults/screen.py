@@ -62,7 +62,7 @@ class Screen:
             if entry.kind == "duplicate":
                 kinds[i, run.names.index(REPLY)] = False
             if _cuts(entry):
-                self.cuts[i] = [(int(a), int(b)) for a in np.flatnonzero(sources[i]) for b in np.flatnonzero(targets[i])]
+                self.cuts[i] = [(int(a), int(b)) for a, b in np.argwhere(np.outer(sources[i], targets[i]))]
         if gst is not None:
             _stay_below(gst, rows[-1])
             kinds[-1] = sources[-1] = targets[-1] = True

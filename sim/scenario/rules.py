@@ -171,7 +171,8 @@ def _links_of(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Pro
     def members(refs: object) -> set[int | str]:
         if not isinstance(refs, tuple):
             return set(everybody)
-        return {end for ref in refs for end in (*scenario.network.nodes_of(ref), *([ref] if isinstance(ref, str) else []))}
+        voters = {node for ref in refs for node in scenario.network.nodes_of(ref)}
+        return voters | {ref for ref in refs if isinstance(ref, str)}
 
     sources, targets = members(rule.src), members(rule.dst)
     if len(sources | targets) == 1:

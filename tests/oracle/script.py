@@ -409,4 +409,7 @@ def perform(script: Script) -> tuple[Story, Story]:
     return Compiled(script).run(), Naive(script).run()
 
 
-__all__ = ["ALL", "GATE", "Compiled", "Kind", "MessageRule", "Naive", "Network", "Rule", "Script", "Story", "TallySpec", "perform"]
+__all__ = [
+    "ALL", "GATE", "Compiled", "Kind", "MessageRule", "Naive", "Network", "Rule", "Script", "Story", "TallySpec",
+    "perform",
+]  # fmt: skip

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.protocol import Block, Letter
-from sim.protocols.hotstuff import QC, Proposal
+from sim.protocols.hotstuff import Proposal
 from sim.protocols.pbft import Fetch, PrePrepare
 from sim.scenario.errors import ScenarioError
 from sim.trace import read
@@ -33,7 +33,7 @@ def test_a_letter_says_which_view_and_height_it_is_about() -> None:
     block = Block(7, 3, 2, 0, None)
     assert PrePrepare(2, 5, block).place() == (2, 5)
     assert Fetch(4).place() == (None, 4)
-    assert Proposal(9, block, QC(8, None, 3)).place() == (9, 3)
+    assert Proposal(9, block).place() == (9, 3)
     assert Letter().place() == (None, None)
 
 
