@@ -322,6 +322,13 @@ class Context(Interface):
     def abandon(self, block: Block) -> None:
         """The block will never be decided: its transactions wait again."""
 
+    def adopt(self, head: Block) -> None:
+        """My chain ends in this block from now on (`forks`): an undecided one, on whatever branch.
+
+        What was on the branch I leave waits again. If that was decided, finality is broken: it is given up,
+        which the checks report as a violation.
+        """
+
     def behind(self) -> bool:
         """Whether a block is decided here whose ancestors this replica lacks (it missed messages)."""
 
@@ -380,6 +387,7 @@ class Replica:
     letters: ClassVar[tuple[type[Letter], ...]] = ()
     decides_out_of_order: ClassVar[bool] = False
     lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
+    forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one
     progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -403,6 +411,11 @@ class Replica:
     def quorums(self) -> dict[VoteType, Quorum]:
         """The quorum of every vote type."""
         raise NotImplementedError
+
+    def voters_needed(self) -> int:
+        """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""
+        quorums = [quorum.votes for vote, quorum in self.quorums().items() if vote.decides]
+        return max(quorums, default=self.context.n)
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""

@@ -17,7 +17,9 @@ FILES = sorted(SIM.rglob("*.py"))
 NAMES = sorted(PROTOCOLS)
 MODULES = sorted(entry.module for entry in PROTOCOLS.values())
 PLAIN = {"__future__", "collections", "dataclasses", "enum", "functools", "pydantic", "typing"}  # words, not deeds
-SEAM = {"sim.protocol", "sim.parameters", "sim.units", "sim.ledger.tree", "sim.ledger.turn"}
+SEAM = {
+    "sim.protocol", "sim.parameters", "sim.units", "sim.ledger.tree", "sim.ledger.turn", "sim.ledger.branches",
+}  # fmt: skip
 
 
 def relative(path: Path) -> str:

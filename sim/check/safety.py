@@ -1,4 +1,4 @@
-"""Agreement, validity and order, as a fold over trace rows."""
+"""Agreement, validity, order and finality, as a fold over trace rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MOST = 20  # violations kept in words; more say nothing new
 
 
 class Safety:
-    """Fold over trace rows: feed it every chunk, then read `agreement`, `validity` and `order`."""
+    """Fold over trace rows: feed it every chunk, then read `agreement`, `validity`, `order` and `finality`."""
 
     def __init__(self, voters: int) -> None:
         self.voters = voters
@@ -22,6 +22,7 @@ class Safety:
         self.agreement: list[Violation] = []
         self.validity: list[Violation] = []
         self.order: list[Violation] = []
+        self.finality: list[Violation] = []
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH)."""
@@ -33,6 +34,11 @@ class Safety:
         if len(decided):
             self._agree(decided)
             self._valid(decided)
+        given_up = rows[rows[:, 1] == r.EVENT_REVERTED]
+        if len(given_up):
+            self._final(given_up)
+            decided = rows[(rows[:, 1] == r.EVENT_DECIDED) | (rows[:, 1] == r.EVENT_REVERTED)]
+        if len(decided):
             self._ordered(decided)
 
     def _agree(self, decided: np.ndarray) -> None:
@@ -62,19 +68,27 @@ class Safety:
             text = f"replica {int(row[2])} decided block {int(row[3])}, which nobody proposed"
             self.validity.append(Violation("validity", "safety", int(row[0]), int(row[2]), text))
 
-    def _ordered(self, decided: np.ndarray) -> None:
-        """Each replica decides heights 1, 2, 3, ... once each, without a gap."""
-        by_node = decided[np.argsort(decided[:, 2], kind="stable")]
+    def _final(self, given_up: np.ndarray) -> None:
+        room = _MOST - len(self.finality)
+        for time_ns, _, node, block, height, instead, *_ in given_up[: max(room, 0)].tolist():
+            by = f"block {instead}" if instead else "a branch that does not reach that height"
+            text = f"height {height}: replica {node} had decided block {block} and gave it up for {by}"
+            self.finality.append(Violation("finality", "safety", time_ns, node, text))
+
+    def _ordered(self, rows: np.ndarray) -> None:
+        """Each replica decides heights 1, 2, 3, ... once each, without a gap, counted anew from what it gives up."""
+        by_node = rows[np.argsort(rows[:, 2], kind="stable")]
         nodes, starts = np.unique(by_node[:, 2], return_index=True)
+        decides = by_node[:, 1] == r.EVENT_DECIDED
+        after = by_node[:, 4] - ~decides  # height of the last decided block after each row
         before = np.empty(len(by_node), dtype=np.int64)
-        before[1:] = by_node[:-1, 4]
+        before[1:] = after[:-1]
         before[starts] = self.heights[nodes]
-        for row, last in zip(
-            by_node[by_node[:, 4] != before + 1][:_MOST], before[by_node[:, 4] != before + 1], strict=False
-        ):
+        wrong = decides & (by_node[:, 4] != before + 1)
+        for row, last in zip(by_node[wrong][:_MOST], before[wrong], strict=False):
             text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(last)}"
             self.order.append(Violation("order", "safety", int(row[0]), int(row[2]), text))
-        self.heights[nodes] = by_node[np.append(starts[1:], len(by_node)) - 1, 4]
+        self.heights[nodes] = after[np.append(starts[1:], len(by_node)) - 1]
 
 
 def _long_enough(array: np.ndarray, index: int) -> np.ndarray:

@@ -55,7 +55,7 @@ from sim.kernel.post import (
     send_one,
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, RELEASED, ROW, forget_node, has_voted
-from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block
+from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.pool import empty_pool, forward_again, lead, submit_one
 from sim.ledger.rows import (
     BATCH_AT,
@@ -232,6 +232,14 @@ def decide_block(array, node, block, wait):
         return np.int64(-2)
     decide(desk, node, block)
     return np.int64(1)
+
+
+@entry(_I(_D, _I))
+def undecide_tip(array, node):
+    """The node gives up the last block it has decided."""
+    desk = bench(array)
+    undecide(desk, node)
+    return np.int64(0)
 
 
 @entry(_I(_D, _I))

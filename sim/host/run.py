@@ -93,6 +93,7 @@ class Run:
         self.block_interval_ns = block_interval_ns
         self.backlog = settings.backlog_bytes > 0
         self.decides_out_of_order = protocol.decides_out_of_order
+        self.agreed_height = 0  # of the highest block that every voter has decided
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
         causes: list[Any] = [*protocol.letters, *protocol.votes]
@@ -105,6 +106,7 @@ class Run:
         self.engine = Engine(settings)
         self.desk = self.engine.state
         self.desk[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
+        self.desk[r.FORKS] = protocol.forks
         self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.bodies: dict[int, Letter] = {}
         self.ballots: dict[tuple[int, int], list[Ballot]] = {}
@@ -374,7 +376,7 @@ class Run:
         rows = self.engine.desk[r.CLOSED][:count].tolist()
         self.desk[r.CLOSED_LEN] = 0
         self.closed.extend(self.block_of_row[row] for row in rows)
-        lowest = int(self.engine.peer()[: self.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+        lowest = self._lowest_needed()
         keep = []
         for block in self.closed:
             if block.height < lowest:
@@ -388,6 +390,13 @@ class Run:
                 self._free(block)
         if len(self.open_blocks) > 2 * len(keep) + 4 * _DEAD_AFTER:
             self._free_dead(lowest)
+
+    def _lowest_needed(self) -> int:
+        """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
+        if not self.protocol.forks:
+            return int(self.engine.peer()[: self.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+        self.agreed_height = max([self.agreed_height, *(block.height for block in self.closed)])
+        return self.agreed_height - _LATER_HEIGHTS
 
     def _free(self, block: Block) -> None:
         """Let go of a block, its ballots and reactions: nobody will ask for it any more."""

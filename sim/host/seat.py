@@ -19,6 +19,25 @@ if TYPE_CHECKING:
 STORED = Timer("stored")  # the disk has written what a replica waits for
 
 
+def _fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]:
+    """Where two branches part: the height up to which they are one, and what each has above.
+
+    The old branch's blocks come from its top down, the new one's from the bottom up.
+    """
+    left: list[Block] = []
+    right: list[Block] = []
+    a, b = old, new
+    while a is not b:
+        if b is None or (a is not None and a.height >= b.height):
+            assert a is not None
+            left.append(a)
+            a = a.parent
+        else:
+            right.append(b)
+            b = b.parent
+    return (0 if a is None else a.height), left, right[::-1]
+
+
 class Host:
     """One replica's context. Attributes and methods as described in `sim.protocol.Context`."""
 
@@ -36,6 +55,7 @@ class Host:
         self._node_at = me * post.NODE_WIDTH
         self._height_at = me * r.PEER_WIDTH + r.TIP_HEIGHT
         self._last_proposal_ns = -(1 << 62)
+        self.head: Block | None = None  # of the branch adopted last
 
     # --- time, chance, storage -------------------------------------------------------------------------
 
@@ -234,6 +254,19 @@ class Host:
 
     def abandon(self, block: Block) -> None:
         self.run.abandoned[block.number] = block
+
+    def adopt(self, head: Block) -> None:
+        run, peers, at = self.run, self.run.peers, self.me * r.PEER_WIDTH
+        kept, old, new = _fork(self.head, head)
+        run.note(r.EVENT_HEAD, self.me, head.number, head.height, len(old))
+        for lost in old:
+            if lost.height <= self.height:
+                instead = new[lost.height - kept - 1].number if lost.height <= head.height else 0
+                run.note(r.EVENT_REVERTED, self.me, lost.number, lost.height, instead)
+                entry.undecide_tip(self._desk, self.me)
+        self.head = head
+        if old:
+            peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
 
     def behind(self) -> bool:
         return self.run.is_behind(self.me)

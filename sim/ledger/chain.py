@@ -284,6 +284,18 @@ def decide(desk, node, block):
 
 
 @compiled
+def undecide(desk, node):
+    """The node gives up the last block it has decided: its parent is the tip again."""
+    rows = column(desk, BLOCK)
+    peer = column(desk, PEER)
+    b = peer[node * PEER_WIDTH + TIP] * BLOCK_WIDTH
+    rows[b + DECIDED_BY] -= 1
+    desk[DECIDES] -= 1
+    peer[node * PEER_WIDTH + TIP] = rows[b + PARENT]
+    peer[node * PEER_WIDTH + TIP_HEIGHT] -= 1
+
+
+@compiled
 def decide_or_wait(desk, node, block):
     """Decide the block now, or as soon as its parent is decided. Returns True if it is decided."""
     if column(desk, BLOCK)[block * BLOCK_WIDTH + HEIGHT] <= column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]:

@@ -54,6 +54,7 @@ from sim.ledger.rows import (
     COMMITTED_MEASURED,
     ENTRY,
     EXPIRED,
+    FORKS,
     FORWARD_TO,
     FRESH,
     HEIGHT,
@@ -327,10 +328,26 @@ def oldest_waiting_ns(desk, node):
 
 
 @compiled
+def _claim_payload(desk, block):
+    """Of several blocks that contain a transaction, it remembers one: let it be this one."""
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if blocks[b + PAYLOAD_AT] < 0:
+        return
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    rows = column(desk, TX)
+    for i in range(blocks[b + TXS]):
+        if payload[at + i] >= 0:
+            rows[payload[at + i] * TX_WIDTH + TX_BLOCK] = block
+
+
+@compiled
 def fill_block(desk, node, block):
     """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
 
     Left out are transactions that the node knows to be decided or sees in an undecided ancestor of the block.
+    Where branches compete, one that is final anywhere is left out: a copy would be void.
     """
     peer = column(desk, PEER)
     p = node * PEER_WIDTH
@@ -349,6 +366,8 @@ def fill_block(desk, node, block):
     ancestor = blocks[b + PARENT]
     while ancestor >= 0 and blocks[ancestor * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]:
         blocks[ancestor * BLOCK_WIDTH + STAMP] = mark
+        if desk[FORKS]:
+            _claim_payload(desk, ancestor)
         ancestor = blocks[ancestor * BLOCK_WIDTH + PARENT]
     pool = column(desk, POOL)
     payload = column(desk, PAYLOAD)
@@ -363,9 +382,8 @@ def fill_block(desk, node, block):
         tx = pool[2 * (node * desk[POOL_SIZE] + (i & mask))]
         t = tx * TX_WIDTH
         inside = rows[t + TX_BLOCK]
-        if not _known_decided(desk, tx, node) and not (
-            inside >= 0 and blocks[inside * BLOCK_WIDTH + STAMP] == mark
-        ):
+        decided = rows[t + TX_DECIDED] > 0 if desk[FORKS] else _known_decided(desk, tx, node)
+        if not decided and not (inside >= 0 and blocks[inside * BLOCK_WIDTH + STAMP] == mark):
             bytes_ = classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
             if desk[BLOCK_BYTES_MAX] > 0 and count > 0 and total + bytes_ > desk[BLOCK_BYTES_MAX]:
                 break

@@ -41,6 +41,7 @@ COMMITTED_MEASURED = 99
 DECIDES = 100  # (node, block) pairs
 TX_BYTES_COMMITTED = 101
 DECIDING_KINDS = 102  # bit mask of the message types that count in messages per decision
+FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
 # columns
 TX = 36
@@ -89,4 +90,6 @@ TRACE_WIDTH = 8
     EVENT_FAULT,
     EVENT_HEALED,
     EVENT_NOTE,
-) = range(8)
+    EVENT_HEAD,
+    EVENT_REVERTED,
+) = range(10)

@@ -43,6 +43,10 @@ class Blocks:
         self.last_decision_ns = -1
         self.txs_by_bin: dict[int, int] = {}
         self.decisions_by_bin: dict[int, int] = {}
+        self.top = 0  # greatest decided height
+        self.lost_before = 0  # stale among the blocks let go
+        self.reorganisations = 0
+        self.reorganisation_depth_max = 0
         self.views: set[int] = set()  # that any replica entered by more than normal operation
 
     def __call__(self, rows: np.ndarray) -> None:
@@ -55,6 +59,10 @@ class Blocks:
             self._decided(decided)
         for row in rows[rows[:, 1] == r.EVENT_VIEW]:
             self.views.add(int(row[3]))
+        depths = rows[rows[:, 1] == r.EVENT_HEAD, 5]
+        if len(depths):
+            self.reorganisations += int((depths > 0).sum())
+            self.reorganisation_depth_max = max(self.reorganisation_depth_max, int(depths.max()))
 
     def _born(self, born: np.ndarray) -> None:
         top = int(born[:, 3].max()) - self.base
@@ -78,6 +86,7 @@ class Blocks:
 
     def _let_go(self, top: int) -> None:
         half = len(self.rows) // 2
+        self.lost_before += self._stale(self.rows[:half])
         self.rows[:half] = self.rows[half:]
         self.rows[half:] = 0
         self.base += half
@@ -88,6 +97,7 @@ class Blocks:
         decided, at = decided[known], at[known]
         if not len(at):
             return
+        self.top = max(self.top, int(decided[:, 4].max()))
         times = decided[:, 0]
         order = np.unique(at, return_index=True)
         fresh = self.rows[order[0], _FIRST] < 0
@@ -123,6 +133,15 @@ class Blocks:
         for i, bin_ in enumerate(bins.tolist()):
             self.txs_by_bin[bin_] = self.txs_by_bin.get(bin_, 0) + int(txs[i])
             self.decisions_by_bin[bin_] = self.decisions_by_bin.get(bin_, 0) + int(blocks[i])
+
+    def _stale(self, rows: np.ndarray) -> int:
+        lost = (rows[:, _BLOCK] > 0) & (rows[:, _FIRST] < 0) & (rows[:, _HEIGHT] <= self.top)
+        return int(lost.sum())
+
+    @property
+    def stale(self) -> int:
+        """Blocks that lost: nobody decided them, and a block of their height or a greater one is decided."""
+        return self.lost_before + self._stale(self.rows)
 
     def table(self) -> np.ndarray:
         """The decided blocks still in memory, shape (blocks, len(COLUMNS))."""

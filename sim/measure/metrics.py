@@ -81,6 +81,9 @@ def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Met
     span_ns = blocks.last_decision_ns - blocks.first_decision_ns
     m["block_interval_mean_ms"] = _ratio(span_ns / 1e6, blocks.count - 1) if blocks.count > 1 else None
     m["transactions_per_block"] = _ratio(int(s[r.COMMITTED]), blocks.count)
+    m["stale_blocks"] = blocks.stale
+    m["reorganisations"] = blocks.reorganisations
+    m["reorg_depth_max"] = blocks.reorganisation_depth_max
     m.update(_messages(run, blocks))
     m["view_changes"] = max(len(blocks.views) - 1, 0)
     m.update(_resources(run, end_ns))

@@ -63,4 +63,7 @@ PROTOCOLS: dict[str, Entry] = {
     "jolteon": Entry(
         "jolteon", "Jolteon", "chained two-chain, timeout certificates from all to all", "f Byzantine of 3f + 1"
     ),
+    "clique": Entry(
+        "clique", "Clique", "signers in turn, heaviest chain, final by depth", "crashes of a minority; forks heal"
+    ),
 }

@@ -244,17 +244,13 @@ class Judge:
         self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
         self.decisions = Decisions()
         self.decisions.watch(0)
-        self.enough = scenario.network.n - self._tolerated()
+        first = world.run.hosts[0].replica
+        assert first is not None
+        self.enough = first.voters_needed()
         self.quiet_from_ns: int | None = 0
         world.faults.changed.append(self._changed)
         world.screen.changed.append(self._changed)
         world.run.trace_sinks += [self.safety, self.blocks, self.decisions]
-
-    def _tolerated(self) -> int:
-        """Voters that may be away while the protocol must still decide."""
-        quorums = [quorum.votes for vote, quorum in self.world.run.quorums.items() if vote.decides]
-        n = self.world.scenario.network.n
-        return n - max(quorums, default=n)
 
     def _changed(self, time_ns: int) -> None:
         """Faults changed: from now on something must be decided, if the voters that are left can."""
@@ -285,6 +281,7 @@ class Judge:
         verdict.record("agreement", self.safety.agreement)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
+        verdict.record("finality", self.safety.finality, applicable=run.protocol.forks)
         verdict.record(
             "conservation_transactions",
             conservation.transactions(engine),

@@ -215,6 +215,10 @@ def _event_text(row: list[int]) -> str:
         return f"decides height {height} (block {block})"
     if event == r.EVENT_VIEW:
         return f"enters view {block}"
+    if event == r.EVENT_HEAD:
+        return f"adopts height {height} (block {block})" + (f", leaves {view} for it" if view else "")
+    if event == r.EVENT_REVERTED:
+        return f"gives up decided height {height} (block {block})"
     return {r.EVENT_CRASHED: "crashes", r.EVENT_RESTARTED: "restarts"}.get(event, "note")
 
 

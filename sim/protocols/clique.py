@@ -1,0 +1,265 @@
+"""Clique, proof of authority.
+
+P. Szilagyi, "EIP-225: Clique proof-of-authority consensus protocol", Ethereum Improvement Proposals, 2017.
+
+Authorised signers take turns to seal blocks: block h is in turn for signer h mod n and then weighs 2. If it does
+not come, others may seal it out of turn, weight 1, each after a random wiggle, so that they seldom collide. A
+signer may seal one of any floor(n/2) + 1 consecutive blocks, so a minority cannot seal a chain alone. The heaviest
+chain counts. Nobody votes: a block is never final by rule, only ever deeper, and clients wait for a depth.
+
+paper                     here
+-----                     ----
+SIGNER_COUNT, N           context.n
+SIGNER_INDEX, I           context.me
+SIGNER_LIMIT              signer_limit(): floor(n/2) + 1
+BLOCK_PERIOD              block_period
+DIFF_INTURN, DIFF_NOTURN  IN_TURN, OUT_OF_TURN
+header                    Header, the block's body: signer, difficulty, time, the last signers
+total difficulty          Header.total
+head of the chain         head; reorganisations are adopt()
+confirmations             confirmations: a block is decided when the head is this much higher
+
+Deviations
+* The wiggle is drawn from [0, wiggle (floor(n/2) + 1)), as go-ethereum does; the proposal says wiggle n.
+* Equal total difficulties: the lower chain, then the block with the lower (drawn) hash; go-ethereum takes the lower
+  chain, then tosses a coin. `tie_break: first_seen` keeps the branch that came first.
+* A block is filled when it is sealed; go-ethereum fills it when its parent came and a few times since.
+* The sealer sends a block to all; go-ethereum sends it to some and announces it to others. Who lacks a parent
+  asks the sender. A replica that has had no new head for `status_interval` tells its own, which stands for the
+  handshake of peers that find each other again.
+* A block's time is in ns, not in whole seconds; clocks agree.
+
+Not modelled: voting signers in and out, epochs and checkpoints, gas, uncles (Clique has none), disk writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field
+
+from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, Status
+from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, upon
+
+IN_TURN, OUT_OF_TURN = 2, 1
+HASH_MAX = (1 << 31) - 2
+WIGGLE_STEPS_BITS = 30  # a wiggle is one of 2**30 parts of its range
+
+
+class CliqueParameters(Parameters):
+    """Parameters of Clique."""
+
+    block_period_ns: Nanoseconds = quantity("5 s", "least time between a block and its parent", positive=True)
+    wiggle_ns: Nanoseconds = quantity("500 ms", "out of turn: a random delay below this times floor(n/2) + 1")
+    confirmations: int | None = count(
+        None, "blocks on top of one that make it final for this replica; default floor(n/2) + 1"
+    )
+    tie_break: Literal["lowest_hash", "first_seen"] = Field(
+        "lowest_hash", description="of two branches of equal total difficulty and height, which one counts"
+    )
+    blocks_per_answer: int = count(64, "most blocks sent at a time to one who lacks them", low=1)
+    request_timeout_ns: Nanoseconds = quantity(
+        "2 s", "a request for blocks is not repeated before", positive=True
+    )
+    status_interval_ns: Nanoseconds = quantity(
+        "10 s", "a replica without a new head for this long tells all what its head is", positive=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """What Clique keeps with a block."""
+
+    signer: int
+    difficulty: int
+    total: int  # difficulty of the whole chain
+    time_ns: int
+    recent: tuple[int, ...]  # who sealed the last floor(n/2) blocks, this one included
+    hash: int
+
+
+GENESIS = Header(-1, 0, 0, 0, (), 0)
+SEAL = Timer("seal")
+STATUS = Timer("status")
+
+
+class Clique(Replica):
+    """One Clique signer."""
+
+    letters = (NewBlock, Status, GetBlocks, Blocks)
+    votes = ()
+    lasting_leader = False
+    forks = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.head: Block | None = None
+        self.sealing = 0  # timer
+        self.sealed_ns = -(1 << 62)
+        self.head_since_ns = 0
+
+    @property
+    def view_number(self) -> int:
+        return 0 if self.head is None else self.head.height
+
+    def signer_limit(self) -> int:
+        """SIGNER_LIMIT: of so many consecutive blocks a signer may seal one."""
+        return self.context.n // 2 + 1
+
+    def voters_needed(self) -> int:
+        return self.signer_limit()
+
+    def confirmations(self) -> int:
+        """How deep a block lies when it is taken to be final."""
+        chosen: int | None = self.parameters.confirmations
+        return self.signer_limit() if chosen is None else chosen
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {}
+
+    def start(self) -> None:
+        context, parameters, stable = self.context, self.parameters, self.context.stable
+        if not stable:
+            context.persist(known={}, head=None)
+        self.branches = Branches(
+            context,
+            self.valid,
+            known=stable["known"],
+            blocks_per_answer=parameters.blocks_per_answer,
+            patience_ns=parameters.request_timeout_ns,
+        )
+        self.head = stable["head"]
+        self.head_since_ns = context.now_ns
+        self.prepare()
+        context.set_timer(STATUS, parameters.status_interval_ns)
+
+    # --- sealing -----------------------------------------------------------------------------------------
+
+    def header_of(self, block: Block | None) -> Header:
+        """A block's header; the genesis block's for None."""
+        if block is None:
+            return GENESIS
+        header: Header = block.body
+        return header
+
+    def difficulty(self, signer: int, height: int) -> int:
+        """Weight of a signer's block at a height."""
+        return IN_TURN if height % self.context.n == signer else OUT_OF_TURN
+
+    def may_seal(self, signer: int, parent: Header) -> bool:
+        """The recency rule: whoever sealed one of the last SIGNER_LIMIT - 1 blocks may not seal the next."""
+        return signer not in parent.recent
+
+    def wiggle_ns(self) -> int:
+        """How long a signer out of turn holds back."""
+        range_ns: int = self.parameters.wiggle_ns * self.signer_limit()
+        return (self.context.draw("wiggle", 0, (1 << WIGGLE_STEPS_BITS) - 1) * range_ns) >> WIGGLE_STEPS_BITS
+
+    def prepare(self) -> None:
+        """Wait for the time at which I may seal the next block on my head."""
+        context = self.context
+        context.cancel(self.sealing)
+        parent = self.header_of(self.head)
+        if not self.may_seal(context.me, parent):
+            return
+        height = 1 if self.head is None else self.head.height + 1
+        time_ns = max(parent.time_ns + self.parameters.block_period_ns, context.now_ns)
+        time_ns = max(time_ns, self.sealed_ns + context.block_interval_ns)
+        in_turn = self.difficulty(context.me, height) == IN_TURN
+        delay_ns = time_ns - context.now_ns + (0 if in_turn else self.wiggle_ns())
+        self.sealing = context.set_timer(SEAL, delay_ns, time_ns)
+
+    @upon(SEAL)
+    def on_time_to_seal(self, time_ns: int) -> None:
+        """No block came before my time: seal one and send it to all."""
+        context = self.context
+        height = 1 if self.head is None else self.head.height + 1
+        block = context.new_block(self.head, height, empty=True)
+        assert block is not None
+        parent, difficulty = self.header_of(self.head), self.difficulty(context.me, height)
+        recent = (*parent.recent, context.me)[max(len(parent.recent) + 2 - self.signer_limit(), 0) :]
+        block.body = Header(
+            context.me, difficulty, parent.total + difficulty, time_ns, recent, context.draw("hash", 0, HASH_MAX)
+        )
+        self.sealed_ns = context.now_ns
+        context.broadcast(NewBlock(block))
+        self.choose(self.branches.receive(context.me, block))
+
+    # --- choosing a branch -------------------------------------------------------------------------------
+
+    def valid(self, block: Block) -> bool:
+        """Whether a block follows the rules, given its parent."""
+        if block.parent is not None and block.parent.body is None:
+            return False  # it branches off below what everybody has decided
+        header, parent = self.header_of(block), self.header_of(block.parent)
+        difficulty = self.difficulty(header.signer, block.height)
+        return (
+            self.may_seal(header.signer, parent)
+            and header.difficulty == difficulty
+            and header.total == parent.total + difficulty
+            and header.time_ns >= parent.time_ns + self.parameters.block_period_ns
+        )
+
+    def better(self, block: Block, head: Block | None) -> bool:
+        """Whether a chain that ends in this block counts more than one that ends in the head."""
+        if head is None:
+            return True
+        new, old = self.header_of(block), self.header_of(head)
+        if (new.total, -block.height) != (old.total, -head.height):
+            return (new.total, -block.height) > (old.total, -head.height)
+        return self.parameters.tie_break == "lowest_hash" and new.hash < old.hash
+
+    def choose(self, blocks: list[Block]) -> None:
+        """Adopt the best of these blocks if it beats the head."""
+        best = self.head
+        for block in blocks:
+            if self.better(block, best):
+                best = block
+        if best is not None and best is not self.head:
+            self.adopt(best)
+
+    def adopt(self, block: Block) -> None:
+        """The chain ends in this block: what lies deep enough in it is final."""
+        context = self.context
+        self.head = block
+        self.head_since_ns = context.now_ns
+        context.persist(head=block)
+        context.adopt(block)
+        final: Block | None = block
+        for _ in range(self.confirmations()):
+            final = None if final is None else final.parent
+        if final is not None and final.row >= 0:
+            self.branches.decide_to(final)
+        self.prepare()
+
+    # --- exchange of blocks ------------------------------------------------------------------------------
+
+    @upon(NewBlock)
+    def on_new_block(self, sender: int, message: NewBlock) -> None:
+        """A block was sealed."""
+        self.choose(self.branches.receive(sender, message.block))
+
+    @upon(STATUS)
+    def on_quiet(self, _about: None) -> None:
+        """Tell all what my head is, if it has been the same for long: they, or I, may have missed something."""
+        context, interval_ns = self.context, self.parameters.status_interval_ns
+        if self.head is not None and context.now_ns - self.head_since_ns >= interval_ns:
+            context.broadcast(Status(self.head))
+        context.set_timer(STATUS, interval_ns)
+
+    @upon(Status)
+    def on_status(self, sender: int, message: Status) -> None:
+        """Another's head: if I lack it, ask for it."""
+        self.branches.look_at(sender, message.head)
+
+    @upon(GetBlocks)
+    def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
+        """Somebody lacks blocks."""
+        self.branches.answer(sender, message)
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Blocks that I lacked."""
+        self.choose(self.branches.receive_answer(sender, message))
