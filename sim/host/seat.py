@@ -26,7 +26,8 @@ def _fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]
     """
     left: list[Block] = []
     right: list[Block] = []
-    a, b = old, new
+    a: Block | None = old
+    b: Block | None = new
     while a is not b:
         if b is None or (a is not None and a.height >= b.height):
             assert a is not None

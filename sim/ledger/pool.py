@@ -503,6 +503,8 @@ def forward_again(desk, node, before_ns, most):
         if pool[slot + 1] > before_ns:
             break
         tx = pool[slot]
+        if desk[FORKS] and rows[tx * TX_WIDTH + TX_BLOCK] >= 0:
+            continue  # it did reach a proposer, and only grows deep
         if rows[tx * TX_WIDTH + TX_ENTRY] == node and not _known_decided(desk, tx, node):
             forward(desk, tx, node)
             sent += 1

@@ -284,3 +284,20 @@ def test_catching_up_is_no_progress() -> None:
     ]
     result = run(scenario(4, duration="20 s", protocol=slow, faults=faults, liveness_bound="5 s", workload=BACKLOG))
     assert result.exit_code == EXIT_LIVENESS
+
+
+# --- finality -----------------------------------------------------------------------------------------------------
+
+
+def test_a_final_block_given_up_is_a_violation_and_the_order_goes_on_from_there() -> None:
+    rows = told(
+        *proposed(1, 2, 3, 4), decided(1, 1, 1), decided(1, 2, 2), (30, r.EVENT_REVERTED, 1, 2, 2, 3),
+        decided(1, 3, 2, 31), decided(1, 4, 4, 40),
+    )  # fmt: skip
+    for cut in CUTS.values():
+        fold = Safety(4)
+        for chunk in cut(rows):
+            fold(chunk)
+        evidence = [v.evidence for v in fold.finality]
+        assert evidence == ["height 2: replica 1 had decided block 2 and gave it up for block 3"]
+        assert [v.evidence for v in fold.order] == ["replica 1 decided height 4 after height 2"]
