@@ -90,12 +90,39 @@ def compiling_is_announced() -> Iterator[None]:
         timer.cancel()
 
 
-def load(path: Path, overrides: list[str] | None, seed: int | None) -> Scenario:
-    """Load a scenario or exit with 2."""
+def load(
+    path: Path, overrides: list[str] | None, seed: int | None, replica: type[Replica] | None = None
+) -> Scenario:
+    """Load a scenario or exit with 2. `replica`: the class that takes its protocol's place, or is it."""
     from sim.scenario.load import load_scenario
 
-    with bad_input_is_an_error():
-        return load_scenario(path, overrides or [], seed)
+    if replica is None:
+        with bad_input_is_an_error():
+            return load_scenario(path, overrides or [], seed)
+    from sim.protocols import PROTOCOLS, own
+
+    kind = next((entry for entry in PROTOCOLS.values() if issubclass(replica, entry.protocol)), None)
+    if kind is not None:  # a rule override
+        with bad_input_is_an_error():
+            loaded = load_scenario(path, overrides or [], seed)
+        if issubclass(replica, PROTOCOLS[loaded.protocol.name].protocol):
+            return loaded
+        text = f"is a variant of {kind.module}, and the scenario's protocol is {loaded.protocol.name}"
+        remedy = f"--set protocol.name={kind.module}"
+    else:
+        try:
+            name, entry = own(replica)
+        except ValueError as error:
+            typer.echo(f"--protocol-file: {error}", err=True)
+            raise typer.Exit(2) from None
+        with bad_input_is_an_error():
+            loaded = load_scenario(path, overrides or [], seed, protocols=PROTOCOLS | {name: entry})
+        if loaded.protocol.name == name:
+            return loaded
+        text = f"is a protocol of its own, and the scenario's is {loaded.protocol.name}"
+        remedy = f"--set protocol.name={name}"
+    typer.echo(f"--protocol-file: {replica.__name__} {text}; add {remedy}", err=True)
+    raise typer.Exit(2)
 
 
 def load_protocol(spec: str | None) -> type[Replica] | None:

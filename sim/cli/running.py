@@ -54,11 +54,11 @@ def run(
     """Run a scenario, judge it, and store the result."""
     if check_determinism:
         _run_twice(scenario, set_ or [], seed, protocol_file, as_json=as_json, quiet=quiet)
-    loaded = load(scenario, set_, seed)
+    with compiling_is_announced():
+        replica = load_protocol(protocol_file)
+    loaded = load(scenario, set_, seed, replica)
     with compiling_is_announced():
         from sim.scenario import run as runner
-
-        replica = load_protocol(protocol_file)
     make_folder(out)
     with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
         result = runner.run(loaded, out=out, progress=progress, protocol=replica)
@@ -90,7 +90,7 @@ def _run_twice(
         from sim.scenario import twice
 
         replica = load_protocol(protocol_file)
-    loaded = load(path, [*set_, twice.LOG_ALL], seed)
+    loaded = load(path, [*set_, twice.LOG_ALL], seed, replica)
     arguments = [str(path)]
     for override in set_:
         arguments += ["--set", override]

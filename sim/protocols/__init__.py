@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,17 +21,18 @@ class Entry:
     replica: str
     summary: str
     faults: str  # tolerated faults, in words
+    package: str = "sim.protocols."  # empty for a user's own file
 
     @functools.cached_property
     def protocol(self) -> type[Replica]:
         """The replica class."""
-        found: type[Replica] = getattr(importlib.import_module(f"sim.protocols.{self.module}"), self.replica)
+        found: type[Replica] = getattr(importlib.import_module(self.package + self.module), self.replica)
         return found
 
     @functools.cached_property
     def parameters(self) -> type[Parameters]:
-        """The class of its parameters."""
-        module = importlib.import_module(f"sim.protocols.{self.module}")
+        """The class of its parameters: its name with Parameters, in the same file."""
+        module = importlib.import_module(self.package + self.module)
         found: type[Parameters] = getattr(module, f"{self.replica}Parameters")
         return found
 
@@ -49,6 +51,18 @@ class Entry:
         check = getattr(self.protocol, "check", None)
         if check is not None:
             check(parameters, voters)
+
+
+def own(replica: type[Replica]) -> tuple[str, Entry]:
+    """Name and entry of a protocol from a user's file: class TwoStep is called two-step.
+
+    Raises ValueError ("rule; remedy") if its file lacks the class of its parameters.
+    """
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", replica.__name__).lower()
+    if not hasattr(importlib.import_module(replica.__module__), f"{replica.__name__}Parameters"):
+        text = f"{replica.__name__}: its file has no class {replica.__name__}Parameters"
+        raise ValueError(f"{text}; write class {replica.__name__}Parameters(Parameters), empty if it has none")
+    return name, Entry(replica.__module__, replica.__name__, "from a file", "not stated", package="")
 
 
 PROTOCOLS: dict[str, Entry] = {

@@ -67,8 +67,7 @@ class World:
 def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> World:
     """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
     network, n = scenario.network, scenario.network.n
-    entry = PROTOCOLS[scenario.protocol.name]
-    replica = protocol or entry.protocol
+    replica = protocol or PROTOCOLS[scenario.protocol.name].protocol
     classes, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
