@@ -12,14 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.plan.compare import compare
     from sim.scenario.load import load_scenario as load
     from sim.scenario.results import results
     from sim.scenario.run import Result, run
     from sim.scenario.schema import Scenario
     from sim.scenario.sweep import sweep
 
-__all__ = ["Result", "Scenario", "load", "results", "run", "sweep"]
+__all__ = ["Result", "Scenario", "compare", "load", "results", "run", "sweep"]
 _HOMES = {
+    "compare": ("sim.plan.compare", "compare"),
     "load": ("sim.scenario.load", "load_scenario"),
     "results": ("sim.scenario.results", "results"),
     "run": ("sim.scenario.run", "run"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -25,8 +27,15 @@ from sim.cli.options import (
 )
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from sim.plan.compare import Comparison
     from sim.report.outcome import Outcome
 
+ONE_RUN = (
+    "One run of each design, so no number here has an interval of replications: pilotzone compare tells what holds "
+    "beyond these runs."
+)
 
 Scenarios = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="two or more scenario files (YAML)")]
 
@@ -36,31 +45,99 @@ def compare(
     scenarios: Scenarios,
     set_: Overrides = None,
     seed: Seed = None,
+    replications: Annotated[
+        int, typer.Option("--replications", min=1, max=10_000, help="runs of each design, on the same seeds in all")
+    ] = 5,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", metavar="NAME", help="compare this metric; repeatable")
+    ] = None,
+    level: Annotated[float, typer.Option("--level", help="of the intervals, 0.95 for 95 %")] = 0.95,
+    independent: Annotated[
+        bool, typer.Option("--independent", help="other seeds in each design, to see what common ones save")
+    ] = False,
     out: Out = Path("results"),
     as_json: AsJson = False,
     quiet: Quiet = False,
     jobs: Jobs = 2,
 ) -> None:
-    """Put scenarios side by side: one table, one figure. Only what is not stored yet runs."""
-    from sim.report import compare as comparing
+    """Which design is better, and by how much: replications on the same seeds, differences with intervals, a verdict.
 
-    if len(scenarios) < 2:
-        typer.echo(f"compare: {scenarios[0]} alone; name two or more scenarios, or use run", err=True)
-        raise typer.Exit(2)
-    named = [comparing.Job(path, tuple(set_ or ()), seed) for path in scenarios]
+    Each scenario is compared with the first. Only what is not stored yet runs.
+    """
+    from sim.plan import compare as comparing
+
     with (
         bad_input_is_an_error(),
-        progress_bar(f"{len(named)} scenarios", hidden=quiet or as_json) as progress,
+        progress_bar(f"{len(scenarios) * replications} runs", hidden=quiet or as_json) as progress,
     ):
-        outcomes = comparing.gather(named, out, workers=jobs, progress=progress, announce=compiling_is_announced)
+        found = comparing.compare(
+            scenarios, replications=replications, overrides=set_ or (), seed=seed, metrics=metric, level=level,
+            common=not independent, out=out, workers=jobs, progress=progress, announce=compiling_is_announced,
+        )  # fmt: skip
+    from sim.plan import figures as answers
     from sim.report import figures, tables
+    from sim.report.outcome import worst_exit_code
 
-    folder = out / "compare" / comparing.folder_of(outcomes)
+    folder = out / "compare" / comparing.folder_of(found)
     folder.mkdir(parents=True, exist_ok=True)
-    table = folder / "table.csv"
-    table.write_text(tables.as_csv(outcomes), encoding="utf-8")
-    drawn = figures.comparison(outcomes, "pilotzone compare")
-    _print_comparison(outcomes, [table, *figures.save(drawn, folder, "comparison")], as_json=as_json)
+    files = [folder / "table.csv"]
+    files[0].write_text(tables.as_csv([run for runs in found.outcomes for run in runs]), encoding="utf-8")
+    for name, frame in (("summary", found.summary()), ("differences", found.differences())):
+        files.append(folder / f"{name}.csv")
+        frame.to_csv(files[-1], index=False)
+    changes = [word for text in set_ or () for word in ("--set", text)]
+    words = ["pilotzone", "compare", *map(str, scenarios), *changes, "--replications", str(replications)]
+    command = shlex.join(words + ([] if seed is None else ["--seed", str(seed)]))
+    files += figures.save(figures.comparison(found.first, command), folder, "comparison")
+    drawn = answers.differences(found, command) if replications > 1 else None
+    if drawn is not None:
+        files += figures.save(drawn, folder, "differences")
+    code = worst_exit_code([run for runs in found.outcomes for run in runs])
+    if as_json:
+        data = _comparison_data(found) | {"files": [str(file) for file in files]}
+        typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
+        raise typer.Exit(code)
+    _print_table(found.first)
+    if replications == 1:
+        typer.echo("one run of each: differences have no interval; add --replications 5")
+    else:
+        typer.echo(f"(one run each: replication 1 of {replications}, seed {found.seeds[0][0]})\n")
+        typer.echo(found.text() + "\n")
+    for line in [*found.verdict(), *found.savings()] if replications > 1 else found.notes:
+        typer.echo(line)
+    _print_notes(tables.notes(found.first), files)
+    raise typer.Exit(code)
+
+
+def _comparison_data(found: Comparison) -> dict[str, Any]:
+    """What `compare --json` prints."""
+    from sim.report import tables
+    from sim.report.outcome import worst_exit_code
+
+    every = [run for runs in found.outcomes for run in runs]
+    code = worst_exit_code(every)
+    return {
+        "status": next(run.status for run in every if run.exit_code == code),
+        "runs": tables.as_data(found.first),
+        "replications": found.replications,
+        "seeds": [list(row) for row in found.seeds],
+        "statuses": [[run.status for run in runs] for runs in found.outcomes],
+        "summary": records(found.summary()),
+        "differences": records(found.differences()) if found.replications > 1 else [],
+        "verdict": found.verdict() if found.replications > 1 else list(found.notes),
+        "notes": tables.notes(found.first),
+    }
+
+
+def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a frame as JSON data: what is no finite number is null."""
+    return [
+        {str(key): _finite(value) for key, value in row.items()} for row in frame.astype(object).to_dict("records")
+    ]
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command(epilog=EXIT_CODES)
@@ -82,7 +159,7 @@ def _print_comparison(outcomes: list[Outcome], files: list[Path], *, as_json: bo
     from sim.report.outcome import worst_exit_code
 
     code = worst_exit_code(outcomes)
-    notes = [*tables.notes(outcomes), *more]
+    notes = [*tables.notes(outcomes), ONE_RUN, *more]
     if as_json:
         worst = next(outcome.status for outcome in outcomes if outcome.exit_code == code)
         data = {
@@ -93,6 +170,14 @@ def _print_comparison(outcomes: list[Outcome], files: list[Path], *, as_json: bo
         }
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
+    _print_table(outcomes)
+    _print_notes(notes, files)
+    raise typer.Exit(code)
+
+
+def _print_table(outcomes: Sequence[Outcome]) -> None:
+    from sim.report import tables
+
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -101,9 +186,11 @@ def _print_comparison(outcomes: list[Outcome], files: list[Path], *, as_json: bo
             console.print(table)
     else:
         typer.echo(tables.plain(outcomes))
+
+
+def _print_notes(notes: Sequence[str], files: Sequence[Path]) -> None:
     for note in notes:
         typer.echo(f"- {note}")
     typer.echo("written:")
     for file in files:
         typer.echo(f"  {file}")
-    raise typer.Exit(code)

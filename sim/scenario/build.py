@@ -153,7 +153,7 @@ def _plan_workload(
             classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A"))
             rates: list[tuple[float, str]] = [(load.rate_tps, load.shape)]
         elif isinstance(load, DemandLoad):
-            found = [c for c in demand_classes(load.tier, load.level) if c.rate_tps > 0]
+            found = [c for c in demand_classes(load.tier, load.level, load.rate_tps) if c.rate_tps > 0]
             classes += [TransactionClass(c.name, c.size_bytes, c.data_label, c.tag) for c in found]
             rates = [(c.rate_tps, c.shape if load.shape == "own" else "constant") for c in found]
         else:

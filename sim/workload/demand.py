@@ -68,17 +68,22 @@ def rows() -> tuple[DemandRow, ...]:
     )
 
 
-def classes(tier: str, level: str) -> tuple[DemandClass, ...]:
-    """Classes of a tier ("T1", "T2", "T3") at a level ("average", "peak"); rates sum to the tier's total.
+def total_tps(tier: str, level: str) -> float:
+    """Rate of all classes of a tier at a level, tx/s."""
+    average, peak = TIER_TPS[tier]
+    return average if level == "average" else peak
+
+
+def classes(tier: str, level: str, rate_tps: float | None = None) -> tuple[DemandClass, ...]:
+    """Classes of a tier ("T1", "T2", "T3") at a level ("average", "peak"); rates sum to the tier's total or `rate_tps`.
 
     Raises KeyError for an unknown tier, ValueError for an unknown level.
     """
-    average_total, peak_total = TIER_TPS[tier]
     if level not in ("average", "peak"):
         raise ValueError(f"{level}: no such level; choose average or peak")
     chosen = [row for row in rows() if tier != "T1" or row.name != _ANCHORS]
     raw = [row.average_tps if level == "average" else row.peak_tps for row in chosen]
-    goal, total = (average_total if level == "average" else peak_total), sum(raw)
+    goal, total = total_tps(tier, level) if rate_tps is None else rate_tps, sum(raw)
     return tuple(
         DemandClass(row.name, tps * goal / total, row.size_bytes, row.shape, row.data_label, row.tag)
         for row, tps in zip(chosen, raw, strict=True)

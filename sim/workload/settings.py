@@ -56,6 +56,7 @@ class DemandLoad(Parameters):
     kind: Literal["demand"] = Field(description="documented uses of the pilot zone")
     tier: Tier = Field(default="T2", description="total rate: T1 20/200, T2 80/600, T3 400/3000 tx/s (A)")
     level: Level = Field(default="average", description="average, or coincident peaks")
+    rate_tps: Rate | None = quantity(None, "total rate in place of the tier's, in the same proportions", positive=True)
     sites: SiteChoice = Field(default="all", description=_SITES)
     shape: Literal["constant", "own"] = Field(
         default="constant", description="constant rate, or each class its own shape of the day (A)"

@@ -154,21 +154,22 @@ def test_numbers_are_written_for_people() -> None:
     assert tables.shown(79.888, 1) == "79.9"
 
 
-def test_compare_writes_one_table_and_one_figure_and_reuses_runs(tmp_path: Path) -> None:
+def test_compare_writes_tables_and_figures_and_reuses_runs(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(f"extends: {QUICKSTART}\nnetwork: {{bandwidth: 10 Mbit/s}}\n")
     out = tmp_path / "results"
-    words = ["compare", str(QUICKSTART), str(other), "--out", str(out), "--json"]
+    words = ["compare", str(QUICKSTART), str(other), "--out", str(out), "--json", "--replications", "2"]
     words += [word for override in SHORT for word in ("--set", override)]
     first = CliRunner().invoke(app, words)
     assert first.exit_code == 0, first.output
     data = json.loads(first.stdout)
     assert [run["design"] for run in data["runs"]] == ["quickstart", "other"]
-    assert sorted(Path(file).suffix for file in data["files"]) == [".csv", ".png", ".svg"]
+    names = ["comparison.png", "comparison.svg", "differences.csv", "differences.png", "differences.svg"]
+    assert sorted(Path(file).name for file in data["files"]) == [*names, "summary.csv", "table.csv"]
     assert all(Path(file).is_file() for file in data["files"])
     manifests = sorted(out.glob("*/runs/*/manifest.json"))
     stamps = [manifest.stat().st_mtime_ns for manifest in manifests]
-    assert len(manifests) == 2
+    assert len(manifests) == 4
     assert json.loads(CliRunner().invoke(app, words).stdout) == data
     assert [manifest.stat().st_mtime_ns for manifest in manifests] == stamps
 
