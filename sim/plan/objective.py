@@ -65,7 +65,10 @@ class Objective:
         """The value behind each condition; infinite on the wrong side where a run has none (nothing was answered)."""
         found = []
         for condition in self.conditions:
-            value = success(metrics, self._patience_s(metrics)) if condition.metric == SUCCESS else metrics[condition.metric]
+            if condition.metric == SUCCESS:
+                value = success(metrics, self._patience_s(metrics))
+            else:
+                value = metrics[condition.metric]
             worst = math.inf if condition.side == "<" else -math.inf
             found.append(worst if value is None else float(value))
         return found
@@ -93,7 +96,7 @@ def parse(text: str) -> Objective:
     for part in re.split(r"\band\b", text):
         found = _CONDITION.fullmatch(part)
         if found is None:
-            raise ScenarioError(f"objective {text!r}: {part.strip()!r} is not NAME < VALUE; write for example {EXAMPLE!r}")
+            raise ScenarioError(f"objective {text!r}: {part.strip()!r} is not NAME < VALUE; write, say, {EXAMPLE!r}")
         name, sign, value = found.groups()
         metric = _ALIASES.get(name, name)
         if metric != SUCCESS and metric not in METRICS:
