@@ -80,4 +80,7 @@ PROTOCOLS: dict[str, Entry] = {
     "clique": Entry(
         "clique", "Clique", "signers in turn, heaviest chain, final by depth", "crashes of a minority; forks heal"
     ),
+    "aura": Entry(
+        "aura", "Aura", "a validator a step, longest chain, final by signers on top", "crashes of a third; forks heal"
+    ),
 }

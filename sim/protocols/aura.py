@@ -1,0 +1,214 @@
+"""Aura, authority round.
+
+"Aura - Authority Round", Parity Technologies, OpenEthereum wiki, 2017, and OpenEthereum 3.3 (2021),
+ethcore/engines/authority-round: lib.rs (steps, score) and finality.rs (rolling finality).
+
+Time is cut into steps. In step s the validator s mod n, its primary, seals one block on its head and sends it to all;
+nobody votes. The chain of greatest score counts: the longer one, and of two equally long the one whose head is from
+the earlier step. A block is final for a replica when the blocks from it up to the head, itself included, were sealed
+by more than a given share of the validators.
+
+paper                     here
+-----                     ----
+step, stepDuration        step_at(), step_duration
+primary                   primary(): step mod n
+calculate_score           SCORE_MAX + parent's step - step
+RollingFinality           final_block()
+sign_count, is_finalized  signers, enough()
+twoThirdsMajority         finality: two_thirds (more than 2n/3 signers), majority (more than n/2, without it)
+
+Deviations
+* The default is two_thirds; OpenEthereum's is majority unless the chain's specification sets a transition.
+* A sealer sends its block to all; OpenEthereum sends it to some and announces it to others. Who lacks a parent asks
+  the sender.
+* Clocks agree, so no block comes from the future; a step's block is filled and sealed when the step begins.
+* A validator that restarts in its own step seals then, if it had not.
+
+Not modelled: empty-step messages, changes of the validator set by contract, reports of misbehaviour, block rewards,
+disk writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from pydantic import Field
+
+from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock
+from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, upon
+
+SCORE_MAX = (1 << 128) - 1
+
+
+class AuraParameters(Parameters):
+    """Parameters of Aura."""
+
+    step_duration_ns: Nanoseconds = quantity("5 s", "length of a step, in which one block is sealed", positive=True)
+    finality: Literal["two_thirds", "majority"] = Field(
+        "two_thirds",
+        description="a block is final when more than two thirds, or half, of the validators sealed one from it on",
+    )
+    blocks_per_answer: int = count(64, "most blocks sent at a time to one who lacks them", low=1)
+    request_timeout_ns: Nanoseconds = quantity(
+        "2 s", "a request for blocks is not repeated before", positive=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Header:
+    """What Aura keeps with a block."""
+
+    signer: int
+    step: int
+    total: int  # score of the whole chain
+
+
+GENESIS = Header(-1, 0, 0)
+STEP = Timer("step")
+
+
+class Aura(Replica):
+    """One Aura validator."""
+
+    letters = (NewBlock, GetBlocks, Blocks)
+    votes = ()
+    lasting_leader = False
+    forks = True
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.head: Block | None = None
+
+    @property
+    def view_number(self) -> int:
+        return self.step_at(self.context.now_ns)
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {}
+
+    def voters_needed(self) -> int:
+        return next(signers for signers in range(1, self.context.n + 1) if self.enough(signers))
+
+    def start(self) -> None:
+        context, parameters, stable = self.context, self.parameters, self.context.stable
+        if not stable:
+            context.persist(known={}, head=None, sealed_step=0)
+        self.branches = Branches(
+            context,
+            self.valid,
+            known=stable["known"],
+            blocks_per_answer=parameters.blocks_per_answer,
+            patience_ns=parameters.request_timeout_ns,
+        )
+        self.head = stable["head"]
+        self.await_step()
+
+    # --- steps -------------------------------------------------------------------------------------------
+
+    def step_at(self, time_ns: int) -> int:
+        """The step of a time."""
+        return time_ns // int(self.parameters.step_duration_ns)
+
+    def primary(self, step: int) -> int:
+        """Who may seal in a step."""
+        return step % self.context.n
+
+    def await_step(self) -> None:
+        """Wait for the next step that is mine and in which I have sealed nothing."""
+        context = self.context
+        step = max(self.step_at(context.now_ns), context.stable["sealed_step"] + 1)
+        step += (context.me - step) % context.n
+        begin_ns = step * self.parameters.step_duration_ns
+        context.set_timer(STEP, max(begin_ns - context.now_ns, 0), step)
+
+    @upon(STEP)
+    def on_step(self, step: int) -> None:
+        """My step: seal a block on my head and send it to all."""
+        context, parent = self.context, self.header_of(self.head)
+        context.persist(sealed_step=step)
+        if step > parent.step:
+            block = context.new_block(self.head, step, empty=True)
+            assert block is not None
+            block.body = Header(context.me, step, parent.total + self.score(parent.step, step))
+            context.broadcast(NewBlock(block))
+            self.choose(self.branches.receive(context.me, block))
+        self.await_step()
+
+    # --- choosing a branch -------------------------------------------------------------------------------
+
+    def header_of(self, block: Block | None) -> Header:
+        """A block's header; the genesis block's for None."""
+        if block is None:
+            return GENESIS
+        header: Header = block.body
+        return header
+
+    def score(self, parent_step: int, step: int) -> int:
+        """What a block adds to its chain: one more block outweighs any number of steps passed over."""
+        return SCORE_MAX + parent_step - step
+
+    def valid(self, block: Block) -> bool:
+        """Whether a block follows the rules, given its parent."""
+        if block.parent is not None and block.parent.body is None:
+            return False  # it branches off below what everybody has decided
+        header, parent = self.header_of(block), self.header_of(block.parent)
+        return (
+            header.signer == self.primary(header.step)
+            and parent.step < header.step <= self.step_at(self.context.now_ns)
+            and header.total == parent.total + self.score(parent.step, header.step)
+        )
+
+    def choose(self, blocks: list[Block]) -> None:
+        """Adopt the best of these blocks if its chain's score is above that of the head."""
+        best = self.head
+        for block in blocks:
+            if self.header_of(block).total > self.header_of(best).total:
+                best = block
+        if best is not None and best is not self.head:
+            self.adopt(best)
+
+    def adopt(self, block: Block) -> None:
+        """The chain ends in this block: decide what is final in it."""
+        self.head = block
+        self.context.persist(head=block)
+        self.context.adopt(block)
+        final = self.final_block()
+        if final is not None:
+            self.branches.decide_to(final)
+
+    # --- finality ----------------------------------------------------------------------------------------
+
+    def enough(self, signers: int) -> bool:
+        """Whether so many distinct signers make a block final."""
+        n = self.context.n
+        return 3 * signers > 2 * n if self.parameters.finality == "two_thirds" else 2 * signers > n
+
+    def final_block(self) -> Block | None:
+        """The highest block that is final, if it is not decided already."""
+        signers: set[int] = set()
+        block = self.head
+        while block is not None and block.height > self.context.height:
+            signers.add(self.header_of(block).signer)
+            if self.enough(len(signers)):
+                return block
+            block = block.parent
+        return None
+
+    # --- exchange of blocks ------------------------------------------------------------------------------
+
+    @upon(NewBlock)
+    def on_new_block(self, sender: int, message: NewBlock) -> None:
+        """A block was sealed."""
+        self.choose(self.branches.receive(sender, message.block))
+
+    @upon(GetBlocks)
+    def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
+        """Somebody lacks blocks."""
+        self.branches.answer(sender, message)
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Blocks that I lacked."""
+        self.choose(self.branches.receive_answer(sender, message))
