@@ -71,7 +71,7 @@ def test_a_step_shorter_than_a_delivery_makes_stale_blocks() -> None:
 
 
 def test_both_sides_of_a_split_seal_and_only_a_large_one_makes_blocks_final() -> None:
-    run = play(scenario(7, protocol=QUICK, duration="90 s", faults=partition([0, 1])))
+    run = play(scenario(7, protocol=QUICK, duration="89.5 s", faults=partition([0, 1])))
     parted = [(node, time) for time, node, _ in proposals(run) if 20 * S < time < 60 * S]
     assert {node for node, _ in parted} == set(range(7))
     assert not [t for t in run.decided(0)[:, 0] if 30 * S < t < 60 * S]
