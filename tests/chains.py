@@ -82,6 +82,45 @@ def digest(run: Run) -> tuple[int, ...]:
     return tuple(int(run.desk[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
 
 
+CASES: dict[str, dict[str, Any]] = {
+    "jitter": JITTER,
+    "datagrams": LOSSY,
+    "crash": {**JITTER, "costs": Costs(sign_ns=20_000, verify_ns=50_000)},
+}
+
+
+def lane_and_handlers(n: int, protocol: type[Replica], parameters: Any, case: str) -> list[tuple[Any, ...]]:
+    """Digest and decisions of the same run with the fast lane and without it, whatever goes wrong meanwhile."""
+    seen = []
+    for lane in (True, False):
+        run = world(n, protocol, parameters, lane=lane, seed=5, **CASES[case])
+        if case == "crash":
+            for node, crash_ms, restart_ms in ((2, 333, 3_001), (0, 4_200, 6_000)):
+                run.advance(crash_ms * MS)
+                run.crash(node)
+                run.advance(restart_ms * MS)
+                run.restart(node)
+        run.advance(10_000 * MS)
+        assert run.desk[r.DECISIONS] > 60
+        seen.append((digest(run), decided(run)))
+    return seen
+
+
+def lossy_crashes(n: int, seed: int, protocol: type[Replica], parameters: Any) -> Run:
+    """f replicas crash and come back one by one while datagrams are lost; then nothing more fails."""
+    run = world(n, protocol, parameters, seed=seed, **LOSSY)
+    f = (n - 1) // 3
+    for k in range(f):
+        run.advance((300 + 13 * seed + 100 * k) * MS)
+        run.crash((seed + k) % n)
+    for k in range(f):
+        run.advance((2_000 + 17 * seed + 500 * k) * MS)
+        run.restart((seed + k) % n)
+    run.advance(6_000 * MS)
+    run.desk[d.LOSS_Q32] = 0
+    return run
+
+
 def replica(run: Run, node: int) -> Any:
     """A protocol instance, caught up with the fast lane."""
     found = run.hosts[node].replica

@@ -124,7 +124,7 @@ class BlockTree:
     def ask(self, sender: int, justify: QC | None, patience_ns: int) -> None:
         """Ask for the blocks below a certificate, unless a question was asked less than `patience_ns` ago."""
         context = self.context
-        if context.now_ns >= self.asked_until_ns:
+        if sender != context.me and context.now_ns >= self.asked_until_ns:
             self.asked_until_ns = context.now_ns + patience_ns
             context.send(sender, Fetch(justify, context.height))
 

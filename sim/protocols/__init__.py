@@ -74,6 +74,9 @@ PROTOCOLS: dict[str, Entry] = {
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"
     ),
+    "hotstuff-2": Entry(
+        "hotstuff_2", "HotStuff2", "two phases, a leader waits Delta only after a failure", "f Byzantine of 3f + 1"
+    ),
     "jolteon": Entry(
         "jolteon", "Jolteon", "chained two-chain, timeout certificates from all to all", "f Byzantine of 3f + 1"
     ),

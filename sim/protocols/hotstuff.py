@@ -48,7 +48,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.turn import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, ViewParameters
 from sim.protocol import (
     BATCH,
     NO_PROGRESS,
@@ -91,20 +91,6 @@ class Proposal(Letter):
         return self.block
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class NewView(Letter):
-    """<NEW-VIEW, view, genericQC>: the sender enters the view without a certificate of the one before."""
-
-    view: int
-    justify: QC
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.justify.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        return (self.justify.signatures,)
-
-
 VOTE = VoteType("VOTE", HEADER_BYTES)
 
 
@@ -129,9 +115,7 @@ class HotStuff(Replica):
         self.turn = Turn(context)
         self.orphan: Block | None = None  # proposed in the highest view so far; ancestors are missing
         self.certified: QC | None = None  # formed here; its block or an ancestor is missing
-        self.news: dict[int, NewView] = {}  # replica -> its latest NEW-VIEW
-        self.failures = 0  # views in a row that expired
-        self.timeout_ns: int = parameters.view_timeout_ns
+        self.pacemaker = Pacemaker(context, self.f, self.quorum())
 
     @staticmethod
     def check(parameters: HotStuffParameters, voters: int) -> None:
@@ -190,7 +174,7 @@ class HotStuff(Replica):
         if not stable:
             self.save()
             context.lane(0)  # the genesis node is accepted
-            context.watch_progress(self.timeout_ns)
+            self.pacemaker.start()
             if self.leader_of(self.view) == context.me:
                 self.lead(self.view)
             return
@@ -202,7 +186,7 @@ class HotStuff(Replica):
         self.sync()
         context.lane(None)
         context.enter_view(self.view)
-        context.watch_progress(self.timeout_ns)
+        self.pacemaker.start()
         leader = self.leader_of(self.view)
         self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
 
@@ -230,7 +214,7 @@ class HotStuff(Replica):
             self.voted is block
             and self.orphan is None
             and self.certified is None
-            and self.timeout_ns == self.parameters.view_timeout_ns
+            and self.pacemaker.calm
             and len(self.tree) == block.height - context.height
         )
         context.lane(block.number if plain else None)
@@ -257,8 +241,7 @@ class HotStuff(Replica):
             self.context.lane(None)
         else:
             self.view = view
-            self.failures = 0
-            self.context.made_progress()
+            self.pacemaker.progressed()
             self.update(view, justify)
             self.lead(view)
 
@@ -343,8 +326,7 @@ class HotStuff(Replica):
     def accept(self, block: Block) -> None:
         """Vote, to the next leader, if the block is safe; then apply the certificate it carries."""
         context, view = self.context, block.view
-        self.failures = 0
-        context.made_progress()
+        self.pacemaker.progressed()
         if self.may_vote(block):
             self.voted, self.voted_view = block, view
             self.save()
@@ -368,9 +350,7 @@ class HotStuff(Replica):
     def commit(self, head: Block) -> None:
         """The block and all its ancestors are final; patience is as at first again."""
         self.tree.commit(head)
-        if self.timeout_ns != self.parameters.view_timeout_ns:
-            self.timeout_ns = self.parameters.view_timeout_ns
-            self.context.watch_progress(self.timeout_ns)
+        self.pacemaker.committed()
 
     # --- the pacemaker: Algorithms 4 and 5, and Deviations -----------------------------------------------
 
@@ -378,31 +358,14 @@ class HotStuff(Replica):
     def on_timeout(self) -> None:
         """nextView: the view expired."""
         self.sync()
-        self.failures += 1
-        self.timeout_ns = min(2 * self.timeout_ns, self.parameters.view_timeout_max_ns)
-        alone = (
-            self.failures > self.f
-            and 1
-            + sum(news.view >= self.view for replica, news in self.news.items() if replica != self.context.me)
-            < self.quorum()
-        )
-        self.enter(self.view if alone else self.view + 1)
+        self.enter(self.pacemaker.expired(self.view))
         self.lead_after_new_views()
 
     def enter(self, view: int) -> None:
-        """Enter a view without a certificate of the one before, and tell its leader, or all."""
-        context = self.context
+        """Enter a view without a certificate of the one before, and say so."""
         self.view = view
         self.save()
-        context.lane(None)
-        context.enter_view(view)
-        context.watch_progress(self.timeout_ns)
-        message = NewView(view, self.high)
-        self.news[context.me] = message
-        if self.failures > self.f:
-            context.broadcast(message)
-        elif self.leader_of(view) != context.me:
-            context.send(self.leader_of(view), message)
+        self.pacemaker.enter(view, self.high, self.leader_of(view))
 
     @upon(NewView)
     def on_new_view(self, sender: int, message: NewView) -> None:
@@ -410,20 +373,18 @@ class HotStuff(Replica):
         self.sync()
         if not self.valid_certificate(message.justify, message.view):
             return
-        known = self.news.get(sender)
-        if known is None or message.view >= known.view:
-            self.news[sender] = message
+        self.pacemaker.hear(sender, message)
         self.learn(message.justify, sender)
-        ahead = sorted((news.view for news in self.news.values() if news.view > self.view), reverse=True)
-        if len(ahead) > self.f:
-            self.enter(ahead[self.f])
+        view = self.pacemaker.drawn(self.view)
+        if view is not None:
+            self.enter(view)
         self.lead_after_new_views()
 
     def lead_after_new_views(self) -> None:
         """The leader of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
         if self.leader_of(self.view) != self.context.me:
             return
-        reports = [news.justify.view for news in self.news.values() if news.view == self.view]
+        reports = self.pacemaker.reports(self.view)
         if len(reports) >= self.quorum() and max(reports) <= self.high.view:
             self.lead(self.view)
 

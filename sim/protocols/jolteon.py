@@ -44,7 +44,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
-from sim.ledger.turn import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
 from sim.parameters import count
 from sim.protocol import (
     BATCH,

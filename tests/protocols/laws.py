@@ -73,10 +73,16 @@ LAWS: dict[str, Law] = {
         patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
         heals_within_s=8,
         once_per_view=("VOTE",),
-        exempt={
-            "crashes": "With round-robin leaders, crashed voters can keep the three-chain from ever forming",
-            "n=1": "A single voter has no next leader to vote to",
-        },
+        exempt={"crashes": "With round-robin leaders, crashed voters can keep the three-chain from ever forming"},
+    ),
+    "hotstuff-2": Law(
+        messages=lambda n: 4 * (n - 1),
+        delays=4,
+        faults=third,
+        quick={"view_timeout": "300 ms", "view_timeout_max": "1 s", "delta": "50 ms"},
+        patient={"view_timeout": "100 s", "view_timeout_max": "100 s", "delta": "10 s"},
+        heals_within_s=8,
+        once_per_view=("VOTE", "VOTE2"),
     ),
     "jolteon": Law(
         messages=lambda n: 2 * (n - 1),
@@ -86,6 +92,5 @@ LAWS: dict[str, Law] = {
         patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
         heals_within_s=8,
         once_per_view=("VOTE",),
-        exempt={"n=1": "A single voter has no next leader to vote to"},
     ),
 }

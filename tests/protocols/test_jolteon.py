@@ -4,27 +4,38 @@ from __future__ import annotations
 
 import fractions
 import itertools
-from typing import Any
 
 import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.host import Costs, Run
+from sim.host import Run
 from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure.metrics import message_table
 from sim.protocol import Block, Signing
 from sim.protocols.jolteon import QC, TC, Jolteon, JolteonParameters, Proposal, Timeout
 from tests import chains
-from tests.chains import DELAY, JITTER, LOSSY, MS, agree, decided, digest, equal_delays, events, replica
+from tests.chains import (
+    CASES,
+    DELAY,
+    JITTER,
+    MS,
+    agree,
+    decided,
+    equal_delays,
+    events,
+    lane_and_handlers,
+    lossy_crashes,
+    replica,
+)
 
 EVEN = JolteonParameters(view_timeout_ns=100 * MS, view_timeout_max_ns=100 * MS)  # no back-off
 BRIEF = JolteonParameters(view_timeout_ns=150 * MS, view_timeout_max_ns=1_200 * MS)
 
 
 def world(
-    n: int, *, protocol: type[Jolteon] = Jolteon, parameters: JolteonParameters | None = None, **more: Any
+    n: int, *, protocol: type[Jolteon] = Jolteon, parameters: JolteonParameters | None = None, **more: object
 ) -> Run:
     return chains.world(n, protocol, parameters or JolteonParameters(), **more)
 
@@ -105,28 +116,12 @@ def test_certificates_cost_what_the_signatures_say() -> None:
 
 
 @pytest.mark.parametrize("n", [4, 7])
-@pytest.mark.parametrize("case", ["jitter", "datagrams", "crash", "delays"])
+@pytest.mark.parametrize("case", CASES)
 def test_fast_lane_and_handlers_give_the_same_events(n: int, case: str) -> None:
     """Lane on and off: the same events at the same nanosecond, whatever goes wrong meanwhile."""
-    more: dict[str, dict[str, Any]] = {
-        "jitter": JITTER,
-        "datagrams": LOSSY,
-        "crash": {**JITTER, "parameters": EVEN, "costs": Costs(sign_ns=20_000, verify_ns=50_000)},
-        "delays": {**JITTER, "parameters": JolteonParameters(min_block_delay_ns=3 * MS)},
-    }
-    seen = []
-    for lane in (True, False):
-        run = world(n, lane=lane, seed=5, **more[case])
-        if case == "crash":
-            for node, crash_ms, restart_ms in ((2, 333, 3_001), (0, 4_200, 6_000)):
-                run.advance(crash_ms * MS)
-                run.crash(node)
-                run.advance(restart_ms * MS)
-                run.restart(node)
-        run.advance(12_000 * MS)
-        assert run.desk[r.DECISIONS] > 100
-        seen.append((digest(run), decided(run)))
-    assert seen[0] == seen[1]
+    delayed = JolteonParameters(min_block_delay_ns=3 * MS, view_timeout_ns=200 * MS)
+    fast, slow = lane_and_handlers(n, Jolteon, EVEN if case == "crash" else delayed, case)
+    assert fast == slow
 
 
 # --- commits lost to plain crashes -----------------------------------------------------------------------
@@ -220,17 +215,7 @@ def test_replicas_in_different_views_meet_again() -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_agreement_and_progress_with_jitter_loss_and_crashes(seed: int) -> None:
     """f crashed replicas come back one by one, datagrams are lost until then: no two decisions, then progress."""
-    n = (4, 7, 5, 10)[seed % 4]
-    run = world(n, seed=seed, parameters=BRIEF, **LOSSY)
-    f = (n - 1) // 3
-    for k in range(f):
-        run.advance((300 + 13 * seed + 100 * k) * MS)
-        run.crash((seed + k) % n)
-    for k in range(f):
-        run.advance((2_000 + 17 * seed + 500 * k) * MS)
-        run.restart((seed + k) % n)
-    run.advance(6_000 * MS)
-    run.desk[d.LOSS_Q32] = 0
+    run = lossy_crashes((4, 7, 5, 10)[seed % 4], seed, Jolteon, BRIEF)
     before = run.desk[r.DECISIONS]
     run.advance(12_000 * MS)
     assert run.desk[r.DECISIONS] > before + 20

@@ -1,0 +1,196 @@
+"""Views of protocols whose leaders take turns: when a leader proposes, and how replicas whose views expire meet again.
+
+The parameters, the letter and the bookkeeping that such protocols share; what a view does is theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from sim.ledger.tree import HEADER_BYTES, QC
+from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.protocol import Block, Context, Letter, Signing, Timer
+
+PROPOSE_TIMER = Timer("propose")
+EMPTY_TIMER = Timer("empty block")
+
+
+class ViewParameters(Parameters):
+    """How long views last and how often they bring blocks."""
+
+    view_timeout_ns: Nanoseconds = quantity(
+        "2 s", "how long a replica waits in a view at first", positive=True
+    )
+    view_timeout_max_ns: Nanoseconds = quantity(
+        "30 s", "the wait doubles with each expiry up to this, until a commit"
+    )
+    min_block_delay_ns: Nanoseconds = quantity(
+        "0 ms", "least wait of a leader between certificate and proposal"
+    )
+    empty_block_delay_ns: Nanoseconds = quantity(
+        "0 ms",
+        "how long a leader waits for a transaction while nothing is under way; 0: empty blocks at once",
+    )
+    faults: int | None = count(
+        None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
+    )
+
+    def tolerated(self, voters: int) -> int:
+        """f."""
+        return (voters - 1) // 3 if self.faults is None else self.faults
+
+    def check(self, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        f = self.tolerated(voters)
+        if voters < 3 * f + 1:
+            raise ValueError(
+                f"faults {f}: needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults"
+            )
+        if self.view_timeout_max_ns < self.view_timeout_ns:
+            raise ValueError(
+                f"view_timeout_max {self.view_timeout_max_ns} ns: must not be below view_timeout "
+                f"{self.view_timeout_ns} ns; raise it"
+            )
+        waits = self.min_block_delay_ns + self.empty_block_delay_ns
+        if waits >= self.view_timeout_ns:
+            raise ValueError(
+                f"min_block_delay + empty_block_delay {waits} ns: must be below view_timeout "
+                f"{self.view_timeout_ns} ns, or views expire; shorten them or raise view_timeout"
+            )
+
+
+class Turn:
+    """One replica's turns to propose. A timer or BATCH says when to ask again whether a block is due."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.parameters: Any = context.parameters
+        self.view = 0  # the last view it prepared to propose in
+        self.idle_view = 0  # the view in which it waits for a transaction
+        self.proposed_ns: int | None = None
+
+    def begin(self, view: int) -> bool:
+        """It may propose in this view. False: it was told before, or PROPOSE_TIMER will say when."""
+        if self.view >= view:
+            return False
+        self.view = view
+        context = self.context
+        wait = self.parameters.min_block_delay_ns
+        if self.proposed_ns is not None and context.block_interval_ns:
+            wait = max(wait, self.proposed_ns + context.block_interval_ns - context.now_ns)
+        if wait > 0:
+            context.set_timer(PROPOSE_TIMER, wait, view)
+        return bool(wait <= 0)
+
+    def due(self, view: int, under_way: Iterable[Block]) -> bool:
+        """Whether to propose now. If not: BATCH or EMPTY_TIMER will say when.
+
+        Blocks that carry transactions and are not final (`under_way`) are driven forward at once. A voter alone,
+        whose messages take no time, makes no empty blocks but for these.
+        """
+        context, patience = self.context, self.parameters.empty_block_delay_ns
+        busy = (not patience and context.n > 1) or any(block.txs for block in under_way)
+        if busy or context.await_batch():
+            return True
+        self.idle_view = view
+        if patience:
+            context.set_timer(EMPTY_TIMER, patience, view)
+        return False
+
+    def waited(self, view: int, timer_view: int | None) -> bool:
+        """Whether BATCH (None) or EMPTY_TIMER ends the wait of this view."""
+        return self.idle_view == view and timer_view in (None, view)
+
+    def proposed(self) -> None:
+        """It proposes now."""
+        self.idle_view = 0
+        self.proposed_ns = self.context.now_ns
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NewView(Letter):
+    """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before."""
+
+    view: int
+    justify: QC
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.justify.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.justify.signatures,)
+
+
+class Pacemaker:
+    """One replica's patience with a view, and what it has heard of the views of others.
+
+    A replica whose view expires doubles its patience (until the next commit) and sends NEW-VIEW to the next
+    leader. After f + 1 expiries in a row, more than crashed leaders explain, it sends NEW-VIEW to all and goes
+    on only when a quorum is known to have come as far: so replicas apart meet again, however long their timers.
+    """
+
+    def __init__(self, context: Context, f: int, quorum: int) -> None:
+        self.context = context
+        self.f = f
+        self.quorum = quorum
+        self.news: dict[int, NewView] = {}  # replica -> its latest NEW-VIEW
+        self.failures = 0  # views in a row that expired
+        self.timeout_ns: int = context.parameters.view_timeout_ns
+
+    def start(self) -> None:
+        """The first view begins."""
+        self.context.watch_progress(self.timeout_ns)
+
+    def progressed(self) -> None:
+        """The view before ended well."""
+        self.failures = 0
+        self.context.made_progress()
+
+    def committed(self) -> None:
+        """Patience is as at first again."""
+        if not self.calm:
+            self.timeout_ns = self.context.parameters.view_timeout_ns
+            self.context.watch_progress(self.timeout_ns)
+
+    @property
+    def calm(self) -> bool:
+        """Whether patience is as at first."""
+        return bool(self.timeout_ns == self.context.parameters.view_timeout_ns)
+
+    def expired(self, view: int) -> int:
+        """The view expired. Returns the one to enter: the next, or the same while replicas are apart."""
+        self.failures += 1
+        self.timeout_ns = min(2 * self.timeout_ns, self.context.parameters.view_timeout_max_ns)
+        me = self.context.me
+        there = 1 + sum(news.view >= view for replica, news in self.news.items() if replica != me)
+        return view if self.failures > self.f and there < self.quorum else view + 1
+
+    def enter(self, view: int, high: QC, leader: int) -> None:
+        """Enter a view without a certificate of the one before, and tell its leader, or all."""
+        context = self.context
+        context.lane(None)
+        context.enter_view(view)
+        context.watch_progress(self.timeout_ns)
+        message = NewView(view, high)
+        self.news[context.me] = message
+        if self.failures > self.f:
+            context.broadcast(message)
+        elif leader != context.me:
+            context.send(leader, message)
+
+    def hear(self, sender: int, message: NewView) -> None:
+        """Keep the latest NEW-VIEW of each replica."""
+        known = self.news.get(sender)
+        if known is None or message.view >= known.view:
+            self.news[sender] = message
+
+    def drawn(self, view: int) -> int | None:
+        """The view to follow f + 1 replicas to, if so many are above this one."""
+        ahead = sorted((news.view for news in self.news.values() if news.view > view), reverse=True)
+        return ahead[self.f] if len(ahead) > self.f else None
+
+    def reports(self, view: int) -> list[int]:
+        """Views of the certificates that NEW-VIEW letters of this view came with."""
+        return [news.justify.view for news in self.news.values() if news.view == view]
