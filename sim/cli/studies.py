@@ -75,6 +75,10 @@ def sweep(
     study: StudyPath,
     set_: Overrides = None,
     workers: Workers = 2,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", metavar="tcp://HOST:PORT", help="run on the workers of this dask scheduler instead"),
+    ] = None,
     resume: Resume = False,
     limit_wall: Annotated[
         str | None, typer.Option("--limit-wall", metavar="TIME", help='stop after this time, "2 h"; what is done stays')
@@ -96,7 +100,7 @@ def sweep(
     try:
         with bad_input_is_an_error(), sweep_display(quiet=quiet) as tell:
             swept = sweeping.sweep(
-                study, out=out, workers=workers, overrides=set_ or [], limit_wall_s=limit_s, tell=tell
+                study, out=out, workers=workers, cluster=cluster, overrides=set_ or [], limit_wall_s=limit_s, tell=tell
             )
     except KeyboardInterrupt:
         again = f"pilotzone sweep {study} --resume"

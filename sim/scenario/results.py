@@ -85,11 +85,15 @@ def _digest(data: bytes) -> str:
 def write_json(file: Path, data: Any) -> None:
     """Write JSON in one step: the file has its old or its new content, whatever happens."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    with open(temporary, "w", encoding="utf-8") as stream:
-        stream.write(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
+    try:
+        with open(temporary, "w", encoding="utf-8") as stream:
+            stream.write(json.dumps(data, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), overrides: Sequence[str] = ()) -> Runs:

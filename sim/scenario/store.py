@@ -1,7 +1,7 @@
 """Results on disk: results/<study>/runs/<key>/, complete or absent.
 
-A run is written into a hidden folder beside its place; its manifest is written last and synced; then the folder
-is renamed into place. A folder without a manifest is no result.
+A run is written into a hidden folder beside its place; its files are synced, its manifest is written last and synced;
+then the folder is renamed into place. A folder without a manifest is no result.
 """
 
 from __future__ import annotations
@@ -131,9 +131,19 @@ class RunFolder:
             files[path.name] = whole.hexdigest()
         manifest = manifest | {"files": files, "result_schema": SCHEMA}
         text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+        return self.seal((text + "\n").encode())
+
+    def seal(self, manifest: bytes) -> Path:
+        """Put the manifest beside the files that are there and move the folder into place.
+
+        Everything is on the disk before the manifest has its name, so a power cut leaves a complete result or none.
+        """
+        for path in self.work.iterdir():
+            with open(path, "rb") as written:
+                os.fsync(written.fileno())
         temporary = self.work / f".{MANIFEST}"
-        with open(temporary, "w", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+        with open(temporary, "wb") as stream:
+            stream.write(manifest)
             stream.flush()
             os.fsync(stream.fileno())
         temporary.rename(self.work / MANIFEST)
@@ -147,6 +157,22 @@ class RunFolder:
     def discard(self) -> None:
         """Remove what was written."""
         shutil.rmtree(self.work, ignore_errors=True)
+
+
+def adopt(out: Path, study: str, key: str, files: dict[str, bytes]) -> Path:
+    """Store a run whose files were made elsewhere, byte for byte. Raises ValueError if they are not those of `key`."""
+    manifest = json.loads(files[MANIFEST])
+    digests = {name: hashlib.blake2b(data, digest_size=16).hexdigest() for name, data in files.items()}
+    if manifest["key"] != key or manifest["files"] != {n: d for n, d in digests.items() if n != MANIFEST}:
+        raise ValueError(f"the files that were handed over are not the complete result of {key}")
+    folder = RunFolder(out, study, key)
+    try:
+        for name in manifest["files"]:
+            folder.file(name).write_bytes(files[name])
+        return folder.seal(files[MANIFEST])
+    except BaseException:
+        folder.discard()
+        raise
 
 
 def manifest_of(scenario: Scenario) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Run a study: take what is stored and intact, run the rest in worker processes, and check stored runs again."""
+"""Run a study: take what is stored and intact, run the rest here or on a cluster, and check stored runs again."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from sim.scenario.results import (
 from sim.scenario.schema import ProtocolChoice, Scenario, protocol_table, scenario_hash
 from sim.scenario.study import Planned, Study, as_data, label, load_study
 from sim.scenario.until import Standing
-from sim.scenario.workers import Task, run_all, sweep_up
+from sim.scenario.workers import Executor, LostWorkersError, Refused, Report, Task, local, sweep_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ class State:
     again: dict[str, str] = dataclasses.field(default_factory=dict)
     reused_runs: list[str] = dataclasses.field(default_factory=list)
     started: float = dataclasses.field(default_factory=time.monotonic)
-    last: str = ""  # the run that has just ended, on one line; empty if none has
+    last: str = ""  # what has just happened to a run or a worker, on one line; empty if nothing has
     seen: set[str] = dataclasses.field(default_factory=set, repr=False)  # keys of all runs counted so far
 
     @property
@@ -112,16 +112,20 @@ def sweep(
     *,
     out: str | os.PathLike[str] = "results",
     workers: int = 2,
+    cluster: str | None = None,
     overrides: Sequence[str] = (),
     limit_wall_s: float | None = None,
     tell: Tell | None = None,
 ) -> Swept:
     """Run all runs of a study file that are not stored intact in `out`/<study>.
 
+    `cluster`: address of a dask scheduler, whose workers then run everything instead of `workers` processes here.
     `limit_wall_s`: stop after this wall-clock time; runs not finished by then stay missing. `tell` is called
-    whenever something happens. The results do not depend on `workers`. Raises ScenarioError before anything runs.
+    whenever something happens. The results do not depend on where they were made. Raises ScenarioError before
+    anything runs.
     """
-    return run_study(load_study(path, overrides), out=out, workers=workers, limit_wall_s=limit_wall_s, tell=tell)
+    study = load_study(path, overrides)
+    return run_study(study, out=out, workers=workers, cluster=cluster, limit_wall_s=limit_wall_s, tell=tell)
 
 
 def run_study(
@@ -129,6 +133,7 @@ def run_study(
     *,
     out: str | os.PathLike[str] = "results",
     workers: int = 2,
+    cluster: str | None = None,
     limit_wall_s: float | None = None,
     tell: Tell | None = None,
 ) -> Swept:
@@ -137,7 +142,24 @@ def run_study(
     A study with a target is run in stages: all runs of a stage end before the next is laid out, so that what is run
     follows from values alone and not from which worker was faster.
     """
-    folder = Path(out) / study.name
+    with _executor(workers, cluster) as execute:
+        return _run_stages(study, Path(out), execute, limit_wall_s, tell)
+
+
+@contextlib.contextmanager
+def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
+    """Who runs the tasks."""
+    if cluster is None:
+        yield local(workers)
+        return
+    from sim.scenario.cluster import connected
+
+    with connected(cluster) as execute:
+        yield execute
+
+
+def _run_stages(study: Study, out: Path, execute: Executor, limit_wall_s: float | None, tell: Tell | None) -> Swept:
+    folder = out / study.name
     state = State()
     until = None if limit_wall_s is None else time.monotonic() + limit_wall_s
     stopped = ""
@@ -150,7 +172,7 @@ def run_study(
             tell(state)
         if not tasks:
             break
-        stopped = _run_tasks(tasks, study, Path(out), workers, until, state, tell)
+        stopped = _run_tasks(tasks, study, out, execute, until, state, tell)
         if not stopped and state.left:
             stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
         if stopped or study.until is None:
@@ -164,29 +186,41 @@ def run_study(
 
 
 def _run_tasks(
-    tasks: list[Task], study: Study, out: Path, workers: int, until: float | None, state: State, tell: Tell | None
+    tasks: list[Task], study: Study, out: Path, execute: Executor, until: float | None, state: State, tell: Tell | None
 ) -> str:
     """Run tasks and count what becomes of them. Returns why it stopped before the last, or an empty text."""
     folder = out / study.name
-    with contextlib.closing(run_all(tasks, out, study.name, workers, until=until)) as reports:
-        for report in reports:
-            state.last = ""
-            if report is not None and report.outcome == "started":
-                state.running += 1
-            elif report is not None:
-                state.running -= 1
-                planned = study.runs[report.number]
-                if report.outcome == "failed":
-                    state.failed += 1
-                    _note_failure(folder, planned, report.reason)
-                else:
-                    state.done += 1
-                state.last = f"{report.reason or report.status or 'found'}: {name_of(planned)}"
-            if tell is not None:
-                tell(state)
-            if report is not None and report.disk_full:
-                return f"no space left on the disk of {folder}; free some and sweep again: finished runs are kept"
+    try:
+        with contextlib.closing(execute(tasks, out, study.name, until=until)) as reports:
+            for report in reports:
+                _count(report, state, study, folder)
+                if tell is not None:
+                    tell(state)
+                if isinstance(report, Report) and report.disk_full:
+                    return f"no space left on the disk of {folder}; free some and sweep again: finished runs are kept"
+    except LostWorkersError as error:
+        return f"{error}; sweep again to go on"
     return ""
+
+
+def _count(report: Report | Refused | None, state: State, study: Study, folder: Path) -> None:
+    """Bring the state up to date with a report."""
+    state.last = ""
+    if isinstance(report, Refused):
+        state.last = f"worker {report.worker} is refused: {report.reason}"
+    elif report is not None and report.outcome == "started":
+        state.running += 1
+    elif report is not None:
+        state.running -= 1
+        planned = study.runs[report.number]
+        if report.disk_full:
+            pass  # no fault of the run: it is missing, and the sweep ends
+        elif report.outcome == "failed":
+            state.failed += 1
+            _note_failure(folder, planned, report.reason)
+        elif report.outcome != "returned":
+            state.done += 1
+        state.last = f"{report.reason or report.status or 'found'}: {name_of(planned)}"
 
 
 def name_of(planned: Planned) -> str:
@@ -279,9 +313,9 @@ def verify(
     keys = {task.number: task.key for task in tasks}
     with tempfile.TemporaryDirectory(prefix="pilotzone-") as temporary:
         out = Path(temporary)
-        with contextlib.closing(run_all(tasks, out, "verify", workers)) as reports:
+        with contextlib.closing(local(workers)(tasks, out, "verify")) as reports:
             for report in reports:
-                if report is None or report.outcome == "started":
+                if not isinstance(report, Report) or report.outcome == "started":
                     continue
                 place = places[report.number]
                 if report.outcome == "failed":

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import multiprocessing
 import os
 import shutil
@@ -17,16 +18,17 @@ import signal
 import sys
 import time
 import types
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 from sim.scenario.results import damage
 from sim.scenario.schema import Scenario
 
 _TRIES = 3  # at a run whose folder another process replaces at the same time, and at starting workers
 _MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +42,41 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What became of a task. `outcome`: started, done, found (another process stored it meanwhile) or failed."""
+    """What became of a task.
+
+    `outcome`: started, done, found (another process stored it meanwhile), failed, or returned (its worker has gone,
+    and it will be started again).
+    """
 
     number: int
-    outcome: Literal["started", "done", "found", "failed"]
+    outcome: Literal["started", "done", "found", "failed", "returned"]
     status: str = ""  # of the run, if it is done
-    reason: str = ""  # if it failed
+    reason: str = ""  # if it failed or was returned
     disk_full: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Refused:
+    """A worker of a cluster that gets nothing to do."""
+
+    worker: str
+    reason: str
+
+
+class LostWorkersError(RuntimeError):
+    """Nobody is left to run anything. What is stored stays."""
+
+
+class Executor(Protocol):
+    """Runs tasks, stores results in `out`/`study`/runs, and reports as it goes; None: nothing happened for a while.
+
+    `until`: value of time.monotonic() at which what is still running is given up. Closing the iterator early ends
+    what is running; finished results stay, unfinished ones leave nothing behind. May be called again.
+    """
+
+    def __call__(
+        self, tasks: Sequence[Task], out: Path, study: str, *, until: float | None = None
+    ) -> Generator[Report | Refused | None, None, None]: ...
 
 
 @dataclasses.dataclass
@@ -57,14 +87,15 @@ class _Worker:
     loaded: bool = False
 
 
-def run_all(
-    tasks: Sequence[Task], out: Path, study: str, workers: int, *, until: float | None = None
-) -> Generator[Report | None, None, None]:
-    """Run tasks in `workers` processes; yields reports as they come, and None when nothing came for a while.
+def local(workers: int) -> Executor:
+    """The executor of this machine: so many processes."""
+    return functools.partial(run_all, workers=workers)
 
-    `until`: value of time.monotonic() at which what is still running is given up. Closing the iterator early ends
-    the workers; finished results stay, unfinished ones leave nothing behind.
-    """
+
+def run_all(
+    tasks: Sequence[Task], out: Path, study: str, *, workers: int, until: float | None = None
+) -> Generator[Report | None, None, None]:
+    """Run tasks in `workers` processes, as an executor does."""
     queue = list(reversed(tasks))
     crew: list[_Worker] = []
     wanted = 1  # the first worker alone loads the engine, which may compile it; then come the others
@@ -173,6 +204,17 @@ def attempt(task: Task, out: Path, study: str) -> Report:
     """Run a task in this process and store its result; whatever goes wrong becomes a report."""
     from sim.scenario.run import run
 
+    def make() -> str:
+        result = run(task.scenario, out=out, study=study)
+        if result.key != task.key:
+            raise RuntimeError("the model code changed during the sweep; start it again")
+        return result.status
+
+    return keep(task, out, study, make)
+
+
+def keep(task: Task, out: Path, study: str, make: Callable[[], str]) -> Report:
+    """Have a task's result made and stored, unless it is there already. `make` stores it and returns its status."""
     place = out / study / "runs" / task.key
     for last in (*[False] * (_TRIES - 1), True):
         try:
@@ -180,9 +222,9 @@ def attempt(task: Task, out: Path, study: str) -> Report:
                 if damage(place) is None:
                     return Report(task.number, "found")
                 _set_aside(place)
-            result = run(task.scenario, out=out, study=study)
+            return Report(task.number, "done", status=make())
         except OSError as error:
-            if error.errno == errno.ENOSPC:
+            if error.errno in _FULL:
                 return Report(task.number, "failed", reason="no space left on the disk", disk_full=True)
             if last or error.errno not in _MEANWHILE:
                 return Report(task.number, "failed", reason=f"{type(error).__name__}: {error}")
@@ -190,10 +232,6 @@ def attempt(task: Task, out: Path, study: str) -> Report:
             return Report(task.number, "failed", reason="out of memory")
         except Exception as error:  # the study goes on without this run
             return Report(task.number, "failed", reason=f"{type(error).__name__}: {error}")
-        else:
-            if result.key != task.key:
-                return Report(task.number, "failed", reason="the model code changed during the sweep; start it again")
-            return Report(task.number, "done", status=result.status)
     raise AssertionError("the last try returns")
 
 
