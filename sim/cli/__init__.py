@@ -3,7 +3,7 @@
 # The order of `--help`.
 # isort: off
 from sim.cli.options import app
-from sim.cli import running, comparing, studies, planning, about
+from sim.cli import running, comparing, studies, planning, publishing, about
 # isort: on
 
 
@@ -12,4 +12,4 @@ def main() -> None:
     app()
 
 
-__all__ = ["about", "app", "comparing", "main", "planning", "running", "studies"]
+__all__ = ["about", "app", "comparing", "main", "planning", "publishing", "running", "studies"]

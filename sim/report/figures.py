@@ -229,19 +229,19 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with style(), mpl.rc_context({"svg.hashsalt": name}):
-        _settle(figure)
+        settle(figure)
         figure.savefig(png, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]
 
 
-def _settle(figure: Figure) -> None:
+def settle(figure: Figure) -> None:
     """Lay out once and round: the layout's solver differs in the last bits from one time to the next."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
         x, y, width, height = (round(value, 4) for value in axes.get_position(original=True).bounds)
         axes.set_position((x, y, width, height))
-    if figure.get_suptitle():
-        title = figure._suptitle  # type: ignore[attr-defined]
-        title.set_position([round(value, 4) for value in title.get_position()])
+    for title in (figure._suptitle, figure._supylabel):  # type: ignore[attr-defined]
+        if title is not None:
+            title.set_position([round(value, 4) for value in title.get_position()])

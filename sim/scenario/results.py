@@ -30,7 +30,7 @@ FAILED = "failed"
 STUDY_SCHEMA = 1
 _FRONT = ("case", "replication", "seed", "status", "truncated", "key")
 _CACHE = ("manifest_mtime_ns", "manifest_bytes", "manifest_digest")
-_CHUNK = 1 << 20
+_SWEPT = b"pilotzone.swept"  # metadata of the index: which columns are keys of the scenario
 
 Row = dict[str, Any]
 
@@ -214,11 +214,13 @@ def read_index(folder: Path) -> dict[str, Row]:
 
     try:
         table = pq.read_table(folder / INDEX)
+        swept = json.loads((table.schema.metadata or {}).get(_SWEPT, b"[]"))
+        table = table.drop_columns(["case", "replication", *swept])  # the study says so, and may have changed
         names = table.column_names
         if not {"key", "status", *_CACHE} <= set(names):
             return {}
         columns = [table.column(name).to_pylist() for name in names]
-    except (OSError, pa.ArrowException):
+    except (OSError, ValueError, KeyError, pa.ArrowException):
         return {}
     return {row["key"]: row for row in (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))}
 
@@ -230,12 +232,24 @@ def write_index(runs: Runs) -> None:
 
     complete = [row for row in rows(runs) if "manifest_digest" in row]
     names = dict.fromkeys(name for row in complete for name in row if name not in ("case", "replication", "values"))
+    columns = {name: pa.array([row[name] for row in complete], pa.int64()) for name in ("case", "replication")}
+    columns |= {name: _swept_column([row["values"][name] for row in complete]) for name in runs.swept}
     temporary = runs.folder / f".{INDEX}.{os.getpid()}"
     with contextlib.suppress(OSError, pa.ArrowException):
-        table = pa.table({name: [row.get(name) for row in complete] for name in names})
-        pq.write_table(table, temporary)
+        table = pa.table(columns | {name: [row.get(name) for row in complete] for name in names})
+        pq.write_table(table.replace_schema_metadata({_SWEPT: json.dumps(runs.swept)}), temporary)
         temporary.replace(runs.folder / INDEX)
     temporary.unlink(missing_ok=True)
+
+
+def _swept_column(values: list[Any]) -> Any:
+    """Values of a key that varies, as an Arrow column: as text where their kinds differ."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except pa.ArrowException:
+        return pa.array([None if value is None else str(value) for value in values])
 
 
 def frame_of(runs: Runs, *, truncated: bool = False) -> pd.DataFrame:

@@ -166,11 +166,11 @@ def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFil
     level = world.scenario.trace
     if folder is None or level == "off":
         return []
-    events = ColumnFile(folder.file("trace.parquet"), COLUMNS)
+    events = ColumnFile(folder.file("trace.parquet"), COLUMNS, folder.metadata)
     world.run.trace_sinks.append(events)
     files = [events]
     if level == "messages":
-        log = ColumnFile(folder.file("messages.parquet"), MESSAGE_COLUMNS)
+        log = ColumnFile(folder.file("messages.parquet"), MESSAGE_COLUMNS, folder.metadata)
         world.run.log_sinks.append(log)
         files.append(log)
     return files

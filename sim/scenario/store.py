@@ -98,6 +98,7 @@ class RunFolder:
     """The folder of one run while it is written."""
 
     def __init__(self, out: Path, study: str, key: str) -> None:
+        self.metadata = {"pilotzone.key": key, "pilotzone.version": version(), "pilotzone.result_schema": str(SCHEMA)}
         self.place = out / study / "runs" / key
         self.work = self.place.parent / f".{key}.{os.getpid()}"
         self._sweep_dead()
@@ -118,9 +119,8 @@ class RunFolder:
         """Write a table as Parquet."""
         import pyarrow.parquet as pq
 
-        pq.write_table(
-            arrow_table(columns), self.file(f"{name}.parquet"), compression="zstd", write_statistics=False
-        )
+        table = arrow_table(columns).replace_schema_metadata(self.metadata)
+        pq.write_table(table, self.file(f"{name}.parquet"), compression="zstd", write_statistics=False)
 
     def finish(self, manifest: dict[str, Any]) -> Path:
         """Write the manifest, with the digests of all files, and move the folder into place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,12 @@ FATES = {
 
 
 class ColumnFile:
-    """Rows of integers, streamed to a Parquet file; nothing is kept in memory."""
+    """Rows of integers, streamed to a Parquet file; nothing is kept in memory. `metadata` says whose they are."""
 
-    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...], metadata: Mapping[str, str] | None = None) -> None:
         self.path = path
         self.columns = columns
+        self.metadata = metadata
         self._writer: pq.ParquetWriter | None = None
 
     def __call__(self, rows: np.ndarray) -> None:
@@ -58,6 +60,7 @@ class ColumnFile:
         import pyarrow.parquet as pq
 
         table = arrow_table({name: rows[:, i] for i, name in enumerate(self.columns)})
+        table = table.replace_schema_metadata(self.metadata)
         if self._writer is None:
             self._writer = pq.ParquetWriter(
                 self.path, table.schema, compression="zstd", write_statistics=False

@@ -49,14 +49,15 @@ class Cluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.stack = contextlib.ExitStack()
-        process = self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        words = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--idle-timeout", "900s")
+        process = self._start("scheduler", *words)
         self.address = self._told(process, r"Scheduler at:\s+(tcp://\S+)")
 
     def worker(self, code: Path | None = None) -> tuple[str, subprocess.Popen[str]]:
         """Start a worker; its address and its process. `code`: where its version of this package lies."""
         process = self._start(
             "worker", self.address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny", "--no-dashboard",
-            "--local-directory", str(self.folder), code=code,
+            "--death-timeout", "900s", "--local-directory", str(self.folder), code=code,
         )  # fmt: skip
         address = self._told(process, r"Start worker at:\s+(tcp://\S+)")
         self._told(process, r"(Registered to)")

@@ -12,7 +12,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from pyarrow.dataset import dataset
 
 import sim
 from sim.scenario import store
@@ -291,6 +293,32 @@ def test_the_index_is_used_only_while_it_is_right(copied: Path) -> None:
     assert [{k: v for k, v in row.items() if not k.startswith("manifest_m")} for row in rows(runs)] == [
         {k: v for k, v in row.items() if not k.startswith("manifest_m")} for row in before
     ]
+
+
+def test_parquet_files_name_their_run_and_the_index_reads_as_a_table(swept: Path) -> None:
+    folder = swept / "out" / "study"
+    for run in open_runs(folder).runs:
+        for file in (folder / "runs" / run["key"]).glob("*.parquet"):
+            metadata = pq.read_schema(file).metadata
+            assert metadata[b"pilotzone.key"].decode() == run["key"], file
+            assert metadata[b"pilotzone.result_schema"] == b"1"
+    index = dataset(folder / INDEX).to_table().to_pandas()  # as DuckDB and others read it
+    frame = sim.results(folder)
+    shared = [name for name in frame.columns if name in index.columns]
+    assert {"case", "protocol.name", "replication", "seed", "status", "key", "committed_tps"} <= set(shared)
+    for name in shared:
+        assert index[name].tolist() == frame[name].tolist() or frame[name].isna().all(), name
+    timelines = dataset(folder / "runs", format="parquet", exclude_invalid_files=False, ignore_prefixes=["manifest"])
+    assert {Path(one).parent.name for one in timelines.files} == set(frame.key)
+
+
+def test_the_index_holds_swept_values_of_mixed_kinds_as_text(tmp_path: Path) -> None:
+    text = "sweep: {cases: [{}, {limits.max_events: 1000000}, {network.latency: {model: fixed, one_way: 5 ms}}]}\n"
+    sweep(write(tmp_path, text), out=tmp_path)
+    index = pq.read_table(tmp_path / "study" / INDEX)
+    assert index["limits.max_events"].to_pylist() == [None, 1000000, None]
+    assert index["network.latency"].to_pylist() == [None, None, '{"model":"fixed","one_way":"5 ms"}']
+    assert [row["status"] for row in rows(open_runs(tmp_path / "study"))] == ["ok"] * 3
 
 
 def test_results_of_another_schema_are_refused(copied: Path) -> None:
