@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import itertools
 import logging
-import pickle
 import queue
 import re
 import socket
@@ -103,9 +102,8 @@ def identify() -> tuple[str, str]:
     return store.version(), store.model_digest()
 
 
-def perform(pickled: bytes) -> Parcel:
+def perform(task: Task) -> Parcel:
     """On a worker: run a task in a folder of its own and pack the result."""
-    task: Task = pickle.loads(pickled)
     with tempfile.TemporaryDirectory(prefix="pilotzone-") as temporary:
         report = attempt(task, Path(temporary), "study")
         if report.outcome != "done":
@@ -180,7 +178,7 @@ class _Crew:
     def hand(self, worker: str, task: Task) -> None:
         """Give a free worker a run."""
         key = f"pilotzone-{self.client.id}-{next(self.serial)}"
-        future = self.client.submit(perform, pickle.dumps(task), key=key, workers=[worker], pure=False)
+        future = self.client.submit(perform, task, key=key, workers=[worker], pure=False)
         self.present[worker] = _Busy(task, future)
 
         def arrived(future: Future) -> None:  # in a thread of the client
