@@ -32,8 +32,7 @@ Deviations
 * A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
 * 2F + 1 COMMITs for a block that is here insert it whatever round the validator is in by then, and in the state
   ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
-* Block synchronisation: who hears from a lower height says how far it is; who hears from a higher one fetches
-  the missing blocks with their commit seals from the sender, one peer at a time. A restarted validator begins so.
+* A validator that is behind fetches blocks with their commit seals (sim.ledger.sync); a restarted one begins so.
 * What a validator voted for, its lock and its round are on disk before it speaks. (Quorum forgets its locks.)
 
 Not modelled: validator votes, invalid blocks, the time to write to disk, a COMMIT counting as a PREPARE.
@@ -46,6 +45,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     BATCH,
@@ -60,13 +60,10 @@ from sim.protocol import (
     Replica,
     Signing,
     Step,
-    Timer,
     VoteType,
     upon,
 )
 
-HEADER_BYTES = 48  # type, height, round, sender, digest (32)
-FETCH_MAX = 512  # blocks per answer of a synchronisation
 DOUBLINGS_MAX = 30  # of the round timer; beyond, the timer would not fit 64 bits
 
 
@@ -107,49 +104,8 @@ class RoundChange(Letter):
         return HEADER_BYTES
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Status(Letter):
-    """Synchronisation: how many blocks the sender has inserted, said to one who seems to have fewer."""
-
-    height: int
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Fetch(Letter):
-    """Synchronisation: send me the blocks above this height."""
-
-    height: int
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Blocks(Letter):
-    """Synchronisation: inserted blocks, each with its commit seals, and the sender's height."""
-
-    blocks: tuple[Block, ...]
-    seals: int
-    last: int
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        seals = HEADER_BYTES + signing.certificate_bytes(self.seals)
-        return HEADER_BYTES + sum(block.bytes + seals for block in self.blocks)
-
-    def certificates(self) -> tuple[int, ...]:
-        return (self.seals,) * len(self.blocks)
-
-
 PREPARE = VoteType("PREPARE", HEADER_BYTES)
 COMMIT = VoteType("COMMIT", HEADER_BYTES)
-
-FETCH_TIMER = Timer("fetch")
 
 
 class Ibft(Replica):
@@ -172,7 +128,7 @@ class Ibft(Replica):
         self.early: list[tuple[int, PrePrepare]] = []  # the backlog: of heights and rounds to come
         self.early_quorum = 0  # highest height of which a quorum came before the proposal
         self.proposed: tuple[int, int, Block] | None = None  # height, round, block: what this validator proposed
-        self.fetching = 0  # timer of a synchronisation under way
+        self.blocks = BlockSync(context, self.parameters.round_timeout_ns)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -233,7 +189,7 @@ class Ibft(Replica):
                     self.received.append(ballot.block)
                 if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
                     self.accepted = ballot
-        self.fetch((context.me + 1) % context.n)
+        self.blocks.fetch_from_next(context.me)
         self.resume()
 
     def sync(self) -> None:
@@ -371,7 +327,7 @@ class Ibft(Replica):
             del self.early[0]
         self.early.append((sender, message))
         if message.height > self.height + 1:
-            self.fetch(sender)
+            self.blocks.fetch(sender)
 
     def voted_for_another(self, ballot: Ballot) -> bool:
         """Whether this validator sent PREPARE for another block of this height and round."""
@@ -445,7 +401,7 @@ class Ibft(Replica):
         if message.height < self.height:
             self.context.send(sender, Status(self.context.height))
         elif message.height > self.height:
-            self.fetch(sender)
+            self.blocks.fetch(sender)
         else:
             self.count_round_change(sender, message.round)
 
@@ -460,48 +416,26 @@ class Ibft(Replica):
 
     # --- block synchronisation ---------------------------------------------------------------------------
 
-    def fetch(self, peer: int) -> None:
-        """Ask a peer for the blocks above this validator's height, unless an answer is awaited."""
-        context = self.context
-        if self.fetching or context.n == 1:
-            return
-        context.send(peer, Fetch(context.height))
-        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.round_timeout_ns, peer)
-
     @upon(FETCH_TIMER)
     def on_fetch_timeout(self, peer: int) -> None:
         """No answer: ask the next."""
-        self.fetching = 0
-        others = [(peer + i) % self.context.n for i in (1, 2)]
-        self.fetch(others[0] if others[0] != self.context.me else others[1])
+        self.blocks.on_timeout(peer)
 
     @upon(Status)
     def on_status(self, sender: int, message: Status) -> None:
-        """A peer is further: fetch."""
-        if message.height > self.context.height:
-            self.fetch(sender)
+        """A peer is further."""
+        self.blocks.hear_of(sender, message.height)
 
     @upon(Fetch)
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send inserted blocks with their commit seals."""
-        context = self.context
-        top = min(context.height, message.height + FETCH_MAX)
-        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
-        known = tuple(block for block in blocks if block is not None)
-        context.send(sender, Blocks(known, self.quorum_size(), context.height))
+        self.blocks.answer(sender, message.height, self.quorum_size())
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Insert what was fetched, go on until level with the sender, and take part."""
+        """Insert what was fetched, and take part."""
         self.sync()
-        context = self.context
-        context.cancel(self.fetching)
-        self.fetching = 0
-        for block in message.blocks:
-            if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
-                context.decide(block)
-        if context.height < message.last and message.blocks:
-            self.fetch(sender)
-        if context.height >= self.height:
+        self.blocks.take(sender, message)
+        if self.context.height >= self.height:
             self.begin_height()
             self.resume()

@@ -55,6 +55,15 @@ LAWS: dict[str, Law] = {
         heals_within_s=6,
         once_per_place=("PREPARE", "COMMIT"),
     ),
+    "qbft": Law(
+        messages=lambda n: (2 * n + 1) * (n - 1),
+        delays=3,
+        faults=third,
+        quick={"round_timeout": "300 ms"},
+        patient={"round_timeout": "100 s"},
+        heals_within_s=6,
+        once_per_place=("PREPARE", "COMMIT"),
+    ),
     "raft": Law(
         messages=lambda n: 2 * (n - 1),
         delays=2,

@@ -11,8 +11,9 @@ import pytest
 
 from sim.engine import loop
 from sim.ledger import rows as r
+from sim.ledger.sync import Blocks
 from sim.protocol import Block, Signing
-from sim.protocols.ibft import COMMIT, PREPARE, Blocks, Ibft
+from sim.protocols.ibft import COMMIT, PREPARE, Ibft
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 FAST = {"name": "ibft", "round_timeout": "300 ms"}

@@ -1,0 +1,469 @@
+"""QBFT: Istanbul BFT with prepared certificates in place of locks.
+
+H. Moniz, "The Istanbul BFT Consensus Algorithm", arXiv 2002.03613, 2020, Algorithms 1 to 4; Enterprise Ethereum
+Alliance, "QBFT Blockchain Consensus Protocol Specification", version 1, 2023.
+
+n validators, f = floor((n - 1) / 3). Each height is one instance, with rounds. In a round its proposer multicasts
+<PRE-PREPARE> with a block; a validator to which it is justified multicasts <PREPARE>; upon a quorum of PREPAREs it
+has *prepared* the block and multicasts <COMMIT>; upon a quorum of COMMITs the block is decided. A validator whose
+timer expires goes to the next round and multicasts <ROUND-CHANGE, r, pr, pv> with the last block it prepared and
+the PREPAREs that prove it. It joins f + 1 others that are further. The proposer of a round r > 0 needs a quorum of
+ROUND-CHANGEs for r, and attaches them: if one of them prepared a block, it must propose the one prepared in the
+highest round. So nobody is ever locked, and what may have been decided is proposed again.
+
+paper                        here
+-----                        ----
+lambda, r_i                  height (ballot.number), round (ballot.view)
+pr_i, pv_i                   prepared: (round, block)
+quorum                       quorum_size()
+leader(lambda, r)            proposer_of(round): round robin after the proposer of the last block
+t(r)                         timeout_ns(round): doubles with every round
+JustifyPrePrepare            justifies(message)
+HighestPrepared(Q_rc)        highest_prepared(changes)
+rounds 1, 2, ...             rounds 0, 1, ... as in the EEA specification
+
+The quorum is EEA's ceil(2n / 3), which equals Moniz's floor((n + f) / 2) + 1 for every n: two quorums share at
+least f + 1 validators, and n - f correct ones are a quorum.
+
+Deviations
+* The round timer is the progress timer: it runs while a transaction waits, from the beginning of the round or from
+  the transaction's arrival; as with EEA, the proposal does not restart it.
+* A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
+* A quorum of COMMITs decides in any round (Moniz); EEA's NEW-BLOCK messages are block synchronisation here
+  (sim.ledger.sync), in which a restarted validator begins.
+* As with EEA, a justified proposal of a higher round draws a validator into that round.
+* A block that is proposed again keeps its header: its round is the one it was made in.
+* Votes, what was prepared, and the round are on disk before a validator speaks.
+
+Not modelled: changes of the validator set, invalid blocks, the time to write to disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
+from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    VoteType,
+    upon,
+)
+
+DOUBLINGS_MAX = 30  # of the round timer; beyond, the timer would not fit 64 bits
+
+
+class QbftParameters(Parameters):
+    """Parameters of QBFT."""
+
+    round_timeout_ns: Nanoseconds = quantity(
+        "2 s", "t(0): how long round 0 may take; doubles with every round", positive=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RoundChange(Letter):
+    """<ROUND-CHANGE, h, r, pr, pv> and the quorum of PREPAREs for pv in pr, if anything was prepared."""
+
+    height: int
+    round: int
+    sender: int
+    prepared: tuple[int, Block] | None
+    prepares: int  # how many signed the prepared certificate
+
+    def signed_bytes(self) -> int:
+        """What is signed: height, round, prepared round and digest."""
+        return HEADER_BYTES + (0 if self.prepared is None else HEADER_BYTES)
+
+    def size_bytes(self, signing: Signing) -> int:
+        proof = 0
+        if self.prepared is not None:
+            proof = self.prepared[1].bytes + signing.certificate_bytes(self.prepares)
+        return self.signed_bytes() + proof
+
+    def certificates(self) -> tuple[int, ...]:
+        return () if self.prepared is None else (self.prepares,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PrePrepare(Letter):
+    """<PRE-PREPARE, h, r, B> with its justification: a quorum of ROUND-CHANGEs, one prepared certificate."""
+
+    height: int
+    round: int
+    block: Block
+    changes: tuple[RoundChange, ...] = ()
+    prepares: int = 0  # how many signed the prepared certificate, 0: none is needed
+
+    def size_bytes(self, signing: Signing) -> int:
+        inside = sum(change.signed_bytes() + signing.signature_bytes for change in self.changes)
+        return HEADER_BYTES + self.block.bytes + inside + signing.certificate_bytes(self.prepares)
+
+    def signatures(self) -> int:
+        return len(self.changes)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.prepares,) if self.prepares else ()
+
+    def carries(self) -> Block:
+        return self.block
+
+
+PREPARE = VoteType("PREPARE", HEADER_BYTES)
+COMMIT = VoteType("COMMIT", HEADER_BYTES)
+
+
+def highest_prepared(changes: Iterable[RoundChange]) -> tuple[int, Block] | None:
+    """HighestPrepared: round and block of the change that prepared in the highest round, if any did."""
+    prepared = [change.prepared for change in changes if change.prepared is not None]
+    return max(prepared, key=lambda pair: pair[0], default=None)
+
+
+class Qbft(Replica):
+    """One validator of QBFT."""
+
+    letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
+    votes = (PREPARE, COMMIT)
+    lasting_leader = False
+    progress = "waiting"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.height = 1  # being decided
+        self.round = 0
+        self.accepted: Ballot | None = None  # the proposal accepted in this round
+        self.prepared: tuple[int, Block] | None = None  # pr, pv
+        self.received: list[Block] = []  # proposed at this height
+        self.changes: dict[int, dict[int, RoundChange]] = {}  # round -> sender -> its ROUND-CHANGE, this height
+        self.early: list[tuple[int, PrePrepare]] = []  # of heights to come
+        self.early_quorum = 0  # highest height of which a quorum came before the proposal
+        self.proposed: tuple[int, int, PrePrepare] | None = None  # height, round: what this validator proposed
+        self.blocks = BlockSync(context, self.parameters.round_timeout_ns)
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    @property
+    def f(self) -> int:
+        """Byzantine validators tolerated."""
+        return (self.context.n - 1) // 3
+
+    def quorum_size(self) -> int:
+        """ceil(2n / 3)."""
+        return -(-2 * self.context.n // 3)
+
+    def timeout_ns(self, round_: int) -> int:
+        """t(r)."""
+        timeout: int = self.parameters.round_timeout_ns << min(round_, DOUBLINGS_MAX)
+        return timeout
+
+    def justifies(self, message: PrePrepare) -> bool:
+        """JustifyPrePrepare: round 0, or a quorum of ROUND-CHANGEs of which none prepared another block later."""
+        if message.round == 0:
+            return True
+        here = [c for c in message.changes if (c.height, c.round) == (message.height, message.round)]
+        if len({change.sender for change in here}) < self.quorum_size():
+            return False
+        best = highest_prepared(here)
+        return best is None or best[1] is message.block
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    # --- start, and the fast lane ------------------------------------------------------------------------
+    #
+    # Lane numbers of height h: 2h before a proposal of round 0 is accepted, 2h + 1 afterwards.
+
+    @property
+    def view_number(self) -> int:
+        self.sync()
+        return self.round
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        self.height = context.height + 1
+        context.watch_progress(self.timeout_ns(0))
+        if not stable:
+            context.persist(height=1, round=0, proposed=None)
+            self.resume()
+            return
+        self.proposed = stable["proposed"]
+        if stable["height"] == self.height:
+            self.round = stable["round"]
+            context.watch_progress(self.timeout_ns(self.round))
+        for round_ in range(self.round + 1):
+            for ballot in context.ballots(round_, self.height):
+                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
+                    self.prepared = (round_, ballot.block)  # the latest: rounds ascend
+                    self.received.append(ballot.block)
+                if round_ == self.round and context.has_voted(PREPARE, ballot):
+                    self.accepted = ballot
+        self.blocks.fetch_from_next(context.me)
+        if self.round > 0 and self.accepted is None:
+            self.send_round_change()
+        self.resume()
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane did: blocks decided, a proposal accepted, and prepared."""
+        context = self.context
+        if context.height >= self.height:
+            self.begin_height()
+        if self.round == 0 and self.prepared is None:
+            block = context.lane_block()
+            if self.accepted is None and block is not None and block.height == self.height:
+                self.accepted = context.ballot(0, self.height, block)
+                self.received.append(block)
+            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
+                assert self.accepted.block is not None
+                self.prepared = (0, self.accepted.block)
+
+    def set_lane(self) -> None:
+        """Work in the fast lane if nothing is out of the ordinary at this height."""
+        ordinary = self.round == 0 and self.early_quorum < self.height and not self.early
+        number = 2 * self.height + (self.accepted is not None)
+        self.context.lane(number if ordinary else None)
+
+    # --- Algorithm 2: normal case ------------------------------------------------------------------------
+
+    def begin_height(self) -> None:
+        """The last block is decided: the next instance begins in round 0."""
+        context = self.context
+        round_before = self.round
+        self.height = context.height + 1
+        self.round = 0
+        self.accepted, self.prepared = None, None
+        self.received, self.changes = [], {}
+        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
+        if round_before > 0:
+            context.enter_view(0)
+            context.watch_progress(self.timeout_ns(0))
+
+    def resume(self) -> None:
+        """Deal with what came early, propose if it is this validator's turn, and return to the lane."""
+        early, self.early = self.early, []
+        for sender, message in early:
+            self.on_pre_prepare(sender, message)
+        self.propose()
+        self.set_lane()
+
+    def proposer_of(self, round_: int) -> int:
+        """leader(lambda, r) of the current height. The first block is validator 0's."""
+        last = self.context.decided_block(self.context.height)
+        return (round_ if last is None else last.proposer + 1 + round_) % self.context.n
+
+    @upon(BATCH, DECIDED)
+    def on_turn(self) -> None:
+        """A transaction came, or the lane decided the block after which this validator proposes."""
+        self.sync()
+        self.propose()
+        self.set_lane()
+
+    def propose(self) -> None:
+        """The proposer multicasts <PRE-PREPARE>: in round 0 a new block, later what the changes allow."""
+        context = self.context
+        if self.accepted is not None or self.proposer_of(self.round) != context.me:
+            return
+        message = self.proposal()
+        if message is None:
+            return
+        self.received.append(message.block)
+        self.proposed = (self.height, self.round, message)
+        context.persist(proposed=self.proposed)
+        ballot = context.ballot(self.round, self.height, message.block)
+        if self.round == 0:
+            number = 2 * self.height
+            next_proposer = (context.me + 1) % context.n
+            context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
+        else:
+            context.broadcast(message)
+        self.accept(ballot)
+
+    def proposal(self) -> PrePrepare | None:
+        """What to propose in this round; None if nothing waits, or too few ROUND-CHANGEs are here."""
+        context = self.context
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            return self.proposed[2]  # before a crash
+        parent = context.decided_block(context.height)
+        if self.round == 0:
+            block = context.new_block(parent, 0) if context.await_batch() else None
+            if block is None:
+                context.await_batch()
+                return None
+            return PrePrepare(self.height, 0, block)
+        changes = tuple(self.changes.get(self.round, {}).values())[: self.quorum_size()]
+        if len(changes) < self.quorum_size():
+            return None
+        best = highest_prepared(changes)
+        if best is not None:
+            return PrePrepare(self.height, self.round, best[1], changes, self.quorum_size())
+        block = context.new_block(parent, self.round, empty=True)
+        assert block is not None
+        return PrePrepare(self.height, self.round, block, changes)
+
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
+        """Accept it: justified, of this round or a later one, from its proposer, on top of the last block."""
+        self.sync()
+        context = self.context
+        if message.height > self.height:
+            self.keep(sender, message)
+        if message.height == self.height:
+            self.received.append(message.block)
+            ballot = context.ballot(message.round, message.height, message.block)
+            if context.complete(COMMIT, ballot):
+                self.decide(message.block)
+                return
+            fresh = message.round > self.round or (message.round == self.round and self.accepted is None)
+            on_top = message.block.parent is context.decided_block(context.height)
+            if fresh and on_top and sender == self.proposer_of(message.round) and self.justifies(message):
+                if message.round > self.round:
+                    self.enter_round(message.round)
+                if not self.voted_for_another(ballot):
+                    self.accept(ballot)
+        self.set_lane()
+
+    def keep(self, sender: int, message: PrePrepare) -> None:
+        """Keep it until its height is reached. If that cannot be the next one here, fetch what is missing."""
+        if len(self.early) == 2 * self.context.n:
+            del self.early[0]
+        self.early.append((sender, message))
+        if message.height > self.height + 1:
+            self.blocks.fetch(sender)
+
+    def voted_for_another(self, ballot: Ballot) -> bool:
+        """Whether this validator sent PREPARE for another block of this height and round."""
+        same = self.context.ballots(ballot.view, ballot.number)
+        return any(other is not ballot and self.context.has_voted(PREPARE, other) for other in same)
+
+    def accept(self, ballot: Ballot) -> None:
+        """Multicast <PREPARE>."""
+        context = self.context
+        self.accepted = ballot
+        if not context.has_voted(PREPARE, ballot):
+            context.vote(PREPARE, ballot)
+        if context.complete(PREPARE, ballot):
+            self.on_prepared(ballot)
+
+    @upon(PREPARE)
+    def on_prepared(self, ballot: Ballot) -> None:
+        """A quorum of PREPAREs: pr, pv <- r, B; multicast <COMMIT>."""
+        self.sync()
+        if ballot is self.accepted:
+            assert ballot.block is not None
+            self.prepared = (ballot.view, ballot.block)
+            if not self.context.has_voted(COMMIT, ballot):
+                self.context.vote(COMMIT, ballot)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+        self.set_lane()
+
+    @upon(COMMIT)
+    def on_committed(self, ballot: Ballot) -> None:
+        """A quorum of COMMITs: decide the block, if it is here."""
+        self.sync()
+        assert ballot.block is not None
+        if ballot.block in self.received:
+            self.decide(ballot.block)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+            self.set_lane()
+
+    def decide(self, block: Block) -> None:
+        """The block is final; the next instance begins."""
+        context = self.context
+        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+            context.decide(block)
+            self.begin_height()
+            self.resume()
+
+    # --- Algorithm 3: round change -----------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_round_timeout(self) -> None:
+        """The timer expired: r <- r + 1, multicast <ROUND-CHANGE>."""
+        self.sync()
+        self.enter_round(self.round + 1)
+        self.send_round_change()
+
+    def enter_round(self, round_: int) -> None:
+        """Set the round, and its timer."""
+        context = self.context
+        self.round = round_
+        self.accepted = None
+        context.persist(height=self.height, round=round_)
+        context.lane(None)
+        context.enter_view(round_)
+        context.watch_progress(self.timeout_ns(round_))
+
+    def send_round_change(self) -> None:
+        """Multicast <ROUND-CHANGE, h, r, pr, pv>."""
+        context = self.context
+        message = RoundChange(self.height, self.round, context.me, self.prepared, self.quorum_size())
+        context.broadcast(message)
+        self.take_round_change(message)
+
+    @upon(RoundChange)
+    def on_round_change(self, sender: int, message: RoundChange) -> None:
+        """Take it in; who is at another height is told, or asked, about blocks."""
+        self.sync()
+        if message.height < self.height:
+            self.context.send(sender, Status(self.context.height))
+        elif message.height > self.height:
+            self.blocks.fetch(sender)
+        elif message.sender == sender:
+            self.take_round_change(message)
+
+    def take_round_change(self, message: RoundChange) -> None:
+        """f + 1 of higher rounds: join the lowest of them. A quorum of this round: its proposer proposes."""
+        self.changes.setdefault(message.round, {})[message.sender] = message
+        latest: dict[int, int] = {}
+        for round_, senders in self.changes.items():
+            if round_ > self.round:
+                for sender in senders:
+                    latest[sender] = max(round_, latest.get(sender, 0))
+        if len(latest) > self.f:
+            self.enter_round(min(latest.values()))
+            self.send_round_change()
+        else:
+            self.propose()
+            self.set_lane()
+
+    # --- block synchronisation ---------------------------------------------------------------------------
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, peer: int) -> None:
+        """No answer: ask the next."""
+        self.blocks.on_timeout(peer)
+
+    @upon(Status)
+    def on_status(self, sender: int, message: Status) -> None:
+        """A peer is further."""
+        self.blocks.hear_of(sender, message.height)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send decided blocks with their commit certificates."""
+        self.blocks.answer(sender, message.height, self.quorum_size())
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Decide what was fetched, and take part."""
+        self.sync()
+        self.blocks.take(sender, message)
+        if self.context.height >= self.height:
+            self.begin_height()
+            self.resume()
