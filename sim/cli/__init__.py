@@ -3,7 +3,13 @@
 # The order of `--help`.
 # isort: off
 from sim.cli.options import app
-from sim.cli import running, comparing, studies, planning, publishing, about
+from sim.cli import running
+from sim.cli import comparing
+from sim.cli import studies
+from sim.cli import planning
+from sim.cli import hunting
+from sim.cli import publishing
+from sim.cli import about
 # isort: on
 
 
@@ -12,4 +18,14 @@ def main() -> None:
     app()
 
 
-__all__ = ["about", "app", "comparing", "main", "planning", "publishing", "running", "studies"]
+__all__ = [
+    "about",
+    "app",
+    "comparing",
+    "hunting",
+    "main",
+    "planning",
+    "publishing",
+    "running",
+    "studies",
+]

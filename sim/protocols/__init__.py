@@ -37,6 +37,11 @@ class Entry:
         return found
 
     @property
+    def tolerates_lies(self) -> bool:
+        """Whether any of its faults may be Byzantine."""
+        return "Byzantine" in self.faults
+
+    @property
     def letter_names(self) -> tuple[str, ...]:
         """Its message types with content."""
         return tuple(letter.__name__ for letter in self.protocol.letters)
