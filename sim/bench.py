@@ -41,7 +41,10 @@ class Case:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A measured row. `per_second`: median over runs; `low`, `high`: least and greatest."""
+    """A measured row. `per_second`: median over runs; `low`, `high`: least and greatest.
+
+    `checks_percent`: the share of the run's time on the clock that its checks took, median.
+    """
 
     name: str
     voters: int
@@ -51,6 +54,7 @@ class Row:
     high: float
     messages_per_second: float
     runs: int
+    checks_percent: float = 0.0
 
 
 _PBFT = ((4, 20_000), (16, 8_000), (32, 4_000), (64, 1_500), (128, 400), (256, 100), (1000, 8))
@@ -68,7 +72,7 @@ def measure(case: Case, runs: int) -> Row:
     """Run a case `runs` times after one warm-up run of a tenth."""
     path = SCENARIOS / case.scenario
     size = f"network.nodes={case.voters}"
-    rates, messages = [], []
+    rates, messages, checks = [], [], []
     with tempfile.TemporaryDirectory() as folder:
         warm = load_scenario(path, [size, f"stop_after_decisions={max(case.decisions // 10, 1)}"])
         run(warm, out=Path(folder))
@@ -78,9 +82,10 @@ def measure(case: Case, runs: int) -> Row:
             seconds = float(metrics["drive_wall_s"] or 0)
             rates.append(float(metrics["decisions"] or 0) / seconds)
             messages.append(float(metrics["messages_sent"] or 0) / seconds)
+            checks.append(100 * float(metrics["checks_wall_s"] or 0) / seconds)
     return Row(
         case.name, case.voters, case.unit, statistics.median(rates), min(rates), max(rates),
-        statistics.median(messages), runs,
+        statistics.median(messages), runs, statistics.median(checks),
     )  # fmt: skip
 
 
@@ -219,5 +224,5 @@ def line(row: Row) -> str:
     spread = f"{row.low:,.0f}-{row.high:,.0f}" if row.runs > 1 else "1 run"
     return (
         f"{row.name:<32} n={row.voters:<5} {row.per_second:>12,.0f} {row.unit}/s ({spread}) "
-        f"{row.messages_per_second / 1e6:6.1f} M messages/s"
+        f"{row.messages_per_second / 1e6:6.1f} M messages/s, checks {row.checks_percent:.0f} %"
     )

@@ -32,13 +32,16 @@ _Handler = TypeVar("_Handler", bound=Callable[..., None])
 class VoteType:
     """A kind of vote, itself and no other (compared by identity).
 
-    `size_bytes` is its size without the signature; `decides` is false for housekeeping.
+    `size_bytes` is its size without the signature; `decides` is false for housekeeping. `unique`: at most one
+    ballot of a view and number can have a quorum ("number"), or of a view ("view"); "": any may. Runs are
+    checked for it.
     """
 
     name: str
     size_bytes: int
     decides: bool = True
     signed: bool = True
+    unique: Literal["number", "view", ""] = "number"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,8 +17,9 @@ from sim.ledger import rows as r
 from sim.measure.metrics import message_table
 from sim.protocol import Replica
 from sim.scenario.build import World, build
+from sim.scenario.judge import Judge
 from sim.scenario.load import load_scenario
-from sim.scenario.run import Judge, run_digest
+from sim.scenario.run import run_digest
 from sim.scenario.schema import Scenario
 
 MS = 1_000_000

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterable
 
 from sim.adversary.settings import ANY
-from sim.adversary.wrapper import Behaviour, Message, view_of
+from sim.adversary.wrapper import Behaviour, Message
 from sim.protocol import ALL, Block, Letter
 
 
@@ -92,7 +92,7 @@ class Scripted(Behaviour):
         if id(letter) in self.held:
             self.held.discard(id(letter))
             return True
-        name, view, given = type(letter).__name__, view_of(letter), True
+        name, view, given = type(letter).__name__, letter.place()[0], True
         for number, step in enumerate(self.steps):
             if (
                 not self._fits(number)
@@ -120,7 +120,7 @@ class Scripted(Behaviour):
         receivers = tuple(node for node in self.seat.others if node in step.to) if step.to else to
         if step.send is not None and step.send in self.made:
             letter = self.made[step.send]
-            self.seat.carry_out(Message(step.send, view_of(letter), receivers, letter))
+            self.seat.carry_out(Message(step.send, letter.place()[0], receivers, letter))
         if step.vote is not None and block is not None and block.row >= 0 and view is not None:
             host = self.seat.host
             vote = next(vote for vote in host.run.protocol.votes if vote.name == step.vote)

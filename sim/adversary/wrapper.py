@@ -16,7 +16,6 @@ from sim.host import Host
 from sim.protocol import ALL, Ballot, Block, Context, Letter, Replica, Timer, VoteType
 
 LATER = Timer("held back by a corrupted replica")
-_VIEW_NAMES = ("view", "term", "round", "epoch")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,15 +37,6 @@ class Message:
         if self.ballot is not None:
             return self.ballot.block
         return None if self.letter is None else self.letter.carries()
-
-
-def view_of(letter: Letter) -> int | None:
-    """The view (term, round) a letter belongs to, if it says."""
-    for name in _VIEW_NAMES:
-        view = getattr(letter, name, None)
-        if isinstance(view, int):
-            return view
-    return None
 
 
 class Behaviour:
@@ -151,10 +141,10 @@ class Seat:
     # --- from the replica ------------------------------------------------------------------------------
 
     def broadcast(self, letter: Letter) -> None:
-        self._say(Message(type(letter).__name__, view_of(letter), self.others, letter))
+        self._say(Message(type(letter).__name__, letter.place()[0], self.others, letter))
 
     def send(self, to: int, letter: Letter) -> None:
-        self._say(Message(type(letter).__name__, view_of(letter), (to,), letter))
+        self._say(Message(type(letter).__name__, letter.place()[0], (to,), letter))
 
     def propose(
         self,

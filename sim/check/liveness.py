@@ -24,10 +24,13 @@ class Decisions:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
-        before = np.maximum.accumulate(np.concatenate(([self.height], decided[:, 4])))
-        times = decided[decided[:, 4] > before[:-1], 0]
-        self.height = int(before[-1])
+        at = np.flatnonzero(rows[:, 1] == r.EVENT_DECIDED)
+        heights = rows[at, 4]
+        at = at[heights > self.height]  # the first to decide a height above all before
+        heights, first = np.unique(rows[at, 4], return_index=True)
+        rising = np.minimum.accumulate(first[::-1])[::-1] == first  # not overtaken by a greater height
+        times = rows[at[first[rising]], 0]
+        self.height = int(heights[-1]) if len(heights) else self.height
         if not len(times):
             return
         self.count += len(times)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterable
+
 import numpy as np
 
 from sim.check.verdict import Violation
@@ -10,61 +13,88 @@ from sim.ledger import rows as r
 _MOST = 20  # violations kept in words; more say nothing new
 
 
-class Safety:
-    """Fold over trace rows: feed it every chunk, then read `agreement`, `validity`, `order` and `finality`."""
+@dataclasses.dataclass(frozen=True)
+class Conflict:
+    """Two correct replicas decided different blocks at one height."""
 
-    def __init__(self, voters: int) -> None:
+    time_ns: int
+    height: int
+    node: int
+    block: int
+    view: int
+    first_node: int
+    first_block: int
+
+    def words(self) -> str:
+        """In words."""
+        return (
+            f"height {self.height}: replica {self.node} decided block {self.block} (view {self.view}), "
+            f"replica {self.first_node} had decided block {self.first_block}"
+        )
+
+
+class Safety:
+    """Fold over trace rows: feed it every chunk, then read `conflicts`, `validity`, `order` and `finality`.
+
+    What `corrupted` replicas decide counts for nothing.
+    """
+
+    def __init__(self, voters: int, corrupted: Iterable[int] = ()) -> None:
         self.voters = voters
+        self.correct = np.ones(voters, dtype=bool)
+        self.correct[list(corrupted)] = False
+        self.some_corrupted = not self.correct.all()
         self.canonical = np.zeros(1024, dtype=np.int64)  # height -> block number, 0 unknown
         self.first_by = np.zeros(1024, dtype=np.int64)  # height -> node that decided it first
         self.proposed = np.zeros(1024, dtype=bool)  # block number -> was proposed
         self.heights = np.zeros(voters, dtype=np.int64)
-        self.agreement: list[Violation] = []
+        self.conflicts: list[Conflict] = []
         self.validity: list[Violation] = []
         self.order: list[Violation] = []
         self.finality: list[Violation] = []
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH)."""
-        born = rows[rows[:, 1] == r.EVENT_PROPOSED]
+        events = rows[:, 1]
+        born = rows[events == r.EVENT_PROPOSED, 3]
         if len(born):
-            self.proposed = _long_enough(self.proposed, int(born[:, 3].max()))
-            self.proposed[born[:, 3]] = True
-        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
-        if len(decided):
-            self._agree(decided)
-            self._valid(decided)
-        given_up = rows[rows[:, 1] == r.EVENT_REVERTED]
-        if len(given_up):
-            self._final(given_up)
-            decided = rows[(rows[:, 1] == r.EVENT_DECIDED) | (rows[:, 1] == r.EVENT_REVERTED)]
-        if len(decided):
-            self._ordered(decided)
+            self.proposed = _long_enough(self.proposed, int(born.max()))
+            self.proposed[born] = True
+        at = np.flatnonzero(events == r.EVENT_DECIDED)
+        if self.some_corrupted:
+            at = at[self.correct[rows[at, 2]]]
+        if len(at):
+            nodes, numbers, heights = rows[at, 2], rows[at, 3], rows[at, 4]
+            self._agree(rows, at, nodes, numbers, heights)
+            self._valid(rows, at, numbers)
+        back = np.flatnonzero(events == r.EVENT_REVERTED)
+        if len(back):
+            back = back[self.correct[rows[back, 2]]]
+            self._final(rows[back])
+            at = np.sort(np.concatenate((at, back)))
+        if len(at):
+            self._ordered(rows, at)
 
-    def _agree(self, decided: np.ndarray) -> None:
-        heights, numbers = decided[:, 4], decided[:, 3]
+    def _agree(
+        self, rows: np.ndarray, at: np.ndarray, nodes: np.ndarray, numbers: np.ndarray, heights: np.ndarray
+    ) -> None:
         top = int(heights.max())
         self.canonical = _long_enough(self.canonical, top)
         self.first_by = _long_enough(self.first_by, top)
-        fresh = np.flatnonzero(self.canonical[heights] == 0)[::-1]
-        self.canonical[heights[fresh]] = numbers[fresh]  # the earliest row is written last and stays
-        self.first_by[heights[fresh]] = decided[fresh, 2]
-        for row in decided[self.canonical[heights] != numbers][:_MOST]:
-            height = int(row[4])
-            self.agreement.append(
-                Violation(
-                    "agreement",
-                    "safety",
-                    int(row[0]),
-                    int(row[2]),
-                    f"height {height}: replica {int(row[2])} decided block {int(row[3])} (view {int(row[5])}), "
-                    f"replica {int(self.first_by[height])} had decided block {int(self.canonical[height])}",
-                )
-            )
+        known = self.canonical[heights]
+        fresh = np.flatnonzero(known == 0)[::-1]
+        if len(fresh):
+            self.canonical[heights[fresh]] = numbers[fresh]  # the earliest row is written last and stays
+            self.first_by[heights[fresh]] = nodes[fresh]
+            known = self.canonical[heights]
+        for i in np.flatnonzero(known != numbers)[: _MOST - len(self.conflicts)]:
+            row, height = rows[at[i]], int(heights[i])
+            first = int(self.first_by[height]), int(self.canonical[height])
+            self.conflicts.append(Conflict(int(row[0]), height, int(row[2]), int(row[3]), int(row[5]), *first))
 
-    def _valid(self, decided: np.ndarray) -> None:
-        self.proposed = _long_enough(self.proposed, int(decided[:, 3].max()))
-        for row in decided[~self.proposed[decided[:, 3]]][:_MOST]:
+    def _valid(self, rows: np.ndarray, at: np.ndarray, numbers: np.ndarray) -> None:
+        self.proposed = _long_enough(self.proposed, int(numbers.max()))
+        for row in rows[at[~self.proposed[numbers]][:_MOST]]:
             text = f"replica {int(row[2])} decided block {int(row[3])}, which nobody proposed"
             self.validity.append(Violation("validity", "safety", int(row[0]), int(row[2]), text))
 
@@ -75,20 +105,24 @@ class Safety:
             text = f"height {height}: replica {node} had decided block {block} and gave it up for {by}"
             self.finality.append(Violation("finality", "safety", time_ns, node, text))
 
-    def _ordered(self, rows: np.ndarray) -> None:
+    def _ordered(self, rows: np.ndarray, at: np.ndarray) -> None:
         """Each replica decides heights 1, 2, 3, ... once each, without a gap, counted anew from what it gives up."""
-        by_node = rows[np.argsort(rows[:, 2], kind="stable")]
-        nodes, starts = np.unique(by_node[:, 2], return_index=True)
-        decides = by_node[:, 1] == r.EVENT_DECIDED
-        after = by_node[:, 4] - ~decides  # height of the last decided block after each row
-        before = np.empty(len(by_node), dtype=np.int64)
+        nodes, heights = rows[at, 2], rows[at, 4]
+        small = nodes.astype(np.uint16) if self.voters < 1 << 16 else nodes  # numpy sorts 16 bits by radix
+        order = np.argsort(small, kind="stable")
+        by_node, heights = nodes[order], heights[order]
+        decides = rows[at, 1][order] == r.EVENT_DECIDED
+        after = heights - ~decides  # height of the last decided block after each row
+        starts = np.flatnonzero(np.diff(by_node, prepend=-1))
+        each = by_node[starts]
+        before = np.empty(len(after), dtype=np.int64)
         before[1:] = after[:-1]
-        before[starts] = self.heights[nodes]
-        wrong = decides & (by_node[:, 4] != before + 1)
-        for row, last in zip(by_node[wrong][:_MOST], before[wrong], strict=False):
-            text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(last)}"
+        before[starts] = self.heights[each]
+        for i in np.flatnonzero(decides & (heights != before + 1))[:_MOST]:
+            row = rows[at[order[i]]]
+            text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(before[i])}"
             self.order.append(Violation("order", "safety", int(row[0]), int(row[2]), text))
-        self.heights[nodes] = after[np.append(starts[1:], len(by_node)) - 1]
+        self.heights[each] = after[np.append(starts[1:], len(after)) - 1]
 
 
 def _long_enough(array: np.ndarray, index: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 Outcome = Literal["pass", "fail", "not applicable"]
 Kind = Literal["safety", "liveness", "conservation"]
@@ -11,13 +11,18 @@ Kind = Literal["safety", "liveness", "conservation"]
 
 @dataclasses.dataclass(frozen=True)
 class Violation:
-    """One thing that must not happen: what, when, where, and the evidence in words."""
+    """One thing that must not happen: what, when, where, and the evidence in words.
+
+    `culprits`: who is proven to have broken the rules; `certificates`: the quorums that contradict each other.
+    """
 
     check: str
     kind: Kind
     time_ns: int
     node: int
     evidence: str
+    culprits: tuple[int, ...] = ()
+    certificates: tuple[dict[str, Any], ...] = ()
 
 
 @dataclasses.dataclass
@@ -27,6 +32,7 @@ class Verdict:
     outcomes: dict[str, Outcome] = dataclasses.field(default_factory=dict)
     violations: list[Violation] = dataclasses.field(default_factory=list)
     warnings: list[str] = dataclasses.field(default_factory=list)
+    sometimes: dict[str, bool] = dataclasses.field(default_factory=dict)  # what was meant to happen, and did it
 
     def record(self, check: str, violations: list[Violation], *, applicable: bool = True) -> None:
         """Enter a check's outcome."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -31,12 +32,20 @@ if TYPE_CHECKING:
     from sim.scenario.run import Result
 
 
+_SHOWN = 3  # violations of one check
+
 CheckDeterminism = Annotated[
     bool,
     typer.Option(
         "--check-determinism",
         help="run twice, once in a fresh process, and compare every event; exits with 0 or 1 and stores nothing",
     ),
+]
+
+
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help='stop after the events of this simulated time, "1.25 s", and judge'),
 ]
 
 
@@ -50,10 +59,12 @@ def run(
     quiet: Quiet = False,
     protocol_file: ProtocolFile = None,
     check_determinism: CheckDeterminism = False,
+    until: Until = None,
 ) -> None:
     """Run a scenario, judge it, and store the result."""
     if check_determinism:
         _run_twice(scenario, set_ or [], seed, protocol_file, as_json=as_json, quiet=quiet)
+    until_ns = _time("--until", until)
     with compiling_is_announced():
         replica = load_protocol(protocol_file)
     loaded = load(scenario, set_, seed, replica)
@@ -61,12 +72,23 @@ def run(
         from sim.scenario import run as runner
     make_folder(out)
     with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
-        result = runner.run(loaded, out=out, progress=progress, protocol=replica)
+        result = runner.run(loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns)
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))
     else:
         _print_result(result, _command(scenario, set_, loaded.seed, protocol_file))
     raise typer.Exit(result.exit_code)
+
+
+def _time(option: str, text: str | None) -> int | None:
+    """A time given on the command line, or exit with 2."""
+    from sim.units import UnitError, parse_ns
+
+    try:
+        return None if text is None else parse_ns(text)
+    except UnitError as error:
+        typer.echo(f"{option} {text}: {error}", err=True)
+        raise typer.Exit(2) from None
 
 
 def _command(scenario: Path, set_: list[str] | None, seed: int, protocol_file: str | None) -> str:
@@ -121,11 +143,19 @@ def _print_result(result: Result, command: str) -> None:
     typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
     for text in _effects(result):
         typer.echo(f"  {text}")
+    shown = Counter[str]()
     for violation in result.violations:
-        typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
+        shown[violation.check] += 1
+        if shown[violation.check] <= _SHOWN:
+            typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
+    for check, count in shown.items():
+        if count > _SHOWN:
+            typer.echo(f"  and {count - _SHOWN} more of {check}")
     for warning in result.warnings:
         typer.echo(f"  warning: {warning}")
     if result.violations:
+        first = result.violations[0]  # the gravest check comes first, its earliest event too
+        typer.echo(f"  replay to {first.check}: {command} --until '{first.time_ns} ns'")
         typer.echo(f"  again: {command}")
     typer.echo(f"  digest {result.digest}  seed {result.scenario.seed}")
     if result.path is not None:

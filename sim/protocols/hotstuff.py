@@ -62,6 +62,7 @@ from sim.protocol import (
     Signing,
     Step,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -91,7 +92,7 @@ class Proposal(Letter):
         return self.block
 
 
-VOTE = VoteType("VOTE", HEADER_BYTES)
+VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 
 
 class HotStuff(Replica):
@@ -161,6 +162,21 @@ class HotStuff(Replica):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
+
+    @invariant("the lock is no higher than the highest certificate")
+    def lock_is_known(self) -> bool:
+        """Locks come from certificates seen."""
+        return self.locked.view <= self.high.view
+
+    @invariant("votes are not for views to come")
+    def votes_are_past(self) -> bool:
+        """A vote takes the replica to the next view."""
+        return self.voted_view <= self.view
+
+    def abstract_state(self) -> tuple[int, ...]:
+        """Decided height, and the blocks of the lock and of the highest certificate."""
+        numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
+        return (self.context.height, *numbers)
 
     # --- start, and what the fast lane did meanwhile -----------------------------------------------------
 

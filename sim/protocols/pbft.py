@@ -62,6 +62,7 @@ from sim.protocol import (
     Step,
     Timer,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -245,6 +246,36 @@ class Pbft(Replica):
     @property
     def is_primary(self) -> bool:
         return self.primary_of(self.view) == self.context.me
+
+    @invariant("one batch is prepared for a view and sequence number")
+    def prepares_one(self) -> bool:
+        """Of what it works on now."""
+        context, view = self.context, self.view
+        return all(
+            sum(context.has_voted(PREPARE, ballot) for ballot in context.ballots(view, sequence)) <= 1
+            for sequence in range(context.height + 1, context.height + 3)
+        )
+
+    @invariant("one batch is committed for a view and sequence number")
+    def commits_one(self) -> bool:
+        """Of what it works on now."""
+        context, view = self.context, self.view
+        return all(
+            sum(context.has_voted(COMMIT, ballot) for ballot in context.ballots(view, sequence)) <= 1
+            for sequence in range(context.height + 1, context.height + 3)
+        )
+
+    def abstract_state(self) -> tuple[int, tuple[tuple[int, int], ...]]:
+        """Executed height, and what prepared above it."""
+        context = self.context
+        prepared = (
+            (sequence, ballot.block.number)
+            for sequence in range(context.height + 1, context.height + 3)
+            for view in range(self.view, -1, -1)
+            for ballot in context.ballots(view, sequence)
+            if ballot.block is not None and context.complete(PREPARE, ballot)
+        )
+        return context.height, tuple(dict.fromkeys(prepared))
 
     # --- normal case, section 4.2 ----------------------------------------------------------------------
 

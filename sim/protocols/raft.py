@@ -42,6 +42,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import itertools
 
 from pydantic import Field
 
@@ -60,6 +61,7 @@ from sim.protocol import (
     Step,
     Timer,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -170,8 +172,8 @@ class Reply(Rpc):
 
 
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
-VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False)
-PRE_VOTE = VoteType("PRE_VOTE", HEADER_BYTES, decides=False, signed=False)
+VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False, unique="view")
+PRE_VOTE = VoteType("PRE_VOTE", HEADER_BYTES, decides=False, signed=False, unique="")
 
 HEARTBEAT_TIMER = Timer("heartbeat")
 QUORUM_TIMER = Timer("check quorum")
@@ -245,6 +247,20 @@ class Raft(Replica):
         else:
             context.persist(term=0, voted_for=None, tail=(), doubtful=())
         self.await_leader()
+
+    @invariant("entries follow each other, in terms that never go back")
+    def log_is_in_order(self) -> bool:
+        """The log above the last decided entry."""
+        pairs = itertools.pairwise(self.tail)
+        return all(a.height + 1 == b.height and a.view <= b.view for a, b in pairs)
+
+    @invariant("no entry is of a later term than the server")
+    def log_is_of_the_past(self) -> bool:
+        """Entries come from leaders of terms that the server has seen."""
+        return not self.tail or self.tail[-1].view <= self.term
+
+    def abstract_state(self) -> tuple[int, str]:
+        return self.context.height, self.role.value
 
     # --- the log ---------------------------------------------------------------------------------------
 

@@ -14,9 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from sim.check import conservation
-from sim.check.liveness import Decisions, liveness
-from sim.check.safety import Safety
 from sim.check.verdict import Verdict, Violation
 from sim.engine import loop
 from sim.host import OUT_OF_TIME
@@ -24,16 +21,15 @@ from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
-from sim.measure.blocks import Blocks
 from sim.protocol import Replica
 from sim.scenario import store
 from sim.scenario.build import World, build
+from sim.scenario.judge import Judge
 from sim.scenario.schema import Scenario
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS, ColumnFile
 
 EXIT_OK, EXIT_INTERNAL, EXIT_SCENARIO, EXIT_SAFETY, EXIT_LIVENESS, EXIT_LIMIT = range(6)
-_SLICES = 100  # looks at the wall clock and the progress bar per run
-_BINS = 300  # of the timeline
+_SLICES = 100  # looks at the wall clock, at replicas and the progress bar per run
 
 Progress = Callable[[float], None]
 
@@ -53,6 +49,7 @@ class Result:
     key: str
     path: Path | None
     tables: dict[str, dict[str, Any]]
+    sometimes: dict[str, bool] = dataclasses.field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
         """What `pilotzone run --json` prints."""
@@ -61,6 +58,7 @@ class Result:
             "status": self.status,
             "metrics": self.metrics,
             "checks": self.checks,
+            "sometimes": self.sometimes,
             "violations": [dataclasses.asdict(violation) for violation in self.violations],
             "warnings": list(self.warnings),
             "seed": self.scenario.seed,
@@ -78,15 +76,20 @@ def run(
     progress: Progress | None = None,
     protocol: type[Replica] | None = None,
     lane: bool = True,
+    until_ns: int | None = None,
 ) -> Result:
     """Run a scenario. `out`: folder for results (None: keep nothing); `progress`: called with a share of 1.
 
-    `protocol` replaces the protocol's class by a rule override; the key of the result then names it.
+    `protocol` replaces the protocol's class by a rule override; the key of the result then names it. `until_ns`:
+    stop after the events of this time and judge what has happened until then.
     """
-    key = store.run_key(scenario, "" if protocol is None else store.variant_of(protocol))
+    variant = "" if protocol is None else store.variant_of(protocol)
+    if until_ns is not None:
+        variant += f" until {until_ns} ns"
+    key = store.run_key(scenario, variant)
     folder = None if out is None else store.RunFolder(out, study or scenario.name, key)
     try:
-        return _run(scenario, folder, key, progress, protocol, lane)
+        return _run(scenario, folder, key, progress, protocol, lane, until_ns)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -100,6 +103,7 @@ def _run(
     progress: Progress | None,
     protocol: type[Replica] | None,
     lane: bool,
+    until_ns: int | None,
 ) -> Result:
     started = time.perf_counter()
     world = build(scenario, protocol=protocol, lane=lane)
@@ -107,7 +111,7 @@ def _run(
     files = _trace_files(world, folder)
     driving = time.perf_counter()
     with rare_collections():
-        truncated = _drive(world, judge, progress, started)
+        truncated = _drive(world, judge, progress, started, until_ns)
         world.run.flush_trace()
     drive_s = time.perf_counter() - driving
     for file in files:
@@ -117,6 +121,7 @@ def _run(
     metrics = metrics_.collect(world.run, judge.blocks, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= judge.recovery(end_ns)
     metrics["drive_wall_s"] = drive_s
+    metrics["checks_wall_s"] = judge.spent_s
     metrics["wall_s"] = time.perf_counter() - started
     status, code = _status(verdict, truncated)
     if protocol is not None:
@@ -134,6 +139,7 @@ def _run(
             "status": status,
             "digest": digest,
             "checks": verdict.outcomes,
+            "sometimes": verdict.sometimes,
             "violations": [dataclasses.asdict(violation) for violation in verdict.violations],
             "warnings": warnings,
             "metrics": {name: value for name, value in metrics.items() if not name.endswith("wall_s")},
@@ -145,7 +151,7 @@ def _run(
         path = folder.finish(manifest)
     return Result(
         scenario, status, code, metrics, dict(verdict.outcomes), tuple(verdict.violations), tuple(warnings),
-        digest, key, path, tables,
+        digest, key, path, tables, dict(verdict.sometimes),
     )  # fmt: skip
 
 
@@ -176,14 +182,19 @@ def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFil
     return files
 
 
-def _drive(world: World, judge: Judge, progress: Progress | None, started: float) -> str | None:
-    """Run to the end. Returns why the run was cut short, or None."""
+def _drive(
+    world: World, judge: Judge, progress: Progress | None, started: float, until_ns: int | None
+) -> str | None:
+    """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
     scenario = world.scenario
     limits = scenario.limits
     deadline_s = math.inf if limits.wall_ns is None else started + limits.wall_ns / 1e9
     world.run.out_of_time = lambda: time.perf_counter() > deadline_s
+    end_ns = scenario.duration_ns if until_ns is None else min(until_ns, scenario.duration_ns)
     for i in range(1, _SLICES + 1):
-        code = world.clock.drive(world.run.advance, loop.UNTIL, scenario.duration_ns * i // _SLICES)
+        slice_ns = min(scenario.duration_ns * i // _SLICES, end_ns)
+        code = world.clock.drive(world.run.advance, loop.UNTIL, slice_ns)
+        judge.look()
         if progress is not None:
             progress(_share(world, i / _SLICES))
         if code == loop.STOP:
@@ -197,6 +208,8 @@ def _drive(world: World, judge: Judge, progress: Progress | None, started: float
             return f"wall: {limits.wall_ns / 1e9:g} s reached"
         if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:
             return f"memory: {limits.memory_bytes} bytes reached"
+        if slice_ns == end_ns:
+            return None
     return None
 
 
@@ -232,120 +245,6 @@ def run_digest(world: World) -> str:
     ]
     final += peers[:, r.TIP_HEIGHT].tolist()
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
-
-
-class Judge:
-    """The observers of one run: checks and measures that read its trace."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        scenario = world.scenario
-        self.safety = Safety(scenario.network.n)
-        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
-        self.decisions = Decisions()
-        self.decisions.watch(0)
-        first = world.run.hosts[0].replica
-        assert first is not None
-        self.enough = first.voters_needed()
-        self.quiet_from_ns: int | None = 0
-        world.faults.changed.append(self._changed)
-        world.screen.changed.append(self._changed)
-        world.run.trace_sinks += [self.safety, self.blocks, self.decisions]
-
-    def _changed(self, time_ns: int) -> None:
-        """Faults changed: from now on something must be decided, if the voters that are left can."""
-        self.quiet_from_ns = time_ns if self._can_decide() else None
-        self.decisions.watch(time_ns)
-
-    def _can_decide(self) -> bool:
-        """Whether some set of running, mutually linked voters is large enough."""
-        run, n = self.world.run, self.world.scenario.network.n
-        up = [i for i in range(n) if run.is_up(i)]
-        if len(up) < self.enough:
-            return False
-        links = self.world.faults.links
-        cut = {
-            pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
-        }
-        cut |= self.world.screen.cut_links(run.now_ns)
-        for i in up:
-            near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
-            if len(near) >= self.enough and all((a, b) not in cut for a in near for b in near if a != b):
-                return True
-        return False
-
-    def verdict(self, end_ns: int) -> Verdict:
-        """Judge the run as a whole."""
-        run, verdict = self.world.run, Verdict()
-        engine = run.engine
-        verdict.record("agreement", self.safety.agreement)
-        verdict.record("validity", self.safety.validity)
-        verdict.record("order", self.safety.order)
-        verdict.record("finality", self.safety.finality, applicable=run.protocol.forks)
-        verdict.record(
-            "conservation_transactions",
-            conservation.transactions(engine),
-            applicable=engine.settings.gateways > 0,
-        )
-        verdict.record("conservation_messages", conservation.messages(engine))
-        verdict.record("conservation_bytes", conservation.bytes_sent(engine))
-        waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
-        found, applies = liveness(
-            self.decisions,
-            quiet_from_ns=self.quiet_from_ns,
-            end_ns=end_ns,
-            bound_ns=self.world.scenario.liveness_bound_ns,
-            waiting=waiting,
-        )
-        if found and not run.backlog and self._longest_wait_ns() <= self.world.scenario.liveness_bound_ns:
-            found = []  # nothing was decided for long because nobody had asked for anything
-        verdict.record("liveness", found, applicable=applies)
-        verdict.warnings += self._unjudged(end_ns, waiting, applies)
-        for report in self.world.faults.finish():
-            if not report.fired:
-                verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
-        for rule in self.world.screen.reports():
-            if not rule.hits:
-                name = "network.gst" if rule.number < 0 else f"rule {rule.number} ({rule.kind})"
-                verdict.warnings.append(f"{name} never took effect")
-        return verdict
-
-    def _longest_wait_ns(self) -> int:
-        """The longest that any transaction waited to be final, those that still wait included, ns."""
-        run = self.world.run
-        final_us, _ = metrics_.histogram(run, r.HIST_FINAL)
-        txs = run.engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
-        live = np.ones(len(txs), dtype=bool)
-        live[run.engine.desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
-        since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
-        waiting_ns = int(run.desk[d.NOW]) - int(since.min()) if len(since) else 0
-        return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
-
-    def _unjudged(self, end_ns: int, waiting: bool, applies: bool) -> list[str]:
-        """What a reader must know where liveness was not judged."""
-        if applies or not (waiting or self.quiet_from_ns is None):
-            return []
-        bound_s = self.world.scenario.liveness_bound_ns / 1e9
-        silent = "" if self.decisions.count else "nothing was decided; "
-        if self.quiet_from_ns is None:
-            return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
-        if silent or end_ns - self.decisions.last_ns > bound_s * 1e9:
-            return [
-                f"{silent}liveness was not judged: the run ends {(end_ns - self.quiet_from_ns) / 1e9:g} s after faults "
-                f"last changed, liveness_bound is {bound_s:g} s; run longer or lower it"
-            ]
-        return []
-
-    def recovery(self, end_ns: int) -> dict[str, float | int | None]:
-        """Time from the healing of the last fault to the next decision, s, and the longest pause."""
-        ends = [report.ended_ns for report in self.world.faults.reports if report.ended_ns is not None]
-        first = self.decisions.marks.get(max(ends), -1) if ends else -1
-        longest = self.decisions.gaps[0] if self.decisions.gaps else (0, 0)
-        tail = end_ns - max(self.decisions.last_ns, 0)  # the whole run if nothing was decided
-        return {
-            "recovery_s": (first - max(ends)) / 1e9 if ends and first >= 0 else None,
-            "longest_pause_s": max(longest[1] - longest[0], tail) / 1e9,
-        }
 
 
 def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:

@@ -174,8 +174,12 @@ def judged(*chunks: np.ndarray) -> dict[str, list[str]]:
     fold = Safety(4)
     for chunk in chunks:
         fold(chunk)
-    found = {"agreement": fold.agreement, "validity": fold.validity, "order": fold.order}
-    return {name: [v.evidence for v in violations] for name, violations in found.items() if violations}
+    found = {
+        "agreement": [conflict.words() for conflict in fold.conflicts],
+        "validity": [violation.evidence for violation in fold.validity],
+        "order": [violation.evidence for violation in fold.order],
+    }
+    return {name: evidence for name, evidence in found.items() if evidence}
 
 
 Cut = Callable[[np.ndarray], list[np.ndarray]]

@@ -1,0 +1,98 @@
+"""What proves a violation: certificates, who signed them, and whom two of them convict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from sim.host import Run
+from sim.kernel.desk import TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED
+from sim.kernel.tally import BITS_AT, BITS_STEP, COUNT_AT, COUNT_STEP, GATE, OWN, ROW
+from sim.protocol import Ballot, Block, VoteType
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """Who signed one ballot, as one node counted them. `complete`: they are a quorum.
+
+    Where a condition belongs to the quorum (PBFT's pre-prepare), who stood for it is among the signers.
+    """
+
+    vote: str
+    view: int
+    number: int
+    block: int | None
+    voters: tuple[int, ...]
+    complete: bool
+
+    def as_data(self) -> dict[str, Any]:
+        """As plain data."""
+        return dataclasses.asdict(self)
+
+    def words(self) -> str:
+        """In words."""
+        about = "" if self.block is None else f" for block {self.block}"
+        short = "" if self.complete else " (no quorum)"
+        return f"{self.vote}{about} in view {self.view} by {numbers(self.voters)}{short}"
+
+
+def numbers(nodes: Iterable[int]) -> str:
+    """Nodes in words."""
+    return ", ".join(map(str, sorted(nodes))) or "nobody"
+
+
+def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certificate | None:
+    """A ballot's votes as a node counts them; votes that one node collects: as that one does. None: no vote."""
+    row = ballot.rows.get(vote)
+    if row is None:
+        return None
+    tally, bits = run.engine.desk[TALLY], run.engine.desk[TALLY_BITS]
+    first = int(tally[row * ROW + BITS_AT] + node * tally[row * ROW + BITS_STEP])
+    at = int(tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP])
+    everybody = range(run.engine.voters)
+    voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
+    count, quorum = int(run.engine.desk[TALLY_COUNT][at]), run.quorums[vote]
+    votes = count % GATE + bool(int(run.engine.desk[TALLY_FIRED][at]) & OWN)
+    complete = votes >= quorum.votes and (count >= GATE or not quorum.gated)
+    block = None if ballot.block is None else ballot.block.number
+    return Certificate(vote.name, ballot.view, ballot.number, block, voters, complete) if voters else None
+
+
+def best_certificate(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -> Certificate | None:
+    """The fullest certificate of a ballot among those that some nodes hold."""
+    found = [held for node in nodes if (held := certificate_at(run, ballot, vote, node)) is not None]
+    return max(found, key=lambda held: (held.complete, len(held.voters)), default=None)
+
+
+def deciding_certificate(run: Run, block: Block, nodes: Iterable[int]) -> Certificate | None:
+    """The certificate on which a block was decided: of the latest kind of vote that has a quorum, latest view."""
+    everyone = list(nodes)
+    found: list[Certificate] = []
+    for vote in reversed([vote for vote in run.protocol.votes if vote.decides]):
+        for ballot in sorted(block.ballots, key=lambda ballot: -ballot.view):
+            certificate = best_certificate(run, ballot, vote, everyone)
+            if certificate is not None and certificate.complete:
+                return certificate
+            found += [certificate] if certificate is not None else []
+    return max(found, key=lambda certificate: len(certificate.voters), default=None)
+
+
+def culprits(first: Certificate | None, second: Certificate | None) -> tuple[int, ...]:
+    """Who signed both of two conflicting certificates."""
+    if first is None or second is None:
+        return ()
+    return tuple(sorted(set(first.voters) & set(second.voters)))
+
+
+def charge(first: Certificate | None, second: Certificate | None, voters: int) -> str:
+    """Both certificates, and what they prove."""
+    shown = "; ".join(c.words() if c is not None else "no certificate on record" for c in (first, second))
+    if first is None or second is None:
+        return shown
+    both = culprits(first, second)
+    if not both:
+        return f"{shown}; nobody signed both: {len(first.voters)} and {len(second.voters)} of {voters} need not meet"
+    if first.view == second.view:
+        return f"{shown}; culprits, who signed both in view {first.view}: {numbers(both)}"
+    return f"{shown}; signed both, in views {first.view} and {second.view}: {numbers(both)}"

@@ -1,0 +1,258 @@
+"""The observers of one run: checks and measures that read its trace, look at its replicas, and give the verdict."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from sim.check import conservation
+from sim.check.certificates import rival_certificates
+from sim.check.evidence import Certificate, charge, culprits, deciding_certificate
+from sim.check.lasso import Lasso
+from sim.check.liveness import Decisions, liveness
+from sim.check.safety import Conflict, Safety
+from sim.check.verdict import Verdict, Violation
+from sim.host import Breach
+from sim.kernel import desk as d
+from sim.ledger import rows as r
+from sim.measure import metrics as metrics_
+from sim.measure.blocks import Blocks
+from sim.protocol import Replica
+from sim.scenario.build import World
+
+_BINS = 300  # of the timeline
+_LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
+
+
+class Judge:
+    """Feed it the trace (it does so itself), let it `look` now and then, and ask for the `verdict`."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        scenario = world.scenario
+        n = scenario.network.n
+        self.corrupted = world.cast.nodes
+        self.correct = [node for node in range(n) if node not in self.corrupted]
+        self.safety = Safety(n, self.corrupted)
+        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
+        self.decisions = Decisions()
+        self.decisions.watch(0)
+        first = world.run.hosts[0].replica
+        assert first is not None
+        self.enough = first.voters_needed()
+        self.quiet_from_ns: int | None = 0 if len(self.correct) >= self.enough else None
+        self.lasso = Lasso(rounds=max(n, 3))
+        self.broken: dict[str, Violation] = {}  # invariant -> the first time it did not hold
+        self.rivals: list[Violation] = []
+        self.spent_s = 0.0  # on the wall clock, with checks
+        self._turn = 0
+        world.faults.changed.append(self._changed)
+        world.screen.changed.append(self._changed)
+        world.run.trace_sinks += [self._timed(self.safety), self.blocks, self._timed(self.decisions)]
+
+    def _timed(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
+        """A fold whose time is counted."""
+
+        def timed(rows: np.ndarray) -> None:
+            begun = time.perf_counter()
+            fold(rows)
+            self.spent_s += time.perf_counter() - begun
+
+        return timed
+
+    # --- while it runs ---------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Check what a trace does not tell: invariants, certificates, and whether a run goes in circles."""
+        begun = time.perf_counter()
+        self._look()
+        self.spent_s += time.perf_counter() - begun
+
+    def _look(self) -> None:
+        run = self.world.run
+        for _ in range(min(_LOOKED_AT, len(self.correct))):
+            self._turn = (self._turn + 1) % len(self.correct)
+            self._invariants(self.correct[self._turn])
+        if not self.rivals:
+            self.rivals = list(itertools.islice(rival_certificates(run, self.correct), 3))
+        self._sample()
+
+    def _sample(self) -> None:
+        """While nothing is decided, note the state of all correct replicas, once per view."""
+        run = self.world.run
+        decided = int(run.desk[r.DECISIONS])
+        if decided != self.lasso.decided:
+            self.lasso.sample(decided, -1, None)
+            return
+        up = [replica for node in self.correct if (replica := run.hosts[node].replica) is not None]
+        view = min((replica.view_number for replica in up), default=-1)
+        if view > self.lasso.view:
+            states = tuple(replica.abstract_state() for replica in up)
+            self.lasso.sample(decided, view, None if None in states else states)
+
+    def _invariants(self, node: int) -> None:
+        replica: Replica | None = self.world.run.hosts[node].replica
+        if replica is None:
+            return
+        for name, method in replica.invariants.items():
+            if name not in self.broken and not getattr(replica, method)():
+                text = f"replica {node}: {name}: does not hold in view {replica.view_number}"
+                self.broken[name] = Violation("invariants", "safety", self.world.run.now_ns, node, text)
+
+    def _changed(self, time_ns: int) -> None:
+        """Faults changed: from now on something must be decided, if the voters that are left can."""
+        self.quiet_from_ns = time_ns if self._can_decide() else None
+        self.decisions.watch(time_ns)
+
+    def _can_decide(self) -> bool:
+        """Whether some set of running, correct, mutually linked voters is large enough."""
+        run = self.world.run
+        up = [i for i in self.correct if run.is_up(i)]
+        if len(up) < self.enough:
+            return False
+        links = self.world.faults.links
+        cut = {
+            pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
+        }
+        cut |= self.world.screen.cut_links(run.now_ns)
+        if not cut:
+            return True
+        for i in up:
+            near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
+            if len(near) >= self.enough and all((a, b) not in cut for a in near for b in near if a != b):
+                return True
+        return False
+
+    # --- at the end ------------------------------------------------------------------------------------
+
+    def verdict(self, end_ns: int) -> Verdict:
+        """Judge the run as a whole."""
+        run, verdict = self.world.run, Verdict()
+        engine = run.engine
+        self.look()
+        verdict.record("agreement", [self._disagreement(i, c) for i, c in enumerate(self.safety.conflicts)])
+        breaches = [breach for breach in run.breaches.values() if breach.node not in self.corrupted]
+        verdict.record("finality", [*self.safety.finality, *(self._reverted(breach) for breach in breaches)])
+        verdict.record("certificates", self.rivals)
+        verdict.record("validity", self.safety.validity)
+        verdict.record("order", self.safety.order)
+        verdict.record("invariants", list(self.broken.values()), applicable=bool(run.protocol.invariants))
+        verdict.record(
+            "conservation_transactions",
+            conservation.transactions(engine),
+            applicable=engine.settings.gateways > 0,
+        )
+        verdict.record("conservation_messages", conservation.messages(engine))
+        verdict.record("conservation_bytes", conservation.bytes_sent(engine))
+        self._judge_liveness(verdict, end_ns)
+        self._sometimes(verdict)
+        return verdict
+
+    def _disagreement(self, number: int, conflict: Conflict) -> Violation:
+        """A conflict with its proof: both certificates of the first one; the others tell nothing new."""
+        text = conflict.words()
+        if number:
+            return Violation("agreement", "safety", conflict.time_ns, conflict.node, text)
+        blocks = [self.world.run.open_blocks.get(block) for block in (conflict.first_block, conflict.block)]
+        found = [
+            None if block is None else deciding_certificate(self.world.run, block, self.correct) for block in blocks
+        ]
+        return self._proven("agreement", conflict.time_ns, conflict.node, text, found)
+
+    def _reverted(self, breach: Breach) -> Violation:
+        text = (
+            f"replica {breach.node} was to decide block {breach.block.number} (height {breach.block.height}, view "
+            f"{breach.block.view}) against its own block {breach.decided.number} (height {breach.decided.height})"
+        )
+        found = [
+            deciding_certificate(self.world.run, block, self.correct) for block in (breach.decided, breach.block)
+        ]
+        return self._proven("finality", breach.time_ns, breach.node, text, found)
+
+    def _proven(
+        self, check: str, time_ns: int, node: int, text: str, found: list[Certificate | None]
+    ) -> Violation:
+        first, second = found
+        proof = charge(first, second, self.world.scenario.network.n)
+        data = tuple(certificate.as_data() for certificate in found if certificate is not None)
+        return Violation(check, "safety", time_ns, node, f"{text}; {proof}", culprits(first, second), data)
+
+    def _judge_liveness(self, verdict: Verdict, end_ns: int) -> None:
+        run = self.world.run
+        bound_ns = self.world.scenario.liveness_bound_ns
+        waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
+        found, applies = liveness(
+            self.decisions, quiet_from_ns=self.quiet_from_ns, end_ns=end_ns, bound_ns=bound_ns, waiting=waiting
+        )
+        if found and not run.backlog and self._longest_wait_ns() <= bound_ns:
+            found = []  # nothing was decided for long because nobody had asked for anything
+        loop = self.lasso.loop() if found else None
+        if loop is not None:
+            text = (
+                f"{found[0].evidence}; livelock, not slowness: one state of all correct replicas came back in "
+                f"{loop.times} views between {loop.first_view} and {loop.last_view}"
+            )
+            found = [Violation("livelock", "liveness", found[0].time_ns, -1, text)]
+        verdict.record("liveness", found, applicable=applies)
+        verdict.outcomes["livelock"] = "not applicable" if not applies else "fail" if loop else "pass"
+        verdict.warnings += self._unjudged(end_ns, waiting, applies)
+
+    def _sometimes(self, verdict: Verdict) -> None:
+        """What the scenario meant to happen, and whether it did."""
+        for report in self.world.faults.finish():
+            verdict.sometimes[f"fault {report.number} ({report.kind}) took effect"] = report.fired
+            if not report.fired:
+                verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
+        for rule in self.world.screen.reports():
+            name = "network.gst" if rule.number < 0 else f"rule {rule.number} ({rule.kind})"
+            verdict.sometimes[f"{name} took effect"] = rule.hits > 0
+            if not rule.hits:
+                verdict.warnings.append(f"{name} never took effect")
+        for part in self.world.cast.parts:
+            verdict.sometimes[f"corrupted replica {part.node} ({part.name}) acted"] = part.behaviour.acts > 0
+            if part.behaviour.acts == 0:
+                verdict.warnings.append(f"corrupted replica {part.node} ({part.name}) never acted")
+
+    def _longest_wait_ns(self) -> int:
+        """The longest that any transaction waited to be final, those that still wait included, ns."""
+        run = self.world.run
+        final_us, _ = metrics_.histogram(run, r.HIST_FINAL)
+        txs = run.engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
+        live = np.ones(len(txs), dtype=bool)
+        live[run.engine.desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
+        since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
+        waiting_ns = int(run.desk[d.NOW]) - int(since.min()) if len(since) else 0
+        return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
+
+    def _unjudged(self, end_ns: int, waiting: bool, applies: bool) -> list[str]:
+        """What a reader must know where liveness was not judged."""
+        if applies or not (waiting or self.quiet_from_ns is None):
+            return []
+        bound_s = self.world.scenario.liveness_bound_ns / 1e9
+        silent = "" if self.decisions.count else "nothing was decided; "
+        tolerated = self.world.scenario.network.n - self.enough
+        if len(self.corrupted) > tolerated:
+            count = len(self.corrupted)
+            return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
+        if self.quiet_from_ns is None:
+            return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
+        if silent or end_ns - self.decisions.last_ns > bound_s * 1e9:
+            return [
+                f"{silent}liveness was not judged: the run ends {(end_ns - self.quiet_from_ns) / 1e9:g} s after faults "
+                f"last changed, liveness_bound is {bound_s:g} s; run longer or lower it"
+            ]
+        return []
+
+    def recovery(self, end_ns: int) -> dict[str, float | int | None]:
+        """Time from the healing of the last fault to the next decision, s, and the longest pause."""
+        ends = [report.ended_ns for report in self.world.faults.reports if report.ended_ns is not None]
+        first = self.decisions.marks.get(max(ends), -1) if ends else -1
+        longest = self.decisions.gaps[0] if self.decisions.gaps else (0, 0)
+        tail = end_ns - max(self.decisions.last_ns, 0)  # the whole run if nothing was decided
+        return {
+            "recovery_s": (first - max(ends)) / 1e9 if ends and first >= 0 else None,
+            "longest_pause_s": max(longest[1] - longest[0], tail) / 1e9,
+        }
