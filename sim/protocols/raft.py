@@ -42,7 +42,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-import itertools
 
 from pydantic import Field
 
@@ -251,7 +250,7 @@ class Raft(Replica):
     @invariant("entries follow each other, in terms that never go back")
     def log_is_in_order(self) -> bool:
         """The log above the last decided entry."""
-        pairs = itertools.pairwise(self.tail)
+        pairs = zip(self.tail, self.tail[1:], strict=False)
         return all(a.height + 1 == b.height and a.view <= b.view for a, b in pairs)
 
     @invariant("no entry is of a later term than the server")
