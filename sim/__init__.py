@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.plan.compare import compare
+    from sim.plan.saturate import saturate
+    from sim.plan.sensitivity import sensitivity
     from sim.scenario.load import load_scenario as load
     from sim.scenario.results import results
     from sim.scenario.run import Result, run
     from sim.scenario.schema import Scenario
     from sim.scenario.sweep import sweep
 
-__all__ = ["Result", "Scenario", "compare", "load", "results", "run", "sweep"]
+__all__ = ["Result", "Scenario", "compare", "load", "results", "run", "saturate", "sensitivity", "sweep"]
 _HOMES = {
     "compare": ("sim.plan.compare", "compare"),
     "load": ("sim.scenario.load", "load_scenario"),
     "results": ("sim.scenario.results", "results"),
     "run": ("sim.scenario.run", "run"),
+    "saturate": ("sim.plan.saturate", "saturate"),
+    "sensitivity": ("sim.plan.sensitivity", "sensitivity"),
     "sweep": ("sim.scenario.sweep", "sweep"),
     "Result": ("sim.scenario.run", "Result"),
     "Scenario": ("sim.scenario.schema", "Scenario"),

@@ -7,6 +7,7 @@ from sim.cli import running
 from sim.cli import comparing
 from sim.cli import studies
 from sim.cli import planning
+from sim.cli import saturating
 from sim.cli import hunting
 from sim.cli import publishing
 from sim.cli import about
@@ -27,5 +28,6 @@ __all__ = [
     "planning",
     "publishing",
     "running",
+    "saturating",
     "studies",
 ]

@@ -191,6 +191,8 @@ def _drive(
     deadline_s = math.inf if limits.wall_ns is None else started + limits.wall_ns / 1e9
     world.run.out_of_time = lambda: time.perf_counter() > deadline_s
     end_ns = scenario.duration_ns if until_ns is None else min(until_ns, scenario.duration_ns)
+    limit_ns = end_ns if limits.simulated_ns is None else limits.simulated_ns
+    cut, end_ns = limit_ns < end_ns, min(limit_ns, end_ns)
     for i in range(1, _SLICES + 1):
         slice_ns = min(scenario.duration_ns * i // _SLICES, end_ns)
         code = world.clock.drive(world.run.advance, loop.UNTIL, slice_ns)
@@ -209,7 +211,7 @@ def _drive(
         if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:
             return f"memory: {limits.memory_bytes} bytes reached"
         if slice_ns == end_ns:
-            return None
+            return f"simulated: {end_ns / 1e9:g} s reached" if cut else None
     return None
 
 

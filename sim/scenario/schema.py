@@ -100,6 +100,9 @@ class Limits(Parameters):
     """When to give up on a run (exit code 5)."""
 
     max_events: Count | None = Field(default=None, ge=1, description="simulated events")
+    simulated_ns: Nanoseconds | None = quantity(
+        None, "simulated time by which the run must have ended of itself (stop_after_decisions)", positive=True
+    )
     wall_ns: Nanoseconds | None = quantity(None, "time on the wall clock", positive=True)
     memory_bytes: Bytes | None = quantity(None, "resident memory", positive=True)
 

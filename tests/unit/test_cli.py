@@ -102,7 +102,7 @@ def test_4_is_a_liveness_failure(tmp_path: Path) -> None:
     assert "--seed 1" in done.output  # how to see it again
 
 
-@pytest.mark.parametrize("limit", ["max_events=100", "wall=1 ns", "memory=1 MB"])
+@pytest.mark.parametrize("limit", ["max_events=100", "wall=1 ns", "memory=1 MB", "simulated=100 ms"])
 def test_5_is_a_limit(limit: str, tmp_path: Path) -> None:
     done = cli("run", QUICKSTART, *SHORT, "--out", tmp_path, "--set", f"limits.{limit}", "--json")
     assert done.exit_code == 5, done.output

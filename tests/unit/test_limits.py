@@ -1,0 +1,64 @@
+"""Limits: a run that reaches one is cut, says which, and stays out of every mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sim
+from sim.protocol import Timer, upon
+from sim.protocols.pbft import Pbft
+from sim.scenario.run import EXIT_LIMIT, Result
+from sim.scenario.store import run_key
+from tests.runs import scenario
+
+SPIN = Timer("SPIN")
+
+
+class Spinning(Pbft):
+    """A rule override that sets a timer of no length each time it fires."""
+
+    def start(self) -> None:
+        super().start()
+        self.context.set_timer(SPIN, 0)
+
+    @upon(SPIN)
+    def again(self, about: object) -> None:
+        self.context.set_timer(SPIN, 0)
+
+
+def test_events_without_time_moving_are_an_instant_livelock() -> None:
+    found = sim.run(scenario(4), protocol=Spinning)
+    assert (found.status, found.exit_code) == ("truncated", EXIT_LIMIT)
+    assert found.warnings[-1] == "truncated: instant livelock: events without time moving"
+    assert found.metrics["simulated_s"] == 0
+
+
+def cut(**limits: str | int) -> Result:
+    return sim.run(scenario(4, limits=limits))
+
+
+def test_a_limit_of_simulated_time_cuts_the_run_there() -> None:
+    found = cut(simulated="300 ms")
+    assert (found.status, found.metrics["simulated_s"]) == ("truncated", 0.3)
+    assert found.warnings[-1] == "truncated: simulated: 0.3 s reached"
+    assert cut(simulated="1 s").status == "ok"  # the run's own length
+    assert cut(simulated="2 s").status == "ok"
+    early = sim.run(scenario(4, stop_after_decisions=3, limits={"simulated": "900 ms"}))
+    assert (early.status, early.metrics["decisions"]) == ("ok", 3)
+
+
+def test_a_limit_of_events_cuts_the_run_near_them() -> None:
+    found = cut(max_events=100)
+    assert found.status == "truncated"
+    assert 0 < int(found.metrics["events"] or 0) <= 1000
+    assert found.checks["conservation_messages"] == "pass"
+
+
+def test_a_cut_run_is_stored_as_such_and_shown_without_numbers(tmp_path: Path) -> None:
+    chosen = scenario(4, limits={"simulated": "300 ms"})
+    stored = sim.run(chosen, out=tmp_path)
+    assert stored.key == run_key(chosen)
+    frame = sim.results(tmp_path / "test")
+    assert frame.status.tolist() == ["truncated"]
+    assert frame.committed_tps.isna().all()
+    assert sim.results(tmp_path / "test", truncated=True).committed_tps.notna().all()
