@@ -89,6 +89,53 @@ def measure(case: Case, runs: int) -> Row:
     )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class ProtocolRow:
+    """One protocol's speed. `ratio`: to PBFT's messages per second, or to chained HotStuff's blocks if it is linear."""
+
+    protocol: str
+    voters: int
+    linear: bool
+    messages_per_decision: float
+    per_second: float
+    messages_per_second: float
+    ratio: float
+
+
+def measure_protocols(tell: Callable[[str], None], voters: int = 100, seconds: float = 1.0) -> list[ProtocolRow]:
+    """Every protocol of the table on the scenario of PBFT's whole-engine row, about `seconds` of wall time each."""
+    from sim.protocols import PROTOCOLS
+
+    found = {name: _speed_of(name, voters, seconds) for name in PROTOCOLS}
+    rows = []
+    for name, (per_second, messages) in found.items():
+        each = messages / per_second
+        linear = each < voters**2 / 2
+        ratio = per_second / found["hotstuff"][0] if linear else messages / found["pbft"][1]
+        rows.append(ProtocolRow(name, voters, linear, each, per_second, messages, ratio))
+        tell(
+            f"{name:<16} n={voters} {per_second:>10,.0f} decisions/s {messages / 1e6:6.1f} M messages/s, "
+            f"{ratio:5.2f} of {'chained HotStuff, blocks' if linear else 'PBFT, messages'}"
+        )
+    return rows
+
+
+def _speed_of(name: str, voters: int, seconds: float) -> tuple[float, float]:
+    """Decisions and messages per wall second: a short run says how long the measured one must be."""
+    changes = [f"protocol.name={name}", f"network.nodes={voters}", "duration=1000000 s"]
+
+    def timed(decisions: int) -> tuple[float, float, float]:
+        scenario = load_scenario(SCENARIOS / "pbft-whole.yaml", [*changes, f"stop_after_decisions={decisions}"])
+        metrics = run(scenario).metrics
+        wall_s = float(metrics["drive_wall_s"] or 0)
+        return float(metrics["decisions"] or 0) / wall_s, float(metrics["messages_sent"] or 0) / wall_s, wall_s
+
+    timed(3)
+    rate, _, _ = timed(10)
+    per_second, messages, _ = timed(max(int(rate * seconds), 20))
+    return per_second, messages
+
+
 def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     """Deliveries per second of a message type that floods a random regular graph."""
     import numpy as np

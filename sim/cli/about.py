@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Annotated
@@ -34,6 +35,9 @@ def schema() -> None:
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="one run per row, up to 256 voters")] = False,
+    all_protocols: Annotated[
+        bool, typer.Option("--protocols", help="every protocol at 100 voters, in place of the table")
+    ] = False,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="also write table and plot here")] = None,
 ) -> None:
@@ -41,6 +45,12 @@ def bench(
     with compiling_is_announced():
         from sim import bench as bench_
 
+    if all_protocols:
+        rows = bench_.measure_protocols(lambda text: typer.echo(text, err=as_json), seconds=0.3 if quick else 1.0)
+        if as_json:
+            data = {"machine": bench_.machine(), "protocols": [dataclasses.asdict(row) for row in rows]}
+            typer.echo(json.dumps(data, allow_nan=False))
+        return
     found = bench_.bench(quick=quick, tell=lambda text: typer.echo(text, err=as_json))
     if as_json:
         typer.echo(json.dumps(found, allow_nan=False))
