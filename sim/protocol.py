@@ -34,7 +34,8 @@ class VoteType:
 
     `size_bytes` is its size without the signature; `decides` is false for housekeeping. `unique`: at most one
     ballot of a view and number can have a quorum ("number"), or of a view ("view"); "": any may. Runs are
-    checked for it.
+    checked for it. `certified`: it carries a certificate, signed by as many as its own quorum needs, which is sent
+    and verified with it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class VoteType:
     decides: bool = True
     signed: bool = True
     unique: Literal["number", "view", ""] = "number"
+    certified: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

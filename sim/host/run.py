@@ -173,6 +173,10 @@ class Run:
             row[lanes.COST_SIGN_NS] = self.costs.sign_ns if vote.signed else 0
             row[lanes.COST_VERIFY_NS] = self.costs.verify_ns if vote.signed else 0
             row[lanes.COST_HANDLE_NS] = self.costs.handle_ns
+            if vote.certified:
+                signers = self.quorums[vote].votes
+                row[lanes.COST_SIZE] += self.signing.certificate_bytes(signers)
+                row[lanes.COST_VERIFY_NS] += self.costs.verify_certificate_ns(signers)
 
     def _declare(self, case: NormalCase) -> None:
         """Write a declared normal case into the engine's table."""

@@ -80,6 +80,9 @@ PROTOCOLS: dict[str, Entry] = {
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"
     ),
+    "hotstuff-basic": Entry(
+        "hotstuff_basic", "HotStuffBasic", "three phases and a decision in each view", "f Byzantine of 3f + 1"
+    ),
     "hotstuff-2": Entry(
         "hotstuff_2", "HotStuff2", "two phases, a leader waits Delta only after a failure", "f Byzantine of 3f + 1"
     ),

@@ -26,7 +26,6 @@ Deviations
 * The paper takes a pacemaker as given. Here NEW-VIEW letters with the sender's lock go to the next leader when a
   view expires (sim.ledger.views). Delta runs from the (n - f)-th of them, and not at all once all n are here.
 * A leader adopts the highest certificate it is shown as its own lock.
-* VOTE2 names the certificate by its digest: a leader whom it has not reached proposes when it comes.
 * A proposal carries the highest double certificate that its leader formed, whatever its view.
 * Last votes, view and lock are on disk before a vote leaves.
 
@@ -55,6 +54,7 @@ from sim.protocol import (
     Step,
     Timer,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -104,8 +104,8 @@ class Prepare(Letter):
         return (self.certificate.signatures,)
 
 
-VOTE = VoteType("VOTE", HEADER_BYTES)
-VOTE2 = VoteType("VOTE2", HEADER_BYTES)
+VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
+VOTE2 = VoteType("VOTE2", HEADER_BYTES, unique="view", certified=True)
 
 DELTA_TIMER = Timer("delta")
 
@@ -130,7 +130,7 @@ class HotStuff2(Replica):
         self.turn = Turn(context)
         self.pacemaker = Pacemaker(context, self.f, self.quorum())
         self.orphan: Propose | None = None  # of the highest view so far; ancestors are missing
-        self.formed: QC | None = None  # a double certificate formed here; its prepare or its block is missing
+        self.formed: QC | None = None  # a double certificate formed here; its block or an ancestor is missing
         self.delta_view = 0  # the view in which Delta runs
         self.status_view = 0  # the view in which Delta is over
 
@@ -171,6 +171,20 @@ class HotStuff2(Replica):
             NormalCase(Propose, (Step(VOTE, to_all=False),)),
             NormalCase(Prepare, (Step(VOTE2, to_all=False),)),
         )
+
+    @invariant("a vote for a certificate locks it")
+    def confirmed_is_locked(self) -> bool:
+        """The second vote's view is the lock's at most."""
+        return self.confirmed_view <= self.locked.view
+
+    @invariant("votes are not for views to come")
+    def votes_are_past(self) -> bool:
+        """Of this view at most."""
+        return max(self.voted_view, self.confirmed_view) <= self.view
+
+    def abstract_state(self) -> tuple[int, int]:
+        """Decided height, and the locked block."""
+        return self.context.height, 0 if self.locked.block is None else self.locked.block.number
 
     # --- start, and what the fast lane did meanwhile -----------------------------------------------------
 
@@ -412,10 +426,11 @@ class HotStuff2(Replica):
         self.formed = QC(ballot.view, ballot.block, self.quorum())
         self.resume()
         if self.formed is not None:
-            self.context.lane(None)  # its prepare must come to me
+            self.context.lane(None)
 
     def lead_after_double(self, double: QC) -> None:
-        """Decide, and propose in the next view unless that is over."""
+        """Lock and decide, and propose in the next view unless that is over."""
+        self.lock(double)
         self.decide(double)
         view = double.view + 1
         if view >= self.view:
@@ -511,13 +526,13 @@ class HotStuff2(Replica):
         self.resume()
 
     def resume(self) -> None:
-        """Take up what waited for blocks or for a certificate."""
+        """Take up what waited for blocks."""
         orphan, formed = self.orphan, self.formed
         if orphan is not None and not self.tree.lacks(orphan.block):
             self.orphan = None
             if orphan.view >= self.view and orphan.block.height > self.context.height:
                 self.accept(orphan)
-        if formed is not None and formed.view <= self.locked.view and not self.tree.lacks(formed.block):
+        if formed is not None and not self.tree.lacks(formed.block):
             self.formed = None
             self.lead_after_double(formed)
         self.lead_after_new_views()

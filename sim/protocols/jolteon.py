@@ -59,6 +59,7 @@ from sim.protocol import (
     Signing,
     Step,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -140,7 +141,7 @@ class Advance(Letter):
         return _signers(self.high, self.tc)
 
 
-VOTE = VoteType("VOTE", HEADER_BYTES)
+VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 
 
 class Jolteon(Replica):
@@ -202,6 +203,20 @@ class Jolteon(Replica):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
+
+    @invariant("votes are not for views to come")
+    def votes_are_past(self) -> bool:
+        """Of this view at most."""
+        return self.voted_view <= self.view
+
+    @invariant("the highest certificate is not of a view to come")
+    def high_is_past(self) -> bool:
+        """A certificate takes the replica to the next view."""
+        return self.high.view <= self.view
+
+    def abstract_state(self) -> tuple[int, int]:
+        """Decided height, and the block of the highest certificate."""
+        return self.context.height, 0 if self.high.block is None else self.high.block.number
 
     # --- start, and what the fast lane did meanwhile -----------------------------------------------------
 

@@ -84,6 +84,15 @@ LAWS: dict[str, Law] = {
         once_per_view=("VOTE",),
         exempt={"crashes": "With round-robin leaders, crashed voters can keep the three-chain from ever forming"},
     ),
+    "hotstuff-basic": Law(
+        messages=lambda n: 8 * (n - 1),
+        delays=6,
+        faults=third,
+        quick={"view_timeout": "300 ms", "view_timeout_max": "1 s"},
+        patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
+        heals_within_s=8,
+        once_per_view=("PREPARE_VOTE", "PRE_COMMIT_VOTE", "COMMIT_VOTE", "NEXT_VIEW"),
+    ),
     "hotstuff-2": Law(
         messages=lambda n: 4 * (n - 1),
         delays=4,

@@ -73,7 +73,7 @@ def test_unequal_delays_make_the_period_two_order_statistics() -> None:
         old, new = view % n, (view + 1) % n
         certified = sorted(int(latency[old, i] + latency[i, old]) for i in range(n))[q - 1]
         twice = sorted(int(latency[old, i] + latency[i, new]) for i in range(n))[q - 1]
-        assert after - before == certified + max(twice, int(latency[old, new]))
+        assert after - before == certified + twice
 
 
 def test_certificates_cost_what_the_signatures_say() -> None:

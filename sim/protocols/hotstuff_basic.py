@@ -1,0 +1,562 @@
+"""Basic HotStuff: three phases and a decision in each view.
+
+M. Yin, D. Malkhi, M. K. Reiter, G. Golan Gueta, I. Abraham, "HotStuff: BFT consensus with linearity and
+responsiveness", PODC 2019 (arXiv 1803.05069): Algorithms 1 and 2.
+
+n >= 3f + 1 replicas. The leader of view v collects NEW-VIEW from n - f replicas and proposes a node on top of the
+highest prepareQC among them. Replicas for which `safeNode` holds vote, to the leader; n - f votes are the prepareQC,
+which it sends to all (pre-commit); votes for that are the precommitQC (commit), on which replicas lock; votes for that
+are the commitQC (decide). Then the next view begins with NEW-VIEW to its leader.
+
+paper                         here
+-----                         ----
+curView                       view
+LEADER(v)                     leader_of(v): v mod n
+prepareQC, lockedQC           high, locked
+node.parent, justify          block.parent, block.body
+MSG(prepare, node, highQC)    Prepare; votes PREPARE_VOTE
+MSG(pre-commit, prepareQC)    PreCommit; votes PRE_COMMIT_VOTE
+MSG(commit, precommitQC)      Commit; votes COMMIT_VOTE
+MSG(decide, commitQC)         Decide
+MSG(new-view, prepareQC)      NEXT_VIEW after a decision, NewView after a timeout
+safeNode(node, qc)            safe_node(block)
+nextView interrupt            on_timeout
+
+Deviations
+* NEW-VIEW after a decision is a vote about the decided node, so that it is counted like one; it carries the prepareQC
+  of that view. The leader of a view counts both kinds together.
+* The first leader proposes at once: there is no QC to collect.
+* A leader whose own view has not ended yet proposes upon n - f NEW-VIEWs all the same, and follows.
+* Letters of a higher view draw a replica forward; a commitQC decides whatever view the replica is in.
+* The paper leaves the pacemaker open: see sim.ledger.views.
+* Last vote, view and QCs are on disk before a vote leaves. A restarted replica asks for what it missed.
+
+Not modelled: optimistic responsiveness against slow leaders (timers are fixed), dissemination of transactions ahead of
+consensus.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, ViewParameters
+from sim.protocol import (
+    BATCH,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    VoteType,
+    invariant,
+    upon,
+)
+
+NOBODY = -2  # a guard that no replica's lane number meets
+PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
+
+
+class HotStuffBasicParameters(ViewParameters):
+    """Parameters of basic HotStuff."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prepare(Letter):
+    """MSG(prepare, curProposal, highQC): the block; highQC is block.body."""
+
+    view: int
+    block: Block
+
+    def size_bytes(self, signing: Signing) -> int:
+        high: QC = self.block.body
+        return HEADER_BYTES + self.block.bytes + high.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        high: QC = self.block.body
+        return (high.signatures,)
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PreCommit(Letter):
+    """MSG(pre-commit, prepareQC)."""
+
+    qc: QC
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.qc.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.qc.signatures,)
+
+
+class Commit(PreCommit):
+    """MSG(commit, precommitQC)."""
+
+    __slots__ = ()
+
+
+class Decide(PreCommit):
+    """MSG(decide, commitQC)."""
+
+    __slots__ = ()
+
+
+PREPARE_VOTE = VoteType("PREPARE_VOTE", HEADER_BYTES, unique="view")
+PRE_COMMIT_VOTE = VoteType("PRE_COMMIT_VOTE", HEADER_BYTES, unique="view")
+COMMIT_VOTE = VoteType("COMMIT_VOTE", HEADER_BYTES, unique="view")
+NEXT_VIEW = VoteType("NEXT_VIEW", HEADER_BYTES, unique="view", certified=True)
+
+VOTES = (PREPARE_VOTE, PRE_COMMIT_VOTE, COMMIT_VOTE, NEXT_VIEW)
+LETTERS = (Prepare, PreCommit, Commit, Decide)
+
+
+class HotStuffBasic(Replica):
+    """One replica of basic HotStuff."""
+
+    letters = (*LETTERS, NewView, Fetch, Blocks)
+    votes = VOTES
+    lasting_leader = False
+    progress = "always"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.f: int = self.parameters.tolerated(context.n)
+        self.view = 1
+        self.stage = (0, DECIDED)  # view and phase of the last vote
+        self.block: Block | None = None  # that it was for
+        self.high = GENESIS
+        self.locked = GENESIS
+        self.tree = BlockTree(context)
+        self.turn = Turn(context)
+        self.pacemaker = Pacemaker(context, self.f, self.quorum())
+        self.orphan: Prepare | None = None  # of the highest view so far; ancestors are missing
+        self.final: QC | None = None  # a commitQC; its block or an ancestor is missing
+        self.ended: QC | None = None  # n - f replicas decided in this view; its block or an ancestor is missing
+
+    @staticmethod
+    def check(parameters: HotStuffBasicParameters, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        parameters.check(voters)
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    def quorum(self) -> int:
+        """n - f."""
+        return self.context.n - self.f
+
+    def leader_of(self, view: int) -> int:
+        """LEADER(view): round robin."""
+        return view % self.context.n
+
+    def safe_node(self, block: Block) -> bool:
+        """It extends the locked block (safety rule), or its QC is above the lock (liveness rule)."""
+        return block.body.view > self.locked.view or extends(block, self.locked.block)
+
+    def may_vote(self, block: Block) -> bool:
+        """Once per view, never back."""
+        return (block.view, PREPARED) > self.stage and self.safe_node(block)
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(self.quorum()) for vote in VOTES}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return tuple(
+            NormalCase(letter, (Step(vote, to_all=False),))
+            for letter, vote in zip(LETTERS, VOTES, strict=True)
+        )
+
+    @invariant("the lock is no higher than the highest prepareQC")
+    def lock_is_known(self) -> bool:
+        """A precommitQC proves a prepareQC."""
+        return self.locked.view <= self.high.view
+
+    @invariant("votes are not for views to come")
+    def votes_are_past(self) -> bool:
+        """Of this view at most."""
+        return self.stage[0] <= self.view
+
+    def abstract_state(self) -> tuple[int, ...]:
+        """Decided height, and the blocks of the lock and of the highest prepareQC."""
+        numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
+        return (self.context.height, *numbers)
+
+    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+
+    @property
+    def view_number(self) -> int:
+        self.sync()
+        return self.view
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        if not stable:
+            self.save()
+            context.lane(DECIDED)  # the genesis block
+            self.pacemaker.start()
+            if self.leader_of(self.view) == context.me:
+                self.lead(self.view)
+            return
+        self.view, self.stage, self.block = stable["view"], stable["stage"], stable["block"]
+        self.high, self.locked = stable["high"], stable["locked"]
+        for block in (self.block, self.high.block, self.locked.block):
+            self.tree.hold(block)
+        self.sync()
+        context.lane(None)
+        context.enter_view(self.view)
+        self.pacemaker.start()
+        leader = self.leader_of(self.view)
+        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
+
+    def sync(self) -> None:
+        """Catch up with the fast lane.
+
+        There each block extends one decided just before; view, QCs and vote are plain functions of the last block
+        and of the phase its view has come to.
+        """
+        block = self.context.lane_block()
+        if block is None:
+            return
+        phase = self.context.lane_number() - 4 * block.number
+        if (block.view, phase) <= self.stage:
+            return
+        self.stage, self.block = (block.view, phase), block
+        self.view = block.view + (phase == DECIDED)
+        self.tree.renew(block)
+        self.note(block.body, PREPARED)
+        if phase > PREPARED:
+            self.note(QC(block.view, block, self.quorum()), phase)
+        self.save()
+
+    def rejoin(self, block: Block, phase: int) -> None:
+        """Be in the fast lane if the state is a plain function of this block and phase, and nothing is missing."""
+        height = self.context.height
+        alone = len(self.tree) == block.height - height == (0 if phase == DECIDED else 1)
+        plain = (
+            self.stage == (block.view, phase)
+            and self.view == block.view + (phase == DECIDED)
+            and (self.orphan, self.final, self.ended) == (None, None, None)
+            and self.pacemaker.calm
+            and alone
+        )
+        self.context.lane(4 * block.number + phase if plain else None)
+
+    def save(self) -> None:
+        """Stable storage: what must not be forgotten."""
+        self.context.persist(
+            view=self.view, stage=self.stage, block=self.block, high=self.high, locked=self.locked
+        )
+
+    # --- the leader --------------------------------------------------------------------------------------
+
+    def lead(self, view: int) -> None:
+        """Propose in this view as soon as delays and the block interval allow."""
+        if self.turn.begin(view):
+            self.on_due(view)
+
+    @upon(PROPOSE_TIMER)
+    def on_due(self, view: int) -> None:
+        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
+        self.sync()
+        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
+            self.propose()
+
+    @upon(BATCH, EMPTY_TIMER)
+    def on_waited(self, view: int | None = None) -> None:
+        """A transaction has come, or the leader has waited for one long enough."""
+        self.sync()
+        if self.turn.waited(self.view, view):
+            self.propose()
+
+    def propose(self) -> None:
+        """Prepare phase: a leaf on top of highQC's block."""
+        context, view, high = self.context, self.view, self.high
+        self.turn.proposed()
+        block = context.new_block(high.block, view, empty=True)
+        assert block is not None
+        block.body = high
+        self.tree.add(block)
+        before = 0 if high.block is None else high.block.number
+        fresh = high.view == view - 1
+        context.propose(
+            Prepare(view, block),
+            context.ballot(view, block.height, block),
+            guard=(4 * before + DECIDED if fresh else NOBODY, 4 * block.number),
+            to=context.me,
+        )
+        self.accept(block)
+
+    def tell(self, ballot: Ballot, letter: type[PreCommit]) -> None:
+        """n - f votes of a phase are a QC; tell all, if this view is not over, and do as they do."""
+        context, block = self.context, ballot.block
+        assert block is not None
+        phase = LETTERS.index(letter)
+        if (ballot.view, phase) <= self.stage or ballot.view < self.view:
+            return
+        qc = QC(ballot.view, block, self.quorum())
+        now = 4 * block.number + phase
+        final = phase == DECIDED
+        context.propose(
+            letter(qc),
+            ballot,
+            guard=(now - 1, now),
+            to=self.leader_of(qc.view + 1) if final else context.me,
+            decided=block if final else None,
+        )
+        if final:
+            self.decide(qc)
+        else:
+            self.follow(qc, phase)
+
+    @upon(PREPARE_VOTE)
+    def on_prepare_votes(self, ballot: Ballot) -> None:
+        """Pre-commit phase: the prepareQC."""
+        self.sync()
+        self.tell(ballot, PreCommit)
+
+    @upon(PRE_COMMIT_VOTE)
+    def on_pre_commit_votes(self, ballot: Ballot) -> None:
+        """Commit phase: the precommitQC."""
+        self.sync()
+        self.tell(ballot, Commit)
+
+    @upon(COMMIT_VOTE)
+    def on_commit_votes(self, ballot: Ballot) -> None:
+        """Decide phase: the commitQC."""
+        self.sync()
+        self.tell(ballot, Decide)
+
+    # --- replicas ----------------------------------------------------------------------------------------
+
+    @upon(Prepare)
+    def on_prepare(self, sender: int, message: Prepare) -> None:
+        """A proposal from the leader of its view, extending the block of its highQC."""
+        self.sync()
+        context, block = self.context, message.block
+        if block.height <= context.height or not self.valid(sender, message):
+            return
+        self.tree.add(block)
+        if message.view < self.view or (message.view, PREPARED) <= self.stage:
+            context.lane(None)  # another branch, perhaps
+        elif self.tree.lacks(block):
+            context.lane(None)
+            if self.orphan is None or message.view > self.orphan.view:
+                self.orphan = message
+            self.fetch(sender, block.body)
+            return
+        else:
+            self.accept(block)
+        self.resume()
+
+    def valid(self, sender: int, message: Prepare) -> bool:
+        """The right leader, and a QC for the parent from an earlier view."""
+        block, high = message.block, message.block.body
+        return (
+            sender == self.leader_of(message.view)
+            and block.view == message.view
+            and self.valid_qc(high, message.view)
+            and high.block is block.parent
+        )
+
+    def valid_qc(self, qc: object, before: int) -> bool:
+        """n - f signatures for a block, of a view before this one."""
+        if not isinstance(qc, QC) or qc.view >= before:
+            return False
+        if qc.block is None:
+            return qc.view == 0
+        return qc.block.view == qc.view and qc.signatures >= self.quorum()
+
+    def accept(self, block: Block) -> None:
+        """Prepare phase: vote, to the leader, if the block is safe."""
+        self.view = block.view
+        self.pacemaker.progressed()
+        self.note(block.body, PREPARED)
+        if self.may_vote(block):
+            self.cast(block, PREPARED, self.leader_of(block.view))
+        self.save()
+        self.rejoin(block, PREPARED)
+
+    def cast(self, block: Block, phase: int, to: int) -> None:
+        """Vote in a phase, once its record is on disk."""
+        self.stage, self.block = (block.view, phase), block
+        self.save()
+        self.context.vote(VOTES[phase], self.context.ballot(block.view, block.height, block), to=to)
+
+    def note(self, qc: QC, phase: int) -> None:
+        """What the QC shown in a phase raises: prepareQC, and lockedQC from the precommitQC on."""
+        if qc.view > self.high.view:
+            self.high = qc
+        if phase >= COMMITTED and qc.view > self.locked.view:
+            self.locked = qc
+
+    @upon(PreCommit, Commit)
+    def on_qc(self, sender: int, message: PreCommit) -> None:
+        """Pre-commit and commit phases: a QC from the leader of its view."""
+        self.sync()
+        qc, phase = message.qc, LETTERS.index(type(message))
+        if sender != self.leader_of(qc.view) or not self.valid_qc(qc, qc.view + 1):
+            return
+        if qc.view < self.view or (qc.view, phase) <= self.stage or self.tree.lacks(qc.block):
+            self.learn(qc, sender)
+        else:
+            self.follow(qc, phase)
+        self.resume()
+
+    def follow(self, qc: QC, phase: int) -> None:
+        """Keep the prepareQC, or lock upon the precommitQC; vote for it, to the leader."""
+        assert qc.block is not None
+        self.view = qc.view
+        self.pacemaker.progressed()
+        self.note(qc, phase)
+        self.cast(qc.block, phase, self.leader_of(qc.view))
+        self.rejoin(qc.block, phase)
+
+    @upon(Decide)
+    def on_decide(self, sender: int, message: Decide) -> None:
+        """Decide phase: a commitQC, whoever shows it."""
+        self.sync()
+        qc = message.qc
+        if not self.valid_qc(qc, qc.view + 1) or qc.block is None or qc.block.height <= self.context.height:
+            return
+        if self.tree.lacks(qc.block):
+            self.context.lane(None)
+            if self.final is None or qc.view > self.final.view:
+                self.final = qc
+            self.fetch(sender, qc)
+        else:
+            self.decide(qc)
+        self.resume()
+
+    def decide(self, qc: QC) -> None:
+        """The block and its ancestors are final; the next view begins with NEW-VIEW to its leader."""
+        block = qc.block
+        assert block is not None
+        over = qc.view < self.view
+        if not over:
+            self.view = qc.view + 1
+            self.pacemaker.progressed()
+            self.note(qc, DECIDED)
+            self.cast(block, DECIDED, self.leader_of(self.view))
+        if block.height > self.context.height:
+            self.tree.commit(block)
+            self.pacemaker.committed()
+        if not over:
+            self.rejoin(block, DECIDED)
+
+    # --- the next view -----------------------------------------------------------------------------------
+
+    @upon(NEXT_VIEW)
+    def on_next_view(self, ballot: Ballot) -> None:
+        """n - f replicas decided in the view before mine, and show its prepareQC."""
+        self.sync()
+        self.ended = QC(ballot.view, ballot.block, self.quorum())
+        self.resume()
+        if self.ended is not None:
+            self.context.lane(None)
+
+    @upon(NO_PROGRESS)
+    def on_timeout(self) -> None:
+        """nextView interrupt: the view expired."""
+        self.sync()
+        self.enter(self.pacemaker.expired(self.view))
+        self.lead_after_new_views()
+
+    def enter(self, view: int) -> None:
+        """Enter a view without a decision in the one before, and send prepareQC to its leader."""
+        self.view = view
+        self.save()
+        self.pacemaker.enter(view, self.high, self.leader_of(view))
+
+    @upon(NewView)
+    def on_new_view(self, sender: int, message: NewView) -> None:
+        """Keep the highest prepareQC; follow f + 1 replicas to a higher view."""
+        self.sync()
+        if not self.valid_qc(message.justify, message.view):
+            return
+        self.pacemaker.hear(sender, message)
+        self.learn(message.justify, sender)
+        view = self.pacemaker.drawn(self.view)
+        if view is not None:
+            self.enter(view)
+        self.resume()
+
+    def lead_after_new_views(self) -> None:
+        """Propose upon NEW-VIEW of n - f replicas, by letter or after a decision, on their highest prepareQC."""
+        context, view, news = self.context, self.view, self.pacemaker.news
+        if self.leader_of(view) != context.me or self.turn.view >= view:
+            return
+        if max(self.pacemaker.reports(view), default=0) > self.high.view:
+            return  # its block is on the way
+        block = self.high.block if self.high.view == view - 1 else None
+        ballot = None if block is None else context.ballot(block.view, block.height, block)
+        here = sum(
+            (replica in news and news[replica].view == view)
+            or (ballot is not None and context.has_voted(NEXT_VIEW, ballot, replica))
+            for replica in range(context.n)
+        )
+        if here >= self.quorum():
+            self.lead(view)
+
+    def learn(self, qc: QC, sender: int) -> None:
+        """A prepareQC, not as part of this view's work: keep the highest, once its block is here."""
+        if qc.view <= self.high.view:
+            return
+        if self.tree.lacks(qc.block):
+            self.fetch(sender, qc)
+            return
+        self.high = qc
+        self.context.lane(None)
+        if qc.view > self.view:
+            self.view = qc.view
+            self.pacemaker.progressed()
+        self.save()
+
+    # --- missing blocks ----------------------------------------------------------------------------------
+
+    def fetch(self, sender: int, justify: QC | None) -> None:
+        """Ask for the blocks below a certificate."""
+        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send the lowest of the blocks that the sender lacks."""
+        self.sync()
+        self.tree.answer(sender, message, self.high)
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Keep the blocks; ask for more, or go on with what waited for them."""
+        self.sync()
+        for _ in self.tree.take(message, lambda one: self.valid_qc(one.body, one.view)):
+            self.context.lane(None)
+        if self.tree.lacks(message.justify.block) and not message.blocks:
+            return
+        self.learn(message.justify, sender)
+        self.resume()
+
+    def resume(self) -> None:
+        """Take up what waited for blocks."""
+        orphan, final, ended = self.orphan, self.final, self.ended
+        if final is not None and not self.tree.lacks(final.block):
+            self.final = None
+            self.decide(final)
+        if orphan is not None and not self.tree.lacks(orphan.block):
+            self.orphan = None
+            if orphan.view >= self.view and orphan.block.height > self.context.height:
+                self.accept(orphan.block)
+        if ended is not None and not self.tree.lacks(ended.block):
+            self.ended = None
+            self.learn(ended, self.context.me)
+            if ended.view + 1 >= self.view:
+                self.view = ended.view + 1
+                self.pacemaker.progressed()
+                self.lead(self.view)
+        self.lead_after_new_views()
