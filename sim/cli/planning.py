@@ -1,4 +1,4 @@
-"""Commands that answer planners' questions by many runs: contingency."""
+"""Commands that answer planners' questions by many runs: contingency, curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sim.cli.options import AsJson, Out, Overrides, Quiet, ScenarioPath, Workers, app, bad_input_is_an_error
-from sim.cli.studies import sweep_display
+from sim.cli.studies import StudyPath, sweep_display
 
 
 @app.command(epilog="Exit codes: 0 ok, 2 bad scenario or option. A design that halts is an answer, not an error.")
@@ -83,3 +83,34 @@ def contingency(
     typer.echo("written:")
     for file in files:
         typer.echo(f"  {file}")
+
+
+@app.command()
+def curves(
+    study: StudyPath,
+    set_: Overrides = None,
+    out: Out = Path("results"),
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="DIR", help="folder of the figure; default: the study's")
+    ] = None,
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Sweep a study over protocols and rates, and draw throughput against latency with intervals."""
+    from sim.report import curves as report
+    from sim.scenario.study import load_study
+    from sim.scenario.sweep import sweep
+
+    words = ["pilotzone", "curves", str(study)]
+    for override in set_ or []:
+        words += ["--set", override]
+    with bad_input_is_an_error(), sweep_display(quiet=quiet) as tell:
+        planned = load_study(study, set_ or [])
+        report.check(planned.swept)
+        swept = sweep(study, out=out, workers=workers, overrides=set_ or [], tell=tell)
+        if swept.stopped:
+            typer.echo(f"stopped: {swept.stopped}", err=True)
+            raise typer.Exit(5)
+        files = report.write(swept.results(), planned.name, planned.description, shlex.join(words), to or swept.folder)
+    for file in files:
+        typer.echo(f"wrote {file}")

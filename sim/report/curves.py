@@ -1,0 +1,168 @@
+"""Throughput against latency: one line per protocol, one panel per size of the network, from a study.
+
+The study varies `protocol` and the rate of its first source, and perhaps `network.nodes`. Points are means over
+replications; bands and bars are Student intervals at 95 %. A run that is not ok is left out, and said.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.ticker import FuncFormatter
+
+from sim.measure.statistics import Interval, t_interval
+from sim.report.effects import LEVEL
+from sim.report.figures import COLOURS, save, sheet, style
+from sim.scenario.errors import ScenarioError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+RATE, PROTOCOL, NODES = "workload.0.rate", "protocol", "network.nodes"
+_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
+_MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_FIELDS = ("committed_tps", "latency_p50_ms", "latency_p99_ms")
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One protocol at one size and offered rate; intervals of the metrics, None where no ok run has a value."""
+
+    protocol: str
+    nodes: str
+    offered: str
+    n: int
+    left_out: int
+    values: dict[str, Interval | None]
+
+
+def check(swept: Sequence[str]) -> None:
+    """Raise ScenarioError unless a study varies what the curves are drawn of."""
+    missing = [key for key in (PROTOCOL, RATE) if key not in swept]
+    if missing:
+        raise ScenarioError(f"the study does not vary {' and '.join(missing)}; vary both, or use pilotzone publish")
+
+
+def points(frame: pd.DataFrame) -> list[Point]:
+    """All points of a study's frame (`sim.results`), in its order."""
+    found = []
+    for _, runs in frame.groupby("case", sort=True):
+        first, ok = runs.iloc[0], runs[runs.status == "ok"]
+        name, nodes, offered = _name(first[PROTOCOL]), str(first.get(NODES, "")), str(first[RATE])
+        values = {field: _interval(ok[field].dropna().to_numpy(dtype=float)) for field in _FIELDS}
+        found.append(Point(name, nodes, offered, len(ok), len(runs) - len(ok), values))
+    return found
+
+
+def _name(section: str) -> str:
+    """The protocol's name, of the section that was set: JSON in a study's frame."""
+    return str(json.loads(section)["name"])
+
+
+def _interval(values: np.ndarray) -> Interval | None:
+    if len(values) < 2:
+        return None
+    return t_interval(values, LEVEL)
+
+
+def as_csv(found: list[Point]) -> str:
+    """One row per point: estimates and bounds."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    bounds = [f"{name}_{part}" for name in _FIELDS for part in ("mean", "low", "high")]
+    writer.writerow(["protocol", "nodes", "offered", "replications", "left_out", *bounds])
+    for point in found:
+        cells: list[str] = []
+        for interval in point.values.values():
+            cells += ["", "", ""] if interval is None else [
+                f"{x:.6g}" for x in (interval.estimate, interval.low, interval.high)
+            ]  # fmt: skip
+        writer.writerow([point.protocol, point.nodes, point.offered, point.n, point.left_out, *cells])
+    return stream.getvalue()
+
+
+def figure_of(found: list[Point], title: str, note: str) -> Figure:
+    """Median latency against committed throughput; bands: intervals of the latency, bars: of the throughput."""
+    sizes = list(dict.fromkeys(point.nodes for point in found))
+    names = list(dict.fromkeys(point.protocol for point in found))
+    columns = min(len(sizes), 2)
+    rows = -(-len(sizes) // columns)
+    with style():
+        figure = sheet(5.2 * columns + 2.2, 3.9 * rows + 0.6)
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for size, axes in zip(sizes, panels.flat, strict=False):
+            for i, name in enumerate(names):
+                line = [p for p in found if p.nodes == size and p.protocol == name]
+                _draw(axes, [p for p in line if all(p.values[f] for f in _FIELDS[:2])], i, name)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            for axis in (axes.xaxis, axes.yaxis):
+                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            if size:
+                axes.set_title(f"n = {size}")
+        for axes in panels[-1]:
+            axes.set_xlabel("committed [tx/s]")
+        for axes in panels[:, 0]:
+            axes.set_ylabel("median latency at the client [ms]")
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right upper")
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+        figure.supxlabel(textwrap.fill(note, 110 if columns > 1 else 80), fontsize=7, x=0.01, ha="left")
+        return figure
+
+
+def _draw(axes: Any, line: list[Point], number: int, name: str) -> None:
+    colour = COLOURS[number % len(COLOURS)]
+    look = {"color": colour, "linestyle": _DASHES[number // len(COLOURS) % len(_DASHES)]}
+    tps = [p.values["committed_tps"] for p in line]
+    ms = [p.values["latency_p50_ms"] for p in line]
+    x = [interval.estimate for interval in tps if interval]
+    y = [interval.estimate for interval in ms if interval]
+    axes.plot(x, y, marker=_MARKS[number % len(_MARKS)], markersize=4, linewidth=1.3, label=name, **look)
+    low = [max(interval.low, interval.estimate / 10) for interval in ms if interval]
+    axes.fill_between(x, low, [interval.high for interval in ms if interval], color=colour, alpha=0.15, linewidth=0)
+    for at, interval in zip(y, tps, strict=True):
+        if interval is not None:
+            axes.hlines(at, max(interval.low, interval.estimate / 10), interval.high, color=colour, linewidth=0.8)
+
+
+def write(frame: pd.DataFrame, name: str, description: str, command: str, out: Path) -> list[Path]:
+    """CSV, Markdown and figure of a study, named after it."""
+    found = points(frame)
+    out.mkdir(parents=True, exist_ok=True)
+    table = out / f"{name}.csv"
+    table.write_text(as_csv(found), encoding="utf-8")
+    most = max((point.n for point in found), default=0)
+    left_out = sum(point.left_out for point in found)
+    note = (
+        f"{most} replications per point on common seeds, {100 * LEVEL:g} % Student intervals; {left_out} of "
+        f"{len(frame)} runs left out (not ok). Links, rates and block limits are assumptions (A). {command}"
+    )
+    page = out / f"{name}.md"
+    page.write_text(_markdown(found, description, note), encoding="utf-8")
+    return [table, page, *save(figure_of(found, description, note), out, name)]
+
+
+def _markdown(found: list[Point], description: str, note: str) -> str:
+    lines = [
+        f"# {description}", "", note, "",
+        "| protocol | nodes | offered | committed [tx/s] | median latency [ms] | p99 latency [ms] |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
+    for point in found:
+        cells = [_cell(interval) for interval in point.values.values()]
+        lines.append(f"| {point.protocol} | {point.nodes} | {point.offered} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval.estimate:,.4g} [{interval.low:,.4g}, {interval.high:,.4g}]"
