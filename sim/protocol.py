@@ -200,6 +200,19 @@ class Timer:
     name: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class MembersChange:
+    """What the operator asks of the group, told to every replica that runs: each request once, numbered from 1.
+
+    Whether, how and when it happens is the protocol's affair.
+    """
+
+    number: int
+    add: tuple[int, ...] = ()
+    remove: tuple[int, ...] = ()
+    learn: tuple[int, ...] = ()  # receive everything, have no vote
+
+
 class Signal:
     """What else a handler can wait for: see the constants below."""
 
@@ -213,6 +226,9 @@ class Signal:
 BATCH = Signal("BATCH")  # transactions wait, and the block interval is over
 NO_PROGRESS = Signal("NO_PROGRESS")  # the progress timer expired
 DECIDED = Signal("DECIDED")  # the fast lane decided something this replica asked to know
+
+
+MEMBERSHIP = Signal("MEMBERSHIP")  # the operator asks for other members; the handler gets the `MembersChange`
 
 
 def upon(*causes: type[Letter] | VoteType | Timer | Signal) -> Callable[[_Handler], _Handler]:
@@ -244,6 +260,9 @@ class Context(Interface):
     me: int
     n: int
     parameters: Any
+    members: tuple[int, ...]  # whose votes count at the start: all, unless the scenario says otherwise
+    learners: tuple[int, ...]  # who receive everything at the start and have no vote
+    members_change: bool  # some voter is no member at the start, or the operator will ask for a change
 
     @property
     def now_ns(self) -> int:
@@ -293,6 +312,9 @@ class Context(Interface):
         or one replica (None: this one). Without a lane, or if votes of that case have been cast in this ballot
         already, this is `broadcast`.
         """
+
+    def proposing(self) -> None:
+        """A proposal goes out letter by letter, not by `propose`: the block interval begins now."""
 
     def lane(self, number: int | None) -> None:
         """Work in the fast lane while events fit this number; None: leave it, every event comes to me."""
@@ -390,6 +412,7 @@ class Replica:
     invariants: ClassVar[dict[str, str]] = {}  # name -> method
     votes: ClassVar[tuple[VoteType, ...]] = ()
     letters: ClassVar[tuple[type[Letter], ...]] = ()
+    later_letters: ClassVar[tuple[type[Letter], ...]] = ()  # numbered after votes: one more moves no draw of the others
     decides_out_of_order: ClassVar[bool] = False
     lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
     forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one

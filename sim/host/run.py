@@ -24,10 +24,12 @@ from sim.protocol import (
     ALL,
     BATCH,
     DECIDED,
+    MEMBERSHIP,
     NO_PROGRESS,
     Ballot,
     Block,
     Letter,
+    MembersChange,
     NormalCase,
     Quorum,
     Replica,
@@ -83,8 +85,14 @@ class Run:
         block_interval_ns: int = 0,
         lane: bool = True,
         disguises: Mapping[int, Disguise] | None = None,
+        members: tuple[int, ...] | None = None,
+        learners: tuple[int, ...] = (),
+        members_change: bool = False,
     ) -> None:
         self.protocol = protocol
+        self.members = tuple(range(settings.voters)) if members is None else members
+        self.learners = learners
+        self.members_change = members_change or len(self.members) < settings.voters
         self.disguises = dict(disguises or {})
         self.parameters = parameters
         self.costs = costs
@@ -96,7 +104,7 @@ class Run:
         self.agreed_height = 0  # of the highest block that every voter has decided
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
-        causes: list[Any] = [*protocol.letters, *protocol.votes]
+        causes: list[Any] = [*protocol.letters, *protocol.votes, *protocol.later_letters]
         for kind in causes:
             self.kinds[kind] = len(self.names)
             self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
@@ -524,6 +532,14 @@ class Run:
         self.set_link(src, dst, 0)
         if both:
             self.set_link(dst, src, 0)
+
+    def change_members(self, change: MembersChange) -> None:
+        """The operator asks for other members: every replica that runs hears of it."""
+        self.note(r.EVENT_MEMBERSHIP, -1, change.number)
+        for host in self.hosts:
+            handler = host.handlers.get(MEMBERSHIP)
+            if handler is not None:
+                handler(change)
 
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""

@@ -47,6 +47,9 @@ class Host:
         self.me = me
         self.n = run.engine.voters
         self.parameters = run.parameters
+        self.members = run.members
+        self.learners = run.learners
+        self.members_change = run.members_change
         self.stable: dict[str, Any] = {}
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}

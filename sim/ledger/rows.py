@@ -92,4 +92,5 @@ TRACE_WIDTH = 8
     EVENT_NOTE,
     EVENT_HEAD,
     EVENT_REVERTED,
-) = range(10)
+    EVENT_MEMBERSHIP,
+) = range(11)

@@ -45,6 +45,12 @@ class Network(Parameters):
     sites: tuple[str, ...] | None = Field(
         default=None, min_length=1, max_length=NODES_MAX, description="one voter per entry, by site code"
     )
+    members: tuple[Ref, ...] | None = Field(
+        default=None, min_length=1, description="voters whose votes count at the start; by default all but learners"
+    )
+    learners: tuple[Ref, ...] = Field(
+        default=(), description="voters that receive everything at the start and have no vote"
+    )
     organisations: dict[str, tuple[Ref, ...]] = Field(
         default={}, description="who runs which voters: {bank: [0, HAK]}; for studies that lose an organisation"
     )
@@ -120,6 +126,18 @@ class Network(Parameters):
             return (ref,) if 0 <= ref < self.n else ()
         return tuple(i for i, place in enumerate(self.place_of_node) if place == ref)
 
+    @property
+    def member_nodes(self) -> tuple[int, ...]:
+        """Voters whose votes count at the start."""
+        if self.members is not None:
+            return tuple(sorted({node for ref in self.members for node in self.nodes_of(ref)}))
+        return tuple(node for node in range(self.n) if node not in self.learner_nodes)
+
+    @property
+    def learner_nodes(self) -> tuple[int, ...]:
+        """Voters that receive everything at the start and have no vote."""
+        return tuple(sorted({node for ref in self.learners for node in self.nodes_of(ref)}))
+
     def ref_problem(self, ref: int | str) -> str | None:
         """Why a reference means no voter ("rule; remedy"), or None."""
         if self.nodes_of(ref):
@@ -180,11 +198,25 @@ def _network_problems(network: Network) -> Iterator[Problem]:
             )
             return
     yield from _organisation_problems(network)
+    yield from _member_problems(network)
     for i, measured in enumerate(network.measured_rtt):
         for j, ref in enumerate(measured.between):
             if (problem := network.ref_problem(ref)) is not None:
                 yield Problem(("measured_rtt", i, "between", j), problem)
     yield from _jitter_problems(network)
+
+
+def _member_problems(network: Network) -> Iterator[Problem]:
+    """Members and learners are voters, and nobody is both."""
+    for key, refs in (("members", network.members or ()), ("learners", network.learners)):
+        for i, ref in enumerate(refs):
+            if (problem := network.ref_problem(ref)) is not None:
+                yield Problem((key, i), problem)
+            both = {*network.nodes_of(ref)} & {*network.member_nodes} if key == "learners" else ()
+            if both:
+                yield Problem((key, i), f"node {min(both)} is among the members already; name it once")
+    if not network.member_nodes:
+        yield Problem(("learners",), "all voters are learners, and nobody can vote; leave at least one out")
 
 
 def _organisation_problems(network: Network) -> Iterator[Problem]:

@@ -1,7 +1,8 @@
 """Raft.
 
 D. Ongaro, J. Ousterhout, "In search of an understandable consensus algorithm", USENIX ATC 2014, section 5;
-D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014: 6.2 and 9.6, the two options.
+D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014: 4 (membership), 5 (snapshots), 6.2
+and 9.6 (the two options of elections).
 
 A follower that hears of no leader for a randomised time becomes a candidate in the next term and asks all for
 their vote; a server votes once a term, for a candidate whose log is at least as up to date as its own. The
@@ -33,8 +34,13 @@ Deviations
 * What was applied stays applied through a crash; commitIndex does not restart from 0.
 * With check_quorum a server that heard its leader within the minimal timeout ignores RequestVote.
 
-Not modelled: log compaction and snapshots, membership changes, read-only requests and leases, leadership
-transfer, grouping of disk writes. Messages are not signed.
+* Where members change (see `Context.members_change`), ACK and VOTE are letters with the same content, counted by the
+  leader and the candidate against the configuration in force. Configurations ride on entries with transactions.
+* A removed server is told the entry that removes it, and then stands for election no more.
+* A snapshot is taken every `snapshot_every` entries at no cost; the log before it is dropped at once. Its size is a
+  parameter. Chunks are sent one at a time.
+
+Not modelled: read-only requests and leases, leadership transfer, grouping of disk writes. Messages are not signed.
 """
 
 from __future__ import annotations
@@ -42,17 +48,22 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+from collections.abc import Callable, Collection, Iterable
+from typing import Literal
 
 from pydantic import Field
 
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.ledger.members import Members, pending
+from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     BATCH,
+    MEMBERSHIP,
     NO_PROGRESS,
     Ballot,
     Block,
     Context,
     Letter,
+    MembersChange,
     NormalCase,
     Quorum,
     Replica,
@@ -66,6 +77,7 @@ from sim.protocol import (
 
 HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index
 ENTRY_BYTES = 16  # term and length of an entry among several
+SNAPSHOT_PATIENCE = 20  # least election timeouts before a chunk of a snapshot is sent again
 INDEX_BITS = 32  # of a lane number: term, then index
 
 
@@ -85,6 +97,14 @@ class RaftParameters(Parameters):
     check_quorum: bool = Field(
         False, description="a leader that hears no majority for the least timeout steps down", strict=True
     )
+    membership: Literal["single", "joint"] = Field(
+        "single", description="members change one voter at a time, or all at once through a joint configuration"
+    )
+    snapshot_every: int = count(
+        0, "entries after which a server takes a snapshot and drops its log up to there; 0: never"
+    )
+    snapshot_size_bytes: Bytes = quantity("10 MB", "size of a snapshot on the wire", positive=True)
+    snapshot_chunk_bytes: Bytes = quantity("1 MB", "most of a snapshot sent at a time", positive=True)
 
 
 class Role(enum.Enum):
@@ -170,6 +190,46 @@ class Reply(Rpc):
     repair: bool
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored(Rpc):
+    """What an ACK says, where members change."""
+
+    term: int
+    match: int
+    decides = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Granted(Rpc):
+    """What a VOTE or a PRE_VOTE says, where members change."""
+
+    term: int
+    round_: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class InstallSnapshot(Rpc):
+    """InstallSnapshot(term, leaderId, lastIncludedIndex, lastIncludedTerm, offset, data[], done)."""
+
+    term: int
+    last: Block
+    offset: int
+    length: int
+    done: bool
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.length
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Received(Rpc):
+    """The result of InstallSnapshot: how much of which snapshot is there."""
+
+    term: int
+    last_index: int
+    offset: int
+
+
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
 VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False, unique="view")
 PRE_VOTE = VoteType("PRE_VOTE", HEADER_BYTES, decides=False, signed=False, unique="")
@@ -182,6 +242,7 @@ class Raft(Replica):
     """One Raft server."""
 
     letters = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
+    later_letters = (Stored, Granted, InstallSnapshot, Received)
     votes = (ACK, VOTE, PRE_VOTE)
     progress = "always"
 
@@ -221,6 +282,15 @@ class Raft(Replica):
         self.told_commit = 0  # commit index in the last AppendEntries
         self.sent_ns = 0  # when all followers were last sent something
         self.heard: set[int] = set()  # followers heard from since the last quorum check
+        self.sending: dict[int, Block] = {}  # last entry of the snapshot that a follower is being sent
+        # of a server that receives a snapshot: index of its last entry, and bytes
+        self.received = (0, 0)
+        # where members change
+        self.settled = Members(context.members, context.learners)  # as of the last decided entry
+        self.members = self.settled  # as of the log's last entry
+        self.requests: list[MembersChange] = []
+        self.joining: set[int] = set()  # a leader sends them the log before they become members
+        self.granted: set[int] = set()  # votes for me in the election under way
 
     @property
     def view_number(self) -> int:
@@ -233,7 +303,17 @@ class Raft(Replica):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {vote: Quorum(self.quorum()) for vote in (ACK, VOTE, PRE_VOTE)}
 
+    def majority(self, servers: Collection[int]) -> bool:
+        """Whether these servers are enough to elect and to commit."""
+        return self.members.agrees(servers) if self.context.members_change else len(servers) >= self.quorum()
+
+    def voters_needed(self) -> int:
+        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
+        return self.context.n if self.context.members_change else self.quorum()
+
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()
         return (NormalCase(upon=AppendEntries, votes=(Step(ACK, to_all=False),), persist=True),)
 
     def start(self) -> None:
@@ -241,10 +321,12 @@ class Raft(Replica):
         if stable:
             self.term, self.voted_for = stable["term"], stable["voted_for"]
             self.tail, self.doubtful = list(stable["tail"]), list(stable["doubtful"])
+            self.settled, self.requests = stable["settled"], list(stable["requests"])
             self.sync()
+            self.take_members()
             context.lane(None)
         else:
-            context.persist(term=0, voted_for=None, tail=(), doubtful=())
+            context.persist(term=0, voted_for=None, tail=(), doubtful=(), settled=self.settled, requests=())
         self.await_leader()
 
     @invariant("entries follow each other, in terms that never go back")
@@ -326,6 +408,7 @@ class Raft(Replica):
             if block in self.doubtful:
                 self.doubtful.remove(block)
         self.context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
+        self.take_members()
 
     def commit_to(self, index: int) -> None:
         """Rule 5: decide the log up to an index; entries truncated there before are lost for good."""
@@ -333,6 +416,7 @@ class Raft(Replica):
         done = 0
         while done < len(self.tail) and self.tail[done].height <= index:
             context.decide(self.tail[done])
+            self.settle_members(self.tail[done])
             done += 1
         del self.tail[:done]
         if done and self.doubtful:
@@ -345,8 +429,11 @@ class Raft(Replica):
     # --- leader election, sections 5.2 and 5.4.1 -------------------------------------------------------
 
     def await_leader(self) -> None:
-        """Run the election timer."""
+        """Run the election timer; who has no vote does not stand for election."""
         parameters = self.parameters
+        if not self.members.votes(self.context.me):
+            self.context.watch_progress(0)
+            return
         self.context.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
 
     @upon(NO_PROGRESS)
@@ -376,7 +463,13 @@ class Raft(Replica):
     def request_votes(self, vote: VoteType, term: int, round_: int) -> None:
         """Ask all for their vote in a term, and give mine."""
         context, last = self.context, self.last_index
-        context.broadcast(RequestVote(term, last, self.term_at(last), round_, vote is PRE_VOTE))
+        request = RequestVote(term, last, self.term_at(last), round_, vote is PRE_VOTE)
+        if context.members_change:
+            self.tell(node for node in self.members.everyone() if self.members.votes(node))(request)
+            self.granted = set()
+            self.on_granted(context.me, Granted(term, round_))
+            return
+        context.broadcast(request)
         context.vote(vote, context.ballot(term, round_), context.me)
 
     @upon(RequestVote)
@@ -393,14 +486,21 @@ class Raft(Replica):
             self.step_down(message.term)
         if not self.may_vote_for(candidate, message):
             return
-        ballot = context.ballot(message.term, message.round_)
         if message.pre:
-            context.vote(PRE_VOTE, ballot, candidate)
+            self.give_vote(PRE_VOTE, candidate, message)
             return
         self.voted_for = candidate
         context.persist(term=self.term, voted_for=candidate)
         context.made_progress()
-        context.when_stored(functools.partial(context.vote, VOTE, ballot, candidate))
+        context.when_stored(functools.partial(self.give_vote, VOTE, candidate, message))
+
+    def give_vote(self, vote: VoteType, candidate: int, message: RequestVote) -> None:
+        """Send a vote."""
+        context = self.context
+        if context.members_change:
+            context.send(candidate, Granted(message.term, message.round_))
+        else:
+            context.vote(vote, context.ballot(message.term, message.round_), candidate)
 
     def has_leader(self) -> bool:
         """Whether I lead, or heard my leader within the minimal election timeout."""
@@ -426,13 +526,33 @@ class Raft(Replica):
 
     @upon(VOTE)
     def on_elected(self, ballot: Ballot) -> None:
-        """A majority voted for me: lead, and start the term with an entry of it."""
+        """A majority voted for me."""
+        if self.role is Role.CANDIDATE and ballot.view == self.term and ballot.number == self.context.me:
+            self.lead()
+
+    @upon(Granted)
+    def on_granted(self, voter: int, message: Granted) -> None:
+        """Where members change: a vote for me, perhaps the one that makes a majority of the members."""
         context = self.context
-        if self.role is not Role.CANDIDATE or ballot.view != self.term or ballot.number != context.me:
+        earnest = self.role is Role.CANDIDATE and (message.term, message.round_) == (self.term, context.me)
+        round_ = context.me + context.n * self.round_
+        trial = self.role is Role.PRE_CANDIDATE and (message.term, message.round_) == (self.term + 1, round_)
+        if not (earnest or trial):
             return
+        self.granted.add(voter)
+        if self.majority(self.granted):
+            if trial:
+                self.campaign()
+            else:
+                self.lead()
+
+    def lead(self) -> None:
+        """Lead, and start the term with an entry of it."""
+        context = self.context
         self.role = Role.LEADER
         self.leader = context.me
         self.match_index, self.next_index, self.repair_ns = {context.me: self.last_index}, {}, {}
+        self.sending, self.joining = {}, set()
         self.told_commit = 0
         self.heard = set()
         context.watch_progress(0)
@@ -476,6 +596,16 @@ class Raft(Replica):
         """Append an entry, send it to all, count myself among those who store it."""
         context = self.context
         prev, commit = block.height - 1, context.height
+        if context.members_change:
+            message = AppendEntries(self.term, prev, self.term_at(prev), block, commit)
+            self.tail.append(block)
+            context.persist(tail=tuple(self.tail))
+            self.take_members()
+            context.proposing()
+            self.tell(self.receivers())(message)
+            self.sent_ns = context.now_ns
+            context.when_stored(functools.partial(self.on_stored_here, self.term, block.height))
+            return
         ballot = context.ballot(self.term, block.height, block)
         context.propose(
             AppendEntries(self.term, prev, self.term_at(prev), block, commit),
@@ -518,6 +648,8 @@ class Raft(Replica):
         """Whether a server is known to store the log up to an index."""
         if self.match_index.get(server, 0) >= index:
             return True
+        if self.context.members_change:
+            return False
         height, view = self.context.height, self.term
         return any(
             self.context.has_voted(ACK, self.context.ballot(view, block.height, block), server)
@@ -528,9 +660,10 @@ class Raft(Replica):
     def count_replicas(self) -> None:
         """Commit the highest entry that a majority stores, whatever told the leader so."""
         for block in reversed(self.tail):
-            stored = sum(self.stores(server, block.height) for server in range(self.context.n))
-            if stored >= self.quorum() and self.may_commit(block):
+            stored = {server for server in range(self.context.n) if self.stores(server, block.height)}
+            if self.majority(stored) and self.may_commit(block):
                 self.commit_to(block.height)
+                self.change_members()
                 self.propose()
                 return
 
@@ -543,7 +676,11 @@ class Raft(Replica):
         interval_ns = self.parameters.heartbeat_interval_ns
         if context.now_ns - self.sent_ns >= interval_ns:
             last = self.last_index
-            context.broadcast(Heartbeat(term, last, self.term_at(last), context.height))
+            heartbeat = Heartbeat(term, last, self.term_at(last), context.height)
+            if context.members_change:
+                self.tell(self.receivers())(heartbeat)
+            else:
+                context.broadcast(heartbeat)
             self.sent_ns = context.now_ns
         context.set_timer(HEARTBEAT_TIMER, self.sent_ns + interval_ns - context.now_ns, term)
 
@@ -552,7 +689,7 @@ class Raft(Replica):
         """Thesis 6.2: a leader that no majority answers steps down."""
         if self.role is not Role.LEADER or term != self.term:
             return
-        if len(self.heard | {self.context.me}) < self.quorum():
+        if not self.majority(self.heard | {self.context.me}):
             self.step_down(term)
             return
         self.heard = set()
@@ -574,12 +711,16 @@ class Raft(Replica):
             self.match_index[follower] = following - 1
             if self.tail:
                 self.count_replicas()
+            self.change_members()
             if not message.repair:
                 return
             self.repair_ns.pop(follower, None)
+            self.sending.pop(follower, None)
         elif not (message.repair and following < self.next_index.get(follower, 0)):
             sent_ns = self.repair_ns.get(follower)
             patience_ns = self.parameters.election_timeout_low_ns
+            if follower in self.sending:
+                patience_ns *= SNAPSHOT_PATIENCE
             if sent_ns is not None and self.context.now_ns - sent_ns < patience_ns:
                 return  # a repair is under way
         self.next_index[follower] = following
@@ -589,6 +730,9 @@ class Raft(Replica):
         """Send a chunk of the log from next_index on."""
         context = self.context
         first = self.next_index[follower]
+        if first <= self.compacted:
+            self.send_snapshot(follower, 0)
+            return
         top = min(self.last_index, first + self.parameters.entries_per_append - 1)
         entries = tuple(block for block in map(self.entry, range(first, top + 1)) if block is not None)
         if not entries or entries[0].height != first:
@@ -634,9 +778,16 @@ class Raft(Replica):
             return
         context, block = self.context, message.block
         self.store((block,))
-        ballot = context.ballot(message.term, block.height, block)
-        context.when_stored(functools.partial(context.vote, ACK, ballot, leader))
+        context.when_stored(functools.partial(self.acknowledge, leader, message))
         self.go_on(block.height, message.commit)
+
+    def acknowledge(self, leader: int, message: AppendEntries) -> None:
+        """The entry is on disk."""
+        context, block = self.context, message.block
+        if context.members_change:
+            context.send(leader, Stored(message.term, block.height))
+        else:
+            context.vote(ACK, context.ballot(message.term, block.height, block), leader)
 
     @upon(Repair)
     def on_repair(self, leader: int, message: Repair) -> None:
@@ -664,3 +815,172 @@ class Raft(Replica):
             return
         self.context.send(leader, Reply(self.term, True, message.prev_index, False))
         self.go_on(message.prev_index, message.commit)
+
+    # --- log compaction, section 7 ---------------------------------------------------------------------
+
+    @property
+    def compacted(self) -> int:
+        """The last entry that is in the snapshot and no more in the log."""
+        every: int = self.parameters.snapshot_every
+        return self.context.height // every * every if every else 0
+
+    def send_snapshot(self, follower: int, offset: int) -> None:
+        """Send a chunk of the snapshot: of the one under way, or the latest."""
+        context, parameters = self.context, self.parameters
+        last = self.sending.get(follower) or context.decided_block(self.compacted)
+        if last is None:
+            return
+        length = min(parameters.snapshot_chunk_bytes, parameters.snapshot_size_bytes - offset)
+        done = offset + length == parameters.snapshot_size_bytes
+        context.send(follower, InstallSnapshot(self.term, last, offset, length, done))
+        self.sending[follower] = last
+        self.repair_ns[follower] = context.now_ns
+
+    @upon(InstallSnapshot)
+    def on_install_snapshot(self, leader: int, message: InstallSnapshot) -> None:
+        """Keep a chunk; with the last one, take the snapshot's place for the log up to its last entry."""
+        self.sync()
+        if not self.hear(leader, message.term):
+            return
+        context, last = self.context, message.last
+        if last.height > context.height:
+            index, offset = self.received
+            offset = offset if index == last.height else 0
+            if message.offset != offset:
+                context.send(leader, Received(self.term, last.height, offset))
+                return
+            self.received = (last.height, offset + message.length)
+            if not message.done:
+                context.send(leader, Received(self.term, last.height, offset + message.length))
+                return
+            self.install(last)
+        context.when_stored(
+            functools.partial(context.send, leader, Reply(self.term, True, context.height, True))
+        )
+
+    def install(self, last: Block) -> None:
+        """The snapshot is complete: what it contains is decided, and the log goes on behind it if it agrees."""
+        context = self.context
+        follows = self.entry(last.height) is last
+        path: list[Block] = []
+        block: Block | None = last
+        while block is not None and block.height > context.height:
+            path.append(block)
+            block = block.parent
+        for block in reversed(path):
+            context.decide(block)
+            self.settle_members(block)
+        kept = [entry for entry in self.tail if entry.height > last.height] if follows else []
+        self.doubtful.extend(entry for entry in self.tail if entry not in kept and entry not in path)
+        self.tail = kept
+        context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
+        self.take_members()
+        context.lane(None)
+
+    @upon(Received)
+    def on_received(self, follower: int, message: Received) -> None:
+        """Send the next chunk."""
+        if message.term > self.term:
+            self.step_down(message.term)
+            return
+        last = self.sending.get(follower)
+        if self.role is Role.LEADER and message.term == self.term and last is not None:
+            self.heard.add(follower)
+            if last.height == message.last_index:
+                self.send_snapshot(follower, message.offset)
+
+    # --- membership, thesis chapter 4 ------------------------------------------------------------------
+
+    def tell(self, servers: Iterable[int]) -> Callable[[Letter], None]:
+        """Send a letter to these servers but me."""
+        chosen = sorted({*servers} - {self.context.me})
+
+        def send(letter: Letter) -> None:
+            for server in chosen:
+                self.context.send(server, letter)
+
+        return send
+
+    def receivers(self) -> set[int]:
+        """Who gets the leader's log: members, those that a change lets go until it is committed, those to come."""
+        return self.members.everyone() | self.settled.everyone() | self.joining
+
+    def take_members(self) -> None:
+        """The latest configuration in the log is in force, committed or not."""
+        if not self.context.members_change:
+            return
+        before = self.members.votes(self.context.me)
+        found = (entry.body for entry in reversed(self.tail) if isinstance(entry.body, Members))
+        self.members = next(found, self.settled)
+        if self.role is not Role.LEADER and self.members.votes(self.context.me) != before:
+            self.await_leader()
+
+    def settle_members(self, block: Block) -> None:
+        """A configuration is committed."""
+        if isinstance(block.body, Members):
+            self.settled = block.body
+            self.context.persist(settled=self.settled)
+
+    @upon(MEMBERSHIP)
+    def on_membership(self, change: MembersChange) -> None:
+        """The operator asks for a change; whoever leads sees to it, now or later."""
+        self.requests.append(change)
+        self.context.persist(requests=tuple(self.requests))
+        self.change_members()
+
+    def change_members(self) -> None:
+        """Append the next configuration, once the last one and an entry of this term are committed.
+
+        Voters to come receive the log first, so that they do not hold up commitment when they count.
+        """
+        context, members = self.context, self.members
+        if not context.members_change or self.role is not Role.LEADER:
+            return
+        if members != self.settled or self.term_at(context.height) != self.term:
+            return
+        if members.leaving is not None:
+            self.append_members(members.settled())
+        elif not members.votes(context.me):
+            self.retire()
+        else:
+            request = next(pending(self.requests, members), None)
+            if request is None:
+                return
+            goal = members.after(request)
+            self.joining = {*goal.voters} - members.everyone()
+            newcomers = [server for server in goal.voters if server not in members.voters]
+            if all(self.match_index.get(server, 0) >= context.height for server in newcomers):
+                joint = self.parameters.membership == "joint"
+                self.append_members(members.jointly_to(goal) if joint else members.one_step_to(goal))
+
+    def append_members(self, members: Members) -> None:
+        """A configuration is an entry; transactions ride along."""
+        block = self.context.new_block(self.entry(self.last_index), self.term, empty=True)
+        assert block is not None
+        block.body = members
+        self.joining -= members.everyone()
+        self.replicate(block)
+
+    def retire(self) -> None:
+        """The configuration without me is committed: tell it, and lead no more."""
+        last = self.last_index
+        self.tell(self.receivers())(Heartbeat(self.term, last, self.term_at(last), self.context.height))
+        self.step_down(self.term)
+
+    def on_stored_here(self, term: int, index: int) -> None:
+        """My own disk has an entry."""
+        if self.role is Role.LEADER and self.term == term:
+            self.match_index[self.context.me] = max(self.match_index.get(self.context.me, 0), index)
+            self.count_replicas()
+
+    @upon(Stored)
+    def on_stored_there(self, follower: int, message: Stored) -> None:
+        """A server stores an entry."""
+        if message.term > self.term:
+            self.step_down(message.term)
+        if self.role is not Role.LEADER or message.term < self.term:
+            return
+        self.heard.add(follower)
+        self.match_index[follower] = max(self.match_index.get(follower, 0), message.match)
+        self.count_replicas()
+        self.change_members()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
-from sim.protocol import Replica
+from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
 from sim.scenario.schema import Scenario
 from sim.workload.demand import classes as demand_classes
@@ -81,6 +82,9 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         block_interval_ns=scenario.block.interval_ns,
         lane=lane,
         disguises=cast.seats,
+        members=network.member_nodes,
+        learners=network.learner_nodes,
+        members_change=bool(scenario.membership),
     )
     clock = Clock()
     seats = Seats(scenario, run, gateways)
@@ -99,12 +103,24 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
     if gateways and scenario.clients.resend_after_ns:
         clock.start(resend(clock, run, scenario.clients.resend_after_ns))
+    _plan_membership(scenario, run)
     run.start()
     for place, item in plan:
         if isinstance(item, tuple):
             start_closed_loop(run, index[place], *item)
     offered = sum(source.rate_tps for source in sources)
     return World(scenario, run, clock, faults, screen, cast, gateways, classes, streams, offered)
+
+
+def _plan_membership(scenario: Scenario, run: Run) -> None:
+    """The operator's requests, in order of time."""
+    nodes_of = scenario.network.nodes_of
+    for number, change in enumerate(sorted(scenario.membership, key=lambda change: change.at_ns), start=1):
+        add, remove, learn = (
+            tuple(node for ref in refs for node in nodes_of(ref)) for refs in (change.add, change.remove, change.learn)
+        )
+        request = MembersChange(number, add, remove, learn)
+        run.call_at(change.at_ns, functools.partial(run.change_members, request))
 
 
 def _one_distance(scenario: Scenario) -> bool:

@@ -13,6 +13,8 @@ from sim.network.links import Ref
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
 from sim.parameters import Problem
+from sim.protocol import MEMBERSHIP
+from sim.protocols import PROTOCOLS
 from sim.units import format_ns
 from sim.workload.settings import Backlog
 
@@ -35,12 +37,33 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))
         yield from _targets(fault, scenario.network, ("faults", i))
+    yield from _membership(scenario)
     yield from _corrupted(scenario)
     if scenario.network.gst is not None and scenario.network.gst.at_ns >= duration_ns:
         message = f"must be earlier than the end of the run, {format_ns(duration_ns)}; write an earlier time"
         yield Problem(("network", "gst", "at"), message)
     for i, rule in enumerate(scenario.rules):
         yield from _message_rule(rule, scenario, ("rules", i))
+
+
+def _membership(scenario: Scenario) -> Iterator[Problem]:
+    """A protocol that can change its members, voters that exist, and times within the run."""
+    network, name = scenario.network, scenario.protocol.name
+    changes = bool(scenario.membership) or len(network.member_nodes) < network.n
+    if changes and name in PROTOCOLS and MEMBERSHIP not in PROTOCOLS[name].protocol.handlers:
+        able = [other for other, entry in PROTOCOLS.items() if MEMBERSHIP in entry.protocol.handlers]
+        key = "members" if network.members else "learners"
+        where: Path = ("membership",) if scenario.membership else ("network", key)
+        message = f"{name} cannot change its members; remove this, or choose a protocol that can: {', '.join(able)}"
+        yield Problem(where, message)
+    for i, change in enumerate(scenario.membership):
+        path: Path = ("membership", i)
+        if change.at_ns >= scenario.duration_ns:
+            length = format_ns(scenario.duration_ns)
+            yield Problem((*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time")
+        for key in ("add", "remove", "learn"):
+            for j, ref in enumerate(getattr(change, key)):
+                yield from _voter(ref, network, (*path, key, j))
 
 
 def _corrupted(scenario: Scenario) -> Iterator[Problem]:

@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from sim.adversary.settings import Corrupted
+from sim.faults.membership import MembershipChange
 from sim.faults.rules import MessageRule
 from sim.faults.settings import Fault
 from sim.network.crypto import CryptoName
@@ -132,6 +133,9 @@ class Scenario(Parameters):
     )
     rules: tuple[MessageRule, ...] = Field(
         default=(), max_length=1000, description="what happens to single messages on their way"
+    )
+    membership: tuple[MembershipChange, ...] = Field(
+        default=(), max_length=1000, description="when the operator asks voters to join or to leave"
     )
     limits: Limits = Field(default=Limits(), description="when to give up")
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")

@@ -1,0 +1,25 @@
+"""What a scenario says about a group that changes: entries of the list `membership`, requests of the operator."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from sim.network.links import Ref
+from sim.parameters import Nanoseconds, Parameters, Problem, RuleError, quantity
+
+
+class MembershipChange(Parameters):
+    """At a time, the operator asks the group to take voters in, or to let them go; the protocol sees to it."""
+
+    at_ns: Nanoseconds = quantity(..., "when the operator asks")
+    add: tuple[Ref, ...] = Field(default=(), description="voters that join: from then on their votes count")
+    remove: tuple[Ref, ...] = Field(default=(), description="voters that leave")
+    learn: tuple[Ref, ...] = Field(
+        default=(), description="voters that receive everything and have no vote from then on"
+    )
+
+    @model_validator(mode="after")
+    def _does_something(self) -> MembershipChange:
+        if not (self.add or self.remove or self.learn):
+            raise RuleError([Problem((), "changes nothing; write add: [4], remove: [0] or learn: [5]")])
+        return self

@@ -1,0 +1,249 @@
+"""Raft's members change, its logs are compacted: servers join, learn, leave, and catch up from snapshots."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.ledger import rows as r
+from sim.ledger.members import Members
+from sim.protocol import MembersChange
+from sim.protocols.raft import Raft, Role
+from sim.scenario.errors import ScenarioError
+from tests.runs import MS, Played, S, play, scenario, unsafe
+
+
+def raft(**parameters: Any) -> dict[str, Any]:
+    """Raft with parameters."""
+    return {"name": "raft", **parameters}
+
+
+def leaders(run: Played) -> list[int]:
+    """Who leads now."""
+    hosts = run.world.run.hosts
+    return [h.me for h in hosts if h.replica is not None and run.replica(h.me).role is Role.LEADER]
+
+
+def deciders(run: Played, after_ns: int) -> set[int]:
+    """Servers that decided something after a time."""
+    return {int(row[2]) for row in run.decided() if row[0] > after_ns}
+
+
+def configurations(run: Played) -> list[Members]:
+    """Every configuration that is an entry of the decided chain, in order."""
+    found: dict[int, Members] = {}
+    for block in run.world.run.open_blocks.values():
+        if isinstance(block.body, Members) and block.height <= run.world.run.hosts[leaders(run)[0]].height:
+            found[block.height] = block.body
+    return [found[height] for height in sorted(found)]
+
+
+# --- membership ------------------------------------------------------------------------------------------------------
+
+
+def test_members_alone_decide_with_messages_to_each_other_only() -> None:
+    run = play(scenario(7, protocol="raft", duration="5 s", **{"network.members": [0, 1, 2]}))
+    assert deciders(run, 0) == {0, 1, 2}
+    decisions = len({int(row[4]) for row in run.decided()})
+    assert decisions > 150
+    assert run.sent("AppendEntries") in (2 * decisions, 2 * (decisions + 1))
+    assert 0 <= run.sent("AppendEntries") - run.sent("Stored") <= 2
+    leader = leaders(run)[0]
+    times = run.latencies_ns()
+    assert {times[block, node] for block, node in times if node == leader} == {20 * MS}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("membership", ["single", "joint"])
+def test_servers_join_and_leave_while_clients_are_served(membership: str) -> None:
+    """Three servers become five, then the first three leave, leader included."""
+    changes: dict[str, Any] = {
+        "network.members": [0, 1, 2],
+        "membership": [{"at": "2 s", "add": [3, 4]}, {"at": "5 s", "remove": [0, 1, 2]}],
+        "liveness_bound": "1 s",
+    }
+    run = play(scenario(5, protocol=raft(membership=membership), duration="10 s", **changes))
+    seen = [config.voters for config in configurations(run)]
+    joint = [config.leaving for config in configurations(run)]
+    if membership == "joint":
+        assert seen == [(0, 1, 2, 3, 4), (0, 1, 2, 3, 4), (3, 4), (3, 4)]
+        assert joint == [(0, 1, 2), None, (0, 1, 2, 3, 4), None]
+    else:
+        sizes = [len(voters) for voters in seen]
+        assert sizes == [4, 5, 4, 3, 2]
+        assert joint == [None] * 5
+    assert deciders(run, 4 * S) >= {3, 4}
+    assert deciders(run, 8 * S) == {3, 4}
+    assert set(leaders(run)) <= {3, 4}
+    late = sorted(int(row[0]) for row in run.decided() if row[0] > 1 * S)
+    assert max(b - a for a, b in zip(late, late[1:], strict=False)) < 1 * S, "no longer than an election"
+    assert unsafe(run) == []
+
+
+def test_a_change_waits_for_a_leader_and_survives_its_crash() -> None:
+    changes: dict[str, Any] = {
+        "network.members": [0, 1, 2],
+        "membership": [{"at": "1.05 s", "add": [3]}],
+        "faults": [{"at": "1 s", "for": "4 s", "crash": {"nodes": [0, 1]}}],
+    }
+    run = play(scenario(4, protocol="raft", duration="9 s", **changes))
+    assert not [t for t in run.decided()[:, 0] if 1.1 * S < t < 5 * S]
+    assert deciders(run, 8 * S) == {0, 1, 2, 3}
+    assert [config.voters for config in configurations(run)] == [(0, 1, 2, 3)]
+    assert unsafe(run) == []
+
+
+def test_a_learner_receives_everything_and_has_no_vote() -> None:
+    changes: dict[str, Any] = {
+        "network.members": [0, 1, 2],
+        "network.learners": [3],
+        "faults": [{"at": "1 s", "crash": {"nodes": [1, 2]}}],
+    }
+    run = play(scenario(4, protocol="raft", duration="4 s", **changes))
+    first = [int(row[2]) for row in run.decided() if row[0] < 1 * S]
+    assert 3 in first
+    assert not [t for t in run.decided()[:, 0] if t > 1.2 * S], "one of three voters and a learner are no majority"
+    assert run.replica(3).role is Role.FOLLOWER
+    assert unsafe(run) == []
+
+
+def test_a_learner_becomes_a_voter_and_a_voter_a_learner() -> None:
+    changes: dict[str, Any] = {
+        "network.learners": [3],
+        "membership": [{"at": "1 s", "add": [3]}, {"at": "2 s", "learn": [3]}],
+    }
+    run = play(scenario(4, protocol="raft", duration="3 s", **changes))
+    assert [(c.voters, c.learners) for c in configurations(run)] == [((0, 1, 2, 3), ()), ((0, 1, 2), (3,))]
+    assert 3 in deciders(run, 2.5 * S)
+    assert unsafe(run) == []
+
+
+class CommitsByTheOldSet(Raft):
+    """Counts against the last committed configuration, as if the new one were in force only when committed."""
+
+    def majority(self, servers: Any) -> bool:
+        return self.settled.agrees(servers)
+
+
+@pytest.mark.parametrize(("protocol", "expected"), [(Raft, 2), (CommitsByTheOldSet, 1)])
+def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], expected: int) -> None:
+    """From one server to two: the entry that adds the second needs the second's disk."""
+    changes: dict[str, Any] = {"network.members": [0], "membership": [{"at": "1 s", "add": [1]}]}
+    changes["block.interval"] = "50 ms"
+    run = play(scenario(2, protocol="raft", duration="2 s", **changes), protocol=protocol)
+    born = {int(row[3]): int(row[0]) for row in run.events(r.EVENT_PROPOSED)}
+    (change,) = [b for b in run.world.run.open_blocks.values() if isinstance(b.body, Members)]
+    decided = min(int(row[0]) for row in run.decided(0) if row[3] == change.number)
+    assert decided - born[change.number] == (20 * MS if expected == 2 else 0)
+
+
+def test_steps_and_joint_sets_by_hand() -> None:
+    three = Members((0, 1, 2), (7,))
+    goal = three.after(MembersChange(1, add=(3, 4), remove=(0,)))
+    assert goal == Members((1, 2, 3, 4), (7,), None, 1)
+    steps = [three]
+    while steps[-1] != goal:
+        steps.append(steps[-1].one_step_to(goal))
+    assert [step.voters for step in steps] == [(0, 1, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4), (1, 2, 3, 4)]
+    joint = three.jointly_to(goal)
+    assert joint.agrees({0, 1, 2, 3})
+    assert not joint.agrees({0, 1, 3}), "half of the new set"
+    assert not joint.agrees({2, 3, 4}), "one of the old set"
+    assert joint.settled() == goal
+    assert three.after(MembersChange(2, remove=(0, 1, 2))).voters == (0, 1, 2), "nobody left to vote: no change"
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_agreement_while_members_change_in_trouble(seed: int) -> None:
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "network.members": [0, 1, 2],
+        "network.jitter": {"model": "proportional", "up_to": "50 %"},
+        "membership": [
+            {"at": "1 s", "add": [3, 4]},
+            {"at": "2 s", "remove": [seed % 3]},
+            {"at": "3 s", "add": [seed % 3], "remove": [3]},
+        ],
+        "faults": [
+            {"at": "900 ms", "for": "700 ms", "crash": {"nodes": [seed % 5]}},
+            {"at": "1.9 s", "for": "800 ms", "partition": {"groups": [[seed % 5, (seed + 1) % 5]]}},
+            {"at": "2.9 s", "for": "500 ms", "crash": {"nodes": [(seed + 2) % 5]}},
+        ],
+    }
+    protocol = raft(membership=("single", "joint")[seed & 1], pre_vote=True, check_quorum=True)
+    run = play(scenario(5, protocol=protocol, duration="8 s", **changes))
+    assert unsafe(run) == []
+    assert configurations(run)[-1].voters == tuple(sorted({0, 1, 2, 4}))
+    assert deciders(run, 7 * S) >= {0, 1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"protocol": "pbft", "membership": [{"at": "1 s", "add": [3]}]}, "pbft cannot change its members"),
+        ({"protocol": "pbft", "network.members": [0, 1]}, "choose a protocol that can: raft"),
+        ({"membership": [{"at": "1 s"}]}, "changes nothing"),
+        ({"membership": [{"at": "1 s", "add": [9]}]}, "nodes are 0 to 3"),
+        ({"membership": [{"at": "1 h", "add": [3]}]}, "must be earlier than the end of the run"),
+        ({"network.members": [0, 1], "network.learners": [1]}, "is among the members already"),
+        ({"network.learners": [0, 1, 2, 3]}, "nobody can vote"),
+    ],
+)
+def test_impossible_groups_are_refused(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ScenarioError, match=says):
+        scenario(4, **{"protocol": "raft", **changes})
+
+
+# --- snapshots -------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_was_away_installs_a_snapshot_as_fast_as_its_link_allows() -> None:
+    """4 MB in chunks of 500 kB over 100 Mbit/s: eight round trips and 0.32 s on the wire, twice (out and in)."""
+    parameters = {"snapshot_every": 50, "snapshot_size": "4 MB", "snapshot_chunk": "500 kB"}
+    faults = [{"at": "1 s", "until": "6 s", "crash": {"nodes": [4]}}]
+    changes: dict[str, Any] = {"faults": faults, "network.bandwidth": "100 Mbit/s", "block.max_transactions": 10}
+    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", **changes))
+    assert run.sent("InstallSnapshot") == 8
+    assert run.sent("Received") == 7
+    times = sorted(int(row[0]) for row in run.decided(4) if row[0] > 6 * S)
+    installed = times[0] - 6 * S
+    wire = 8 * 500_048 * 8 / 100e6 * 2
+    assert 8 * 20 * MS + wire * S < installed < 8 * 20 * MS + wire * S + 200 * MS
+    assert sum(t == times[0] for t in times) > 150, "all that the snapshot contains at once"
+    assert run.world.run.hosts[4].height >= run.world.run.hosts[0].height - 2
+    assert unsafe(run) == []
+
+
+def test_without_compaction_the_log_is_repaired_entry_by_entry() -> None:
+    faults = [{"at": "1 s", "until": "6 s", "crash": {"nodes": [4]}}]
+    run = play(scenario(5, protocol="raft", duration="9 s", faults=faults))
+    assert run.sent("InstallSnapshot") == 0
+    assert run.sent("Repair") >= 3
+
+
+def test_a_new_member_catches_up_from_a_snapshot_before_it_counts() -> None:
+    changes: dict[str, Any] = {"network.members": [0, 1, 2], "membership": [{"at": "4 s", "add": [3]}]}
+    parameters = {"snapshot_every": 50, "snapshot_size": "2 MB", "snapshot_chunk": "500 kB"}
+    run = play(scenario(4, protocol=raft(**parameters), duration="7 s", **changes))
+    assert run.sent("InstallSnapshot") == 4
+    joined = min(int(row[0]) for row in run.decided(3))
+    assert joined > 4 * S
+    late = sorted(int(row[0]) for row in run.decided(0) if row[0] > 3 * S)
+    assert max(b - a for a, b in zip(late, late[1:], strict=False)) <= 25 * MS, "nobody waited for it"
+    assert [run.replica(node).settled.voters for node in range(4)] == [(0, 1, 2, 3)] * 4
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_agreement_with_snapshots_under_crashes(seed: int) -> None:
+    faults = [
+        {"at": f"{500 + 700 * i} ms", "for": f"{300 + 90 * seed} ms", "crash": {"nodes": [(i + seed) % 5]}}
+        for i in range(7)
+    ]
+    parameters = {"snapshot_every": 10, "snapshot_size": "100 kB", "snapshot_chunk": "30 kB"}
+    jitter = {"network.jitter": {"model": "proportional", "up_to": "50 %"}}
+    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", seed=seed, faults=faults, **jitter))
+    assert unsafe(run) == []
+    assert run.sent("InstallSnapshot") > 0
+    assert min(host.height for host in run.world.run.hosts) >= run.world.run.hosts[0].height - 3
