@@ -193,6 +193,22 @@ class NormalCase:
     persist: bool = False
 
 
+@dataclasses.dataclass(frozen=True)
+class Lead:
+    """Leave to go on proposing by itself, given to the fast lane with a proposal.
+
+    Whenever this replica has decided a block in the lane, or a batch is due, the lane does what the handlers of
+    DECIDED and BATCH would: while fewer than `pipeline` blocks are under way and a batch is due (`await_batch`),
+    it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.proposal`
+    names, of the same size but for the block's bytes, in the same view, with the same guards and receiver, and
+    telling this replica. If the case is gated by the letter it opens its own gate, else it casts its own vote.
+    It proposes up to height `until`; there the handler runs again. `Context.lane` takes the leave back.
+    """
+
+    until: int
+    pipeline: int = 1
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Timer:
     """The kind of timer a handler waits for."""
@@ -302,6 +318,7 @@ class Context(Interface):
         to: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
+        leave: Lead | None = None,
     ) -> None:
         """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
 
@@ -309,8 +326,8 @@ class Context(Interface):
         or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it is in
         when the case is through, if not the same; `to`: receiver of votes that do not go to all; `decided`: a
         block this letter proves decided; `tell`: whose DECIDED handler runs when the case is through there: ALL,
-        or one replica (None: this one). Without a lane, or if votes of that case have been cast in this ballot
-        already, this is `broadcast`.
+        or one replica (None: this one); `leave`: the lane may propose the next blocks by itself. Without a lane, or
+        if votes of that case have been cast in this ballot already, this is `broadcast`.
         """
 
     def proposing(self) -> None:
@@ -327,6 +344,12 @@ class Context(Interface):
 
     def lane_number(self) -> int:
         """The number I last gave to `lane`, or what the fast lane made of it since; -1: None. It survives a crash."""
+
+    def last_proposal(self) -> Block | None:
+        """The last block that I proposed with a normal case, or that the fast lane did for me, if it is still kept.
+
+        It survives a crash: a proposal is on disk before it leaves.
+        """
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -448,6 +471,11 @@ class Replica:
     def normal_cases(self) -> tuple[NormalCase, ...]:
         """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""
         return ()
+
+    @staticmethod
+    def proposal(block: Block) -> Letter:
+        """The letter with which the lane proposed a block (see `Lead`)."""
+        raise NotImplementedError
 
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""

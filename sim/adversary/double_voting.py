@@ -40,7 +40,7 @@ class DoubleVoting(Behaviour):
                     self._vote(vote, rival, to)
 
     def _rivals(self, ballot: Ballot, view: int, number: int) -> list[Ballot]:
-        known = self.seat.host.run.ballots
+        known = self.seat.host.run.tree.ballots
         if ballot.block is not None:
             return [other for other in known.get((view, number), ()) if other is not ballot and other.block is not None]
         return [

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from sim.host import Host
-from sim.protocol import ALL, Ballot, Block, Context, Letter, Replica, Timer, VoteType
+from sim.protocol import ALL, Ballot, Block, Context, Lead, Letter, Replica, Timer, VoteType
 
 LATER = Timer("held back by a corrupted replica")
 
@@ -156,6 +156,7 @@ class Seat:
         to: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
+        leave: Lead | None = None,
     ) -> None:
         self.host.proposing()
         self.broadcast(letter)

@@ -8,26 +8,25 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from sim.engine import lead as leading
 from sim.engine.lanes import (
     PROGRESS,
     cast_vote,
     count_now,
-    open_case,
     open_tally,
     release_reaction,
     release_tally,
 )
-from sim.engine.loop import _arm_batch, _has_room, progress_period_ns
+from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
+from sim.engine.room import has_room
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
     NOW,
-    RULES,
     SEED,
     TALLY,
     TALLY_FIRED,
-    TALLY_PLACE,
     VOTERS,
     WORKER_FREE,
     WORKERS,
@@ -54,16 +53,10 @@ from sim.kernel.post import (
     send_group,
     send_one,
 )
-from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, RELEASED, ROW, forget_node, has_voted
+from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.pool import empty_pool, forward_again, lead, submit_one
 from sim.ledger.rows import (
-    BATCH_AT,
-    BATCH_ON,
-    BATCH_TIMER,
-    BLOCK,
-    BLOCK_WIDTH,
-    NUMBER,
     PEER,
     PEER_WIDTH,
     TX_LAST,
@@ -77,7 +70,7 @@ _D = types.Array(types.int64, 1, "C")
 def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, reaction, arg):
     """Send a letter to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
     desk = bench(array)
-    if not _has_room(desk):
+    if not has_room(desk):
         return np.int64(-1)
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), key)
     envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, arg)
@@ -92,7 +85,7 @@ def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 
 def vote(array, node, row, to, local_weight):
     """Cast a node's vote in a row; returns 0, or -1 for room."""
     desk = bench(array)
-    if not _has_room(desk):
+    if not has_room(desk):
         return np.int64(-1)
     cast_vote(desk, node, row, to, local_weight, 1)
     return np.int64(0)
@@ -132,47 +125,57 @@ def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold
 
 @entry(types.UniTuple(_I, 5)(_D, *[_I] * 17))
 def propose(
-    array,
-    case,
-    src,
-    kind,
-    size,
-    sign_ns,
-    verify_ns,
-    handle_ns,
-    letter_key,
-    need,
-    running,
-    after,
-    block,
-    view,
-    number,
-    to,
-    decided,
-    wakes,
-):
+    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
+    need, running, after, block, view, number, to, decided, wakes,
+):  # fmt: skip
     """Lay out a declared normal case for a block and the ballot (view, number), and broadcast the letter.
 
     Returns (envelope, the letter's reaction, its tally rows); envelope -1: make room and call again.
     """
     desk = bench(array)
     none = np.int64(-1)
-    if not _has_room(desk):
+    if not has_room(desk):
         return none, none, none, none, none
-    identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
-    key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    reaction, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, decided, wakes)
-    if reaction < 0:
-        return none, none, none, none, none
-    if desk[RULES] > 0:
-        for row in (row_1, row_2, row_3):
-            if row >= 0:
-                column(desk, TALLY_PLACE)[2 * row] = view
-                column(desk, TALLY_PLACE)[2 * row + 1] = number
-    whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, 0)
-    send_group(desk, envelope, src, 0, sign_ns)
-    return envelope, reaction, row_1, row_2, row_3
+    return leading.send_case(
+        desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
+        need, running, after, block, view, number, to, decided, wakes, 0,
+    )  # fmt: skip
+
+
+@entry(_I(_D, _I))
+def see_block(array, block):
+    """Python makes an object of a block of the engine's."""
+    desk = bench(array)
+    leading.see(desk, block)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I))
+def unseen_at(array, height):
+    """A block of the engine's of that height that Python has no object of, or -1."""
+    desk = bench(array)
+    return np.int64(leading.unseen_at(desk, height))
+
+
+@entry(_I(_D, _I))
+def sweep(array, lowest):
+    """Free closed blocks below a height; returns how many Python must free (see `lead.sweep`)."""
+    desk = bench(array)
+    return leading.sweep(desk, lowest)
+
+
+@entry(types.UniTuple(_I, 2)(_D, _I, _I))
+def shed(array, low, since_ns):
+    """Let go of what is kept with blocks that only voters who are down still need (see `lead.shed`)."""
+    desk = bench(array)
+    return leading.shed(desk, low, since_ns)
+
+
+@entry(_I(_D, _I))
+def has_votes_under_way(array, row):
+    """Whether votes of a tally row are on their way or wait to be processed."""
+    desk = bench(array)
+    return np.int64(column(desk, TALLY)[row * ROW + REFERENCES] > 0)
 
 
 @entry(_I(_D, _I))
@@ -265,19 +268,11 @@ def resend(array, node, before_ns, most):
     return np.int64(forward_again(desk, node, before_ns, most))
 
 
-@entry(_I(_D, _I, _I, _I))
-def await_batch(array, node, not_before_ns, empty_allowed):
+@entry(_I(_D, _I, _I))
+def await_batch(array, node, not_before_ns):
     """Wake the node when a block is due. Returns 1 if one is due now (no wake follows)."""
     desk = bench(array)
-    peer = column(desk, PEER)
-    p = node * PEER_WIDTH
-    peer[p + BATCH_ON] = 1
-    peer[p + BATCH_AT] = not_before_ns
-    peer[p + BATCH_TIMER] = -1
-    if _arm_batch(desk, node):
-        peer[p + BATCH_ON] = 0
-        return np.int64(1)
-    return np.int64(0)
+    return np.int64(leading.await_batch(desk, node, not_before_ns))
 
 
 @entry(_I(_D, _I, _I, _I))
@@ -325,7 +320,7 @@ def start_stream(array, stream, first_ns):
 def submit_now(array, gateway, class_, count):
     """A gateway's clients submit `count` transactions now; returns 0, or -1 for room."""
     desk = bench(array)
-    if not _has_room(desk):
+    if not has_room(desk):
         return np.int64(-1)
     for _ in range(count):
         submit_one(desk, gateway, class_)
@@ -336,7 +331,7 @@ def submit_now(array, gateway, class_, count):
 def flood(array, node, kind, size, verify_ns, handle_ns, slot):
     """A node floods a message through the neighbour graph; returns 0, or -1 for room."""
     desk = bench(array)
-    if not _has_room(desk):
+    if not has_room(desk):
         return np.int64(-1)
     start_flood(desk, node, kind, size, verify_ns, handle_ns, slot)
     return np.int64(0)

@@ -74,6 +74,8 @@ EVENTS_MAX = 112
 STILL_EVENTS = 113  # events since time last moved
 STILL_MAX = 114
 HELD_LETTER = 115  # envelope + 1 that Python is dealing with
+SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
+SWEEP_CLOSED = 117  # or with so many blocks closed
 
 # columns
 REACTIONS = 56
@@ -115,7 +117,7 @@ CASE_VOTES, CASE_DECIDES, CASE_PERSIST_NS, CASE_GATED = 0, 1, 2, 3
 CASE_VOTE = 4  # four numbers per vote: kind, wide (1) or narrow (0), threshold, -
 DECIDES_NOTHING, DECIDES_AT_END = 0, 1
 
-PERFORMED, PERFORMED_WAKE, NOT_PERFORMED = 0, 1, 2
+PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEAD = 0, 1, 2, 3
 
 
 @compiled
@@ -255,9 +257,9 @@ def _decide_in_lane(desk, node, block):
 def _wakes(desk, node, reaction):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
-    if rows[r + WAKES] == WAKE_ALL or rows[r + WAKES] == node:
+    if rows[r + WAKES] == WAKE_ALL:
         return PERFORMED_WAKE
-    return PERFORMED
+    return PERFORMED_LEAD if rows[r + WAKES] == node else PERFORMED
 
 
 @compiled
@@ -428,7 +430,7 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
 
 
 @compiled
-def _first_vote_weight(desk, c):
+def first_vote_weight(desk, c):
     """What a voter's own first vote counts: it opens the gate if the letter's sender does not."""
     cases = column(desk, CASES)
     gated = cases[c + CASE_VOTE + 2] >= GATE and cases[c + CASE_GATED] == 0
@@ -489,7 +491,7 @@ def open_case(desk, case, need, running, after, block, key, to, decided, wakes):
         row_1 if cases[c + CASE_GATED] else none,
         row_1,
         target,
-        _first_vote_weight(desk, c),
+        first_vote_weight(desk, c),
         decides,
         np.int64(WAKE_NOBODY) if votes else wakes,
         cases[c + CASE_PERSIST_NS],

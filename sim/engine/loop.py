@@ -15,11 +15,15 @@ from sim.engine.lanes import (
     EVENTS_MAX,
     HELD_LETTER,
     NOT_PERFORMED,
+    PERFORMED,
+    PERFORMED_LEAD,
     PERFORMED_WAKE,
     PROGRESS,
     PROGRESS_MODE,
     STILL_EVENTS,
     STILL_MAX,
+    SWEEP_CLOSED,
+    SWEEP_DECISIONS,
     current_reaction,
     end_write,
     finish_after_disk,
@@ -30,14 +34,15 @@ from sim.engine.lanes import (
     vote_arrives,
     vote_is_processed,
 )
+from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import flood_arrives, relay
-from sim.kernel.calendar import calendar_has_room, calendar_open
+from sim.engine.room import has_room
+from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (
     DIGEST_ORDER,
     DROPPED,
     ENVELOPE,
-    ENVELOPES_FREE,
     IN_FLIGHT,
     KIND_COUNT,
     LETTERS_DONE,
@@ -54,7 +59,6 @@ from sim.kernel.desk import (
     READY,
     READY_DROPPED,
     READY_LEN,
-    RULE_COPIES_MAX,
     RUN,
     RUN_LEN,
     RUN_POS,
@@ -83,7 +87,7 @@ from sim.kernel.due import (
     VOTED,
     ready_push,
 )
-from sim.kernel.heap import WIDTH, heap_drop
+from sim.kernel.heap import heap_drop
 from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.post import (
     COUNT_DROPPED,
@@ -120,10 +124,9 @@ from sim.kernel.post import (
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, REFERENCES, RELEASED, ROW
 from sim.kernel.tally import REACTION as TALLY_REACTION
-from sim.ledger.chain import CLOSED_MAX, maybe_close, reply_if_same
+from sim.ledger.chain import maybe_close, reply_if_same
 from sim.ledger.pool import (
     acknowledge,
-    batch_is_due,
     oldest_waiting_ns,
     pool_enter,
     release_tx,
@@ -133,25 +136,20 @@ from sim.ledger.pool import (
 from sim.ledger.rows import (
     ACKS_NEEDED,
     BACKLOG_BYTES,
-    BATCH_AT,
     BATCH_ON,
     BATCH_TIMER,
     BLOCK,
     BLOCK_REPLIES,
     BLOCK_WIDTH,
-    BLOCKS_FREE,
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
     CLOSED_LEN,
     CLOSED_LOOP,
     DECISIONS,
-    FRESH,
     GATEWAY_FIRST,
     GATEWAYS,
     NUMBER,
-    PAYLOAD_SIZE,
-    PAYLOADS_FREE,
     PEER,
     PEER_WIDTH,
     POOL_HEAD,
@@ -164,7 +162,6 @@ from sim.ledger.rows import (
     TX,
     TX_CLASS,
     TX_ENTRY,
-    TX_FREE_LEN,
     TX_GATEWAY,
     TX_KIND,
     TX_LAST,
@@ -190,22 +187,6 @@ from sim.ledger.rows import (
     TOO_MANY_EVENTS,
     STANDS_STILL,  # events without time moving: an instant livelock
 ) = range(14)
-
-
-@compiled
-def _has_room(desk):
-    # The most that one step can enter: a broadcast to all, a block's replies, a resubmission per client.
-    margin = 8 * desk[NODES] * (1 + desk[RULE_COPIES_MAX]) + 8 * desk[GATEWAYS] + 512
-    if desk[GATEWAYS] > 0:
-        margin += 2 * desk[PAYLOAD_SIZE]
-    return (
-        calendar_has_room(desk, margin)
-        and (desk[READY_LEN] + margin) * WIDTH < length(desk, READY)
-        and desk[ENVELOPES_FREE] > 64 + 16 * desk[GATEWAYS]
-        and (desk[GATEWAYS] == 0 or desk[TX_FREE_LEN] > margin)
-        and desk[BLOCKS_FREE] > 4
-        and desk[PAYLOADS_FREE] > 4
-    )
 
 
 @compiled
@@ -244,17 +225,11 @@ def _check_progress(desk, node):
 
 
 @compiled
-def _arm_batch(desk, node):
-    """A proposer waits: wake it at once if a block is due, else when its interval ends."""
-    peer = column(desk, PEER)
-    p = node * PEER_WIDTH
-    if batch_is_due(desk, node):
-        return True
-    at = peer[p + BATCH_AT]
-    if at > desk[NOW] and peer[p + BATCH_TIMER] != at and (desk[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0):
-        peer[p + BATCH_TIMER] = at
-        ready_push(desk, at, BATCH, node, 0)
-    return False
+def _or_lead(desk, node, outcome):
+    """A reaction's outcome; a proposer who would be woken goes on by itself if it may."""
+    if outcome != PERFORMED_LEAD:
+        return outcome
+    return np.int64(PERFORMED) if go_on(desk, node) else np.int64(PERFORMED_WAKE)
 
 
 @compiled
@@ -399,9 +374,9 @@ def advance(array, until):
             return EMPTY_TRACE, none, none, desk[NOW]
         if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > length(desk, LOG):
             return EMPTY_TRACE, none, none, desk[NOW]
-        if not _has_room(desk):
+        if not has_room(desk):
             return ROOM, none, none, desk[NOW]
-        if desk[CLOSED_LEN] >= CLOSED_MAX // 16:
+        if desk[CLOSED_LEN] >= desk[SWEEP_CLOSED] or desk[DECISIONS] >= desk[SWEEP_DECISIONS]:
             return CLOSED_BLOCKS, none, none, desk[NOW]
         if desk[STOP_AFTER] > 0 and desk[DECISIONS] >= desk[STOP_AFTER]:
             return STOP, none, none, desk[NOW]
@@ -503,7 +478,7 @@ def advance(array, until):
             column(desk, TALLY_FIRED)[at] |= FIRED << (argument & 3)
             reaction = tally[row * ROW + TALLY_REACTION + (argument & 3)]
             if reaction > 0:
-                outcome = react(desk, node, reaction, none)
+                outcome = _or_lead(desk, node, react(desk, node, reaction, none))
                 if outcome == PERFORMED_WAKE:
                     return WAKE_LANE, node, argument, time
                 if outcome != NOT_PERFORMED:
@@ -519,7 +494,7 @@ def advance(array, until):
                 continue
             reaction = current_reaction(desk, envelopes[e + REACTION])
             if reaction > 0:
-                outcome = react(desk, node, reaction, envelopes[e + SRC])
+                outcome = _or_lead(desk, node, react(desk, node, reaction, envelopes[e + SRC]))
                 if outcome == PERFORMED_WAKE:
                     desk[HELD_LETTER] = argument + 1
                     return WAKE_LANE, node, argument, time
@@ -531,9 +506,11 @@ def advance(array, until):
         if kind == TX_ARRIVES:
             if pool_enter(desk, argument, node):
                 column(desk, PEER)[node * PEER_WIDTH + BATCH_ON] = 0
+                if go_on(desk, node):
+                    continue
                 return WAKE_BATCH, node, none, time
             if column(desk, PEER)[node * PEER_WIDTH + BATCH_ON]:
-                _arm_batch(desk, node)
+                arm_batch(desk, node)
         elif kind == SUBMIT:
             after = submit_next(desk, argument)
             if after >= 0:
@@ -541,8 +518,10 @@ def advance(array, until):
         elif kind == BATCH:
             peer = column(desk, PEER)
             peer[node * PEER_WIDTH + BATCH_TIMER] = -1
-            if peer[node * PEER_WIDTH + BATCH_ON] and _arm_batch(desk, node):
+            if peer[node * PEER_WIDTH + BATCH_ON] and arm_batch(desk, node):
                 peer[node * PEER_WIDTH + BATCH_ON] = 0
+                if go_on(desk, node):
+                    continue
                 return WAKE_BATCH, node, none, time
         elif kind == PROGRESS_CHECK:
             if argument == column(desk, NODE)[node * NODE_WIDTH + PROGRESS_TOKEN]:
@@ -552,7 +531,7 @@ def advance(array, until):
                 else:
                     return WAKE_PROGRESS, node, none, time
         elif kind == DISK_DONE:
-            if finish_after_disk(desk, node, argument) == PERFORMED_WAKE:
+            if _or_lead(desk, node, finish_after_disk(desk, node, argument)) == PERFORMED_WAKE:
                 return WAKE_LANE, node, argument, time
         elif kind == RELAY:
             relay(desk, node, argument)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from sim.engine import lanes, loop
+from sim.engine import lanes, lead, loop
 from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
@@ -17,6 +17,7 @@ from sim.ledger import rows as r
 from sim.ledger.chain import CLOSED_MAX
 
 NO_LIMIT = 1 << 62
+LONG_AGO = -(1 << 62)
 TRACE_ROWS = 1 << 15
 _POOL_START = 1 << 10
 
@@ -160,6 +161,10 @@ class Engine:
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
             desk.allocate(number, 1)
         desk.allocate(lanes.PROGRESS, 2 * n)
+        leads = desk.allocate(lead.LEAD, s.voters * lead.LEAD_WIDTH).reshape(-1, lead.LEAD_WIDTH)
+        leads[:, lead.LAST] = -1
+        leads[:, lead.LAST_NS] = LONG_AGO
+        desk.allocate(lead.POSTED, n * post.KINDS)
         desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
         desk.allocate(lanes.CASES, lanes.CASES_MAX * lanes.CASE_WIDTH)
         reactions = 256
@@ -233,6 +238,7 @@ class Engine:
         desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
         desk.adopt(r.BLOCK_FREE, np.arange(blocks)[::-1])
         desk.allocate(r.BLOCK_READY, blocks * self.words)
+        desk.allocate(lead.UNSEEN, blocks)
         desk.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
         state[r.BLOCKS_FREE] = blocks
         state[r.BLOCK_SERIAL] = 1
@@ -243,7 +249,8 @@ class Engine:
         desk.allocate(r.HIST_CLIENT, pool.HIST_LEN if s.gateways else 1)
         desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * s.voters))
-        desk.allocate(r.CLOSED, CLOSED_MAX)
+        desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
+        state[lanes.SWEEP_CLOSED] = state[lanes.SWEEP_DECISIONS] = CLOSED_MAX // 16
         classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
         desk.allocate(r.STREAM, r.STREAM_WIDTH * 1)
@@ -266,6 +273,7 @@ class Engine:
         if state[r.BLOCKS_FREE] <= 8:
             columns = ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0))
             self._grow_free_list(r.BLOCK_FREE, r.BLOCKS_FREE, columns)
+            self._grow_unseen()
         if state[r.PAYLOADS_FREE] <= 8:
             self._grow_free_list(r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
         if state[lanes.REACTIONS_FREE] < 16:
@@ -292,6 +300,17 @@ class Engine:
         count = int(state[length])
         desk[free][count : count + rows] = np.arange(2 * rows - 1, rows - 1, -1)
         state[length] = count + rows
+
+    def _grow_unseen(self) -> None:
+        """As many chains of unseen blocks as there are rows: lay them anew."""
+        desk = self.desk
+        heads = np.zeros(len(desk[r.BLOCK_FREE]), dtype=np.int64)
+        blocks = self.block()
+        for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
+            slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)
+            blocks[row, r.NEXT_UNSEEN] = heads[slot]
+            heads[slot] = row + 1
+        desk.replace(lead.UNSEEN, heads)
 
     def _grow_pools(self) -> None:
         """Double every mempool's ring if one of them is nearly full."""

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine import entry, lanes, loop
+from sim.engine import entry, lanes, lead, loop
 from sim.engine.office import Engine, Settings
+from sim.host.blocks import Blocks
 from sim.host.costs import Costs, ProtocolError
 from sim.host.seat import STORED, Host
 from sim.kernel import chance, post, rules, tally
@@ -28,6 +29,7 @@ from sim.protocol import (
     NO_PROGRESS,
     Ballot,
     Block,
+    Lead,
     Letter,
     MembersChange,
     NormalCase,
@@ -45,8 +47,6 @@ Disguise = Callable[[Host], tuple[Replica, dict[Any, Callable[..., None]]]]
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
-_DEAD_AFTER = 64  # heights after which an undecided block has lost
-_LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ class Run:
         self.block_interval_ns = block_interval_ns
         self.backlog = settings.backlog_bytes > 0
         self.decides_out_of_order = protocol.decides_out_of_order
-        self.agreed_height = 0  # of the highest block that every voter has decided
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
         causes: list[Any] = [*protocol.letters, *protocol.votes, *protocol.later_letters]
@@ -117,14 +116,7 @@ class Run:
         self.desk[r.FORKS] = protocol.forks
         self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.bodies: dict[int, Letter] = {}
-        self.ballots: dict[tuple[int, int], list[Ballot]] = {}
-        self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}
-        self.open_blocks: dict[int, Block] = {}
-        self.at_height: dict[int, list[Block]] = {}
-        self.block_of_row: dict[int, Block] = {}
-        self.chain: dict[int, Block] = {}
-        self.closed: list[Block] = []
-        self.abandoned: dict[int, Block] = {}
+        self.tree = Blocks(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.timer_number = 0
@@ -134,11 +126,10 @@ class Run:
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
         self.logging = settings.log_messages
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
-        self.letters_posted: dict[tuple[int, int], int] = {}
-        self.letter_costs: dict[type[Letter], int] = {}
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
         self.lane_allowed = lane and "normal_cases" in vars(protocol)
         self.cases: dict[type[Letter], Case] = {}
+        self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
         self.hosts = [Host(self, i) for i in range(self.engine.voters)]
@@ -151,6 +142,8 @@ class Run:
         self.peers = self.engine.desk[r.PEER].data
         self.blocks = self.engine.desk[r.BLOCK].data
         self.envelopes = self.engine.desk[d.ENVELOPE].data
+        self.leads = self.engine.desk[lead.LEAD].data
+        self.posted = self.engine.desk[lead.POSTED].data
 
     def _seat_all(self) -> None:
         for host in self.hosts:
@@ -195,6 +188,7 @@ class Run:
                 f"declares at most {lanes.CASES_MAX} cases of {lanes.CASE_VOTES_MAX} votes, one per type of letter"
             )
         self.cases[case.upon] = Case(number, dict.fromkeys(step.vote for step in case.votes))
+        self.case_votes.append(tuple(self.cases[case.upon].votes))
         c = self.engine.desk[lanes.CASES][number * lanes.CASE_WIDTH :]
         c[lanes.CASE_VOTES] = len(case.votes)
         c[lanes.CASE_GATED] = case.gate
@@ -262,24 +256,12 @@ class Run:
             sign_ns = costs.sign_ns
         if costs.hash_ps_per_byte:
             verify_ns += size * costs.hash_ps_per_byte // 1000
-        posted = self.letters_posted
-        number = posted.get((src, kind), 0)
-        posted[src, kind] = number + 1
+        at = src * post.KINDS + kind
+        number = self.posted[at]
+        self.posted[at] = number + 1
         return kind, size, sign_ns, verify_ns, (kind << 48) + number
 
     # --- ballots and their tallies ---------------------------------------------------------------------
-
-    def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
-        """Find or open a ballot."""
-        same = self.ballots.setdefault((view, number), [])
-        for ballot in same:
-            if ballot.block is block:
-                return ballot
-        ballot = Ballot(view, number, block)
-        same.append(ballot)
-        if block is not None:
-            block.ballots.append(ballot)
-        return ballot
 
     def row(self, ballot: Ballot, vote: VoteType, to: int) -> int:
         """The tally row of a ballot's votes, opened if new."""
@@ -292,22 +274,10 @@ class Run:
             key = _ballot_key(ballot)
             row = self.ask(entry.tally_row, self.kinds[vote], key, int(to == ALL), to, *thresholds)
             ballot.rows[vote] = row
-            self.owner_of_row[row] = (ballot, vote)
+            self.tree.owner_of_row[row] = (ballot, vote)
             if self.ruled:
                 self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
         return row
-
-    def release(self, ballot: Ballot) -> None:
-        """A ballot is over for everybody."""
-        same = self.ballots.get((ballot.view, ballot.number))
-        if same is not None and ballot in same:
-            same.remove(ballot)
-            if not same:
-                del self.ballots[ballot.view, ballot.number]
-        for row in ballot.rows.values():
-            self.owner_of_row.pop(row, None)
-            entry.drop_tally(self.desk, row)
-        ballot.rows.clear()
 
     # --- the fast lane ---------------------------------------------------------------------------------
 
@@ -321,6 +291,7 @@ class Run:
         to: int,
         decided: Block | None,
         wakes: int,
+        leave: Lead | None,
     ) -> None:
         """Broadcast a letter together with the normal case declared for it. `guards`: before, during and after."""
         block = ballot.block
@@ -339,125 +310,46 @@ class Run:
             self.engine.make_room()
             self._refresh_views()
         self.bodies[envelope] = letter
-        mine, owner = ballot.rows, self.owner_of_row
+        mine, owner = ballot.rows, self.tree.owner_of_row
         for vote, row in zip(case.votes, rows, strict=False):
             mine[vote] = row
             owner[row] = (ballot, vote)
         block.reactions.append(reaction)
+        leads, at = self.leads, src * lead.LEAD_WIDTH
+        leads[at + lead.LAST] = block.row
+        leads[at + lead.LAST_NUMBER] = block.number
+        leads[at + lead.LAST_HEIGHT] = block.height
+        if leave is not None:
+            hash_ps = self.costs.hash_ps_per_byte
+            leads[at + lead.UNTIL] = leave.until
+            leads[at + lead.PIPELINE] = leave.pipeline
+            leads[at + lead.INTERVAL_NS] = self.block_interval_ns
+            leads[at + lead.IN_VIEW] = ballot.view
+            leads[at + lead.IN_CASE] = case.number
+            leads[at + lead.OF_KIND] = kind
+            leads[at + lead.EXTRA_BYTES] = size - block.bytes
+            leads[at + lead.SIGN_NS] = sign_ns
+            leads[at + lead.VERIFY_NS] = verify_ns - size * hash_ps // 1000
+            leads[at + lead.HASH_PS] = hash_ps
+            leads[at + lead.HANDLE_NS] = self.costs.handle_ns
+            leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
+            leads[at + lead.VOTES_TO] = to
 
-    # --- blocks ----------------------------------------------------------------------------------------
-
-    def chain_block(self, node: int, height: int) -> Block | None:
-        """The block that a node decided at a height."""
-        if height > self.peers[node * r.PEER_WIDTH + r.TIP_HEIGHT]:
+    def letter(self, envelope: int) -> Letter | None:
+        """What an envelope carries; None: a proposal of the engine's whose block nobody needs any more."""
+        name = self.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
+        if name == 0:
+            return self.bodies[envelope]
+        row = name & ((1 << lead.NAME_BITS) - 1)
+        if self.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lead.NAME_BITS:
             return None
-        rivals = self.at_height.get(height, ())
-        block = self.chain.get(height)
-        if block is not None and len(rivals) == 1:
-            return block
-        decided = [b for b in rivals if self.blocks[b.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0]
-        if len(decided) == 1:
-            self.chain[height] = decided[0]
-            return decided[0]
-        return self._own_ancestor(node, height) if decided else None
-
-    def _own_ancestor(self, node: int, height: int) -> Block | None:
-        """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
-        block = self.block_of_row.get(int(self.peers[node * r.PEER_WIDTH + r.TIP]))
-        while block is not None and block.height > height:
-            block = block.parent
-        return block
+        block = self.tree.at(row)
+        assert block is not None
+        return self.protocol.proposal(block)
 
     def breach(self, node: int, block: Block, decided: Block) -> None:
         """A replica contradicts its own decision: kept for the verdict, once per replica."""
         self.breaches.setdefault(node, Breach(self.now_ns, node, block, decided))
-
-    def is_behind(self, node: int) -> bool:
-        """Whether a block is decided at a node whose ancestors it lacks."""
-        words = self.engine.words
-        ready = self.engine.desk[r.BLOCK_READY]
-        height = int(self.peers[node * r.PEER_WIDTH + r.TIP_HEIGHT])
-        return any(
-            block.height > height and (int(ready[block.row * words + (node >> 6)]) >> (node & 63)) & 1
-            for block in self.open_blocks.values()
-        )
-
-    def sweep(self) -> None:
-        """Free the blocks that everybody has decided and left behind, and their ballots."""
-        count = int(self.desk[r.CLOSED_LEN])
-        rows = self.engine.desk[r.CLOSED][:count].tolist()
-        self.desk[r.CLOSED_LEN] = 0
-        self.closed.extend(self.block_of_row[row] for row in rows)
-        lowest = self._lowest_needed()
-        keep = []
-        for block in self.closed:
-            if block.height < lowest:
-                self._free(block)
-            else:
-                keep.append(block)
-        self.closed = keep
-        for block in [block for block in self.abandoned.values() if block.height < lowest]:
-            del self.abandoned[block.number]
-            if block.row >= 0 and self.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
-                self._free(block)
-        if len(self.open_blocks) > 2 * len(keep) + 4 * _DEAD_AFTER:
-            self._free_dead(lowest)
-
-    def _lowest_needed(self) -> int:
-        """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
-        if not self.protocol.forks:
-            return int(self.engine.peer()[: self.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
-        self.agreed_height = max([self.agreed_height, *(block.height for block in self.closed)])
-        return self.agreed_height - _LATER_HEIGHTS
-
-    def _free(self, block: Block) -> None:
-        """Let go of a block, its ballots and reactions: nobody will ask for it any more."""
-        rows: list[int] = []
-        for ballot in block.ballots:
-            rows += ballot.rows.values()
-            name = (ballot.view, ballot.number)
-            same = self.ballots[name]
-            if len(same) == 1:
-                del self.ballots[name]
-            else:
-                same.remove(ballot)
-            ballot.rows = {}
-        owner = self.owner_of_row
-        for row in rows:
-            del owner[row]
-        if len(rows) < 3:
-            rows += (-1, -1, -1)
-        reactions = block.reactions or (0,)
-        entry.drop_case(self.desk, block.row, reactions[0], rows[0], rows[1], rows[2])
-        for row in rows[3:]:
-            if row >= 0:
-                entry.drop_tally(self.desk, row)
-        for reaction in reactions[1:]:
-            entry.drop_reaction(self.desk, reaction)
-        del self.block_of_row[block.row]
-        del self.open_blocks[block.number]
-        same_height = self.at_height[block.height]
-        if len(same_height) == 1:
-            del self.at_height[block.height]
-        else:
-            same_height.remove(block)
-        self.chain.pop(block.height, None)
-        block.row = -1
-        block.parent = None
-        block.body = None
-        block.ballots = []
-        block.reactions = []
-
-    def _free_dead(self, lowest: int) -> None:
-        """Let go of blocks that lost: undecided, and far below what everybody has decided."""
-        limit = lowest - _DEAD_AFTER
-        dead = [
-            block
-            for block in self.open_blocks.values()
-            if block.height < limit and self.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0
-        ]
-        for block in dead:
-            self._free(block)
 
     # --- the loop --------------------------------------------------------------------------------------
 
@@ -496,6 +388,7 @@ class Run:
             host.replica = None
             host.handlers = {}
             host.quiet()
+            self.tree.voter_goes(node)
 
     def restart(self, node: int) -> None:
         """Start a stopped endpoint again, from its stable storage."""
@@ -504,6 +397,7 @@ class Run:
         entry.restart(self.desk, node)
         self.note(r.EVENT_RESTARTED, node)
         if node < self.engine.voters:
+            self.tree.voter_comes(node)
             self.seat(self.hosts[node])
             replica = self.hosts[node].replica
             assert replica is not None
@@ -601,13 +495,13 @@ class Run:
             if wakes & 4095 == 0 and self.out_of_time():
                 return OUT_OF_TIME
             if code == letter_code:
-                body = self.bodies[argument]
+                body = self.letter(argument)
                 src = self.envelopes[argument * width + envelopes_src]
                 handler = hosts[node].handlers.get(type(body))
                 if handler is not None:
                     handler(src, body)
             elif code == quorum_code:
-                owner = self.owner_of_row.get(argument >> 2)
+                owner = self.tree.owner(argument >> 2)
                 if owner is not None:
                     handler = hosts[node].handlers.get(owner[1])
                     if handler is not None:
@@ -625,7 +519,7 @@ class Run:
                     if handler is not None:
                         handler(entry_[1])
             elif code == loop.CLOSED_BLOCKS:
-                self.sweep()
+                self.tree.sweep()
             elif code == loop.EMPTY_TRACE:
                 self.flush_trace()
             elif code == loop.ROOM:

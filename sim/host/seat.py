@@ -6,12 +6,13 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.engine import entry, lanes
+from sim.engine import entry, lanes, lead
+from sim.engine.office import LONG_AGO
 from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Letter, Replica, Timer, VoteType
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -58,7 +59,7 @@ class Host:
         self._desk = run.engine.state
         self._node_at = me * post.NODE_WIDTH
         self._height_at = me * r.PEER_WIDTH + r.TIP_HEIGHT
-        self._last_proposal_ns = -(1 << 62)
+        self._lead_at = me * lead.LEAD_WIDTH
         self.head: Block | None = None  # of the branch adopted last
 
     # --- time, chance, storage -------------------------------------------------------------------------
@@ -96,7 +97,7 @@ class Host:
         mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.me]
         for number in mine:
             del self.run.timers[number]
-        self._last_proposal_ns = -(1 << 62)
+        self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -111,10 +112,10 @@ class Host:
         self.run.post(self.me, to, letter)
 
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
-        return self.run.ballot(view, number, block)
+        return self.run.tree.ballot(view, number, block)
 
     def ballots(self, view: int, number: int) -> list[Ballot]:
-        return self.run.ballots.get((view, number), [])
+        return self.run.tree.ballots_of(view, number)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         row = self.run.row(ballot, vote, to)
@@ -156,22 +157,26 @@ class Host:
         to: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
+        leave: Lead | None = None,
     ) -> None:
         run = self.run
         self.proposing()
         case = run.cases.get(type(letter))
         if case is None or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows)):
+            run.tree.end_lead(self.me)
             run.post(self.me, ALL, letter)
             return
+        if leave is None:
+            run.tree.end_lead(self.me)
         need, running = guard
         if after is None:
             after = running
         wakes = self.me if tell is None else lanes.WAKE_ALL if tell == ALL else tell
-        run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes)
+        run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
 
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
-        self._last_proposal_ns = self.now_ns
+        self.run.leads[self._lead_at + lead.LAST_NS] = self.now_ns
 
     def lane(self, number: int | None) -> None:
         run = self.run
@@ -180,13 +185,16 @@ class Host:
         run.peers[at + r.LAST_LANE] = -1
         run.peers[at + r.LANE_NUMBER] = inside
         run.nodes[self._node_at + post.GUARD] = inside
+        run.tree.end_lead(self.me)
 
     def lane_number(self) -> int:
         return self.run.peers[self.me * r.PEER_WIDTH + r.LANE_NUMBER]
 
     def lane_block(self) -> Block | None:
-        row = int(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])
-        return self.run.block_of_row.get(row)
+        return self.run.tree.at(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])
+
+    def last_proposal(self) -> Block | None:
+        return self.run.tree.proposed_last(self.me)
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -206,9 +214,7 @@ class Host:
         if block.txs == 0 and not empty:
             entry.drop_block(self._desk, row)
             return None
-        run.block_of_row[row] = block
-        run.open_blocks[block.number] = block
-        run.at_height.setdefault(height, []).append(block)
+        run.tree.add(block)
         return block
 
     def _waiting(self) -> bool:
@@ -220,8 +226,8 @@ class Host:
         return self.run.block_interval_ns
 
     def await_batch(self) -> bool:
-        due = self._last_proposal_ns + self.run.block_interval_ns
-        return bool(entry.await_batch(self._desk, self.me, due, 0))
+        due = self.run.leads[self._lead_at + lead.LAST_NS] + self.run.block_interval_ns
+        return bool(entry.await_batch(self._desk, self.me, due))
 
     def decide(self, block: Block) -> bool:
         if block.row < 0 or block.height <= self.height:
@@ -252,12 +258,13 @@ class Host:
             rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
         block.parent = parent
         rows[row * width + r.PARENT] = -1 if parent is None else parent.row
+        rows[row * width + r.PARENT_NUMBER] = -1 if parent is None else parent.number
         if parent is not None:
             rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
             rows[parent.row * width + r.CHILD] = row
 
     def abandon(self, block: Block) -> None:
-        self.run.abandoned[block.number] = block
+        self.run.tree.abandoned[block.number] = block
 
     def adopt(self, head: Block) -> None:
         run, peers, at = self.run, self.run.peers, self.me * r.PEER_WIDTH
@@ -273,16 +280,14 @@ class Host:
             peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
 
     def behind(self) -> bool:
-        return self.run.is_behind(self.me)
+        return self.run.peers[self.me * r.PEER_WIDTH + r.WAITING] > 0
 
     @property
     def height(self) -> int:
         return self.run.peers[self._height_at]
 
     def decided_block(self, height: int) -> Block | None:
-        if height == self.height:
-            return self.run.block_of_row.get(int(self.run.peers[self.me * r.PEER_WIDTH + r.TIP]))
-        return self.run.chain_block(self.me, height)
+        return self.run.tree.decided(self.me, height)
 
     def follow(self, leader: int) -> None:
         waiting = (

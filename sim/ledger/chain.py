@@ -36,6 +36,8 @@ from sim.ledger.rows import (
     BLOCK_WIDTH,
     BLOCKS_FREE,
     BYTES,
+    CASE_REACTION,
+    CASE_ROWS,
     CHILD,
     CLOSE_STATE,
     CLOSED,
@@ -53,6 +55,7 @@ from sim.ledger.rows import (
     HEIGHT,
     NUMBER,
     PARENT,
+    PARENT_NUMBER,
     PAYLOAD,
     PAYLOAD_AT,
     PAYLOAD_FREE,
@@ -67,6 +70,7 @@ from sim.ledger.rows import (
     REPLY_COUNT,
     REPLY_KIND,
     REPLY_SIGN_NS,
+    SEEN,
     SIBLING,
     STAMP,
     TIP,
@@ -81,6 +85,7 @@ from sim.ledger.rows import (
     TXS,
     UNACKED,
     VIEW,
+    WAITING,
 )
 
 CLOSED_MAX = 4096
@@ -123,6 +128,11 @@ def new_block(desk, node, parent, height, view):
     rows[b + STAMP] = 0
     rows[b + CLOSE_STATE] = 0
     rows[b + UNACKED] = 0
+    rows[b + PARENT_NUMBER] = rows[parent * BLOCK_WIDTH + NUMBER] if parent >= 0 else -1
+    rows[b + SEEN] = 1
+    rows[b + CASE_REACTION] = 0
+    for i in range(3):
+        rows[b + CASE_ROWS + i] = -1
     rows[b + NUMBER] = desk[BLOCK_SERIAL]
     desk[BLOCK_SERIAL] += 1
     words = desk[BITS_WORDS]
@@ -147,12 +157,37 @@ def new_block(desk, node, parent, height, view):
 
 
 @compiled
+def parent_of(desk, block):
+    """The parent's row, or -1 if it is the genesis block or has been given back."""
+    rows = column(desk, BLOCK)
+    parent = rows[block * BLOCK_WIDTH + PARENT]
+    if parent >= 0 and rows[parent * BLOCK_WIDTH + NUMBER] == rows[block * BLOCK_WIDTH + PARENT_NUMBER]:
+        return parent
+    return np.int64(-1)
+
+
+@compiled
+def _forget_waiting(desk, block):
+    """Nobody waits any more for the ancestors of a block that goes."""
+    ready = column(desk, BLOCK_READY)
+    words = desk[BITS_WORDS]
+    for i in range(words):
+        if ready[block * words + i]:
+            for k in range(min(64, desk[VOTERS] - 64 * i)):
+                if (ready[block * words + i] >> k) & 1:
+                    column(desk, PEER)[(64 * i + k) * PEER_WIDTH + WAITING] -= 1
+            ready[block * words + i] = 0
+
+
+@compiled
 def free_block(desk, block):
     """Give a block's row back, and let its transactions go. No node may have it as its tip."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
     parent = rows[b + PARENT]
     free_payload(desk, block)
+    rows[b + NUMBER] = -1
+    _forget_waiting(desk, block)
     if rows[b + PAYLOAD_AT] >= 0:
         column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
         desk[PAYLOADS_FREE] += 1
@@ -227,6 +262,11 @@ def _decide_one(desk, node, block):
     peer = column(desk, PEER)
     peer[node * PEER_WIDTH + TIP] = block
     peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
+    ready = column(desk, BLOCK_READY)
+    at = block * desk[BITS_WORDS] + (node >> 6)
+    if (ready[at] >> (node & 63)) & 1:
+        ready[at] &= ~(np.int64(1) << (node & 63))
+        peer[node * PEER_WIDTH + WAITING] -= 1
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NS] = desk[NOW]
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
     messages = np.int64(0)
@@ -305,5 +345,8 @@ def decide_or_wait(desk, node, block):
         return True
     words = desk[BITS_WORDS]
     at = block * words + (node >> 6)
-    column(desk, BLOCK_READY)[at] |= np.int64(1) << (node & 63)
+    ready = column(desk, BLOCK_READY)
+    if (ready[at] >> (node & 63)) & 1 == 0:
+        ready[at] |= np.int64(1) << (node & 63)
+        column(desk, PEER)[node * PEER_WIDTH + WAITING] += 1
     return False

@@ -54,6 +54,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    Lead,
     Letter,
     NormalCase,
     Quorum,
@@ -288,6 +289,7 @@ class Pbft(Replica):
             view, block = stable.get("proposed", (self.view, None))
             if view == self.view:  # the primary of this view must not propose another batch in its place
                 self.last_proposed = block
+            self.sync()
             self.fetch()
             return
         self.context.persist(view=0, low_mark=0)
@@ -324,6 +326,7 @@ class Pbft(Replica):
     def propose(self) -> None:
         """The primary multicasts pre-prepares while the pipeline and the water marks allow."""
         context = self.context
+        self.sync()
         self.checkpoint()
         if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
@@ -342,16 +345,29 @@ class Pbft(Replica):
             self.pre_prepare(block)
 
     def pre_prepare(self, block: Block) -> None:
-        """Multicast <PRE-PREPARE, v, n, d>."""
+        """Multicast <PRE-PREPARE, v, n, d>. Up to the next checkpoint the fast lane may go on by itself."""
+        interval = self.parameters.checkpoint_interval
+        upper = block.height - block.height % interval + interval - 1
         ballot = self.context.ballot(self.view, block.height, block)
         self.context.persist(proposed=(self.view, block))
         self.context.propose(
             PrePrepare(self.view, block.height, block),
             ballot,
             guard=(self.view, self.view),
-            tell=ALL if block.height % self.parameters.checkpoint_interval == 0 else None,
+            tell=ALL if block.height % interval == 0 else None,
+            leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
         )
         self.context.condition(PREPARE, ballot, by=self.context.me)
+
+    @staticmethod
+    def proposal(block: Block) -> PrePrepare:
+        return PrePrepare(block.view, block.height, block)
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane proposed for this primary."""
+        block, mine = self.context.last_proposal(), self.last_proposed
+        if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
+            self.last_proposed = block
 
     @property
     def high_mark(self) -> int:

@@ -1,0 +1,288 @@
+"""Blocks as objects: those that replicas hold, and those of the engine's that somebody asks for.
+
+A block lives as a row of the ledger from its proposal until every voter has decided it and the next. Blocks that a
+handler made have an object from the start. Blocks that the engine proposed by itself (sim/engine/lead.py) get one
+when a handler looks at them; most never do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sim.engine import entry, lanes, lead
+from sim.ledger import rows as r
+from sim.ledger.chain import CLOSED_MAX
+from sim.protocol import Ballot, Block, VoteType
+
+if TYPE_CHECKING:
+    from sim.host.run import Run
+
+_SWEEP_EVERY = CLOSED_MAX // 16  # decisions, or closed blocks
+_DEAD_AFTER = 64  # heights after which an undecided block has lost
+_LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
+
+
+class _Recalled(Block):
+    """A block that the engine proposed. Its parent is found when somebody asks, lest one recall the whole chain."""
+
+    __slots__ = ("tree",)
+
+    def __init__(self, tree: Blocks, row: int, number: int, height: int, view: int, proposer: int) -> None:
+        super().__init__(number, height, view, proposer, None)
+        del self.parent
+        self.tree = tree
+        self.row = row
+
+    def __getattr__(self, name: str) -> Block | None:
+        if name != "parent":
+            raise AttributeError(name)
+        self.parent = self.tree.parent(self.row)
+        return self.parent
+
+
+class Blocks:
+    """The blocks of a run, their ballots, and when they go."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.of_row: dict[int, Block] = {}
+        self.ballots: dict[tuple[int, int], list[Ballot]] = {}  # by view and number
+        self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}  # by tally row
+        self.abandoned: dict[int, Block] = {}
+        self._at_height: dict[int, list[Block]] = {}
+        self._chain: dict[int, Block] = {}  # the decided block of a height, as far as it was asked for
+        self._scan_above = 4 * _DEAD_AFTER  # objects from which it is worth looking for dead blocks
+        self._shed_height = 0
+        self._agreed_height = 0  # of the highest block that every voter has decided
+        self._crashed_ns: dict[int, int] = {}  # voters that are down
+
+    def add(self, block: Block) -> None:
+        """A new object."""
+        self.of_row[block.row] = block
+        self._at_height.setdefault(block.height, []).append(block)
+
+    # --- finding blocks --------------------------------------------------------------------------------
+
+    def at(self, row: int) -> Block | None:
+        """The block of a row; None if the row is none or serves no block."""
+        block = self.of_row.get(row)
+        if block is None and row >= 0 and self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] >= 0:
+            block = self._recall(row)
+        return block
+
+    def _recall(self, row: int) -> Block:
+        """Make an object of an unseen block."""
+        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
+        height, view = rows[at + r.HEIGHT], rows[at + r.VIEW]
+        block = _Recalled(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
+        block.txs, block.bytes = rows[at + r.TXS], rows[at + r.BYTES]
+        entry.see_block(self.run.desk, row)
+        self.add(block)
+        if rows[at + r.CASE_REACTION] > 0:
+            block.reactions.append(rows[at + r.CASE_REACTION])
+            ballot = self.ballot(view, height, block)
+            for i, vote in enumerate(self.run.case_votes[rows[at + r.CASE]]):
+                tally = rows[at + r.CASE_ROWS + i]
+                ballot.rows[vote] = tally
+                self.owner_of_row[tally] = (ballot, vote)
+        return block
+
+    def parent(self, row: int) -> Block | None:
+        """The parent of a row's block; None if it is the genesis block or nobody needs it any more."""
+        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
+        parent = rows[at + r.PARENT]
+        if parent < 0 or rows[parent * r.BLOCK_WIDTH + r.NUMBER] != rows[at + r.PARENT_NUMBER]:
+            return None
+        return self.at(parent)
+
+    def at_height(self, height: int) -> list[Block]:
+        """All blocks of a height."""
+        while (row := entry.unseen_at(self.run.desk, height)) >= 0:
+            self._recall(row)
+        return self._at_height.get(height, [])
+
+    def decided(self, node: int, height: int) -> Block | None:
+        """The block that a node decided at a height."""
+        run = self.run
+        at = node * r.PEER_WIDTH
+        if height >= run.peers[at + r.TIP_HEIGHT]:
+            return self.at(run.peers[at + r.TIP]) if height == run.peers[at + r.TIP_HEIGHT] else None
+        rivals = self.at_height(height)
+        block = self._chain.get(height)
+        if block is not None and len(rivals) == 1:
+            return block
+        decided = [b for b in rivals if run.blocks[b.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0]
+        if len(decided) == 1:
+            self._chain[height] = decided[0]
+            return decided[0]
+        return self._own_ancestor(node, height) if decided else None
+
+    def _own_ancestor(self, node: int, height: int) -> Block | None:
+        """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
+        block = self.at(self.run.peers[node * r.PEER_WIDTH + r.TIP])
+        while block is not None and block.height > height:
+            block = block.parent
+        return block
+
+    def proposed_last(self, node: int) -> Block | None:
+        """The block a node proposed last, while it is kept."""
+        leads, at = self.run.leads, node * lead.LEAD_WIDTH
+        row = leads[at + lead.LAST]
+        if row < 0 or self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != leads[at + lead.LAST_NUMBER]:
+            return None
+        return self.at(row)
+
+    # --- ballots ---------------------------------------------------------------------------------------
+
+    def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
+        """Find or open a ballot."""
+        same = self.ballots.setdefault((view, number), [])
+        for ballot in same:
+            if ballot.block is block:
+                return ballot
+        ballot = Ballot(view, number, block)
+        same.append(ballot)
+        if block is not None:
+            block.ballots.append(ballot)
+        return ballot
+
+    def ballots_of(self, view: int, number: int) -> list[Ballot]:
+        """All ballots of a view and number."""
+        self.at_height(number)
+        return self.ballots.get((view, number), [])
+
+    def owner(self, tally: int) -> tuple[Ballot, VoteType] | None:
+        """What a tally row counts."""
+        found = self.owner_of_row.get(tally)
+        if found is None:
+            blocks = self.run.engine.block()
+            cases = blocks[:, r.CASE_ROWS : r.CASE_ROWS + 3]
+            unseen = (blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)
+            for row in (unseen & (cases == tally).any(axis=1)).nonzero()[0].tolist():
+                self._recall(row)
+            found = self.owner_of_row.get(tally)
+        return found
+
+    # --- voters that go and come -----------------------------------------------------------------------
+
+    def voter_goes(self, node: int) -> None:
+        """A voter crashes: it may have voted on whatever was proposed until now."""
+        self._crashed_ns[node] = self.run.now_ns
+        self.end_lead(node)
+
+    def voter_comes(self, node: int) -> None:
+        """A voter runs again."""
+        del self._crashed_ns[node]
+
+    def end_lead(self, node: int) -> None:
+        """The engine proposes no longer for a node; what it proposed and nobody decided may be lost, so see it."""
+        leads, at = self.run.leads, node * lead.LEAD_WIDTH
+        if leads[at + lead.UNTIL] == 0:
+            return
+        leads[at + lead.UNTIL] = 0
+        block = self.proposed_last(node)
+        while block is not None and self.run.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
+            block = block.parent
+
+    # --- freeing ---------------------------------------------------------------------------------------
+
+    def sweep(self) -> None:
+        """Free the blocks that everybody has decided and left behind, and their ballots."""
+        run = self.run
+        lowest = self._lowest_needed()
+        for block in self._listed(entry.sweep(run.desk, lowest)):
+            self._free(block)
+        for block in [block for block in self.abandoned.values() if block.height < lowest]:
+            del self.abandoned[block.number]
+            if block.row >= 0 and run.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
+                self._free(block)
+        if len(self.of_row) > self._scan_above:
+            self._free_dead(lowest)
+            self._scan_above = 2 * len(self.of_row) + 4 * _DEAD_AFTER
+        if self._crashed_ns:
+            self._shed()
+        run.desk[lanes.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + _SWEEP_EVERY
+        run.desk[lanes.SWEEP_DECISIONS] = run.desk[r.DECISIONS] + _SWEEP_EVERY
+
+    def _lowest_needed(self) -> int:
+        """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
+        run = self.run
+        if not run.protocol.forks:
+            return int(run.engine.peer()[: run.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+        closed = run.engine.desk[r.CLOSED][: run.desk[r.CLOSED_LEN]]
+        heights = run.engine.block()[closed, r.HEIGHT]
+        self._agreed_height = max(self._agreed_height, int(heights.max(initial=0)))
+        return self._agreed_height - _LATER_HEIGHTS
+
+    def _listed(self, count: int) -> list[Block]:
+        """The blocks that the engine leaves to Python."""
+        rows = self.run.engine.desk[r.CLOSED][CLOSED_MAX : CLOSED_MAX + count]
+        return [self.of_row[row] for row in rows.tolist()]
+
+    def _free(self, block: Block) -> None:
+        """Let go of a block, its ballots and reactions: nobody will ask for it any more."""
+        rows = self._forget_ballots(block)
+        if len(rows) < 3:
+            rows += (-1, -1, -1)
+        reactions = block.reactions or (0,)
+        desk = self.run.desk
+        entry.drop_case(desk, block.row, reactions[0], rows[0], rows[1], rows[2])
+        for row in rows[3:]:
+            if row >= 0:
+                entry.drop_tally(desk, row)
+        for reaction in reactions[1:]:
+            entry.drop_reaction(desk, reaction)
+        del self.of_row[block.row]
+        same_height = self._at_height[block.height]
+        if len(same_height) == 1:
+            del self._at_height[block.height]
+        else:
+            same_height.remove(block)
+        self._chain.pop(block.height, None)
+        block.row = -1
+        block.parent = None
+        block.body = None
+        block.reactions = []
+
+    def _forget_ballots(self, block: Block) -> list[int]:
+        """Nobody will ask for a block's ballots any more; returns their tally rows."""
+        rows: list[int] = []
+        for ballot in block.ballots:
+            rows += ballot.rows.values()
+            name = (ballot.view, ballot.number)
+            same = self.ballots[name]
+            if len(same) == 1:
+                del self.ballots[name]
+            else:
+                same.remove(ballot)
+            ballot.rows = {}
+        for row in rows:
+            del self.owner_of_row[row]
+        block.ballots = []
+        return rows
+
+    def _free_dead(self, lowest: int) -> None:
+        """Let go of blocks that lost: undecided, and far below what everybody has decided."""
+        rows = self.run.blocks
+        dead = [
+            block
+            for block in self.of_row.values()
+            if block.height < lowest - _DEAD_AFTER and rows[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0
+        ]
+        for block in dead:
+            self._free(block)
+
+    def _shed(self) -> None:
+        """While voters are down, blocks are kept for them. Let go of what is kept with them (see `lead.shed`)."""
+        desk = self.run.desk
+        self._shed_height, count = entry.shed(desk, self._shed_height, max(self._crashed_ns.values()))
+        for block in self._listed(count):
+            tallies = [row for ballot in block.ballots for row in ballot.rows.values()]
+            if any(entry.has_votes_under_way(desk, row) for row in tallies):
+                continue
+            self._forget_ballots(block)
+            for row in tallies:
+                entry.drop_tally(desk, row)
+            for reaction in block.reactions:
+                entry.drop_reaction(desk, reaction)
+            block.reactions = []
