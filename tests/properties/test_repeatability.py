@@ -77,7 +77,7 @@ def test_fresh_processes_with_other_hash_seeds() -> None:
             cwd=ROOT,
             env=environment,
             check=True,
-            timeout=300,
+            timeout=600,
         )
         assert json.loads(done.stdout) == here, f"PYTHONHASHSEED={hash_seed}"
 

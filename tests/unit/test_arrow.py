@@ -48,4 +48,4 @@ def test_a_stored_run_imports_neither_pandas_nor_figures(tmp_path):
         "heavy = {'pandas', 'matplotlib', 'networkx', 'pint', 'plotly', 'IPython'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=300, env=dict(os.environ))
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=600, env=dict(os.environ))

@@ -222,7 +222,7 @@ def test_the_documentation_builds_without_warnings(tmp_path: Path) -> None:
     pytest.importorskip("furo")
     built = subprocess.run(
         [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", str(DOCS), str(tmp_path / "html")],
-        capture_output=True, text=True, timeout=300,
+        capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert built.returncode == 0, built.stderr
 
