@@ -199,7 +199,7 @@ class Lead:
 
     Whenever this replica has decided a block in the lane, or a batch is due, the lane does what the handlers of
     DECIDED and BATCH would: while fewer than `pipeline` blocks are under way and a batch is due (`await_batch`),
-    it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.proposal`
+    it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.letter_of`
     names, of the same size but for the block's bytes, in the same view, with the same guards and receiver, and
     telling this replica. If the case is gated by the letter it opens its own gate, else it casts its own vote.
     It proposes up to height `until`; there the handler runs again. `Context.lane` takes the leave back.
@@ -473,7 +473,7 @@ class Replica:
         return ()
 
     @staticmethod
-    def proposal(block: Block) -> Letter:
+    def letter_of(block: Block) -> Letter:
         """The letter with which the lane proposed a block (see `Lead`)."""
         raise NotImplementedError
 

@@ -124,6 +124,11 @@ class Blocks:
             block = block.parent
         return block
 
+    def numbered(self, number: int) -> Block | None:
+        """The block of a number, if it is still kept."""
+        rows = (self.run.engine.block()[:, r.NUMBER] == number).nonzero()[0].tolist()
+        return self.at(rows[0]) if rows else None
+
     def proposed_last(self, node: int) -> Block | None:
         """The block a node proposed last, while it is kept."""
         leads, at = self.run.leads, node * lead.LEAD_WIDTH
@@ -150,6 +155,12 @@ class Blocks:
         """All ballots of a view and number."""
         self.at_height(number)
         return self.ballots.get((view, number), [])
+
+    def all_ballots(self) -> list[tuple[tuple[int, int], list[Ballot]]]:
+        """All ballots by view and number, but for the engine's own that no other rivals."""
+        for number in {number for _, number in self.ballots}:
+            self.at_height(number)
+        return list(self.ballots.items())
 
     def owner(self, tally: int) -> tuple[Ballot, VoteType] | None:
         """What a tally row counts."""

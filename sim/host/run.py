@@ -345,7 +345,7 @@ class Run:
             return None
         block = self.tree.at(row)
         assert block is not None
-        return self.protocol.proposal(block)
+        return self.protocol.letter_of(block)
 
     def breach(self, node: int, block: Block, decided: Block) -> None:
         """A replica contradicts its own decision: kept for the verdict, once per replica."""

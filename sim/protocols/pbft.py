@@ -360,7 +360,7 @@ class Pbft(Replica):
         self.context.condition(PREPARE, ballot, by=self.context.me)
 
     @staticmethod
-    def proposal(block: Block) -> PrePrepare:
+    def letter_of(block: Block) -> PrePrepare:
         return PrePrepare(block.view, block.height, block)
 
     def sync(self) -> None:

@@ -156,7 +156,7 @@ class Judge:
         text = conflict.words()
         if number:
             return Violation("agreement", "safety", conflict.time_ns, conflict.node, text)
-        blocks = [self.world.run.open_blocks.get(block) for block in (conflict.first_block, conflict.block)]
+        blocks = [self.world.run.tree.numbered(block) for block in (conflict.first_block, conflict.block)]
         found = [
             None if block is None else deciding_certificate(self.world.run, block, self.correct) for block in blocks
         ]

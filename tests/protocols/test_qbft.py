@@ -271,7 +271,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
         run = begin(chosen, lane=lane)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
-            for (view, number), same in run.world.run.ballots.items():
+            for (view, number), same in run.world.run.tree.ballots.items():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREPARE, COMMIT):
                         if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
