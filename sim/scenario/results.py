@@ -146,12 +146,21 @@ def replay(study: Study, folder: Path) -> tuple[Study, tuple[Standing, ...]]:
     return lay_out(study, [one.replications for one in found]), found
 
 
-def _planned(folder: Path, data: Any) -> Runs:
-    if data["study_schema"] != STUDY_SCHEMA:
+def refuse_other_schema(folder: Path) -> None:
+    """Raise ScenarioError if a folder's study.json was written for another schema; nothing else is looked at."""
+    try:
+        schema = json.loads((folder / STUDY).read_text(encoding="utf-8"))["study_schema"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if schema != STUDY_SCHEMA:
         raise ScenarioError(
-            f"{folder / STUDY}: has study schema {data['study_schema']}, and this version reads {STUDY_SCHEMA}; "
+            f"{folder / STUDY}: has study schema {schema}, and this version reads {STUDY_SCHEMA}; "
             "use the version that wrote it, or sweep into another folder"
         )
+
+
+def _planned(folder: Path, data: Any) -> Runs:
+    refuse_other_schema(folder)
     values = {case["case"]: case["values"] for case in data["cases"]}
     runs = tuple({**run, "values": values[run["case"]]} for run in data["runs"])
     return Runs(folder, tuple(data["swept"]), runs, True)

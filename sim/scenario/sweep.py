@@ -26,6 +26,7 @@ from sim.scenario.results import (
     frame_of,
     open_runs,
     read_index,
+    refuse_other_schema,
     replay,
     write_index,
     write_json,
@@ -229,7 +230,11 @@ def name_of(planned: Planned) -> str:
 
 
 def _prepare(study: Study, folder: Path) -> Runs:
-    """The study's folder with its manifest and without what dead processes left."""
+    """The study's folder with its manifest and without what dead processes left.
+
+    Raises ScenarioError if it cannot be written, or holds a study of another schema, which stays as it is.
+    """
+    refuse_other_schema(folder)
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
         sweep_up(folder / "runs")
