@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from sim.plan.saturate import saturate
     from sim.plan.sensitivity import sensitivity
     from sim.scenario.load import load_scenario as load
+    from sim.scenario.progress import share_bar as progress
     from sim.scenario.results import results
     from sim.scenario.run import Result, run
     from sim.scenario.schema import Scenario
     from sim.scenario.sweep import sweep
 
-__all__ = ["Result", "Scenario", "compare", "load", "results", "run", "saturate", "sensitivity", "sweep"]
+__all__ = ["Result", "Scenario", "compare", "load", "progress", "results", "run", "saturate", "sensitivity", "sweep"]
 _HOMES = {
     "compare": ("sim.plan.compare", "compare"),
     "load": ("sim.scenario.load", "load_scenario"),
+    "progress": ("sim.scenario.progress", "share_bar"),
     "results": ("sim.scenario.results", "results"),
     "run": ("sim.scenario.run", "run"),
     "saturate": ("sim.plan.saturate", "saturate"),

@@ -170,18 +170,11 @@ def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=1.0)
-        yield lambda share: bar.update(task, completed=share)
+    from sim.scenario.progress import share_bar
+
+    with share_bar(label, console=Console(stderr=True)) as bar:
+        yield bar
 
 
 def make_folder(out: Path) -> None:

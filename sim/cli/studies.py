@@ -31,6 +31,8 @@ SWEEP_EXIT_CODES = (
 @contextlib.contextmanager
 def sweep_display(*, quiet: bool) -> Iterator[Callable[[State], None]]:
     """A live line on a terminal, a line per finished run elsewhere; both on stderr."""
+    from sim.scenario.progress import eta
+
     lines = not sys.stderr.isatty()
     told = False
 
@@ -42,32 +44,22 @@ def sweep_display(*, quiet: bool) -> Iterator[Callable[[State], None]]:
                 typer.echo(f"damaged, runs again: {name}: {reason}", err=True)
         if lines and state.last:
             ended = state.total - state.left
-            typer.echo(f"[{ended}/{state.total}] {state.last}{_eta(state)}", err=True)
+            typer.echo(f"[{ended}/{state.total}] {state.last}{eta(state)}", err=True)
 
     if quiet or lines:
         yield (lambda state: None) if quiet else say
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
 
-    columns = (BarColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting")
+    from sim.scenario.progress import sweep_bar
 
-        def draw(state: State) -> None:
+    with sweep_bar(console=Console(stderr=True)) as draw:
+
+        def say_and_draw(state: State) -> None:
             say(state)
-            text = f"done {state.done + state.reused}/{state.total}, running {state.running}, failed {state.failed}"
-            bar.update(task, total=state.total, completed=state.total - state.left, description=text + _eta(state))
+            draw(state)
 
-        yield draw
-
-
-def _eta(state: State) -> str:
-    if state.eta_s is None or not state.left:
-        return ""
-    minutes, seconds = divmod(round(state.eta_s), 60)
-    return f", ETA {minutes // 60}:{minutes % 60:02}:{seconds:02}"
+        yield say_and_draw
 
 
 @app.command(epilog=SWEEP_EXIT_CODES)

@@ -10,15 +10,14 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sim.measure import names
 from sim.measure.statistics import Interval, t_interval
-from sim.report.tables import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 LEVEL = 0.95
 METRICS = ("committed_tps", "latency_p50_ms", "latency_p99_ms", "decision_latency_mean_ms")
-_UNITS = (("_ms", "ms"), ("_tps", "tx/s"), ("_s", "s"), ("_bytes", "B"), ("_share", "share"))
 _QUANTITY = re.compile(r"\s*([-+]?[0-9][0-9_]*(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)\s*([A-Za-z%/µ]*)\s*")
 
 
@@ -69,13 +68,11 @@ class Effect:
 
 def titled(metric: str) -> str:
     """A metric's name for an axis: committed throughput [tx/s]."""
-    for column in COLUMNS:
-        if column.metric == metric:
-            return f"{column.title.replace('/ ', '/')} [{column.unit}]" if column.unit else column.title
-    for ending, unit in _UNITS:
-        if metric.endswith(ending):
-            return f"{metric.removesuffix(ending).replace('_', ' ')} [{unit}]"
-    return metric.replace("_", " ")
+    known = names.METRICS.get(metric)
+    if known is None:
+        return metric.replace("_", " ")
+    words = f"latency {known.words}" if metric.startswith("latency_p") else known.words
+    return f"{words} [{known.unit}]" if known.unit else words
 
 
 def cases_of(frame: pd.DataFrame) -> list[Case]:

@@ -117,15 +117,21 @@ def sweep(
     overrides: Sequence[str] = (),
     limit_wall_s: float | None = None,
     tell: Tell | None = None,
+    progress: bool = False,
 ) -> Swept:
     """Run all runs of a study file that are not stored intact in `out`/<study>.
 
     `cluster`: address of a dask scheduler, whose workers then run everything instead of `workers` processes here.
     `limit_wall_s`: stop after this wall-clock time; runs not finished by then stay missing. `tell` is called
-    whenever something happens. The results do not depend on where they were made. Raises ScenarioError before
-    anything runs.
+    whenever something happens; `progress` shows a bar instead, in a terminal or a notebook. The results do not depend
+    on where they were made. Raises ScenarioError before anything runs.
     """
     study = load_study(path, overrides)
+    if progress:
+        from sim.scenario.progress import sweep_bar
+
+        with sweep_bar() as draw:
+            return run_study(study, out=out, workers=workers, cluster=cluster, limit_wall_s=limit_wall_s, tell=draw)
     return run_study(study, out=out, workers=workers, cluster=cluster, limit_wall_s=limit_wall_s, tell=tell)
 
 

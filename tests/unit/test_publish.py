@@ -177,7 +177,7 @@ def test_a_numeric_key_becomes_the_axis(study: Path) -> None:
     assert axis_key(cases_of(frame)) == "workload.0.rate"
     found = effect(frame, cases_of(frame), "committed_tps")
     assert found is not None
-    assert found.title == "committed [tx/s]"
+    assert found.title == "committed throughput [tx/s]"
     assert [row["planned"] for row in effect_rows(found)] == [3, 3, 3]
     assert effect(frame.assign(committed_tps=float("nan")), cases_of(frame), "committed_tps") is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -14,11 +15,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.dataset import dataset
+from rich.console import Console
 
 import sim
 from sim.scenario import store
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
+from sim.scenario.progress import share_bar, sweep_bar
 from sim.scenario.results import INDEX, STUDY, open_runs, rows
 from sim.scenario.schema import scenario_hash
 from sim.scenario.show import as_yaml
@@ -352,3 +355,15 @@ def test_status_counts(copied: Path) -> None:
     command = [sys.executable, "-m", "sim.cli", "status", str(copied / "study.yaml"), "--out", str(copied / "out")]
     told = json.loads(subprocess.run([*command, "--json"], capture_output=True, check=True, timeout=600).stdout)
     assert (told["runs"], told["done"], told["missing"], told["failed"]) == (6, 5, 1, 0)
+
+
+def test_progress_bars_show_where_a_sweep_and_a_run_are(swept: Path) -> None:
+    stream = io.StringIO()
+    with sweep_bar(console=Console(file=stream, force_terminal=True, width=200)) as draw:
+        draw(State(6, reused=1, done=2, running=2, failed=1))
+    assert "done 3/6, running 2, failed 1, ETA 0:00:0" in stream.getvalue()
+    with share_bar("one run", console=Console(file=stream, force_terminal=True, width=200)) as bar:
+        bar(0.25)
+    assert "one run" in stream.getvalue()
+    assert " 25 %" in stream.getvalue()
+    assert sweep(swept / "study.yaml", out=swept / "out", progress=True).state.reused == 6
