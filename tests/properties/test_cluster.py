@@ -155,7 +155,7 @@ def test_an_address_without_a_scheduler_is_bad_input(kind: str, tmp_path: Path) 
         else:  # speaks another protocol to everyone who calls
             threading.Thread(target=_greet, args=(server,), daemon=True).start()
         command = [sys.executable, "-m", "sim.cli", "sweep", "study.yaml", "--cluster", address, "--out", "out"]
-        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert found.returncode == 2
     assert found.stderr.startswith(f"--cluster {address}: no dask scheduler answers there (")
     assert found.stderr.count("\n") == 1

@@ -72,7 +72,7 @@ def command(name: str, study: Path, out: Path, *more: str) -> subprocess.Complet
     """A command on the study."""
     words = [sys.executable, "-m", "sim.cli", name, str(study), "--out", str(out), *more]
     environment = os.environ | {"GIT_DIR": os.devnull}  # the checkout's commit may change while tests run
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -361,7 +361,7 @@ def test_progress_bars_show_where_a_sweep_and_a_run_are(swept: Path) -> None:
     stream = io.StringIO()
     with sweep_bar(console=Console(file=stream, force_terminal=True, width=200)) as draw:
         draw(State(6, reused=1, done=2, running=2, failed=1))
-    assert "done 3/6, running 2, failed 1, ETA 0:00:0" in stream.getvalue()
+    assert "done 3/6, running 2, failed 1, ETA 0:0" in stream.getvalue()
     with share_bar("one run", console=Console(file=stream, force_terminal=True, width=200)) as bar:
         bar(0.25)
     assert "one run" in stream.getvalue()
