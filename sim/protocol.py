@@ -36,6 +36,10 @@ class VoteType:
     ballot of a view and number can have a quorum ("number"), or of a view ("view"); "": any may. Runs are
     checked for it. `certified`: it carries a certificate, signed by as many as its own quorum needs, which is sent
     and verified with it.
+
+    `umbrella`: a type under which every vote of this one counts too, whatever its block ("2f + 1 of any value"). It
+    is never cast; its quorum is reported with the ballot (view, number, no block), after the vote's own. The number
+    of such ballots is a height: they end when every voter has decided beyond it.
     """
 
     name: str
@@ -44,6 +48,7 @@ class VoteType:
     signed: bool = True
     unique: Literal["number", "view", ""] = "number"
     certified: bool = False
+    umbrella: VoteType | None = None
 
 
 @dataclasses.dataclass(frozen=True)

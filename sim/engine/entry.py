@@ -14,6 +14,7 @@ from sim.engine.lanes import (
     cast_vote,
     count_now,
     open_tally,
+    open_umbrella,
     release_reaction,
     release_tally,
 )
@@ -176,6 +177,13 @@ def has_votes_under_way(array, row):
     """Whether votes of a tally row are on their way or wait to be processed."""
     desk = bench(array)
     return np.int64(column(desk, TALLY)[row * ROW + REFERENCES] > 0)
+
+
+@entry(_I(_D, *[_I] * 7))
+def umbrella(array, row, kind, key, early, threshold, guard, block):
+    """The umbrella of a tally row that `propose` has laid out, or -1."""
+    desk = bench(array)
+    return open_umbrella(desk, row, kind, key, early, threshold, guard, block)
 
 
 @entry(_I(_D, _I))

@@ -54,6 +54,7 @@ from sim.kernel.tally import (
     clear_row,
     count_arrival,
     count_here,
+    has_fired,
     has_voted,
     settle_vote,
 )
@@ -101,8 +102,10 @@ REACTION_WIDTH = 16
     GATE_WEIGHT,
     WRITES,
     GENERATION,
-) = range(13)
+    TOLD_ROW,
+) = range(14)
 REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
+SILENT = -1  # in place of a tally's reaction: nobody is told of this threshold
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
@@ -280,6 +283,9 @@ def react(desk, node, reaction, voter):
     s = node * NODE_WIDTH
     if state[s + GUARD] != rows[r + NEED]:
         return NOT_PERFORMED
+    told = rows[r + TOLD_ROW]
+    if told >= 0 and not has_fired(desk, told, node):
+        return NOT_PERFORMED
     block = rows[r + DECIDES_BLOCK]
     if block >= 0 and desk[DECIDE_WAITS] == 0 and not extends_tip(desk, node, block):
         return NOT_PERFORMED
@@ -426,7 +432,31 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     rows[r + OF_BLOCK] = block
     rows[r + GATE_WEIGHT] = GATE
     rows[r + WRITES] = 0
+    rows[r + TOLD_ROW] = -1
     return reaction
+
+
+@compiled
+def open_umbrella(desk, row, kind, key, early, threshold, guard, block):
+    """A tally in which every vote of `row`, laid out by `open_case`, counts too; -1 if there is no room.
+
+    Its quorum is no news to a node that works in the lane (`guard`) and has been told of the row's own quorum.
+    """
+    if desk[WIDE_FREE_LEN] < 1 or desk[REACTIONS_FREE] < 2:
+        return np.int64(-1)
+    none = np.int64(-1)
+    tally = column(desk, TALLY)
+    first = early if early > 0 else threshold
+    umbrella = open_tally(desk, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
+    reaction = _new_reaction(desk, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
+    column(desk, REACTIONS)[reaction * REACTION_WIDTH + TOLD_ROW] = row
+    tally[row * ROW + PARENT] = umbrella
+    if early > 0:
+        tally[umbrella * ROW + TALLY_REACTION] = SILENT
+        tally[umbrella * ROW + TALLY_REACTION + 1] = reaction
+    else:
+        tally[umbrella * ROW + TALLY_REACTION] = reaction
+    return umbrella
 
 
 @compiled

@@ -20,6 +20,7 @@ from sim.engine.lanes import (
     PERFORMED_WAKE,
     PROGRESS,
     PROGRESS_MODE,
+    SILENT,
     STILL_EVENTS,
     STILL_MAX,
     SWEEP_CLOSED,
@@ -477,6 +478,8 @@ def advance(array, until):
             at = tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]
             column(desk, TALLY_FIRED)[at] |= FIRED << (argument & 3)
             reaction = tally[row * ROW + TALLY_REACTION + (argument & 3)]
+            if reaction == SILENT:
+                continue
             if reaction > 0:
                 outcome = _or_lead(desk, node, react(desk, node, reaction, none))
                 if outcome == PERFORMED_WAKE:

@@ -7,6 +7,7 @@ when a handler looks at them; most never do.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sim.engine import entry, lanes, lead
@@ -48,6 +49,7 @@ class Blocks:
         self.of_row: dict[int, Block] = {}
         self.ballots: dict[tuple[int, int], list[Ballot]] = {}  # by view and number
         self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}  # by tally row
+        self.umbrellas: dict[int, list[Ballot]] = {}  # ballots without a block that votes count under, by number
         self.abandoned: dict[int, Block] = {}
         self._at_height: dict[int, list[Block]] = {}
         self._chain: dict[int, Block] = {}  # the decided block of a height, as far as it was asked for
@@ -174,6 +176,34 @@ class Blocks:
             found = self.owner_of_row.get(tally)
         return found
 
+    # --- umbrellas: votes counted whatever their block ---------------------------------------------------
+
+    def umbrella(self, ballot: Ballot) -> Ballot:
+        """The ballot without a block under which votes of all ballots of this view and number count together."""
+        over = self.ballot(ballot.view, ballot.number, None)
+        same = self.umbrellas.setdefault(ballot.number, [])
+        if over not in same:
+            same.append(over)
+        return over
+
+    def under_umbrella(self, ballot: Ballot, votes: Iterable[VoteType]) -> bool:
+        """Whether votes under the umbrella of one of these were cast for any ballot of this view and number."""
+        over = next((over for over in self.umbrellas.get(ballot.number, ()) if over.view == ballot.view), None)
+        return over is not None and any(vote.umbrella in over.rows for vote in votes)
+
+    def _close_umbrellas(self, number: int) -> None:
+        """Everybody has decided well beyond this number: tallies under an umbrella end together with it."""
+        for over in self.umbrellas.pop(number):
+            name = (over.view, over.number)
+            for ballot in self.ballots[name]:
+                for row in ballot.rows.values():
+                    del self.owner_of_row[row]
+                    entry.drop_tally(self.run.desk, row)
+                ballot.rows = {}
+            self.ballots[name].remove(over)
+            if not self.ballots[name]:
+                del self.ballots[name]
+
     # --- voters that go and come -----------------------------------------------------------------------
 
     def voter_goes(self, node: int) -> None:
@@ -201,6 +231,8 @@ class Blocks:
         """Free the blocks that everybody has decided and left behind, and their ballots."""
         run = self.run
         lowest = self._lowest_needed()
+        for number in [number for number in self.umbrellas if number < lowest]:
+            self._close_umbrellas(number)
         for block in self._listed(entry.sweep(run.desk, lowest)):
             self._free(block)
         for block in [block for block in self.abandoned.values() if block.height < lowest]:

@@ -277,7 +277,19 @@ class Run:
             self.tree.owner_of_row[row] = (ballot, vote)
             if self.ruled:
                 self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
+            if vote.umbrella is not None:
+                parent = self.row(self.tree.umbrella(ballot), vote.umbrella, ALL)
+                self.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = parent
         return row
+
+    def _lay_umbrella(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
+        """The umbrella of a row that the fast lane has laid out."""
+        over, quorum = self.tree.umbrella(ballot), self.quorums[vote]
+        assert ballot.block is not None
+        kind, key, block = self.kinds[vote], _ballot_key(over), ballot.block.row
+        parent = self.ask(entry.umbrella, row, kind, key, quorum.early, quorum.votes, guard, block)
+        over.rows[vote] = parent
+        self.tree.owner_of_row[parent] = (over, vote)
 
     # --- the fast lane ---------------------------------------------------------------------------------
 
@@ -311,9 +323,12 @@ class Run:
             self._refresh_views()
         self.bodies[envelope] = letter
         mine, owner = ballot.rows, self.tree.owner_of_row
-        for vote, row in zip(case.votes, rows, strict=False):
+        last = len(case.votes) - 1
+        for i, (vote, row) in enumerate(zip(case.votes, rows, strict=False)):
             mine[vote] = row
             owner[row] = (ballot, vote)
+            if vote.umbrella is not None:
+                self._lay_umbrella(ballot, vote.umbrella, row, guards[2] if i == last else guards[1])
         block.reactions.append(reaction)
         leads, at = self.leads, src * lead.LEAD_WIDTH
         leads[at + lead.LAST] = block.row

@@ -143,7 +143,8 @@ class Host:
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
-        return row is not None and bool(entry.fired(self._desk, row, self.me))
+        whole = 2 if self.run.quorums[vote].early else 1  # which of the row's thresholds
+        return row is not None and bool(entry.fired(self._desk, row, self.me) & whole)
 
     # --- proposals and decisions -----------------------------------------------------------------------
 
@@ -162,7 +163,11 @@ class Host:
         run = self.run
         self.proposing()
         case = run.cases.get(type(letter))
-        if case is None or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows)):
+        if (
+            case is None
+            or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows))
+            or (run.tree.umbrellas and run.tree.under_umbrella(ballot, case.votes))
+        ):
             run.tree.end_lead(self.me)
             run.post(self.me, ALL, letter)
             return

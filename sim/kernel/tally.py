@@ -49,6 +49,14 @@ def has_voted(desk, row, node, voter):
 
 
 @compiled
+def has_fired(desk, row, node):
+    """Whether the node has been told of any threshold of the row."""
+    t = row * ROW
+    tally = column(desk, TALLY)
+    return column(desk, TALLY_FIRED)[tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]] & 7 != 0
+
+
+@compiled
 def _enter_voter(desk, row, node, voter):
     """Put a voter into a node's set; False if it is there already."""
     t = row * ROW

@@ -76,6 +76,9 @@ PROTOCOLS: dict[str, Entry] = {
         "ibft", "Ibft", "PBFT per height with locks, as first specified", "F Byzantine of 3F + 1 (safety)"
     ),
     "qbft": Entry("qbft", "Qbft", "IBFT with prepared certificates in place of locks", "f Byzantine of 3f + 1"),
+    "tendermint": Entry(
+        "tendermint", "Tendermint", "prevotes, precommits, locks that newer prevotes release", "f Byzantine of 3f + 1"
+    ),
     "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1"),
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"

@@ -64,6 +64,21 @@ LAWS: dict[str, Law] = {
         heals_within_s=6,
         once_per_place=("PREPARE", "COMMIT"),
     ),
+    "tendermint": Law(
+        messages=lambda n: (2 * n + 1) * (n - 1),
+        delays=3,
+        faults=third,
+        quick={
+            "timeout_propose": "300 ms",
+            "timeout_propose_delta": "100 ms",
+            "timeout_prevote": "100 ms",
+            "timeout_precommit": "100 ms",
+            "resend_after": "700 ms",
+        },
+        patient={"timeout_propose": "100 s"},
+        heals_within_s=6,
+        once_per_place=("PREVOTE", "PRECOMMIT"),
+    ),
     "raft": Law(
         messages=lambda n: 2 * (n - 1),
         delays=2,

@@ -1,0 +1,546 @@
+"""Tendermint.
+
+E. Buchman, J. Kwon, Z. Milosevic, "The latest gossip on BFT consensus", arXiv 1807.04938, 2018, Algorithm 1; proposer
+selection (of equal powers) and timeout_commit as CometBFT has them.
+
+n processes, f < n / 3. Each height runs rounds of three steps. The proposer of a round broadcasts
+<PROPOSAL, h, r, v, vr>; a process answers with <PREVOTE, h, r, id(v)>, or with nil if it is locked on another value
+or hears nothing in time; upon 2f + 1 PREVOTEs for v it locks v and broadcasts <PRECOMMIT, h, r, id(v)>, upon 2f + 1
+for nil it precommits nil; upon 2f + 1 PRECOMMITs for v, of any round, it decides v. Otherwise 2f + 1 votes for
+anything at all start a timer, and the next round begins when it expires. A value with 2f + 1 PREVOTEs becomes the
+*valid* value, which a proposer proposes again, naming the round vr of those PREVOTEs; whoever locked another value
+in an earlier round may then vote for it.
+
+paper                                here
+-----                                ----
+h_p, round_p, step_p                 height (ballot.number), round (ballot.view), step
+proposer(h, r)                       proposer_of(height, round)
+lockedValue_p, lockedRound_p         locked_value, locked_round
+validValue_p, validRound_p           valid_value, valid_round
+<PREVOTE, h, r, id(v)>, nil          a vote in the ballot (r, h, v), (r, h, None)
+2f + 1 <PREVOTE, h, r, *>            quorum of PREVOTES, the umbrella of PREVOTE; so PRECOMMITS
+f + 1 <*, h, round, *, *>            early quorum of either umbrella
+schedule OnTimeoutPropose            the progress timer
+OnTimeoutPrevote, OnTimeoutPrecommit timers PREVOTE_TIMER, PRECOMMIT_TIMER
+"upon" rules                         `apply_rules`, with the line numbers of Algorithm 1
+
+Deviations
+* A quorum is the least number above 2n / 3, for any n; 2f + 1 for n = 3f + 1.
+* f + 1 messages of a higher round (line 55) are counted per type of vote; who precommits has prevoted in that round.
+* timeoutPropose runs while a transaction waits, from the start of the round or from the transaction's arrival; so
+  an idle chain makes no rounds (CometBFT's create_empty_blocks = false).
+* timeout_commit: the next proposer waits so long after a decision; others begin the next height at once, and their
+  timeoutPropose counts from the end of that wait.
+* Gossip is assumed to lose nothing. Here a process repeats its votes for values of earlier rounds when it begins
+  another round, and sends all its messages of this height again, with its height, when it has made no progress for
+  `resend_after`. Who is further answers, and blocks are fetched with their commit certificates (sim.ledger.sync).
+  A restarted process begins so.
+* Votes, valid value and round are on disk before a process speaks.
+
+Not modelled: dissemination by gossip (proposals and votes go from each to all directly), voting power other than one
+each, changes of the validator set, invalid values, evidence, block parts, the time to write to disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
+from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Replica,
+    Signing,
+    Step,
+    Timer,
+    VoteType,
+    upon,
+)
+
+
+class TendermintParameters(Parameters):
+    """Parameters of Tendermint; the defaults of the timeouts are CometBFT's."""
+
+    timeout_propose_ns: Nanoseconds = quantity("3 s", "wait for a proposal in round 0", positive=True)
+    timeout_propose_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
+    timeout_prevote_ns: Nanoseconds = quantity("1 s", "wait after 2f + 1 prevotes for anything, in round 0")
+    timeout_prevote_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
+    timeout_precommit_ns: Nanoseconds = quantity("1 s", "wait after 2f + 1 precommits for anything, in round 0")
+    timeout_precommit_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
+    timeout_commit_ns: Nanoseconds = quantity("0 s", "wait of the next proposer after a decision")
+    resend_after_ns: Nanoseconds = quantity(
+        "10 s", "messages of a height are sent again after so long without progress", positive=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proposal(Letter):
+    """<PROPOSAL, h, r, v, vr>."""
+
+    height: int
+    round: int
+    block: Block
+    valid_round: int  # vr, or -1
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.block.bytes
+
+    def carries(self) -> Block:
+        return self.block
+
+
+PREVOTES = VoteType("PREVOTES", HEADER_BYTES, decides=False)
+PRECOMMITS = VoteType("PRECOMMITS", HEADER_BYTES, decides=False)
+PREVOTE = VoteType("PREVOTE", HEADER_BYTES, umbrella=PREVOTES)
+PRECOMMIT = VoteType("PRECOMMIT", HEADER_BYTES, umbrella=PRECOMMITS)
+
+PREVOTE_TIMER = Timer("prevote")
+PRECOMMIT_TIMER = Timer("precommit")
+COMMIT_TIMER = Timer("commit")
+
+PROPOSING, PREVOTED, PRECOMMITTED = range(3)  # step_p: propose, prevote, precommit
+
+
+class Tendermint(Replica):
+    """One process of Tendermint."""
+
+    letters = (Proposal, Status, Fetch, Blocks)
+    votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)
+    lasting_leader = False
+    progress = "waiting"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.height = 1
+        self.round = 0
+        self.step = PROPOSING
+        self.proposals: list[Proposal] = []  # received in this height from their rounds' proposers
+        self.locked_value: Block | None = None
+        self.locked_round = -1
+        self.valid_value: Block | None = None
+        self.valid_round = -1
+        self.timed: set[tuple[Timer, int]] = set()  # timers scheduled in this height, by round
+        self.early: list[tuple[int, Proposal]] = []  # of heights to come
+        self.early_quorum = 0  # highest height of which votes were reported before it began, or its proposal came
+        self.early_rounds: dict[int, int] = {}  # height to come -> highest round of which votes were reported
+        self.proposed: tuple[int, int, Proposal] | None = None  # height, round: what this process proposed
+        self.commit_wait_over = 1  # the height whose commit wait is over here, or was not needed
+        self.period_ns = 0  # of the progress timer
+        self.blocks = BlockSync(context, self.parameters.timeout_propose_ns)
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    @property
+    def f(self) -> int:
+        """Byzantine processes tolerated."""
+        return (self.context.n - 1) // 3
+
+    def quorum_size(self) -> int:
+        """2f + 1; for any n the least number above 2n / 3."""
+        return 2 * self.context.n // 3 + 1
+
+    def may_prevote(self, proposal: Proposal) -> bool:
+        """Lines 23 and 29: not locked, or locked on this value, or its prevotes are no older than the lock."""
+        return (
+            self.locked_round == -1
+            or self.locked_value is proposal.block
+            or (proposal.valid_round >= 0 and self.locked_round <= proposal.valid_round)
+        )
+
+    def proposer_of(self, height: int, round_: int) -> int:
+        """proposer(h, r): round robin, one step for every height and every round."""
+        return (height - 1 + round_) % self.context.n
+
+    def timeout_propose_ns(self, round_: int) -> int:
+        """timeoutPropose(r)."""
+        p = self.parameters
+        return int(p.timeout_propose_ns + round_ * p.timeout_propose_delta_ns)
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        q = self.quorum_size()
+        any_value = Quorum(q, early=self.f + 1 if self.f + 1 < q else 0)
+        return {PREVOTE: Quorum(q), PRECOMMIT: Quorum(q), PREVOTES: any_value, PRECOMMITS: any_value}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
+
+    # --- start, and the fast lane ------------------------------------------------------------------------
+    #
+    # Lane numbers of height h: 2h in round 0's step propose, 2h + 1 after prevoting for its proposal.
+
+    @property
+    def view_number(self) -> int:
+        self.sync()
+        return self.round
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        self.height = context.height + 1
+        if not stable:
+            context.persist(height=1, round=0, proposed=None, valid=(0, -1, None))
+            self.watch(self.first_period_ns())
+            self.resume()
+            return
+        self.proposed = stable["proposed"]
+        self.commit_wait_over = self.height
+        if stable["height"] == self.height:
+            self.round = stable["round"]
+        self.watch(self.timeout_propose_ns(self.round) if self.round else self.first_period_ns())
+        for round_ in range(self.round + 1):
+            self.remember(round_)
+        height, round_, block = stable["valid"]
+        if height == self.height and round_ > self.valid_round:
+            self.valid_round, self.valid_value = round_, block
+        self.blocks.fetch_from_next(context.me)
+        self.resend()
+        self.resume()
+
+    def remember(self, round_: int) -> None:
+        """After a crash: what this process had voted for in a round says which step it was in, and its lock."""
+        context = self.context
+        for ballot in context.ballots(round_, self.height):
+            prevoted, precommitted = context.has_voted(PREVOTE, ballot), context.has_voted(PRECOMMIT, ballot)
+            if ballot.block is not None and (prevoted or precommitted):
+                self.proposals.append(Proposal(self.height, round_, ballot.block, -1))
+            if ballot.block is not None and precommitted:
+                self.locked_round = self.valid_round = round_
+                self.locked_value = self.valid_value = ballot.block
+            if round_ == self.round and (prevoted or precommitted):
+                self.step = max(self.step, PRECOMMITTED if precommitted else PREVOTED)
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane did: values decided, a proposal prevoted for, and precommitted."""
+        context = self.context
+        if context.height >= self.height:
+            self.begin_height()
+        if self.round > 0:
+            return
+        block = context.lane_block()
+        if self.step == PROPOSING and block is not None and block.height == self.height:
+            self.proposals.append(Proposal(self.height, 0, block, -1))
+            self.step = PREVOTED
+        for proposal in self.proposals if self.step == PREVOTED else ():
+            if proposal.round == 0 and context.has_voted(PRECOMMIT, context.ballot(0, self.height, proposal.block)):
+                self.step = PRECOMMITTED
+                self.locked_value = self.valid_value = proposal.block
+                self.locked_round = self.valid_round = 0
+
+    def set_lane(self) -> None:
+        """Work in the fast lane if nothing is out of the ordinary at this height."""
+        ordinary = (
+            self.round == 0
+            and not self.early
+            and not self.timed
+            and self.early_quorum < self.height
+            and self.period_ns == self.first_period_ns()
+            and (self.step == PROPOSING) == (not self.proposals)
+            and (self.step == PROPOSING or self.normal_votes())
+        )
+        self.context.lane(2 * self.height + (self.step > PROPOSING) if ordinary else None)
+
+    def normal_votes(self) -> bool:
+        """Whether this process's votes of round 0 were those of the normal case."""
+        context = self.context
+        ballot = context.ballot(0, self.height, self.proposals[0].block)
+        return context.has_voted(PREVOTE, ballot) and (self.step == PREVOTED or context.has_voted(PRECOMMIT, ballot))
+
+    def first_period_ns(self) -> int:
+        """Patience of round 0, counted from the decision before."""
+        return int(self.parameters.timeout_commit_ns + self.timeout_propose_ns(0))
+
+    def watch(self, period_ns: int) -> None:
+        """Start the progress timer with this period."""
+        self.period_ns = period_ns
+        self.context.watch_progress(period_ns)
+
+    def begin_height(self) -> None:
+        """Lines 52 to 54: the next height, nothing locked, nothing valid, an empty message log, round 0."""
+        context = self.context
+        round_before = self.round
+        self.height = context.height + 1
+        self.round, self.step = 0, PROPOSING
+        self.locked_value, self.locked_round = None, -1
+        self.valid_value, self.valid_round = None, -1
+        self.proposals, self.timed = [], set()
+        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
+        if round_before > 0:
+            context.enter_view(0)
+        if self.period_ns != self.first_period_ns():
+            self.watch(self.first_period_ns())
+
+    def resume(self) -> None:
+        """Deal with what came early, propose if it is this process's turn, and return to the lane."""
+        early, self.early = self.early, []
+        for sender, message in early:
+            self.on_proposal(sender, message)
+        round_ = self.early_rounds.pop(self.height, 0)
+        if round_ > self.round:
+            self.start_round(round_)
+        self.propose()
+        self.apply_rules()
+        self.set_lane()
+
+    # --- StartRound, lines 11 to 21 ----------------------------------------------------------------------
+
+    def start_round(self, round_: int) -> None:
+        """Lines 12 to 21."""
+        context = self.context
+        self.round, self.step = round_, PROPOSING
+        context.persist(height=self.height, round=round_)
+        context.lane(None)
+        context.enter_view(round_)
+        self.watch(self.timeout_propose_ns(round_))  # line 21
+        for earlier in range(round_):
+            self.repeat_votes(earlier, values_only=True)
+        self.propose()
+
+    @upon(BATCH, DECIDED)
+    def on_turn(self) -> None:
+        """A transaction came, or the lane decided the value after which this process proposes."""
+        self.sync()
+        self.propose()
+        self.apply_rules()
+        self.set_lane()
+
+    @upon(COMMIT_TIMER)
+    def on_commit_wait_over(self, height: int) -> None:
+        """timeout_commit is over: propose."""
+        self.commit_wait_over = max(self.commit_wait_over, height)
+        self.on_turn()
+
+    def propose(self) -> None:
+        """Lines 14 to 19: the valid value if there is one, or a new one."""
+        context = self.context
+        if self.step != PROPOSING or self.proposer_of(self.height, self.round) != context.me:
+            return
+        if any(proposal.round == self.round for proposal in self.proposals) or not self.may_begin():
+            return
+        message = self.proposal()
+        if message is None:
+            return
+        self.proposed = (self.height, self.round, message)
+        context.persist(proposed=self.proposed)
+        self.proposals.append(message)
+        if self.round == 0:
+            number = 2 * self.height
+            ballot = context.ballot(0, self.height, message.block)
+            next_proposer = self.proposer_of(self.height + 1, 0)
+            context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
+        else:
+            context.broadcast(message)
+        self.apply_rules()
+
+    def may_begin(self) -> bool:
+        """Whether timeout_commit is over; if not, its timer runs."""
+        wait_ns = self.parameters.timeout_commit_ns
+        if self.round > 0 or wait_ns == 0 or self.commit_wait_over >= self.height:
+            return True
+        if (COMMIT_TIMER, 0) not in self.timed:
+            self.timed.add((COMMIT_TIMER, 0))
+            self.context.set_timer(COMMIT_TIMER, wait_ns, self.height)
+        return False
+
+    def proposal(self) -> Proposal | None:
+        """What was proposed before a crash, the valid value, or a new one; None if nothing waits."""
+        context = self.context
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            return self.proposed[2]
+        block = self.valid_value  # line 16
+        if block is None and self.round > 0:
+            block = context.new_block(context.decided_block(context.height), self.round, empty=True)
+        elif block is None:
+            block = context.new_block(context.decided_block(context.height), 0) if context.await_batch() else None
+            if block is None:
+                context.await_batch()
+                return None
+        assert block is not None
+        return Proposal(self.height, self.round, block, self.valid_round)
+
+    # --- upon ... ------------------------------------------------------------------------------------------
+
+    @upon(Proposal)
+    def on_proposal(self, sender: int, message: Proposal) -> None:
+        """Take a proposal into the log: from the proposer of its round, on top of the last decision."""
+        self.sync()
+        context = self.context
+        if message.height > self.height:
+            self.keep(sender, message)
+        elif message.height == self.height and message not in self.proposals:
+            on_top = message.block.parent is context.decided_block(context.height)
+            if on_top and sender == self.proposer_of(self.height, message.round):
+                self.proposals.append(message)
+                self.apply_rules()
+        self.set_lane()
+
+    def keep(self, sender: int, message: Proposal) -> None:
+        """Keep it until its height is reached. If that cannot be the next one here, fetch what is missing."""
+        if len(self.early) == 2 * self.context.n:
+            del self.early[0]
+        self.early.append((sender, message))
+        if message.height > self.height + 1:
+            self.blocks.fetch(sender)
+
+    @upon(PREVOTE, PRECOMMIT)
+    def on_votes(self, ballot: Ballot) -> None:
+        """2f + 1 votes for one value or for nil."""
+        self.sync()
+        before = (self.height, self.step)
+        if ballot.number == self.height:
+            self.apply_rules()
+        if ballot.number >= self.height and (self.height, self.step) == before:
+            self.early_quorum = max(self.early_quorum, ballot.number)  # nothing followed yet
+        self.set_lane()
+
+    @upon(PREVOTES, PRECOMMITS)
+    def on_any_votes(self, ballot: Ballot) -> None:
+        """2f + 1 votes for anything, or f + 1."""
+        self.sync()
+        if ballot.number > self.height and ballot.view > self.early_rounds.get(ballot.number, 0):
+            self.early_rounds[ballot.number] = ballot.view
+        elif ballot.number == self.height:
+            if ballot.view > self.round:
+                self.start_round(ballot.view)  # lines 55, 56
+            self.apply_rules()
+        self.set_lane()
+
+    def apply_rules(self) -> None:
+        """The upon-rules of this height and round that apply now."""
+        context, height, round_ = self.context, self.height, self.round
+        for block in [proposal.block for proposal in self.proposals]:  # line 49; v counts, whichever round brought it
+            for earlier in range(round_ + 1):
+                if context.complete(PRECOMMIT, context.ballot(earlier, height, block)):
+                    self.decide(block)
+                    return
+        current = [proposal for proposal in self.proposals if proposal.round == round_]
+        for proposal in current:
+            vr = proposal.valid_round
+            proven = vr == -1 or (vr < round_ and context.complete(PREVOTE, context.ballot(vr, height, proposal.block)))
+            if self.step == PROPOSING and proven:  # lines 22 and 28
+                self.prevote(proposal.block if self.may_prevote(proposal) else None)
+        for proposal in current:
+            ballot = context.ballot(round_, height, proposal.block)
+            if self.step >= PREVOTED and self.valid_round < round_ and context.complete(PREVOTE, ballot):  # line 36
+                if self.step == PREVOTED:
+                    self.locked_value, self.locked_round = proposal.block, round_
+                    self.precommit(proposal.block)
+                self.valid_value, self.valid_round = proposal.block, round_
+                context.persist(valid=(height, round_, proposal.block))
+        nil = context.ballot(round_, height)
+        if self.step == PREVOTED and context.complete(PREVOTE, nil):  # line 44
+            self.precommit(None)
+        if self.step == PREVOTED and context.complete(PREVOTES, nil):  # line 34
+            p = self.parameters
+            self.schedule(PREVOTE_TIMER, p.timeout_prevote_ns + round_ * p.timeout_prevote_delta_ns)
+        if context.complete(PRECOMMITS, nil):  # line 47
+            p = self.parameters
+            self.schedule(PRECOMMIT_TIMER, p.timeout_precommit_ns + round_ * p.timeout_precommit_delta_ns)
+
+    def prevote(self, block: Block | None) -> None:
+        """Broadcast <PREVOTE, h, r, id(v)>, nil for no block."""
+        self.step = PREVOTED
+        self.context.vote(PREVOTE, self.context.ballot(self.round, self.height, block))
+
+    def precommit(self, block: Block | None) -> None:
+        """Broadcast <PRECOMMIT, h, r, id(v)>, nil for no block."""
+        self.step = PRECOMMITTED
+        self.context.vote(PRECOMMIT, self.context.ballot(self.round, self.height, block))
+
+    def decide(self, block: Block) -> None:
+        """Lines 50 to 54."""
+        context = self.context
+        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+            context.decide(block)
+            self.begin_height()
+            self.resume()
+
+    # --- timeouts, lines 57 to 67 ------------------------------------------------------------------------
+
+    def schedule(self, timer: Timer, delay_ns: int) -> None:
+        """Schedule a timeout of this round, for the first time."""
+        if (timer, self.round) not in self.timed:
+            self.timed.add((timer, self.round))
+            self.context.set_timer(timer, delay_ns, (self.height, self.round))
+
+    @upon(NO_PROGRESS)
+    def on_timeout_propose(self) -> None:
+        """Lines 57 to 60; later, what may have been lost is sent again."""
+        self.sync()
+        if self.step == PROPOSING and self.proposer_of(self.height, self.round) != self.context.me:
+            self.prevote(None)
+        elif self.period_ns == self.parameters.resend_after_ns:
+            self.resend()
+        self.watch(self.parameters.resend_after_ns)
+        self.apply_rules()
+        self.set_lane()
+
+    @upon(PREVOTE_TIMER)
+    def on_timeout_prevote(self, about: tuple[int, int]) -> None:
+        """Lines 61 to 64."""
+        self.sync()
+        if about == (self.height, self.round) and self.step == PREVOTED:
+            self.precommit(None)
+            self.apply_rules()
+        self.set_lane()
+
+    @upon(PRECOMMIT_TIMER)
+    def on_timeout_precommit(self, about: tuple[int, int]) -> None:
+        """Lines 65 to 67."""
+        self.sync()
+        if about == (self.height, self.round):
+            self.start_round(self.round + 1)
+            self.apply_rules()
+        self.set_lane()
+
+    # --- in place of gossip: repetition and block synchronisation -----------------------------------------
+
+    def resend(self) -> None:
+        """Send again what this process has said at this height, and how many values it has decided."""
+        context = self.context
+        context.broadcast(Status(context.height))
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            context.broadcast(self.proposed[2])
+        for round_ in range(self.round + 1):
+            self.repeat_votes(round_, values_only=False)
+
+    def repeat_votes(self, round_: int, *, values_only: bool) -> None:
+        """Send again what this process voted in a round of this height, nil left out or not."""
+        context = self.context
+        for vote in (PREVOTE, PRECOMMIT):
+            for ballot in list(context.ballots(round_, self.height)):
+                if context.has_voted(vote, ballot) and not (values_only and ballot.block is None):
+                    context.vote(vote, ballot)
+
+    @upon(Status)
+    def on_status(self, sender: int, message: Status) -> None:
+        """A peer is further: fetch. It is behind: tell it."""
+        if message.height < self.context.height:
+            self.context.send(sender, Status(self.context.height))
+        else:
+            self.blocks.hear_of(sender, message.height)
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, peer: int) -> None:
+        """No answer: ask the next."""
+        self.blocks.on_timeout(peer)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send decided blocks with their commit certificates."""
+        self.blocks.answer(sender, message.height, self.quorum_size())
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Decide what was fetched, and take part."""
+        self.sync()
+        self.blocks.take(sender, message)
+        if self.context.height >= self.height:
+            self.begin_height()
+            self.resume()

@@ -1,0 +1,326 @@
+"""Tendermint: the laws of a fault-free run, its timeouts, locks and valid values, and agreement in trouble."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sim.engine import loop
+from sim.ledger import rows as r
+from sim.protocol import Block
+from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal
+from tests.runs import MS, Played, S, begin, play, scenario, unsafe
+
+FAST = {
+    "name": "tendermint", "timeout_propose": "300 ms", "timeout_propose_delta": "100 ms",
+    "timeout_prevote": "100 ms", "timeout_prevote_delta": "50 ms",
+    "timeout_precommit": "100 ms", "timeout_precommit_delta": "50 ms", "resend_after": "700 ms",
+}  # fmt: skip
+OPEN = [{"kind": "open", "rate": "80 tx/s", "bytes": "500 B"}]
+
+
+def crash(nodes: list[int], at: str, for_: str | None = None) -> dict[str, Any]:
+    """A scripted crash."""
+    return {"at": at, "crash": {"nodes": nodes}} | ({} if for_ is None else {"for": for_})
+
+
+def cut(at: str, for_: str, *pairs: tuple[int, int]) -> list[dict[str, Any]]:
+    """These processes do not hear each other for a while."""
+    return [{"at": at, "for": for_, "cut_link": {"between": list(pair)}} for pair in pairs]
+
+
+def first_decided(run: Played, view: int) -> Any:
+    """The first decision of a block proposed in this round."""
+    return next(row for row in run.decided() if row[5] == view)
+
+
+# --- laws --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 10, 31, 100])
+def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
+    """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
+    run = play(scenario(n, protocol="tendermint", duration="119 ms"))
+    assert {len(run.decided(node)) for node in range(n)} == {3}
+    assert [int(row[2]) for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert run.sent("Proposal") == 4 * (n - 1)
+    assert run.sent("PREVOTE") == run.sent("PRECOMMIT") == 4 * n * (n - 1)
+    assert run.sent() == 4 * (2 * n + 1) * (n - 1)
+    assert set(run.latencies_ns().values()) == {30 * MS}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_few_validators_decide_too(n: int) -> None:
+    run = play(scenario(n, protocol="tendermint", duration="1 s", **{"block.interval": "100 ms"}))
+    assert min(len(run.decided(node)) for node in range(n)) >= 10
+    assert unsafe(run) == []
+
+
+def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
+    """DESIGN section 8, all processes prevote: q-th smallest twice over. Row: from, column: to; proposer 0."""
+    d = delays.copy()
+    np.fill_diagonal(d, 0)
+    accepted = d[0]
+    locked = np.maximum(accepted, np.sort(accepted[:, None] + d, axis=0)[q - 1])
+    return np.maximum(accepted, np.sort(locked[:, None] + d, axis=0)[q - 1])
+
+
+@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 9], range(3))))
+def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, lane: bool) -> None:
+    ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
+    latency = {"model": "explicit", "one_way_ms": ms.tolist()}
+    run = play(scenario(n, protocol="tendermint", duration="300 ms", **{"network.latency": latency}), lane=lane)
+    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    expected = order_statistics(ms * MS, 2 * n // 3 + 1)
+    found = run.latencies_ns()
+    assert [found[first, j] for j in range(n)] == expected.tolist()
+
+
+def test_scaling_every_delay_scales_every_decision() -> None:
+    ms = np.random.default_rng(7).integers(1, 50, size=(7, 7))
+
+    def decided(scale: int) -> list[tuple[int, int, int]]:
+        latency = {"model": "explicit", "one_way_ms": (ms * scale).tolist()}
+        protocol = {"name": "tendermint", "timeout_propose": f"{scale} s"}
+        run = play(scenario(7, protocol=protocol, duration=f"{1000 * scale} ms", **{"network.latency": latency}))
+        return [(int(row[0]) // scale, int(row[2]), int(row[3])) for row in run.decided()]
+
+    assert decided(3) == decided(1)
+
+
+# --- timeouts ------------------------------------------------------------------------------------------------
+
+
+def test_proposers_take_turns_by_height_and_round() -> None:
+    run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([1], "5 ms")]))
+    born = run.events(r.EVENT_PROPOSED)
+    assert {int(row[2]) for row in born} == {0, 2, 3}
+    assert all(int(row[2]) == (int(row[4]) - 1 + int(row[5])) % 4 for row in born)
+
+
+def test_a_silent_proposer_costs_a_propose_and_a_precommit_timeout() -> None:
+    """Height 2 begins at 30 ms: nil prevotes at 330, nil precommits at 340, all of them at 350, round 1 at 450."""
+    run = play(scenario(4, protocol=FAST, duration="1 s", faults=[crash([1], "5 ms")]))
+    began = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW)[:3]}
+    assert began == dict.fromkeys([0, 2, 3], 450 * MS)
+    assert int(first_decided(run, 1)[0]) == 480 * MS
+    assert unsafe(run) == []
+
+
+def test_votes_for_different_values_cost_all_three_timeouts() -> None:
+    """Processes 1 and 2 miss the proposal and prevote nil at 300 ms, as many as those for the value."""
+    run = play(scenario(4, protocol=FAST, duration="1 s", faults=cut("5 ms", "10 ms", (0, 1), (0, 2))))
+    began = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW)[:4]}
+    # Three prevotes are everywhere at 310, nil precommits leave at 410 and are three everywhere at 420.
+    assert began == dict.fromkeys(range(4), 520 * MS)
+    assert int(first_decided(run, 1)[0]) == 550 * MS
+    assert unsafe(run) == []
+
+
+def test_the_next_proposer_waits_for_timeout_commit() -> None:
+    run = play(scenario(4, protocol={**FAST, "timeout_commit": "100 ms"}, duration="1 s"))
+    born = [int(row[0]) for row in run.events(r.EVENT_PROPOSED)]
+    assert born == [130 * MS * i for i in range(8)]
+    assert run.views() == []
+
+
+def test_timeouts_grow_with_the_round() -> None:
+    judge = begin(scenario(4, protocol=FAST)).replica(0)
+    assert [judge.timeout_propose_ns(round_) // MS for round_ in range(3)] == [300, 400, 500]
+
+
+def test_an_idle_chain_makes_no_rounds() -> None:
+    once = [{"kind": "open", "rate": "0.2 tx/s", "bytes": "500 B"}]
+    run = play(scenario(4, protocol=FAST, duration="30 s", workload=once))
+    assert run.views() == []
+    assert 1 <= len(run.decided(0)) < 20
+
+
+# --- locks and valid values ----------------------------------------------------------------------------------
+
+
+def test_what_a_locked_process_may_prevote_for() -> None:
+    """Lines 23 and 29."""
+    judge = begin(scenario(4, protocol=FAST)).replica(3)
+    a, b = Block(1, 1, 0, 0, None), Block(2, 1, 0, 0, None)
+    assert judge.may_prevote(Proposal(1, 3, b, -1))
+    judge.locked_value, judge.locked_round = a, 1
+    assert judge.may_prevote(Proposal(1, 3, a, -1))
+    assert not judge.may_prevote(Proposal(1, 3, b, -1))
+    assert not judge.may_prevote(Proposal(1, 3, b, 0))  # prevoted for before the lock
+    assert judge.may_prevote(Proposal(1, 3, b, 1))
+    assert judge.may_prevote(Proposal(1, 3, b, 2))  # prevoted for after the lock: line 29 releases it
+
+
+def test_a_lock_of_one_process_does_not_stop_the_others() -> None:
+    """0 alone locks A; 1, who has not seen A, proposes B in round 1; 0 prevotes nil and decides B with the others."""
+    faults = [*cut("5 ms", "10 ms", (0, 1)), *cut("15 ms", "10 ms", (2, 3))]
+    run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(200 * MS)
+    for node in range(4):
+        run.replica(node).sync()
+    a = run.replica(0).locked_value
+    assert [run.replica(node).locked_round for node in range(4)] == [0, -1, -1, -1]
+    run.until(2 * S)
+    assert run.decided_blocks(0)[1] == run.decided_blocks(2)[1] != a.number
+    assert run.decided()[0][5] == 1
+    assert unsafe(run) == []
+
+
+def test_a_valid_value_is_proposed_again_with_its_round() -> None:
+    """1 and 3 lock A in round 0, 2 has not seen it, 0 lacks votes; 1 leads round 1 and proposes A with vr = 0."""
+    faults = [*cut("5 ms", "10 ms", (0, 2)), *cut("15 ms", "10 ms", (0, 1), (0, 3))]
+    run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(515 * MS)
+    again = run.replica(1).proposals[-1]
+    assert (again.round, again.valid_round) == (1, 0)
+    assert again.block is run.replica(1).valid_value
+    assert run.replica(0).valid_value is None  # it prevotes for A when those of round 0 are repeated to it
+    run.until(2 * S)
+    times = {int(row[2]): int(row[0]) for row in run.decided() if row[4] == 1}
+    # The repeated prevotes make 0, still in round 0, precommit A; with those of 1 and 3 that decides A.
+    assert times == {0: 520 * MS} | dict.fromkeys([1, 2, 3], 530 * MS)
+    assert run.decided_blocks(0)[1] == again.block.number
+    assert len({blocks[1] for node in range(4) if (blocks := run.decided_blocks(node))}) == 1
+    assert unsafe(run) == []
+
+
+def test_lock_and_valid_value_survive_a_crash() -> None:
+    """All lock A at 20 ms and crash before a precommit arrives; they decide A in round 0."""
+    run = begin(scenario(4, protocol=FAST, duration="4 s", faults=[crash([0, 1, 2, 3], "27 ms", "10 ms")]))
+    run.until(40 * MS)
+    assert {run.replica(node).locked_round for node in range(4)} == {0}
+    locked = run.replica(0).locked_value
+    run.until(4 * S)
+    assert run.decided_blocks(2)[1] == locked.number
+    assert run.decided()[0][5] == 0
+    assert unsafe(run) == []
+
+
+def test_lost_votes_are_sent_again() -> None:
+    """No precommit arrives at 30 ms. Nobody has 2f + 1 votes to start a timer upon: repetition helps."""
+    all_cut = cut("25 ms", "10 ms", *itertools.combinations(range(4), 2))
+    run = play(scenario(4, protocol=FAST, duration="2 s", faults=all_cut))
+    first = run.decided()[0]
+    assert (int(first[0]), int(first[5])) == (300 * MS + 700 * MS + 10 * MS, 0)
+    assert 1 not in run.views()
+    assert unsafe(run) == []
+
+
+def test_what_counts_under_an_umbrella_is_freed() -> None:
+    """Every fourth height takes two rounds, one of nil votes only."""
+    run = begin(scenario(4, protocol=FAST, duration="400 s", faults=[crash([1], "5 ms", "399 s")]))
+    most = 0
+    for second in range(20, 400, 20):
+        run.until(second * S)
+        most = max(most, len(run.world.run.ballots))
+    run.until(400 * S)
+    assert len(run.decided(0)) > 2_000
+    assert most < 9_000
+    # Decided here by all at last: what stood for heights that nobody needs is gone.
+    assert len(run.world.run.ballots) < 3_000
+
+
+# --- crash, restart, synchronisation -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("node", [0, 1])
+def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
+    """For a height and round every process votes for one block, the restarted proposer included."""
+    twice = set()
+    for seed in range(4):
+        faults = [crash([node], f"{301 + 7 * seed} ms", f"{20 + 9 * seed} ms")]
+        jitter = {"model": "proportional", "up_to": 1.0}
+        chosen = scenario(4, protocol=FAST, seed=seed, duration="1 s", faults=faults, **{"network.jitter": jitter})
+        run = begin(chosen, lane=lane)
+        for ms in range(296, 900, 12):
+            run.until(ms * MS)
+            for (view, number), same in run.world.run.ballots.items():
+                for voter, host in enumerate(run.world.run.hosts):
+                    for vote in (PREVOTE, PRECOMMIT):
+                        if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
+                            twice.add((seed, voter, view, number, vote.name))
+        assert unsafe(run) == []
+    assert twice == set()
+
+
+def test_a_restarted_process_catches_up_and_takes_part() -> None:
+    """Validator 3 misses a hundred blocks; then 2 leaves for good, and without 3 there is no quorum."""
+    faults = [crash([3], "500 ms", "3 s"), crash([2], "5 s")]
+    run = begin(scenario(4, protocol=FAST, duration="8 s", faults=faults)).until(int(3.4 * S))
+    before = len(run.decided(3))
+    run.until(5 * S)
+    assert len(run.decided(0)) - len(run.decided(3)) <= 1
+    assert len(run.decided(3)) > before + 20
+    run.until(8 * S)
+    assert run.decided(3)[-1][0] > 7 * S
+    assert unsafe(run) == []
+
+
+def test_who_missed_a_proposal_fetches_what_was_decided() -> None:
+    """Process 0 hears of three precommits for a value it has not seen; the proposal after the next tells it."""
+    run = play(scenario(4, protocol=FAST, duration="2 s", faults=cut("35 ms", "10 ms", (0, 1))))
+    assert run.sent("Blocks") >= 1
+    assert len(run.decided(1)) - len(run.decided(0)) <= 1
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("n", [1, 4, 7])
+def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
+    faults = [crash(list(range(n)), "1005 ms", "1 s")]
+    run = play(scenario(n, protocol=FAST, duration="4 s", faults=faults, **{"block.interval": "10 ms"}))
+    before = [len(run.decided(node)[run.decided(node)[:, 0] < 2 * S]) for node in range(n)]
+    assert all(len(run.decided(node)) > before[node] + 30 for node in range(n))
+    assert unsafe(run) == []
+
+
+# --- agreement, validity, and the two ways to run ------------------------------------------------------------
+
+
+def troubled(seed: int, *, lossy: bool) -> Any:
+    """A short run with f crashes at once at most, a partition that heals, jitter, and loss or not."""
+    choice = random.Random(seed)  # of the scenario; the run's own chance is keyed by its seed
+    n = choice.choice([4, 7])
+    ids = list(range(n))
+    choice.shuffle(ids)
+    faults: list[dict[str, Any]] = [
+        crash(ids[: (n - 1) // 3], f"{choice.randint(100, 900)} ms", f"{choice.randint(5, 900)} ms"),
+        {"at": f"{choice.randint(1900, 2100)} ms", "for": f"{choice.randint(5, 1000)} ms",
+         "partition": {"groups": [ids[: choice.randint(1, n - 1)]]}},
+        crash([choice.choice(ids)], f"{choice.randint(3200, 3500)} ms", f"{choice.randint(5, 400)} ms"),
+    ]  # fmt: skip
+    return scenario(
+        n, seed=seed, protocol=FAST, duration="8 s", faults=faults,
+        workload=choice.choice([OPEN, OPEN, [{"kind": "backlog", "bytes": "500 B"}]]),
+        **{
+            "network.latency": {"model": "uniform", "low": "2 ms", "high": "15 ms"},
+            "network.jitter": {"model": "proportional", "up_to": choice.choice([0.2, 1.0])},
+            "network.loss": "2 %" if lossy else "0 %",
+            "network.retransmit_after": "30 ms",
+            "network.links": choice.choice(["ordered", "datagram"]) if lossy else "ordered",
+            "block.interval": "20 ms",
+        },
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in (0, 20)], ids=lambda s: f"{s.start}+")
+def test_agreement_and_validity_in_trouble(seeds: range) -> None:
+    for seed in seeds:
+        run = play(troubled(seed, lossy=seed % 2 == 1))
+        assert run.code == loop.UNTIL
+        assert unsafe(run) == [], f"seed {seed}"
+        if seed % 2 == 0:  # nothing lost but by faults: decisions go on after the last one
+            assert run.decided()[-1][0] > 6 * S, f"seed {seed}"
+
+
+def test_the_fast_lane_does_what_the_handlers_do() -> None:
+    for seed in range(12):
+        chosen = troubled(seed, lossy=seed % 2 == 1)
+        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
+        assert fast.digest == slow.digest, f"seed {seed}"
