@@ -217,12 +217,12 @@ def test_what_counts_under_an_umbrella_is_freed() -> None:
     most = 0
     for second in range(20, 400, 20):
         run.until(second * S)
-        most = max(most, len(run.world.run.ballots))
+        most = max(most, len(run.world.run.tree.ballots))
     run.until(400 * S)
     assert len(run.decided(0)) > 2_000
     assert most < 9_000
     # Decided here by all at last: what stood for heights that nobody needs is gone.
-    assert len(run.world.run.ballots) < 3_000
+    assert len(run.world.run.tree.ballots) < 3_000
 
 
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
@@ -240,7 +240,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
         run = begin(chosen, lane=lane)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
-            for (view, number), same in run.world.run.ballots.items():
+            for (view, number), same in run.world.run.tree.all_ballots():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREVOTE, PRECOMMIT):
                         if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
