@@ -65,6 +65,7 @@ CASES = (
     *(Case("chained HotStuff, whole engine", "hotstuff-whole.yaml", n, d, "blocks") for n, d in _HOTSTUFF),
     Case("Raft, whole engine", "raft-whole.yaml", 5, 10_000, "batches"),
 )
+_YARDSTICKS = ("pbft-whole", "hotstuff-whole")  # what quadratic and linear protocols are held against
 ORACLE_SIZES = ((16, 20), (100, 1))
 
 
@@ -107,11 +108,12 @@ def measure_protocols(tell: Callable[[str], None], voters: int = 100, seconds: f
     from sim.protocols import PROTOCOLS
 
     found = {name: _speed_of(name, voters, seconds) for name in PROTOCOLS}
+    quadratic, chained = (load_scenario(SCENARIOS / f"{name}.yaml").protocol.name for name in _YARDSTICKS)
     rows = []
     for name, (per_second, messages) in found.items():
         each = messages / per_second
         linear = each < voters**2 / 2
-        ratio = per_second / found["hotstuff"][0] if linear else messages / found["pbft"][1]
+        ratio = per_second / found[chained][0] if linear else messages / found[quadratic][1]
         rows.append(ProtocolRow(name, voters, linear, each, per_second, messages, ratio))
         tell(
             f"{name:<16} n={voters} {per_second:>10,.0f} decisions/s {messages / 1e6:6.1f} M messages/s, "
