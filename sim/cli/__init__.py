@@ -8,6 +8,7 @@ from sim.cli import comparing
 from sim.cli import studies
 from sim.cli import planning
 from sim.cli import saturating
+from sim.cli import attacking
 from sim.cli import hunting
 from sim.cli import publishing
 from sim.cli import about
@@ -22,6 +23,7 @@ def main() -> None:
 __all__ = [
     "about",
     "app",
+    "attacking",
     "comparing",
     "hunting",
     "main",

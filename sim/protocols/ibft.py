@@ -170,6 +170,10 @@ class Ibft(Replica):
         self.sync()
         return self.round
 
+    def abstract_state(self) -> tuple[int, int]:
+        """The height and the locked block."""
+        return self.height, 0 if self.locked is None else self.locked.number
+
     def start(self) -> None:
         context, stable = self.context, self.context.stable
         self.height = context.height + 1

@@ -1,0 +1,49 @@
+"""Commands that attack protocols: attacks (known flaws with their controls), mutants (seeded bugs)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sim.cli.options import AsJson, app, bad_input_is_an_error, compiling_is_announced
+
+
+@app.command(epilog="Exit codes: 0 all as expected, 1 some not, 2 bad input.")
+def attacks(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="attacks to run; all if none")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", metavar="DIR", help="attack files; default: scenarios/attacks")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replay known flaws of protocols, each with its control."""
+    with compiling_is_announced():
+        from sim.plan import attacks as attacks_
+
+    with bad_input_is_an_error():
+        chosen = attacks_.load_attacks(folder or attacks_.FOLDER, ids or [])
+        found, told = [], ""
+        for attack, outcome, wall_s in attacks_.play_all(chosen):
+            found.append(outcome)
+            if as_json:
+                continue
+            if attack.id != told:
+                typer.echo(f"{attack.id} {attack.title} ({attack.source})")
+                typer.echo(f"    expected: {attack.expected}")
+                typer.echo(f"    control:  {attack.control}")
+                told = attack.id
+            mark = "ok  " if outcome.as_expected else "FAIL"
+            typer.echo(f"  {mark} {outcome.pair} ({wall_s:.1f} s)")
+            typer.echo(f"         seen:    {outcome.seen.text}")
+            if outcome.control is not None:
+                typer.echo(f"         control: {outcome.control.text}")
+    good = sum(outcome.as_expected for outcome in found)
+    if as_json:
+        typer.echo(json.dumps({"outcomes": [asdict(o) | {"as_expected": o.as_expected} for o in found]}))
+    else:
+        typer.echo(f"{good} of {len(found)} as expected")
+    raise typer.Exit(0 if good == len(found) else 1)
