@@ -42,7 +42,7 @@ lint: setup
 
 test: lint
 ifneq ($(NOTEBOOKS),)
-	$(BIN)/pytest -q --nbmake notebooks
+	$(BIN)/pytest -q --nbmake --nbmake-timeout=1500 notebooks
 endif
 	$(BIN)/pytest -q -n $(JOBS)
 
