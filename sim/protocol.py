@@ -335,6 +335,9 @@ class Context(Interface):
         if votes of that case have been cast in this ballot already, this is `broadcast`.
         """
 
+    def answered(self, asked_ns: int, height: int) -> None:
+        """A read of my clients, asked at that time, is answered now with the state after this height."""
+
     def proposing(self) -> None:
         """A proposal goes out letter by letter, not by `propose`: the block interval begins now."""
 

@@ -179,6 +179,9 @@ class Host:
         wakes = self.me if tell is None else lanes.WAKE_ALL if tell == ALL else tell
         run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
 
+    def answered(self, asked_ns: int, height: int) -> None:
+        self.run.note(r.EVENT_READ, self.me, self.now_ns - asked_ns, height)
+
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
         self.run.leads[self._lead_at + lead.LAST_NS] = self.now_ns

@@ -94,4 +94,5 @@ TRACE_WIDTH = 8
     EVENT_HEAD,
     EVENT_REVERTED,
     EVENT_MEMBERSHIP,
-) = range(11)
+    EVENT_READ,
+) = range(12)

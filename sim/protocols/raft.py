@@ -40,7 +40,11 @@ Deviations
 * A snapshot is taken every `snapshot_every` entries at no cost; the log before it is dropped at once. Its size is a
   parameter. Chunks are sent one at a time.
 
-Not modelled: read-only requests and leases, leadership transfer, grouping of disk writes. Messages are not signed.
+* Reads are one a `read_interval` from each server's clients, passed to the leader. A lease lasts the least election
+  timeout from when the latest message that a majority answered was sent; clocks run alike. A server that restarts
+  gives no vote for as long, since it may have forgotten whom it heard.
+
+Not modelled: leadership transfer, grouping of disk writes. Messages are not signed.
 """
 
 from __future__ import annotations
@@ -54,6 +58,7 @@ from typing import Literal
 from pydantic import Field
 
 from sim.ledger.members import Members, pending
+from sim.ledger.reads import READ, LeaderReads, Read, ReadAnswer
 from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     BATCH,
@@ -100,11 +105,22 @@ class RaftParameters(Parameters):
     membership: Literal["single", "joint"] = Field(
         "single", description="members change one voter at a time, or all at once through a joint configuration"
     )
+    reads: Literal["off", "read_index", "lease"] = Field(
+        "off", description="how the leader answers reads: not at all, after a round of heartbeats, or under a lease"
+    )
+    read_interval_ns: Nanoseconds = quantity(
+        "10 ms", "with reads: time between two reads of each server's clients", positive=True
+    )
     snapshot_every: int = count(
         0, "entries after which a server takes a snapshot and drops its log up to there; 0: never"
     )
     snapshot_size_bytes: Bytes = quantity("10 MB", "size of a snapshot on the wire", positive=True)
     snapshot_chunk_bytes: Bytes = quantity("1 MB", "most of a snapshot sent at a time", positive=True)
+
+
+def lease_of(parameters: RaftParameters) -> int:
+    """How long after a majority was last heard nobody else can lead, ns; 0 without leases."""
+    return parameters.election_timeout_low_ns if parameters.reads == "lease" else 0
 
 
 class Role(enum.Enum):
@@ -164,6 +180,7 @@ class Heartbeat(Rpc):
     prev_index: int
     prev_term: int
     commit: int
+    round_: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -188,6 +205,7 @@ class Reply(Rpc):
     success: bool
     match: int
     repair: bool
+    round_: int = 0  # of the heartbeat answered
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -242,7 +260,7 @@ class Raft(Replica):
     """One Raft server."""
 
     letters = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
-    later_letters = (Stored, Granted, InstallSnapshot, Received)
+    later_letters = (Stored, Granted, InstallSnapshot, Received, Read, ReadAnswer)
     votes = (ACK, VOTE, PRE_VOTE)
     progress = "always"
 
@@ -259,6 +277,11 @@ class Raft(Replica):
             raise ValueError(
                 f"election timeouts spread over {high - low} ns, more than the 2.1 s that one draw covers; "
                 "bring election_timeout_low and election_timeout_high closer together"
+            )
+        if parameters.reads == "lease" and not parameters.check_quorum:
+            raise ValueError(
+                "reads under a lease need voters that shield their leader; "
+                "write check_quorum: true, or reads: read_index"
             )
         if parameters.heartbeat_interval_ns >= low:
             raise ValueError(
@@ -285,6 +308,11 @@ class Raft(Replica):
         self.sending: dict[int, Block] = {}  # last entry of the snapshot that a follower is being sent
         # of a server that receives a snapshot: index of its last entry, and bytes
         self.received = (0, 0)
+        lease_ns = lease_of(self.parameters)
+        self.reads = LeaderReads(context, lease_ns, self.send_heartbeat)
+        self.heartbeats = 0
+        self.block_sent_ns: dict[int, int] = {}
+        self.silent_until_ns = 0  # no vote before: whoever was given a lease may have been promised it by me
         # where members change
         self.settled = Members(context.members, context.learners)  # as of the last decided entry
         self.members = self.settled  # as of the log's last entry
@@ -324,10 +352,13 @@ class Raft(Replica):
             self.settled, self.requests = stable["settled"], list(stable["requests"])
             self.sync()
             self.take_members()
+            self.silent_until_ns = context.now_ns + lease_of(self.parameters)
             context.lane(None)
         else:
             context.persist(term=0, voted_for=None, tail=(), doubtful=(), settled=self.settled, requests=())
         self.await_leader()
+        if self.parameters.reads != "off":
+            context.set_timer(READ, self.parameters.read_interval_ns)
 
     @invariant("entries follow each other, in terms that never go back")
     def log_is_in_order(self) -> bool:
@@ -477,6 +508,8 @@ class Raft(Replica):
         """Vote if the term is current, the vote is free and the candidate's log is up to date."""
         self.sync()
         context = self.context
+        if context.now_ns < self.silent_until_ns:
+            return
         if message.term < self.term:
             context.send(candidate, Reply(self.term, False, 0, False))
             return
@@ -553,6 +586,8 @@ class Raft(Replica):
         self.leader = context.me
         self.match_index, self.next_index, self.repair_ns = {context.me: self.last_index}, {}, {}
         self.sending, self.joining = {}, set()
+        self.block_sent_ns = {}
+        self.reads.begin()
         self.told_commit = 0
         self.heard = set()
         context.watch_progress(0)
@@ -596,6 +631,7 @@ class Raft(Replica):
         """Append an entry, send it to all, count myself among those who store it."""
         context = self.context
         prev, commit = block.height - 1, context.height
+        self.block_sent_ns[block.height] = context.now_ns
         if context.members_change:
             message = AppendEntries(self.term, prev, self.term_at(prev), block, commit)
             self.tail.append(block)
@@ -630,6 +666,7 @@ class Raft(Replica):
         if self.role is not Role.LEADER or ballot.view != self.term:
             return
         self.heard.update(range(self.context.n))  # a majority at least
+        self.confirm(ballot.number)
         if ballot.number > self.context.height:
             self.commit(ballot.number)
         self.propose()
@@ -639,6 +676,14 @@ class Raft(Replica):
         block = self.entry(index)
         if block is not None and self.may_commit(block):
             self.commit_to(index)
+
+    def confirm(self, index: int) -> None:
+        """A majority has answered the entry of this index: I led when I sent it."""
+        sent_ns = self.block_sent_ns.pop(index, None)
+        if sent_ns is not None:
+            self.reads.confirmed(sent_ns)
+            for older in [other for other in self.block_sent_ns if other < index]:
+                del self.block_sent_ns[older]
 
     def may_commit(self, block: Block) -> bool:
         """Section 5.4.2, figure 8: only entries of the leader's own term are committed by counting."""
@@ -662,6 +707,7 @@ class Raft(Replica):
         for block in reversed(self.tail):
             stored = {server for server in range(self.context.n) if self.stores(server, block.height)}
             if self.majority(stored) and self.may_commit(block):
+                self.confirm(block.height)
                 self.commit_to(block.height)
                 self.change_members()
                 self.propose()
@@ -675,14 +721,21 @@ class Raft(Replica):
             return
         interval_ns = self.parameters.heartbeat_interval_ns
         if context.now_ns - self.sent_ns >= interval_ns:
-            last = self.last_index
-            heartbeat = Heartbeat(term, last, self.term_at(last), context.height)
-            if context.members_change:
-                self.tell(self.receivers())(heartbeat)
-            else:
-                context.broadcast(heartbeat)
-            self.sent_ns = context.now_ns
+            self.send_heartbeat()
         context.set_timer(HEARTBEAT_TIMER, self.sent_ns + interval_ns - context.now_ns, term)
+
+    def send_heartbeat(self) -> None:
+        """AppendEntries without entries, to all."""
+        context, last = self.context, self.last_index
+        self.heartbeats += 1
+        self.reads.sent(self.heartbeats)
+        heartbeat = Heartbeat(self.term, last, self.term_at(last), context.height, self.heartbeats)
+        if context.members_change:
+            self.tell(self.receivers())(heartbeat)
+        else:
+            context.broadcast(heartbeat)
+        self.sent_ns = context.now_ns
+        self.reads.answered(self.heartbeats, context.me, self.majority)  # alone, I am a majority
 
     @upon(QUORUM_TIMER)
     def on_quorum_check(self, term: int) -> None:
@@ -705,6 +758,7 @@ class Raft(Replica):
         if self.role is not Role.LEADER or message.term < self.term:
             return
         self.heard.add(follower)
+        self.reads.answered(message.round_, follower, self.majority)
         known = self.match_index.get(follower, 0)
         following = max(known, message.match) + 1
         if message.success:
@@ -813,8 +867,32 @@ class Raft(Replica):
         if not self.matches(message.prev_index, message.prev_term):
             self.refuse(leader, message.prev_index)
             return
-        self.context.send(leader, Reply(self.term, True, message.prev_index, False))
+        self.context.send(leader, Reply(self.term, True, message.prev_index, False, message.round_))
         self.go_on(message.prev_index, message.commit)
+
+    # --- reads, thesis 6.4 -----------------------------------------------------------------------------
+
+    @upon(READ)
+    def on_read_due(self, _about: None) -> None:
+        """My clients read something: pass it to the leader, if I know one."""
+        context = self.context
+        context.set_timer(READ, self.parameters.read_interval_ns)
+        read = Read(context.now_ns)
+        if self.leader == context.me:
+            self.on_read(context.me, read)
+        elif self.leader is not None:
+            context.send(self.leader, read)
+
+    @upon(Read)
+    def on_read(self, asker: int, read: Read) -> None:
+        """Answer once an entry of my term is decided, so that I know all that is."""
+        if self.role is Role.LEADER and self.term_at(self.context.height) == self.term:
+            self.reads.serve(asker, read)
+
+    @upon(ReadAnswer)
+    def on_read_answer(self, leader: int, answer: ReadAnswer) -> None:
+        """Tell my client."""
+        self.context.answered(answer.asked_ns, answer.height)
 
     # --- log compaction, section 7 ---------------------------------------------------------------------
 

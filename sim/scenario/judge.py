@@ -20,6 +20,7 @@ from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
+from sim.measure.reads import Reads
 from sim.protocol import Replica
 from sim.scenario.build import World
 
@@ -51,7 +52,8 @@ class Judge:
         self._turn = 0
         world.faults.changed.append(self._changed)
         world.screen.changed.append(self._changed)
-        world.run.trace_sinks += [self._timed(self.safety), self.blocks, self._timed(self.decisions)]
+        self.reads = Reads(scenario.warm_up_ns)
+        world.run.trace_sinks += [self._timed(self.safety), self.blocks, self.reads, self._timed(self.decisions)]
 
     def _timed(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         """A fold whose time is counted."""

@@ -120,6 +120,7 @@ def _run(
     verdict = judge.verdict(end_ns)
     metrics = metrics_.collect(world.run, judge.blocks, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= judge.recovery(end_ns)
+    metrics |= judge.reads.metrics()
     metrics["drive_wall_s"] = drive_s
     metrics["checks_wall_s"] = judge.spent_s
     metrics["wall_s"] = time.perf_counter() - started

@@ -1,0 +1,106 @@
+"""Reads that must not be stale, served by a leader without an entry of the log (Raft thesis, section 6.4).
+
+A leader may answer from what it has decided if it was still the leader after the read arrived, or, with a lease, if
+nobody else can have become leader yet. It knows either from one number: the latest time at which it sent something
+that a majority has answered since.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from sim.protocol import Context, Letter, Signing, Timer
+
+READ_BYTES = 64
+ANSWER_BYTES = 128
+
+READ = Timer("read")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Read(Letter):
+    """A client of the sender asks for the latest state."""
+
+    asked_ns: int
+    decides = False
+    signed = False
+
+    def size_bytes(self, signing: Signing) -> int:
+        return READ_BYTES
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadAnswer(Letter):
+    """The state after the block of this height."""
+
+    asked_ns: int
+    height: int
+    decides = False
+    signed = False
+
+    def size_bytes(self, signing: Signing) -> int:
+        return ANSWER_BYTES
+
+
+class LeaderReads:
+    """The reads that wait at a leader, and what it knows of its own leadership."""
+
+    def __init__(self, context: Context, lease_ns: int, confirm: Callable[[], None]) -> None:
+        self.context = context
+        self.lease_ns = lease_ns  # 0: no lease
+        self.confirm = confirm  # sends something that all answer
+        self.confirmed_ns = -(1 << 62)
+        self.waiting: list[tuple[int, Read, int, int]] = []  # asker, read, when it arrived, height then
+        self.rounds: dict[int, tuple[int, set[int]]] = {}  # of heartbeats: when sent, who answered
+
+    def begin(self) -> None:
+        """A new leadership."""
+        self.confirmed_ns = -(1 << 62)
+        self.waiting = []
+        self.rounds = {}
+
+    def sent(self, round_: int) -> None:
+        """A round of heartbeats leaves now. Four in flight are enough to learn from."""
+        self.rounds[round_] = (self.context.now_ns, {self.context.me})
+        for old in sorted(self.rounds)[:-4]:
+            del self.rounds[old]
+
+    def answered(self, round_: int, server: int, majority: Callable[[set[int]], bool]) -> None:
+        """A server has answered a round of heartbeats."""
+        found = self.rounds.get(round_)
+        if found is None:
+            return
+        sent_ns, servers = found
+        servers.add(server)
+        if majority(servers):
+            del self.rounds[round_]
+            self.confirmed(sent_ns)
+
+    def confirmed(self, sent_ns: int) -> None:
+        """A majority has answered what was sent then."""
+        self.confirmed_ns = max(self.confirmed_ns, sent_ns)
+        still = []
+        for asker, read, arrived_ns, height in self.waiting:
+            if arrived_ns <= self.confirmed_ns:
+                self.answer(asker, read, height)
+            else:
+                still.append((asker, read, arrived_ns, height))
+        self.waiting = still
+
+    def serve(self, asker: int, read: Read) -> None:
+        """Answer now if the lease holds, else as soon as leadership is confirmed."""
+        context = self.context
+        if context.now_ns < self.confirmed_ns + self.lease_ns:
+            self.answer(asker, read, context.height)
+            return
+        self.waiting.append((asker, read, context.now_ns, context.height))
+        if not any(sent_ns == context.now_ns for sent_ns, _ in self.rounds.values()):
+            self.confirm()
+
+    def answer(self, asker: int, read: Read, height: int) -> None:
+        """Answer a read."""
+        if asker == self.context.me:
+            self.context.answered(read.asked_ns, height)
+        else:
+            self.context.send(asker, ReadAnswer(read.asked_ns, height))
