@@ -9,7 +9,7 @@ import pytest
 
 from sim.ledger import rows as r
 from sim.ledger.members import Members
-from sim.protocol import MembersChange
+from sim.protocol import Block, MembersChange
 from sim.protocols.raft import Raft, Role
 from sim.scenario.errors import ScenarioError
 from tests.runs import MS, Played, S, play, scenario, unsafe
@@ -31,20 +31,25 @@ def deciders(run: Played, after_ns: int) -> set[int]:
     return {int(row[2]) for row in run.decided() if row[0] > after_ns}
 
 
+class Watched(Raft):
+    """Keeps the configurations it has seen committed, with their blocks' numbers."""
+
+    def settle_members(self, block: Block) -> None:
+        super().settle_members(block)
+        if isinstance(block.body, Members):
+            self.context.persist(seen=(*self.context.stable.get("seen", ()), (block.number, block.body)))
+
+
 def configurations(run: Played) -> list[Members]:
-    """Every configuration that is an entry of the decided chain, in order."""
-    found: dict[int, Members] = {}
-    for block in run.world.run.tree.of_row.values():
-        if isinstance(block.body, Members) and block.height <= run.world.run.hosts[leaders(run)[0]].height:
-            found[block.height] = block.body
-    return [found[height] for height in sorted(found)]
+    """Every configuration of the decided chain, in order."""
+    return [members for _, members in run.world.run.hosts[leaders(run)[0]].stable["seen"]]
 
 
 # --- membership ------------------------------------------------------------------------------------------------------
 
 
 def test_members_alone_decide_with_messages_to_each_other_only() -> None:
-    run = play(scenario(7, protocol="raft", duration="5 s", **{"network.members": [0, 1, 2]}))
+    run = play(scenario(7, protocol="raft", duration="5 s", **{"network.members": [0, 1, 2]}), protocol=Watched)
     assert deciders(run, 0) == {0, 1, 2}
     decisions = len({int(row[4]) for row in run.decided()})
     assert decisions > 150
@@ -64,7 +69,7 @@ def test_servers_join_and_leave_while_clients_are_served(membership: str) -> Non
         "membership": [{"at": "2 s", "add": [3, 4]}, {"at": "5 s", "remove": [0, 1, 2]}],
         "liveness_bound": "1 s",
     }
-    run = play(scenario(5, protocol=raft(membership=membership), duration="10 s", **changes))
+    run = play(scenario(5, protocol=raft(membership=membership), duration="10 s", **changes), protocol=Watched)
     seen = [config.voters for config in configurations(run)]
     joint = [config.leaving for config in configurations(run)]
     if membership == "joint":
@@ -88,7 +93,7 @@ def test_a_change_waits_for_a_leader_and_survives_its_crash() -> None:
         "membership": [{"at": "1.05 s", "add": [3]}],
         "faults": [{"at": "1 s", "for": "4 s", "crash": {"nodes": [0, 1]}}],
     }
-    run = play(scenario(4, protocol="raft", duration="9 s", **changes))
+    run = play(scenario(4, protocol="raft", duration="9 s", **changes), protocol=Watched)
     assert not [t for t in run.decided()[:, 0] if 1.1 * S < t < 5 * S]
     assert deciders(run, 8 * S) == {0, 1, 2, 3}
     assert [config.voters for config in configurations(run)] == [(0, 1, 2, 3)]
@@ -101,7 +106,7 @@ def test_a_learner_receives_everything_and_has_no_vote() -> None:
         "network.learners": [3],
         "faults": [{"at": "1 s", "crash": {"nodes": [1, 2]}}],
     }
-    run = play(scenario(4, protocol="raft", duration="4 s", **changes))
+    run = play(scenario(4, protocol="raft", duration="4 s", **changes), protocol=Watched)
     first = [int(row[2]) for row in run.decided() if row[0] < 1 * S]
     assert 3 in first
     assert not [t for t in run.decided()[:, 0] if t > 1.2 * S], "one of three voters and a learner are no majority"
@@ -114,20 +119,20 @@ def test_a_learner_becomes_a_voter_and_a_voter_a_learner() -> None:
         "network.learners": [3],
         "membership": [{"at": "1 s", "add": [3]}, {"at": "2 s", "learn": [3]}],
     }
-    run = play(scenario(4, protocol="raft", duration="3 s", **changes))
+    run = play(scenario(4, protocol="raft", duration="3 s", **changes), protocol=Watched)
     assert [(c.voters, c.learners) for c in configurations(run)] == [((0, 1, 2, 3), ()), ((0, 1, 2), (3,))]
     assert 3 in deciders(run, 2.5 * S)
     assert unsafe(run) == []
 
 
-class CommitsByTheOldSet(Raft):
+class CommitsByTheOldSet(Watched):
     """Counts against the last committed configuration, as if the new one were in force only when committed."""
 
     def majority(self, servers: Any) -> bool:
         return self.settled.agrees(servers)
 
 
-@pytest.mark.parametrize(("protocol", "expected"), [(Raft, 2), (CommitsByTheOldSet, 1)])
+@pytest.mark.parametrize(("protocol", "expected"), [(Watched, 2), (CommitsByTheOldSet, 1)])
 def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], expected: int) -> None:
     """From one server to two: the entry that adds the second needs the second's disk."""
     changes: dict[str, Any] = {"network.members": [0], "membership": [{"at": "1 s", "add": [1]}]}
@@ -173,7 +178,7 @@ def test_agreement_while_members_change_in_trouble(seed: int) -> None:
         ],
     }
     protocol = raft(membership=("single", "joint")[seed & 1], pre_vote=True, check_quorum=True)
-    run = play(scenario(5, protocol=protocol, duration="8 s", **changes))
+    run = play(scenario(5, protocol=protocol, duration="8 s", **changes), protocol=Watched)
     assert unsafe(run) == []
     assert configurations(run)[-1].voters == tuple(sorted({0, 1, 2, 4}))
     assert deciders(run, 7 * S) >= {0, 1, 2, 4}
@@ -204,7 +209,7 @@ def test_a_server_that_was_away_installs_a_snapshot_as_fast_as_its_link_allows()
     parameters = {"snapshot_every": 50, "snapshot_size": "4 MB", "snapshot_chunk": "500 kB"}
     faults = [{"at": "1 s", "until": "6 s", "crash": {"nodes": [4]}}]
     changes: dict[str, Any] = {"faults": faults, "network.bandwidth": "100 Mbit/s", "block.max_transactions": 10}
-    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", **changes))
+    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", **changes), protocol=Watched)
     assert run.sent("InstallSnapshot") == 8
     assert run.sent("Received") == 7
     times = sorted(int(row[0]) for row in run.decided(4) if row[0] > 6 * S)
@@ -218,7 +223,7 @@ def test_a_server_that_was_away_installs_a_snapshot_as_fast_as_its_link_allows()
 
 def test_without_compaction_the_log_is_repaired_entry_by_entry() -> None:
     faults = [{"at": "1 s", "until": "6 s", "crash": {"nodes": [4]}}]
-    run = play(scenario(5, protocol="raft", duration="9 s", faults=faults))
+    run = play(scenario(5, protocol="raft", duration="9 s", faults=faults), protocol=Watched)
     assert run.sent("InstallSnapshot") == 0
     assert run.sent("Repair") >= 3
 
@@ -226,7 +231,7 @@ def test_without_compaction_the_log_is_repaired_entry_by_entry() -> None:
 def test_a_new_member_catches_up_from_a_snapshot_before_it_counts() -> None:
     changes: dict[str, Any] = {"network.members": [0, 1, 2], "membership": [{"at": "4 s", "add": [3]}]}
     parameters = {"snapshot_every": 50, "snapshot_size": "2 MB", "snapshot_chunk": "500 kB"}
-    run = play(scenario(4, protocol=raft(**parameters), duration="7 s", **changes))
+    run = play(scenario(4, protocol=raft(**parameters), duration="7 s", **changes), protocol=Watched)
     assert run.sent("InstallSnapshot") == 4
     joined = min(int(row[0]) for row in run.decided(3))
     assert joined > 4 * S
@@ -243,8 +248,9 @@ def test_agreement_with_snapshots_under_crashes(seed: int) -> None:
         for i in range(7)
     ]
     parameters = {"snapshot_every": 10, "snapshot_size": "100 kB", "snapshot_chunk": "30 kB"}
-    jitter = {"network.jitter": {"model": "proportional", "up_to": "50 %"}}
-    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", seed=seed, faults=faults, **jitter))
+    jitter = {"model": "proportional", "up_to": "50 %"}
+    changes: dict[str, Any] = {"seed": seed, "faults": faults, "network.jitter": jitter}
+    run = play(scenario(5, protocol=raft(**parameters), duration="9 s", **changes), protocol=Watched)
     assert unsafe(run) == []
     assert run.sent("InstallSnapshot") > 0
     assert min(host.height for host in run.world.run.hosts) >= run.world.run.hosts[0].height - 3
