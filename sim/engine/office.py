@@ -250,7 +250,8 @@ class Engine:
         desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * s.voters))
         desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
-        state[lanes.SWEEP_CLOSED] = state[lanes.SWEEP_DECISIONS] = CLOSED_MAX // 16
+        state[lanes.SWEEP_CLOSED] = CLOSED_MAX // 16
+        state[lanes.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
         desk.allocate(r.STREAM, r.STREAM_WIDTH * 1)

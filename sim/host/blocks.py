@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sim.engine import entry, lanes, lead
+from sim.engine.office import NO_LIMIT
 from sim.ledger import rows as r
 from sim.ledger.chain import CLOSED_MAX
 from sim.protocol import Ballot, Block, VoteType
@@ -209,11 +210,13 @@ class Blocks:
     def voter_goes(self, node: int) -> None:
         """A voter crashes: it may have voted on whatever was proposed until now."""
         self._crashed_ns[node] = self.run.now_ns
+        self._sweep_next()
         self.end_lead(node)
 
     def voter_comes(self, node: int) -> None:
         """A voter runs again."""
         del self._crashed_ns[node]
+        self._sweep_next()
 
     def end_lead(self, node: int) -> None:
         """The engine proposes no longer for a node; what it proposed and nobody decided may be lost, so see it."""
@@ -245,7 +248,12 @@ class Blocks:
         if self._crashed_ns:
             self._shed()
         run.desk[lanes.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + _SWEEP_EVERY
-        run.desk[lanes.SWEEP_DECISIONS] = run.desk[r.DECISIONS] + _SWEEP_EVERY
+        self._sweep_next()
+
+    def _sweep_next(self) -> None:
+        """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""
+        desk = self.run.desk
+        desk[lanes.SWEEP_DECISIONS] = desk[r.DECISIONS] + _SWEEP_EVERY if self._crashed_ns else NO_LIMIT
 
     def _lowest_needed(self) -> int:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
