@@ -55,12 +55,18 @@ class VoteType:
 class Quorum:
     """How many distinct voters complete a ballot, and whether a condition must hold besides (`gated`).
 
-    `early` is a smaller number that is also reported (for example f + 1); `weights` counts voters by weight.
+    `early` is a smaller number that is also reported (for example f + 1). With `weights`, whole numbers, one per
+    voter, `votes` and `early` are sums of weights.
     """
 
     votes: int
     gated: bool = False
     early: int = 0
+    weights: tuple[int, ...] = ()
+
+    def met_by(self, voters: Iterable[int]) -> bool:
+        """Whether the votes of these voters together are enough."""
+        return sum(self.weights[voter] if self.weights else 1 for voter in voters) >= self.votes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,10 +25,10 @@ from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
     NOW,
+    SEATS,
     SEED,
     TALLY,
     TALLY_FIRED,
-    VOTERS,
     WORKER_FREE,
     WORKERS,
     bench,
@@ -88,7 +88,7 @@ def vote(array, node, row, to, local_weight):
     desk = bench(array)
     if not has_room(desk):
         return np.int64(-1)
-    cast_vote(desk, node, row, to, local_weight, 1)
+    cast_vote(desk, node, row, to, local_weight)
     return np.int64(0)
 
 
@@ -355,7 +355,7 @@ def crash(array, node, rows):
     state[s + INCARNATION] += 1
     state[s + GUARD] = -1
     state[s + PROGRESS_TOKEN] += 1
-    if node < desk[VOTERS]:
+    if node < desk[SEATS]:
         empty_pool(desk, node)
         tally = column(desk, TALLY)
         for row in range(rows):

@@ -14,16 +14,19 @@ import numpy as np
 
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
+    GROUP_MEMBER,
+    GROUP_START,
+    IDENTITY,
     MESSAGE_HEIGHT,
     MESSAGE_VIEW,
     NODE,
     NOW,
     READY_SEQ,
     RULES,
+    SEATS,
     SEED,
     TALLY,
     TALLY_PLACE,
-    VOTERS,
     column,
     compiled,
 )
@@ -202,12 +205,28 @@ def let_go_vote(desk, argument):
 
 
 @compiled
-def cast_vote(desk, node, row, to, local_weight, weight):
-    """The node votes: its own vote counts at once, copies go to `to` (a node, or -1 - group)."""
+def _is_among(desk, node, to):
+    """Whether a node is the receiver `to`, or one of the group that it names."""
+    if to >= -1:
+        return to == -1 or to == node
+    starts, members = column(desk, GROUP_START), column(desk, GROUP_MEMBER)
+    for i in range(starts[-1 - to], starts[-to]):
+        if members[i] == node:
+            return True
+    return False
+
+
+@compiled
+def cast_vote(desk, node, row, to, local_weight):
+    """The node votes as its identity: its own vote counts at once, copies go to `to` (a node, or -1 - group).
+
+    `local_weight` 0: its own vote does not count now.
+    """
     tally = column(desk, TALLY)
     kind = tally[row * ROW + KIND]
-    if to < 0 or to == node:
-        count_now(desk, row, node, node, local_weight)
+    voter = column(desk, IDENTITY)[node]
+    if local_weight > 0 and _is_among(desk, node, to):
+        count_now(desk, row, node, voter, local_weight)
     if to == node:
         return
     cost = column(desk, KIND_COST)
@@ -221,7 +240,7 @@ def cast_vote(desk, node, row, to, local_weight, weight):
         cost[c + COST_SIZE],
         cost[c + COST_VERIFY_NS],
         cost[c + COST_HANDLE_NS],
-        weight,
+        voter,
         key,
         0,
         0,
@@ -241,8 +260,7 @@ def _finish(desk, node, reaction):
     rows = column(desk, REACTIONS)
     vote_row = rows[r + VOTE_ROW]
     if vote_row >= 0:
-        weight = np.int64(1)
-        cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT], weight)
+        cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])
     return _wakes(desk, node, reaction)
 
@@ -321,7 +339,7 @@ def finish_after_disk(desk, node, reaction):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
     if rows[r + VOTE_ROW] >= 0:
-        cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT], np.int64(1))
+        cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     outcome = _wakes(desk, node, reaction)
     end_write(desk, reaction)
     return outcome
@@ -389,7 +407,7 @@ def release_tally(desk, row):
 def recycle_tally(desk, row):
     """Empty a released row that nothing refers to any more and put it back."""
     tally = column(desk, TALLY)
-    clear_row(desk, row, desk[VOTERS])
+    clear_row(desk, row, desk[SEATS])
     tally[row * ROW + RELEASED] = 2
     if tally[row * ROW + COUNT_STEP]:
         column(desk, WIDE_FREE)[desk[WIDE_FREE_LEN]] = row

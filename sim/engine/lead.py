@@ -31,7 +31,7 @@ from sim.engine.lanes import (
 )
 from sim.engine.room import has_room
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import NODE, NOW, RULES, SEED, TALLY, TALLY_PLACE, VOTERS, column, compiled, length
+from sim.kernel.desk import NODE, NOW, RULES, SEATS, SEED, TALLY, TALLY_PLACE, column, compiled, length
 from sim.kernel.due import BATCH, ready_push
 from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope, send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
@@ -66,7 +66,7 @@ from sim.ledger.rows import (
 )
 
 # columns
-LEAD = 54  # LEAD_WIDTH per voter
+LEAD = 54  # LEAD_WIDTH per seat
 POSTED = 55  # per endpoint and message type, how many letters it has posted: identities for their chance
 UNSEEN = 63  # by height (modulo the length): row + 1 of the first unseen block, linked by NEXT_UNSEEN
 
@@ -193,7 +193,7 @@ def _propose(desk, node, parent, height):
         count_now(desk, row_1, node, node, GATE)
     elif row_1 >= 0:
         target = np.int64(TO_GROUP_0) if column(desk, CASES)[c + CASE_VOTE + 1] else to
-        cast_vote(desk, node, row_1, target, first_vote_weight(desk, c), 1)
+        cast_vote(desk, node, row_1, target, first_vote_weight(desk, c))
     return True
 
 
@@ -335,7 +335,7 @@ def shed(desk, low, since_ns):
     """
     peer, node = column(desk, PEER), column(desk, NODE)
     lowest = np.int64(-1)
-    for i in range(desk[VOTERS]):
+    for i in range(desk[SEATS]):
         if node[i * NODE_WIDTH + UP] and (
             lowest < 0 or peer[i * PEER_WIDTH + TIP_HEIGHT] < peer[lowest * PEER_WIDTH + TIP_HEIGHT]
         ):

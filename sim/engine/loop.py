@@ -63,10 +63,10 @@ from sim.kernel.desk import (
     RUN,
     RUN_LEN,
     RUN_POS,
+    SEATS,
     SEED,
     TALLY,
     TALLY_FIRED,
-    VOTERS,
     bench,
     column,
     compiled,
@@ -115,6 +115,7 @@ from sim.kernel.post import (
     STATEMENT,
     UP,
     VERIFY_NS,
+    VOTER,
     _log,
     drop_reference,
     hand_over,
@@ -340,7 +341,7 @@ def _envelope_copy(desk, time, ref):
         )  # fmt: skip
     if statement >= 0:
         if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
-            vote_arrives(desk, statement, dst, src, done)
+            vote_arrives(desk, statement, dst, row[e + VOTER], done)
         _drop(desk, envelope, statement)
     else:
         ready_push(desk, done, DELIVER, dst, envelope)
@@ -371,7 +372,7 @@ def advance(array, until):
         drop_reference(desk, desk[HELD_LETTER] - 1)
         desk[HELD_LETTER] = 0
     while True:
-        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[VOTERS] * TRACE_WIDTH > length(desk, TRACE):
+        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[SEATS] * TRACE_WIDTH > length(desk, TRACE):
             return EMPTY_TRACE, none, none, desk[NOW]
         if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > length(desk, LOG):
             return EMPTY_TRACE, none, none, desk[NOW]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -24,7 +25,10 @@ _POOL_START = 1 << 10
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the engine must know of a run. Arrays are indexed by endpoint: voters first, then gateways."""
+    """What the engine must know of a run. Arrays are indexed by endpoint: seats first, then gateways.
+
+    A seat runs a replica. Seats 0..voters-1 are the voters, one each; more may follow, see `identity`.
+    """
 
     voters: int
     gateways: int
@@ -33,6 +37,8 @@ class Settings:
     latency_ns: np.ndarray  # one way, site x site
     tx_ps_per_byte: np.ndarray  # 0: unlimited
     rx_ps_per_byte: np.ndarray
+    identity: tuple[int, ...] = ()  # seat -> the voter as whom it votes, -1: observer; default: the voters alone
+    listeners: tuple[int, ...] = ()  # observers that broadcasts go to as well
     workers: int = 1
     jitter_mode: int = post.NO_JITTER
     jitter_low_ns: int = 0
@@ -90,7 +96,11 @@ class Engine:
         self.state = self.desk.array
         self.voters = settings.voters
         self.endpoints = len(settings.site_of)
-        self.words = (settings.voters + 63) // 64
+        self.identity = settings.identity or tuple(range(settings.voters))
+        self.seats = len(self.identity)
+        self.words = (self.seats + 63) // 64
+        if self.identity[: self.voters] != tuple(range(self.voters)) or max(self.identity) >= self.voters:
+            raise ValueError("seats: the first are the voters in order, and others are their twins or observers (-1)")
         self._lay_scalars()
         self._lay_kernel()
         self._lay_tallies()
@@ -100,6 +110,7 @@ class Engine:
         s, state = self.settings, self.state
         state[d.NODES] = self.endpoints
         state[d.VOTERS] = s.voters
+        state[d.SEATS] = self.seats
         state[d.SEED] = s.seed
         state[d.BITS_WORDS] = self.words
         state[d.SITES] = len(s.latency_ns)
@@ -120,7 +131,7 @@ class Engine:
         state[r.BACKLOG_BYTES] = s.backlog_bytes
         state[r.ACKS_NEEDED] = s.acks_needed
         state[r.BROADCAST_TXS] = s.broadcast_txs
-        state[r.GATEWAY_FIRST] = s.voters
+        state[r.GATEWAY_FIRST] = self.seats
         state[r.GATEWAYS] = s.gateways
         state[r.TX_KIND] = s.tx_kind
         state[r.REPLY_KIND] = s.reply_kind
@@ -155,13 +166,15 @@ class Engine:
         desk.allocate(d.RULE, post.RULE_WIDTH * 256)
         desk.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
         desk.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
-        desk.adopt(d.GROUP_START, np.array([0, s.voters]))
-        desk.adopt(d.GROUP_MEMBER, np.arange(s.voters))
+        self._lay_groups()
+        desk.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
+        desk.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
+        desk.allocate(d.VOTE_WEIGHT, 1)
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
             desk.allocate(number, 1)
         desk.allocate(lanes.PROGRESS, 2 * n)
-        leads = desk.allocate(lead.LEAD, s.voters * lead.LEAD_WIDTH).reshape(-1, lead.LEAD_WIDTH)
+        leads = desk.allocate(lead.LEAD, self.seats * lead.LEAD_WIDTH).reshape(-1, lead.LEAD_WIDTH)
         leads[:, lead.LAST] = -1
         leads[:, lead.LAST_NS] = LONG_AGO
         desk.allocate(lead.POSTED, n * post.KINDS)
@@ -171,6 +184,32 @@ class Engine:
         desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
         desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
         self.state[lanes.REACTIONS_FREE] = reactions - 1
+
+    def _lay_groups(self) -> None:
+        """Group 0 is who gets broadcasts; one more for each voter with several seats."""
+        listeners = {seat for seat, who in enumerate(self.identity) if who >= 0} | {*self.settings.listeners}
+        groups = [sorted(listeners)]
+        self.address = list(range(self.seats))  # of each voter, and of each observer: a seat, or -1 - group
+        for voter in range(self.voters):
+            seats = [seat for seat, who in enumerate(self.identity) if who == voter]
+            if len(seats) > 1:
+                groups.append(seats)
+                self.address[voter] = -len(groups)
+        self.twins = len(groups) > 1
+        self.desk.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
+        self.desk.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
+
+    def lay_weights(self, kind: int, weights: Sequence[int]) -> None:
+        """Votes of a type count by weight, one per voter. Raises ValueError unless they are whole and not too large."""
+        if len(weights) != self.voters or min(weights) < 0 or sum(weights) > tally.WEIGHT_MAX:
+            raise ValueError(
+                f"weights: {len(weights)} of them, from {min(weights)}, adding up to {sum(weights)}; give each of the "
+                f"{self.voters} voters a weight of 0 or more, at most {tally.WEIGHT_MAX} together"
+            )
+        held = self.desk[d.VOTE_WEIGHT]
+        self.desk[d.KIND_WEIGHTS][kind] = len(held)
+        self.desk.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
+        self.state[d.WEIGHTED] = 1
 
     def _lay_tallies(self) -> None:
         """Rows 0..wide-1 are wide; narrow rows follow. Both kinds grow by adding rows at the end."""
@@ -187,7 +226,7 @@ class Engine:
 
     def _add_tallies(self, *, wide: bool, count: int) -> None:
         desk, state = self.desk, self.state
-        receivers = self.voters if wide else 1
+        receivers = self.seats if wide else 1
         old_counts, old_bits = len(desk[d.TALLY_COUNT]), len(desk[d.TALLY_BITS])
         for number, extra in (
             (d.TALLY, count * tally.ROW),
@@ -232,7 +271,7 @@ class Engine:
         desk.allocate(r.TX_HELD, txs * self.words)
         state[r.TX_FREE_LEN] = txs
         state[r.POOL_SIZE] = _POOL_START
-        desk.allocate(r.POOL, 2 * s.voters * _POOL_START if s.gateways else 1)
+        desk.allocate(r.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
         blocks = 64
         desk.allocate(r.BLOCK, blocks * r.BLOCK_WIDTH)
         desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
@@ -248,7 +287,7 @@ class Engine:
         state[r.PAYLOADS_FREE] = payloads
         desk.allocate(r.HIST_CLIENT, pool.HIST_LEN if s.gateways else 1)
         desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
-        desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * s.voters))
+        desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
         desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
         state[lanes.SWEEP_CLOSED] = CLOSED_MAX // 16
         state[lanes.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
@@ -319,13 +358,13 @@ class Engine:
             return
         desk, state = self.desk, self.state
         size = int(state[r.POOL_SIZE])
-        peer = desk[r.PEER].reshape(-1, r.PEER_WIDTH)[: self.voters]
+        peer = desk[r.PEER].reshape(-1, r.PEER_WIDTH)[: self.seats]
         if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
             return
-        old = desk[r.POOL].reshape(self.voters, size, 2)
+        old = desk[r.POOL].reshape(self.seats, size, 2)
         data = np.zeros(2 * len(desk[r.POOL]), dtype=np.int64)
-        new = data.reshape(self.voters, 2 * size, 2)
-        for node in range(self.voters):
+        new = data.reshape(self.seats, 2 * size, 2)
+        for node in range(self.seats):
             live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])
             new[node, live % (2 * size)] = old[node, live % size]
         desk.replace(r.POOL, data)

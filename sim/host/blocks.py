@@ -259,7 +259,7 @@ class Blocks:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
         run = self.run
         if not run.protocol.forks:
-            return int(run.engine.peer()[: run.engine.voters, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+            return int(run.engine.peer()[: run.engine.seats, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
         closed = run.engine.desk[r.CLOSED][: run.desk[r.CLOSED_LEN]]
         heights = run.engine.block()[closed, r.HEIGHT]
         self._agreed_height = max(self._agreed_height, int(heights.max(initial=0)))

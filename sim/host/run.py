@@ -127,12 +127,15 @@ class Run:
         self.logging = settings.log_messages
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
-        self.lane_allowed = lane and "normal_cases" in vars(protocol)
+        # Twins are adversaries: they need exact handlers, not speed, and the lane knows one seat per voter.
+        self.lane_allowed = lane and "normal_cases" in vars(protocol) and not self.engine.twins
         self.cases: dict[type[Letter], Case] = {}
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
-        self.hosts = [Host(self, i) for i in range(self.engine.voters)]
+        # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
+        self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
+        self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]
         self._seat_all()
 
     def _refresh_views(self) -> None:
@@ -158,7 +161,7 @@ class Run:
 
     def seat(self, host: Host) -> None:
         """Give a host a fresh replica (at the start, and after a crash)."""
-        disguise = self.disguises.get(host.me)
+        disguise = self.disguises.get(host.seat)
         if disguise is None:
             host.replica = self.protocol(host)
             host.handlers = {c: getattr(host.replica, name) for c, name in host.replica.handlers.items()}
@@ -178,6 +181,9 @@ class Run:
                 signers = self.quorums[vote].votes
                 row[lanes.COST_SIZE] += self.signing.certificate_bytes(signers)
                 row[lanes.COST_VERIFY_NS] += self.costs.verify_certificate_ns(signers)
+            weights = self.quorums[vote].weights
+            if weights:
+                self.engine.lay_weights(self.kinds[vote], weights)
 
     def _declare(self, case: NormalCase) -> None:
         """Write a declared normal case into the engine's table."""
@@ -272,7 +278,8 @@ class Run:
                 (quorum.early, self._threshold(vote), 0) if quorum.early else (self._threshold(vote), 0, 0)
             )
             key = _ballot_key(ballot)
-            row = self.ask(entry.tally_row, self.kinds[vote], key, int(to == ALL), to, *thresholds)
+            wide = to == ALL or self.engine.address[to] < 0  # a voter of several seats counts at each of them
+            row = self.ask(entry.tally_row, self.kinds[vote], key, int(wide), -1 if wide else to, *thresholds)
             ballot.rows[vote] = row
             self.tree.owner_of_row[row] = (ballot, vote)
             if self.ruled:
@@ -382,7 +389,7 @@ class Run:
     def turn_clients(self, node: int, leader: int) -> None:
         """Clients who last asked `node` submit to `leader` from now on."""
         peers = self.engine.peer()
-        for gateway in range(self.engine.voters, self.engine.endpoints):
+        for gateway in range(self.engine.seats, self.engine.endpoints):
             if peers[gateway, r.ENTRY] == node:
                 peers[gateway, r.ENTRY] = leader
 
@@ -398,7 +405,7 @@ class Run:
             return
         entry.crash(self.desk, node, self.engine.tallies)
         self.note(r.EVENT_CRASHED, node)
-        if node < self.engine.voters:
+        if node < self.engine.seats:
             host = self.hosts[node]
             host.replica = None
             host.handlers = {}
@@ -411,7 +418,7 @@ class Run:
             return
         entry.restart(self.desk, node)
         self.note(r.EVENT_RESTARTED, node)
-        if node < self.engine.voters:
+        if node < self.engine.seats:
             self.tree.voter_comes(node)
             self.seat(self.hosts[node])
             replica = self.hosts[node].replica
@@ -502,6 +509,7 @@ class Run:
         advance = loop.advance
         letter_code, quorum_code = loop.WAKE_LETTER, loop.WAKE_QUORUM
         envelopes_src = post.SRC
+        names = self.name_of_seat
         width = post.ENVELOPE_WIDTH
         wakes = 0
         while True:
@@ -511,7 +519,7 @@ class Run:
                 return OUT_OF_TIME
             if code == letter_code:
                 body = self.letter(argument)
-                src = self.envelopes[argument * width + envelopes_src]
+                src = names[self.envelopes[argument * width + envelopes_src]]
                 handler = hosts[node].handlers.get(type(body))
                 if handler is not None:
                     handler(src, body)

@@ -43,23 +43,24 @@ def _fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]
 class Host:
     """One replica's context. Attributes and methods as described in `sim.protocol.Context`."""
 
-    def __init__(self, run: Run, me: int) -> None:
+    def __init__(self, run: Run, seat: int) -> None:
         self.run = run
-        self.me = me
+        self.seat = seat
+        self.me = run.name_of_seat[seat]
         self.n = run.engine.voters
         self.parameters = run.parameters
-        self.members = run.members
+        self.seatmbers = run.members
         self.learners = run.learners
-        self.members_change = run.members_change
+        self.seatmbers_change = run.members_change
         self.stable: dict[str, Any] = {}
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}
-        self.fast = run.lane_allowed and me not in run.disguises
+        self.fast = run.lane_allowed and seat not in run.disguises and self.votes
         self._asked: dict[str, int] = {}
         self._desk = run.engine.state
-        self._node_at = me * post.NODE_WIDTH
-        self._height_at = me * r.PEER_WIDTH + r.TIP_HEIGHT
-        self._lead_at = me * lead.LEAD_WIDTH
+        self._node_at = seat * post.NODE_WIDTH
+        self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
+        self._lead_at = seat * lead.LEAD_WIDTH
         self.head: Block | None = None  # of the branch adopted last
 
     # --- time, chance, storage -------------------------------------------------------------------------
@@ -75,7 +76,7 @@ class Host:
         span = high - low + 1
         if span >= 1 << 31:
             raise ProtocolError(f"draw range [{low}, {high}] is too wide: at most 2**31 - 1 values")
-        return low + chance.draw_below(span, self.run.seed, chance.TIMEOUT, self.me, key, number)
+        return low + chance.draw_below(span, self.run.seed, chance.TIMEOUT, self.seat, key, number)
 
     def persist(self, **facts: Any) -> None:
         self.stable.update(facts)
@@ -94,7 +95,7 @@ class Host:
 
     def quiet(self) -> None:
         """Forget the timers of a replica that crashed."""
-        mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.me]
+        mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.seat]
         for number in mine:
             del self.run.timers[number]
         self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
@@ -102,14 +103,14 @@ class Host:
     # --- messages --------------------------------------------------------------------------------------
 
     def broadcast(self, letter: Letter) -> None:
-        self.run.post(self.me, ALL, letter)
+        self.run.post(self.seat, ALL, letter)
 
     def send(self, to: int, letter: Letter) -> None:
         if to == self.me:
             raise ProtocolError(
                 f"replica {to} sends {type(letter).__name__} to itself; call the handler instead"
             )
-        self.run.post(self.me, to, letter)
+        self.run.post(self.seat, self.run.engine.address[to], letter)
 
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         return self.run.tree.ballot(view, number, block)
@@ -117,10 +118,17 @@ class Host:
     def ballots(self, view: int, number: int) -> list[Ballot]:
         return self.run.tree.ballots_of(view, number)
 
+    @property
+    def votes(self) -> bool:
+        """Whether this seat has an identity; an observer has none."""
+        return self.run.engine.identity[self.seat] >= 0
+
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
+        if not self.votes:
+            raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
         row = self.run.row(ballot, vote, to)
         local = 1 + tally.GATE if gate else 1
-        self.run.ask(entry.vote, self.me, row, to, local)
+        self.run.ask(entry.vote, self.seat, row, to if to == ALL else self.run.engine.address[to], local)
 
     def vote_to(
         self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False
@@ -128,23 +136,23 @@ class Host:
         """Cast a vote meant for `to` at some receivers only; `own`: it counts here. For corrupted replicas."""
         row = self.run.row(ballot, vote, to)
         if own:
-            self.run.ask(entry.vote, self.me, row, self.me, 1 + tally.GATE if gate else 1)
+            self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
         for receiver in receivers:
-            self.run.ask(entry.vote, self.me, row, receiver, 0)
+            self.run.ask(entry.vote, self.seat, row, self.run.engine.address[receiver], 0)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.me, by)
+        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.seat, by)
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         row = ballot.rows.get(vote)
         return row is not None and bool(
-            entry.voted(self._desk, row, self.me, self.me if voter is None else voter)
+            entry.voted(self._desk, row, self.seat, self.me if voter is None else voter)
         )
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
         whole = 2 if self.run.quorums[vote].early else 1  # which of the row's thresholds
-        return row is not None and bool(entry.fired(self._desk, row, self.me) & whole)
+        return row is not None and bool(entry.fired(self._desk, row, self.seat) & whole)
 
     # --- proposals and decisions -----------------------------------------------------------------------
 
@@ -168,16 +176,16 @@ class Host:
             or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows))
             or (run.tree.umbrellas and run.tree.under_umbrella(ballot, case.votes))
         ):
-            run.tree.end_lead(self.me)
-            run.post(self.me, ALL, letter)
+            run.tree.end_lead(self.seat)
+            run.post(self.seat, ALL, letter)
             return
         if leave is None:
-            run.tree.end_lead(self.me)
+            run.tree.end_lead(self.seat)
         need, running = guard
         if after is None:
             after = running
-        wakes = self.me if tell is None else lanes.WAKE_ALL if tell == ALL else tell
-        run.propose(self.me, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
+        wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
+        run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
 
     def answered(self, asked_ns: int, height: int) -> None:
         self.run.note(r.EVENT_READ, self.me, self.now_ns - asked_ns, height)
@@ -188,21 +196,21 @@ class Host:
 
     def lane(self, number: int | None) -> None:
         run = self.run
-        at = self.me * r.PEER_WIDTH
+        at = self.seat * r.PEER_WIDTH
         inside = -1 if number is None or not self.fast else number
         run.peers[at + r.LAST_LANE] = -1
         run.peers[at + r.LANE_NUMBER] = inside
         run.nodes[self._node_at + post.GUARD] = inside
-        run.tree.end_lead(self.me)
+        run.tree.end_lead(self.seat)
 
     def lane_number(self) -> int:
-        return self.run.peers[self.me * r.PEER_WIDTH + r.LANE_NUMBER]
+        return self.run.peers[self.seat * r.PEER_WIDTH + r.LANE_NUMBER]
 
     def lane_block(self) -> Block | None:
-        return self.run.tree.at(self.run.peers[self.me * r.PEER_WIDTH + r.LAST_LANE])
+        return self.run.tree.at(self.run.peers[self.seat * r.PEER_WIDTH + r.LAST_LANE])
 
     def last_proposal(self) -> Block | None:
-        return self.run.tree.proposed_last(self.me)
+        return self.run.tree.proposed_last(self.seat)
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -211,9 +219,9 @@ class Host:
         height = number if number is not None else (parent.height + 1 if parent is not None else 1)
         parent_row = -1 if parent is None else parent.row
         if not empty and not run.backlog and not self._waiting():
-            run.peers[self.me * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
+            run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
             return None
-        row = run.ask(entry.make_block, self.me, parent_row, height, view)
+        row = run.ask(entry.make_block, self.seat, parent_row, height, view)
         at = row * r.BLOCK_WIDTH
         block = Block(run.blocks[at + r.NUMBER], height, view, self.me, parent)
         block.row = row
@@ -226,7 +234,7 @@ class Host:
         return block
 
     def _waiting(self) -> bool:
-        at = self.me * r.PEER_WIDTH
+        at = self.seat * r.PEER_WIDTH
         return bool(self.run.peers[at + r.POOL_TAIL] > self.run.peers[at + r.POOL_HEAD])
 
     @property
@@ -235,21 +243,21 @@ class Host:
 
     def await_batch(self) -> bool:
         due = self.run.leads[self._lead_at + lead.LAST_NS] + self.run.block_interval_ns
-        return bool(entry.await_batch(self._desk, self.me, due))
+        return bool(entry.await_batch(self._desk, self.seat, due))
 
     def decide(self, block: Block) -> bool:
         if block.row < 0 or block.height <= self.height:
             mine = None if block.row < 0 else self.decided_block(block.height)
             if mine is not None and mine is not block:
-                self.run.breach(self.me, block, mine)
+                self.run.breach(self.seat, block, mine)
             return True
-        outcome = entry.decide_block(self._desk, self.me, block.row, self.run.decides_out_of_order)
+        outcome = entry.decide_block(self._desk, self.seat, block.row, self.run.decides_out_of_order)
         if outcome == -2:
             mine, below = self.decided_block(self.height), block.parent
             while below is not None and below.height > self.height:
                 below = below.parent
             if mine is not None and below is not None and below is not mine:
-                self.run.breach(self.me, block, mine)
+                self.run.breach(self.seat, block, mine)
                 return False
             raise ProtocolError(
                 f"replica {self.me} decides {block} but its last decided block is at height {self.height}"
@@ -275,45 +283,45 @@ class Host:
         self.run.tree.abandoned[block.number] = block
 
     def adopt(self, head: Block) -> None:
-        run, peers, at = self.run, self.run.peers, self.me * r.PEER_WIDTH
+        run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
         kept, old, new = _fork(self.head, head)
-        run.note(r.EVENT_HEAD, self.me, head.number, head.height, len(old))
+        run.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
             if lost.height <= self.height:
                 instead = new[lost.height - kept - 1].number if lost.height <= head.height else 0
-                run.note(r.EVENT_REVERTED, self.me, lost.number, lost.height, instead)
-                entry.undecide_tip(self._desk, self.me)
+                run.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
+                entry.undecide_tip(self._desk, self.seat)
         self.head = head
         if old:
             peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
 
     def behind(self) -> bool:
-        return self.run.peers[self.me * r.PEER_WIDTH + r.WAITING] > 0
+        return self.run.peers[self.seat * r.PEER_WIDTH + r.WAITING] > 0
 
     @property
     def height(self) -> int:
         return self.run.peers[self._height_at]
 
     def decided_block(self, height: int) -> Block | None:
-        return self.run.tree.decided(self.me, height)
+        return self.run.tree.decided(self.seat, height)
 
     def follow(self, leader: int) -> None:
         waiting = (
-            self.run.peers[self.me * r.PEER_WIDTH + r.POOL_TAIL]
-            - self.run.peers[self.me * r.PEER_WIDTH + r.POOL_HEAD]
+            self.run.peers[self.seat * r.PEER_WIDTH + r.POOL_TAIL]
+            - self.run.peers[self.seat * r.PEER_WIDTH + r.POOL_HEAD]
         )
         self.run.ensure_room(int(waiting) * (self.n if self.run.engine.settings.broadcast_txs else 1))
-        entry.follow(self._desk, self.me, leader)
+        entry.follow(self._desk, self.seat, leader)
         if self.run.entry_follows_leader:
-            self.run.turn_clients(self.me, leader)
+            self.run.turn_clients(self.seat, leader)
 
     # --- timers ----------------------------------------------------------------------------------------
 
     def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
         run = self.run
         run.timer_number += 1
-        run.timers[run.timer_number] = (timer, about, self.me)
-        entry.set_timer(self._desk, self.me, self.now_ns + delay_ns, run.timer_number)
+        run.timers[run.timer_number] = (timer, about, self.seat)
+        entry.set_timer(self._desk, self.seat, self.now_ns + delay_ns, run.timer_number)
         return run.timer_number
 
     def cancel(self, handle: int) -> None:
@@ -321,7 +329,7 @@ class Host:
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
         span = 0 if high_ns is None else high_ns - low_ns
-        entry.watch_progress(self._desk, self.me, low_ns, span, 1)
+        entry.watch_progress(self._desk, self.seat, low_ns, span, 1)
 
     def made_progress(self) -> None:
         self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns
@@ -332,4 +340,4 @@ class Host:
         return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
 
     def enter_view(self, view: int) -> None:
-        self.run.note(r.EVENT_VIEW, self.me, view)
+        self.run.note(r.EVENT_VIEW, self.seat, view)

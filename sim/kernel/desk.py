@@ -22,8 +22,8 @@ SCALARS = 128
 NOW = 0  # current simulated time, ns
 READY_LEN = 1  # entries in the ready heap
 READY_SEQ = 2  # next sequence number of the ready heap
-NODES = 3  # endpoints: voters first, then observers and gateways
-VOTERS = 4  # consensus members
+NODES = 3  # endpoints: seats first, then gateways
+VOTERS = 4  # identities that vote
 SEED = 5
 # calendar
 CAL_SHIFT = 6  # a bucket is 2**shift nanoseconds wide
@@ -71,6 +71,8 @@ OUT_SEQ = 46
 READY_DROPPED = 47
 CAL_WISH = 49  # 1: the calendar wants to change its width and lacks room for it
 SELF = 48  # address of the desk
+SEATS = 58  # endpoints that run a replica: one per voter, then twins and observers
+WEIGHTED = 59  # 1: some votes count by weight
 # message rules
 RULES = 50  # how many there are
 RULE_WORDS = 51  # words of a bit set of rules
@@ -124,6 +126,9 @@ RULE_SOURCES = 66  # per endpoint: bit set of rules that match it as a sender
 RULE_TARGETS = 67  # per rule: bit set of receivers; one row more for the message being sent
 RULE_ACTIVE = 68  # the rules that the message being sent may meet
 TALLY_PLACE = 69  # view and height of each tally's votes; written only while there are rules
+IDENTITY = 70  # per seat: the voter whose votes it casts, -1 for an observer
+KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if each vote counts 1
+VOTE_WEIGHT = 72  # lists of weights, one entry per voter
 COLUMNS = 80
 
 DESK_LEN = SCALARS + 2 * COLUMNS

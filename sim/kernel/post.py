@@ -84,7 +84,7 @@ PROGRESS_TOKEN = 31  # which progress timer is the current one
 
 # An envelope.
 ENVELOPE_WIDTH = 16
-REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, WEIGHT, KIND = 0, 1, 2, 3, 4, 5, 6, 7
+REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, VOTER, KIND = 0, 1, 2, 3, 4, 5, 6, 7
 KEY, REACTION, SENT_NS, ARG = 8, 9, 10, 11
 LETTER, REPLY, FLOOD = -1, -2, -3  # values of STATEMENT that are not a tally row
 
@@ -125,8 +125,11 @@ def ref_index(ref):
 
 
 @compiled
-def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, weight, key, reaction, arg):
-    """Take an envelope from the free list (the caller has made sure there is one) with no copies yet."""
+def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, key, reaction, arg):
+    """Take an envelope from the free list (the caller has made sure there is one) with no copies yet.
+
+    `voter`: whose vote it is, if it is one.
+    """
     free = desk[ENVELOPES_FREE] - 1
     desk[ENVELOPES_FREE] = free
     envelope = column(desk, ENVELOPE_FREE)[free]
@@ -138,7 +141,7 @@ def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, weight,
     row[e + SIZE] = size
     row[e + VERIFY_NS] = verify_ns
     row[e + HANDLE_NS] = handle_ns
-    row[e + WEIGHT] = weight
+    row[e + VOTER] = voter
     row[e + KIND] = kind
     row[e + KEY] = np.int64(key)
     row[e + REACTION] = reaction

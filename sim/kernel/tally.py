@@ -13,13 +13,32 @@ The receiver's own vote and the condition count at once, and may overtake votes 
 threshold of q votes hangs on two votes from the network: the (q - 1)-th, which decides together with the
 receiver's own, and the q-th. Only these two are followed up when they have been processed (`settle_vote`);
 all others cost a few array writes.
+
+Votes may have integer weights: then a threshold T hangs on the vote from the network with which their weight first
+reaches T less the receiver's own weight, and on the one with which it first reaches T. Every vote of weight 1 is
+the case above.
+
+A vote is an identity's. Two seats may share one (twins): whichever vote comes first counts, the other changes
+nothing, and a seat's own vote that its twin's had counted for is remembered only so that it survives a crash.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import BITS_WORDS, TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED, column, compiled
+from sim.kernel.desk import (
+    BITS_WORDS,
+    IDENTITY,
+    KIND_WEIGHTS,
+    TALLY,
+    TALLY_BITS,
+    TALLY_COUNT,
+    TALLY_FIRED,
+    VOTE_WEIGHT,
+    WEIGHTED,
+    column,
+    compiled,
+)
 
 ROW = 16  # integers per tally row
 COUNT_AT, COUNT_STEP, BITS_AT, BITS_STEP = 0, 1, 2, 3  # where a receiver's count and bits are
@@ -37,6 +56,19 @@ THRESHOLDS = 3
 # A receiver's state in a row, one bit per threshold and one for its own vote.
 FIRED, NEAR, MET, REACHED = 1, 1 << 4, 1 << 8, 1 << 12  # told; votes - 1 and votes processed; due to be told
 OWN = 1 << 16
+OWN_LATE = 1 << 17  # its own vote, which had been counted already as its twin's
+WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
+
+
+@compiled
+def weight_of(desk, kind, voter):
+    """What a voter's vote of a type counts; an observer (-1) has no weight."""
+    if desk[WEIGHTED] == 0:
+        return np.int64(voter >= 0)
+    first = column(desk, KIND_WEIGHTS)[kind]
+    if first < 0 or voter < 0:
+        return np.int64(voter >= 0)
+    return column(desk, VOTE_WEIGHT)[first + voter]
 
 
 @compiled
@@ -72,7 +104,7 @@ def _enter_voter(desk, row, node, voter):
 
 @compiled
 def count_arrival(desk, row, node, voter):
-    """Count a vote from the network; returns its number among them if a threshold may hang on it, else 0.
+    """Count a vote from the network; returns the votes counted so far if a threshold may hang on it, else 0.
 
     A voter counts once: a second vote changes nothing.
     """
@@ -81,31 +113,37 @@ def count_arrival(desk, row, node, voter):
     t = row * ROW
     tally = column(desk, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    count = column(desk, TALLY_COUNT)[c] + 1
+    weight = weight_of(desk, tally[t + KIND], voter)
+    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
+    count = column(desk, TALLY_COUNT)[c] + weight
     column(desk, TALLY_COUNT)[c] = count
     number = count & (GATE - 1)
+    before = number - weight
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
         if threshold == 0:
             break
-        missing = (threshold & (GATE - 1)) - number
-        if missing == 1 or (missing == 0 and column(desk, TALLY_FIRED)[c] & OWN == 0):
+        votes = threshold & (GATE - 1)
+        if before < votes - own <= number:
+            return number
+        if before < votes <= number and column(desk, TALLY_FIRED)[c] & OWN == 0:
             return number
     return np.int64(0)
 
 
 @compiled
 def settle_vote(desk, row, node, number):
-    """The vote of this number has been processed; returns the thresholds reached as a bit mask."""
+    """The vote that made it `number` has been processed; returns the thresholds reached as a bit mask."""
     t = row * ROW
     tally = column(desk, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     state = column(desk, TALLY_FIRED)
+    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
     for k in range(THRESHOLDS):
-        missing = (tally[t + THRESHOLD + k] & (GATE - 1)) - number
-        if missing == 1:
+        votes = tally[t + THRESHOLD + k] & (GATE - 1)
+        if number >= votes - own:
             state[c] |= NEAR << k
-        elif missing == 0:
+        if number >= votes:
             state[c] |= MET << k
     return _reached(desk, row, node)
 
@@ -116,11 +154,17 @@ def count_here(desk, row, node, voter, weight):
 
     Returns the thresholds reached as a bit mask.
     """
-    if not _enter_voter(desk, row, node, voter):
-        return np.int64(0)
     t = row * ROW
     tally = column(desk, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
+    if not _enter_voter(desk, row, node, voter):
+        state = column(desk, TALLY_FIRED)
+        if weight & 1 == 0 or state[c] & (OWN | OWN_LATE):
+            return np.int64(0)
+        state[c] |= OWN_LATE
+        if weight >= GATE:
+            column(desk, TALLY_COUNT)[c] += GATE
+        return _reached(desk, row, node)
     if weight & 1:
         column(desk, TALLY_FIRED)[c] |= OWN
     if weight >= GATE:
@@ -136,6 +180,7 @@ def _reached(desk, row, node):
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     state = column(desk, TALLY_FIRED)[c]
     gate_is_open = column(desk, TALLY_COUNT)[c] >= GATE
+    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
     reached = np.int64(0)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
@@ -144,7 +189,7 @@ def _reached(desk, row, node):
         if state & (REACHED << k) or (threshold >= GATE and not gate_is_open):
             continue
         votes = threshold & (GATE - 1)
-        near = votes == 1 or state & (NEAR << k)
+        near = votes <= own or state & (NEAR << k)
         if votes == 0 or state & (MET << k) or (near and state & OWN):
             reached |= 1 << k
     column(desk, TALLY_FIRED)[c] = state | reached * REACHED
@@ -177,11 +222,12 @@ def forget_node(desk, row, node):
     words = desk[BITS_WORDS]
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP]
     bits = column(desk, TALLY_BITS)
-    own = column(desk, TALLY_FIRED)[c] & OWN
+    own = OWN if column(desk, TALLY_FIRED)[c] & (OWN | OWN_LATE) else 0
     for i in range(words):
         bits[at + i] = 0
     if own:
-        bits[at + (node >> 6)] |= np.int64(1) << (node & 63)
+        voter = column(desk, IDENTITY)[node]
+        bits[at + (voter >> 6)] |= np.int64(1) << (voter & 63)
     column(desk, TALLY_COUNT)[c] = 0
     column(desk, TALLY_FIRED)[c] = own
     _reached(desk, row, node)  # what its own vote alone meets is no news

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import join
-from sim.kernel.desk import BITS_WORDS, KIND_COUNT, NODE, NOW, SEED, VOTERS, column, compiled
+from sim.kernel.desk import BITS_WORDS, KIND_COUNT, NODE, NOW, SEATS, SEED, column, compiled
 from sim.kernel.due import EXECUTED, ready_push
 from sim.kernel.post import (
     COUNT_SENT,
@@ -173,7 +173,7 @@ def _forget_waiting(desk, block):
     words = desk[BITS_WORDS]
     for i in range(words):
         if ready[block * words + i]:
-            for k in range(min(64, desk[VOTERS] - 64 * i)):
+            for k in range(min(64, desk[SEATS] - 64 * i)):
                 if (ready[block * words + i] >> k) & 1:
                     column(desk, PEER)[(64 * i + k) * PEER_WIDTH + WAITING] -= 1
             ready[block * words + i] = 0
@@ -293,7 +293,7 @@ def _decide_one(desk, node, block):
 
 @compiled
 def maybe_close(desk, block):
-    """Report a block that every voter has decided and whose clients are served: Python frees it."""
+    """Report a block that every seat has decided and whose clients are served: Python frees it."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
     if rows[b + PAYLOAD_AT] >= 0 and rows[b + DECIDED_BY] > 0 and rows[b + UNACKED] <= 0:
@@ -301,7 +301,7 @@ def maybe_close(desk, block):
         column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
         desk[PAYLOADS_FREE] += 1
         rows[b + PAYLOAD_AT] = -1
-    if rows[b + DECIDED_BY] >= desk[VOTERS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
+    if rows[b + DECIDED_BY] >= desk[SEATS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
         rows[b + CLOSE_STATE] = 1
         column(desk, CLOSED)[desk[CLOSED_LEN]] = block
         desk[CLOSED_LEN] += 1

@@ -16,10 +16,11 @@ from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
 from sim.kernel.desk import (
     BITS_WORDS,
+    GROUP_MEMBER,
+    GROUP_START,
     NODE,
     NOW,
     SEED,
-    VOTERS,
     _pointer,
     column,
     compiled,
@@ -273,7 +274,8 @@ def forward(desk, tx, node):
     """Pass a transaction on from its entry node: to all voters or to the leader."""
     bytes_ = column(desk, CLASS)[column(desk, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
     if desk[BROADCAST_TXS]:
-        for dst in range(desk[VOTERS]):
+        for i in range(column(desk, GROUP_START)[1]):
+            dst = column(desk, GROUP_MEMBER)[i]
             if dst != node:
                 _send_tx(desk, tx, node, dst, bytes_)
         return

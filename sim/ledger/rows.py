@@ -46,12 +46,12 @@ FORKS = 103  # 1: undecided blocks may lie on several branches at once
 # columns
 TX = 36
 TX_FREE = 37
-TX_HELD = 38  # bit set of voters that hold the transaction
-POOL = 39  # per voter a ring of (transaction, arrival time)
+TX_HELD = 38  # bit set of seats that hold the transaction
+POOL = 39  # per seat a ring of (transaction, arrival time)
 PEER = 40  # PEER_WIDTH per endpoint
 BLOCK = 41
 BLOCK_FREE = 42
-BLOCK_READY = 43  # bit set of voters for which the block is decided but its parent not yet
+BLOCK_READY = 43  # bit set of seats for which the block is decided but its parent not yet
 BLOCK_REPLIES = 44  # replies per gateway
 PAYLOAD = 45
 PAYLOAD_FREE = 46

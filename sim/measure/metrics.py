@@ -139,7 +139,7 @@ def _messages(run: Run, blocks: Blocks) -> Metrics:
 
 
 def _resources(run: Run, end_ns: int) -> Metrics:
-    nodes = run.engine.node()[: run.engine.voters]
+    nodes = run.engine.node()[: run.engine.seats]
     workers = run.engine.settings.workers
     if not end_ns:
         return {}

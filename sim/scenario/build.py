@@ -311,7 +311,7 @@ class Seats:
         self._later(node)
 
     def _later(self, node: int) -> None:
-        if node < self.run.engine.voters and self.gateways:
+        if node < self.run.engine.seats and self.gateways:
             self.run.call_at(self.run.now_ns + self.wait_ns, self._choose)
 
     def _choose(self) -> None:

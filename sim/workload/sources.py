@@ -100,11 +100,11 @@ def resend(clock: Clock, run: Run, period_ns: int) -> Process:
     """
     while True:
         yield clock.wait(period_ns)
-        for node in range(run.engine.voters):
+        for node in range(run.engine.seats):
             if run.is_up(node):
-                run.ensure_room(_RESENT_AT_ONCE * (run.engine.voters if run.engine.settings.broadcast_txs else 1))
+                run.ensure_room(_RESENT_AT_ONCE * (run.engine.seats if run.engine.settings.broadcast_txs else 1))
                 entry.resend(run.desk, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
-        for gateway in range(run.engine.voters, run.engine.endpoints):
+        for gateway in range(run.engine.seats, run.engine.endpoints):
             _submit_owed(run, gateway)
 
 

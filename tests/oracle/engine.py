@@ -77,6 +77,16 @@ class Network:
     loss_q32: int = 0
     retransmit_ns: int = 0  # 0: what is lost stays lost
     ordered: bool = True
+    identity: Sequence[int] = ()  # of each node: as whom it votes, -1: it does not; default: as itself
+    deaf: Sequence[int] = ()  # nodes that broadcasts do not go to
+
+    def voter(self, node: int) -> int:
+        """As whom a node votes."""
+        return self.identity[node] if self.identity else node
+
+    def seats(self, voter: int) -> list[int]:
+        """The nodes that vote as this voter."""
+        return [node for node in range(self.nodes) if self.voter(node) == voter]
 
     def jitter_ns(self, base_ns: int, number: int) -> int:
         """The jitter that belongs to a draw."""
@@ -171,14 +181,22 @@ class Kind:
     sign_ns: int = 0
     verify_ns: int = 0
     handle_ns: int = 0
+    weights: tuple[int, ...] = ()  # of each voter's vote; empty: 1
 
 
 class Tally:
-    """Votes for one statement: at every receiver (owner None), or at its owner only."""
+    """Votes for one statement: at every receiver (owner None), or only where its owner, a voter, sits."""
 
     def __init__(
-        self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None, parent: Tally | None
+        self,
+        kind: Kind,
+        key: int,
+        thresholds: Sequence[int],
+        owner: int | None,
+        parent: Tally | None,
+        network: Network,
     ) -> None:
+        self.network = network
         self.kind, self.key, self.thresholds, self.owner, self.parent = (
             kind,
             join(key, kind.number),
@@ -188,18 +206,26 @@ class Tally:
         )
         self.heard: dict[int, set[int]] = {}  # at each receiver: voters, and those on whose word its gate opened
         self.votes: dict[int, set[int]] = {}  # at each receiver: distinct voters
+        self.own: set[int] = set()  # receivers that cast their own vote
         self.gates: set[int] = set()  # receivers whose gate is open
         self.dropped = False
         self.place = (0, 0)
 
     def met(self, node: int) -> set[int]:
         """The thresholds met at a node. One of GATE + q needs the gate besides q votes."""
-        votes = len(self.votes.get(node, ()))
+        votes = sum(self.kind.weights[v] if self.kind.weights else 1 for v in self.votes.get(node, ()))
         return {k for k, t in enumerate(self.thresholds) if votes >= t % GATE and (t < GATE or node in self.gates)}
 
-    def add(self, node: int, voter: int, weight: int) -> list[tuple[Tally, int]]:
-        """A vote (1), the gate (GATE) or both count here and in the parent; returns the thresholds met by that."""
+    def add(self, node: int, voter: int, weight: int, *, own: bool = False) -> list[tuple[Tally, int]]:
+        """A vote (1), the gate (GATE) or both count here and in the parent; returns the thresholds met by that.
+
+        `own`: it is the node's own vote. If its twin's has been counted for it, it still opens the gate.
+        """
         before = self.met(node)
+        if own and voter in self.heard.get(node, set()) and node not in self.own and weight >= GATE:
+            self.gates.add(node)
+        if own:
+            self.own.add(node)
         if voter not in self.heard.setdefault(node, set()):
             self.heard[node].add(voter)
             if weight % GATE:
@@ -207,11 +233,11 @@ class Tally:
             if weight >= GATE:
                 self.gates.add(node)
         reached = [(self, k) for k in sorted(self.met(node) - before)]
-        return reached + (self.parent.add(node, voter, weight) if self.parent else [])
+        return reached + (self.parent.add(node, voter, weight, own=own) if self.parent else [])
 
     def forget(self, node: int) -> None:
         """The node has crashed: only its own vote, on disk, is left."""
-        self.votes[node] = {node} & self.votes.get(node, set())
+        self.votes[node] = {self.network.voter(node)} if node in self.own else set()
         self.heard[node] = set(self.votes[node])
         self.gates.discard(node)
 
@@ -351,13 +377,19 @@ class Oracle:
     # --- stages 1 to 3 ---------------------------------------------------------------------------------
 
     def post(
-        self, src: int, to: int, kind: Kind, key: int, tally: Tally | None = None, place: tuple[int, int] = (0, 0)
+        self,
+        src: int,
+        to: int | list[int],
+        kind: Kind,
+        key: int,
+        tally: Tally | None = None,
+        place: tuple[int, int] = (0, 0),
     ) -> Message:
         """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment."""
         self.letters += 1
         message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.now, place)
         copies = []
-        for dst in [to] if to >= 0 else [node for node in range(self.network.nodes) if node != src]:
+        for dst in self.receivers_of(src, to):
             copies.append(Copy(message, dst, self.sequence + 1, self.rules.get((src, dst))))
             self.sequence += COPIES_MAX
         self.sent += len(copies)
@@ -367,6 +399,12 @@ class Oracle:
             self.judge(copy)
         self.signing[src].put((message, copies))
         return message
+
+    def receivers_of(self, src: int, to: int | list[int]) -> list[int]:
+        """A node, some nodes, or everybody who listens; never the sender."""
+        if isinstance(to, int):
+            to = [to] if to >= 0 else [node for node in range(self.network.nodes) if node not in self.network.deaf]
+        return [node for node in to if node != src]
 
     def sign(self, node: int) -> Process:
         while True:
@@ -476,7 +514,7 @@ class Oracle:
             self.wake("letter", node, message)
         elif not message.tally.dropped:
             receiver = self.receivers[node]
-            for tally, k in message.tally.add(node, message.src, 1):
+            for tally, k in message.tally.add(node, self.network.voter(message.src), 1):
                 if self.receivers[node] is receiver:  # no crash upon the threshold before
                     self.complete(node, tally, k)
 
@@ -486,23 +524,25 @@ class Oracle:
         self, kind: Kind, key: int, thresholds: Sequence[int], owner: int | None = None, parent: Tally | None = None
     ) -> Tally:
         """Count votes for a statement from now on."""
-        self.tallies.append(Tally(kind, key, thresholds, owner, parent))
+        self.tallies.append(Tally(kind, key, thresholds, owner, parent, self.network))
         return self.tallies[-1]
 
     def vote(self, node: int, tally: Tally, local_weight: int = 1) -> None:
         """A node votes; its own vote counts at once."""
-        if tally.owner is None or tally.owner == node:
-            self.count_now(node, tally, node, local_weight)
-        if tally.owner != node:
-            self.post(node, ALL if tally.owner is None else tally.owner, tally.kind, tally.key, tally, tally.place)
+        me = self.network.voter(node)
+        if tally.owner is None or tally.owner == me:
+            self.count_now(node, tally, me, local_weight, own=True)
+        to = ALL if tally.owner is None else self.network.seats(tally.owner)
+        if to != [node]:
+            self.post(node, to, tally.kind, tally.key, tally, tally.place)
 
     def open_gate(self, node: int, tally: Tally, voter: int) -> None:
         """The condition of a gated tally is met at a node, on the word of `voter`."""
         if voter not in tally.heard.get(node, set()):
             self.count_now(node, tally, voter, GATE)
 
-    def count_now(self, node: int, tally: Tally, voter: int, weight: int) -> None:
-        for reached, k in tally.add(node, voter, weight):
+    def count_now(self, node: int, tally: Tally, voter: int, weight: int, *, own: bool = False) -> None:
+        for reached, k in tally.add(node, voter, weight, own=own):
             call = partial(self.complete, node, reached, k)
             self.due(node, self.now, call, self.next(), self.receivers[node])
 
@@ -523,7 +563,7 @@ class Oracle:
         self.up[node] = False
         self.receivers[node] = Receiver(self, node)
         for tally in self.tallies:
-            if not tally.dropped and tally.owner in (None, node):
+            if not tally.dropped and tally.owner in (None, self.network.voter(node)):
                 tally.forget(node)
 
     def restart(self, node: int) -> None:

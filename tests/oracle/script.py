@@ -30,7 +30,7 @@ JITTER_MODES = {
 
 @dataclasses.dataclass(frozen=True)
 class TallySpec:
-    """A tally; `owner` None: everybody counts. `parent`: index of a later tally with the same owner."""
+    """A tally; `owner` (a voter) None: everybody counts. `parent`: index of a later tally with the same owner."""
 
     kind: int
     thresholds: tuple[int, ...]
@@ -42,7 +42,7 @@ class TallySpec:
 class Script:
     """What happens. An action is a tuple: its name, then its arguments (see `Stage.act`).
 
-    The gate of a tally opens on the word of node 0, which casts no vote in such a tally or its relatives.
+    The gate of a tally opens on the word of voter 0, which casts no vote in such a tally or its relatives.
 
     `actions` are (time, action); `reactions` maps a cause, ("letter", kind), ("quorum", tally, threshold) or
     ("timer", number), to what each woken node does upon it, once per node.
@@ -119,15 +119,23 @@ class Stage(abc.ABC):
             case ("letter", src, to, kind) if self.up[src] and src != to:
                 self.letters += 1
                 self.letter(src, to, self.script.kinds[kind], 1000 + self.letters)
-            case ("vote", node, index, weight) if self.up[node] and (node > 0 or index not in self.gated):
+            case ("vote", node, index, weight) if self.up[node] and (
+                self.who(node) > 0 or (self.who(node) == 0 and index not in self.gated)
+            ):
                 self.vote(node, index, weight)
             case ("gate", node, index, voter) if (
-                self.up[node] and voter != node and self.script.tallies[index].owner in (None, node)
+                self.up[node]
+                and voter != self.who(node)
+                and self.script.tallies[index].owner in (None, self.who(node))
             ):
                 self.gate(node, index, voter)
             case ("timer", node, delay_ns) if self.up[node]:
                 self.timers += 1
                 self.set_timer(node, self.now() + delay_ns, self.timers)
+
+    def who(self, node: int) -> int:
+        """As whom a node votes."""
+        return self.script.network.voter(node)
 
     @abc.abstractmethod
     def now(self) -> int: ...
@@ -257,7 +265,9 @@ class Compiled(Stage):
         net = script.network
         self.engine = Engine(
             Settings(
-                voters=net.nodes, gateways=0, seed=net.seed,
+                voters=max(net.identity) + 1 if net.identity else net.nodes, gateways=0, seed=net.seed,
+                identity=tuple(net.identity),
+                listeners=tuple(i for i, who in enumerate(net.identity) if who < 0 and i not in net.deaf),
                 site_of=np.array(net.site_of), latency_ns=np.array(net.latency_ns),
                 tx_ps_per_byte=np.array(net.tx_ps), rx_ps_per_byte=np.array(net.rx_ps),
                 workers=net.workers, jitter_mode=JITTER_MODES[net.jitter], jitter_low_ns=net.jitter_low_ns,
@@ -272,6 +282,8 @@ class Compiled(Stage):
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
         costs = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
         for kind in script.kinds:
+            if kind.weights:
+                self.engine.lay_weights(kind.number, kind.weights)
             row = costs[kind.number]
             row[lanes.COST_SIZE], row[lanes.COST_SIGN_NS] = kind.size, kind.sign_ns
             row[lanes.COST_VERIFY_NS], row[lanes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
@@ -328,7 +340,8 @@ class Compiled(Stage):
 
     def open(self, index: int) -> None:
         spec = self.script.tallies[index]
-        wide, owner = int(spec.owner is None), -1 if spec.owner is None else spec.owner
+        wide = int(spec.owner is None or self.engine.address[spec.owner] < 0)
+        owner = -1 if wide or spec.owner is None else spec.owner
         thresholds = (*spec.thresholds, 0, 0, 0)[:3]
         row = self.ask(entry.tally_row, spec.kind, self.key(index), wide, owner, *thresholds)
         if spec.parent is not None:
@@ -352,7 +365,7 @@ class Compiled(Stage):
 
     def vote(self, node: int, index: int, weight: int) -> None:
         owner = self.script.tallies[index].owner
-        self.ask(entry.vote, node, self.rows[index], ALL if owner is None else owner, weight)
+        self.ask(entry.vote, node, self.rows[index], ALL if owner is None else self.engine.address[owner], weight)
 
     def gate(self, node: int, index: int, voter: int) -> None:
         entry.open_gate(self.desk, self.rows[index], node, voter)

@@ -51,19 +51,33 @@ def networks(draw: st.DrawFn) -> Network:
         loss_q32=draw(probabilities_q32),
         retransmit_ns=draw(st.sampled_from([0, 700])),
         ordered=draw(st.booleans()),
+        **draw(identities(n)),
     )
 
 
 @st.composite
-def tallies(draw: st.DrawFn, n: int, kinds: int) -> tuple[TallySpec, ...]:
-    """Up to 4 tallies; some have a parent."""
+def identities(draw: st.DrawFn, n: int) -> dict[str, Any]:
+    """Often everybody votes as itself; else the last nodes are twins of earlier ones, or observers."""
+    voters = draw(st.one_of(st.just(n), st.integers(1, n)))
+    if voters == n:
+        return {}
+    more = [draw(st.integers(-1, voters - 1)) for _ in range(n - voters)]
+    deaf = [voters + i for i, who in enumerate(more) if who < 0 and draw(st.booleans())]
+    return {"identity": (*range(voters), *more), "deaf": tuple(deaf)}
+
+
+@st.composite
+def tallies(draw: st.DrawFn, n: int, kinds: tuple[Kind, ...]) -> tuple[TallySpec, ...]:
+    """Up to 4 tallies of the votes of n voters; some have a parent."""
     specs: list[TallySpec] = []
     for _ in range(draw(st.integers(1, 4))):
-        counts = draw(st.lists(st.integers(1, n), min_size=1, max_size=3, unique=True).map(sorted))
+        kind = draw(st.integers(0, len(kinds) - 1))
+        most = sum(kinds[kind].weights) if kinds[kind].weights else n
+        counts = draw(st.lists(st.integers(1, max(most, 1)), min_size=1, max_size=3, unique=True).map(sorted))
         gated = draw(st.integers(0, len(counts)))  # the last so many of them
         thresholds = [t + (GATE if i >= len(counts) - gated else 0) for i, t in enumerate(counts)]
         owner = draw(st.one_of(st.none(), st.none(), st.integers(0, n - 1)))
-        specs.append(TallySpec(draw(st.integers(0, kinds - 1)), tuple(thresholds), owner))
+        specs.append(TallySpec(kind, tuple(thresholds), owner))
     for i, spec in enumerate(specs):
         parents = [j for j in range(i + 1, len(specs)) if specs[j].owner == spec.owner]
         if parents and draw(st.booleans()) and i not in {s.parent for s in specs}:  # one generation
@@ -109,11 +123,18 @@ def scripts(draw: st.DrawFn) -> Script:
     """A network and what happens on it."""
     network = draw(networks())
     n = network.nodes
+    voters = max(network.identity) + 1 if network.identity else n
+    weights = st.one_of(st.just([]), st.lists(st.integers(0, 4), min_size=voters, max_size=voters))
     kinds = tuple(
-        Kind(k, draw(st.sampled_from([0, 100, 100, 1000])), *(draw(durations_ns) for _ in range(3)))
+        Kind(
+            k,
+            draw(st.sampled_from([0, 100, 100, 1000])),
+            *(draw(durations_ns) for _ in range(3)),
+            weights=tuple(draw(weights)),
+        )
         for k in range(draw(st.integers(1, 4)))
     )
-    specs = draw(tallies(n, len(kinds)))
+    specs = draw(tallies(voters, kinds))
     rule = st.builds(Rule, st.booleans(), durations_ns, probabilities_q32, probabilities_q32, durations_ns)
     rules = tuple(draw(st.lists(rule, max_size=3)))
     on_the_way = tuple(draw(st.lists(message_rules(n, len(kinds)), max_size=4)))

@@ -182,3 +182,64 @@ def test_rows_run_out_and_more_are_made(engine: Engine) -> None:
             assert row not in rows
             rows.add(row)
     assert all(_arrive(engine.state, row, 6, 5) == 0 for row in rows)
+
+
+def test_votes_count_by_weight_and_a_threshold_hangs_on_the_vote_that_crosses_it(engine: Engine) -> None:
+    engine.lay_weights(5, (5, 1, 1, 2, 3, 0, 4))
+    row = _open(engine, 6)
+    assert [_arrive_only(engine.state, row, 1, v) for v in (2, 3, 5, 4)] == [0, 0, 0, 6]  # 1, 3, 3, 6: past 6 - 1 and 6
+    assert _settle(engine.state, row, 1, 6) == 1
+    row = _open(engine, 6)
+    assert [_arrive_only(engine.state, row, 0, v) for v in (2, 3)] == [1, 0]  # 6 less its own 5 is reached by the first
+    assert _settle(engine.state, row, 0, 1) == 0
+    assert _here(engine.state, row, 0, 0, 1) == 1
+    row = _open(engine, 5)
+    assert _here(engine.state, row, 0, 0, 1) == 1  # its own weight alone
+
+
+def test_weights_that_do_not_fit_are_refused(engine: Engine) -> None:
+    for weights in ((1, 2), (1, 1, 1, 1, 1, 1, -1), (1 << 21, 0, 0, 0, 0, 0, 0)):
+        with pytest.raises(ValueError, match="weights"):
+            engine.lay_weights(5, weights)
+
+
+def _with_twin() -> Engine:
+    """Voters 0..3; seat 4 is a second seat of voter 1, seat 5 an observer."""
+    zeros = np.zeros(6, dtype=np.int64)
+    return Engine(Settings(4, 0, 1, zeros, np.zeros((1, 1)), zeros, zeros, identity=(0, 1, 2, 3, 1, -1)))
+
+
+def test_votes_of_twins_count_once_as_their_voters() -> None:
+    engine = _with_twin()
+    row = _open(engine, 2)
+    entry.vote(engine.state, 4, row, -1, 1)  # the twin, at its own seat
+    assert entry.voted(engine.state, row, 4, 1) == 1
+    assert _arrive(engine.state, row, 4, 1) == 0  # the other's vote changes nothing
+    assert _arrive(engine.state, row, 4, 2) == 1
+    _forget(engine.state, row, 4)
+    assert entry.voted(engine.state, row, 4, 1) == 1  # it was its own, on disk
+
+
+def test_a_twins_own_vote_that_came_after_the_others_survives_a_crash() -> None:
+    engine = _with_twin()
+    row = _open(engine, 3)
+    _arrive(engine.state, row, 4, 1)
+    entry.vote(engine.state, 4, row, -1, 1)
+    _forget(engine.state, row, 4)
+    assert entry.voted(engine.state, row, 4, 1) == 1
+    assert _arrive(engine.state, row, 4, 2) == 0
+    assert _arrive(engine.state, row, 4, 3) == 1
+
+
+def test_an_observer_counts_the_votes_of_others_only() -> None:
+    engine = _with_twin()
+    row = _open(engine, 2)
+    assert _arrive(engine.state, row, 5, 0) == 0
+    assert _arrive(engine.state, row, 5, 1) == 1
+
+
+def test_seats_begin_with_the_voters() -> None:
+    zeros = np.zeros(3, dtype=np.int64)
+    for identity in ((1, 0, 0), (0, 1, 3), (0, -1, 1)):
+        with pytest.raises(ValueError, match="seats"):
+            Engine(Settings(2, 0, 1, zeros, np.zeros((1, 1)), zeros, zeros, identity=identity))
