@@ -163,9 +163,10 @@ def _print_result(result: Result, command: str) -> None:
 
 
 def _effects(result: Result) -> list[str]:
-    """What each message rule did."""
-    rules = result.tables["rules"]
-    lines = []
+    """What each fault that has more to say, and each message rule, did."""
+    rules, faults = result.tables["rules"], result.tables["faults"]
+    said = zip(faults["fault"], faults["kind"], faults["note"], strict=True)
+    lines = [f"fault {number} ({kind}): {note}" for number, kind, note in said if note]
     for number, kind, matched, hits in zip(*(rules[name] for name in rules), strict=True):
         name = "network.gst" if number < 0 else f"rule {number} ({kind})"
         lines.append(f"{name}: acted upon {hits} of {matched} messages matched")

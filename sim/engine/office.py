@@ -57,6 +57,7 @@ class Settings:
     broadcast_txs: bool = False
     decide_waits: bool = False
     class_bytes: tuple[int, ...] = (512,)
+    invalid_class: int = NO_LIMIT  # transactions of this class and later ones are verified, and rejected
     tx_verify_ns: int = 0
     tx_kind: int = 0
     reply_kind: int = 1
@@ -133,6 +134,7 @@ class Engine:
         state[r.BROADCAST_TXS] = s.broadcast_txs
         state[r.GATEWAY_FIRST] = self.seats
         state[r.GATEWAYS] = s.gateways
+        state[r.INVALID_CLASS] = s.invalid_class
         state[r.TX_KIND] = s.tx_kind
         state[r.REPLY_KIND] = s.reply_kind
         state[r.RECEIPT_BYTES] = s.receipt_bytes

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from sim.faults.courses import course_of
+from sim.faults.gray import SkewClock, SlowNode
 from sim.faults.settings import Fault
 from sim.host import Run
 from sim.kernel import desk as d
@@ -38,7 +40,7 @@ class LinkEffect:
 
 @dataclasses.dataclass
 class FaultReport:
-    """What one scripted fault did. `messages`: copies it dropped, delayed or made late."""
+    """What one scripted fault did. `messages`: copies it dropped, delayed or made late; `note`: more, in words."""
 
     number: int
     kind: str
@@ -46,11 +48,15 @@ class FaultReport:
     ended_ns: int | None = None
     nodes: tuple[int, ...] = ()
     messages: int = 0
+    transactions: int = 0
+    note: str = ""
 
     @property
     def fired(self) -> bool:
         """Whether it took effect at all."""
-        return self.began_ns is not None and (bool(self.nodes) or self.messages > 0)
+        return self.began_ns is not None and (
+            bool(self.nodes) or self.messages > 0 or self.transactions > 0
+        )
 
 
 class Links:
@@ -67,10 +73,10 @@ class Links:
             self.held.setdefault(link, {})[fault] = effect
             self._apply(link)
 
-    def let_go(self, fault: int) -> None:
-        """A fault ends."""
-        for link, effects in list(self.held.items()):
-            if effects.pop(fault, None) is not None:
+    def let_go(self, fault: int, links: Iterable[tuple[int, int]] | None = None) -> None:
+        """A fault lets go of links: of all that it holds, if none are named."""
+        for link in list(self.held) if links is None else links:
+            if self.held.get(link, {}).pop(fault, None) is not None:
                 self._apply(link)
 
     def _apply(self, link: tuple[int, int]) -> None:
@@ -112,6 +118,10 @@ class FaultScript:
         self.ends = ends
         self.links = Links(run)
         self.down: dict[int, set[int]] = {}
+        self.slow: dict[int, SlowNode] = {}  # by fault, those that hold now
+        self.skewed: dict[int, SkewClock] = {}
+        self.cables: dict[int, tuple[str, str]] = {}
+        self.apart: dict[int, set[int]] = {}  # by fault, nodes whose access is cut
         self.reports = [FaultReport(i, fault.kind) for i, fault in enumerate(faults)]
         self.changed: list[Callable[[int], None]] = []  # told the time whenever anything breaks or heals
         for i in range(len(faults)):
@@ -122,54 +132,145 @@ class FaultScript:
         yield self.clock.wait(fault.at_ns)
         report.began_ns = self.clock.now_ns
         self.run.note(r.EVENT_FAULT, -1, number)
-        self._begin(number)
-        self._tell()
-        if fault.end_ns is None:
+        course = course_of(self, number, fault)
+        if course is not None:
+            yield from course
+        else:
+            self._begin(number)
+            self.tell()
+            if fault.end_ns is not None:
+                yield self.clock.wait(fault.end_ns - fault.at_ns)
+        if fault.end_ns is None and not fault.draws_its_end:
             return
-        yield self.clock.wait(fault.end_ns - fault.at_ns)
         self._end(number)
         report.ended_ns = self.clock.now_ns
         self.run.note(r.EVENT_HEALED, -1, number)
-        self._tell()
+        self.tell()
 
     def heals_ns(self, number: int) -> int:
         """When a fault heals, ns; NEVER if it lasts to the end."""
         end = self.faults[number].end_ns
         return int(d.NEVER) if end is None else end
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
+        """Something broke or healed."""
         for listener in self.changed:
             listener(self.clock.now_ns)
+
+    def later(self, delay_ns: int, act: Callable[[], None]) -> None:
+        """Do something after a while, and tell."""
+
+        def wait() -> Process:
+            yield self.clock.wait(delay_ns)
+            act()
+            self.tell()
+
+        self.clock.start(wait())
 
     def _begin(self, number: int) -> None:
         fault, report = self.faults[number], self.reports[number]
         if fault.crash is not None:
-            report.nodes = self._stop(number, self.ends.nodes(fault.crash.nodes))
+            self.stop(number, self.ends.nodes(fault.crash.nodes))
         elif fault.lose_domain is not None:
-            report.nodes = self._stop(number, self.ends.domain(fault.lose_domain.domain))
+            self.stop(number, self.ends.domain(fault.lose_domain.domain))
         elif fault.cut_link is not None:
-            self.links.hold(number, self.ends.pairs(*fault.cut_link.between), LinkEffect(down=True))
+            self.cut(number, self.ends.pairs(*fault.cut_link.between))
         elif fault.partition is not None:
-            self.links.hold(number, self.ends.across(fault.partition.groups), LinkEffect(down=True))
+            self.cut(number, self.ends.across(fault.partition.groups))
         elif fault.degrade_link is not None:
             degrade = fault.degrade_link
             effect = LinkEffect(add_ns=degrade.add_latency_ns, loss=degrade.loss)
             self.links.hold(number, self.ends.pairs(*degrade.between), effect)
+        elif fault.cut_cable is not None:
+            self.cables[number] = fault.cut_cable.between
+            self._reroute()
+        elif fault.slow_node is not None:
+            report.nodes = self.ends.nodes(fault.slow_node.nodes)
+            self.slow[number] = fault.slow_node
+            self._set_speeds()
+        elif fault.skew_clock is not None:
+            report.nodes = self.ends.nodes(fault.skew_clock.nodes)
+            self.skewed[number] = fault.skew_clock
+            self._set_clocks()
 
-    def _stop(self, number: int, nodes: tuple[int, ...]) -> tuple[int, ...]:
+    # --- effects ---------------------------------------------------------------------------------------
+
+    def stop(self, number: int, nodes: tuple[int, ...]) -> None:
+        """A fault stops nodes."""
         for node in nodes:
             self.down.setdefault(node, set()).add(number)
             self.run.crash(node)
             self.ends.stopped(node)
-        return nodes
+        self.reports[number].nodes += nodes
+
+    def release(self, number: int, node: int) -> None:
+        """A fault no longer holds a node down; it restarts unless another does."""
+        if number not in self.down.get(node, ()):
+            return
+        self.down[node].discard(number)
+        if not self.down[node]:
+            self.run.restart(node)
+            self.ends.restarted(node)
+
+    def cut(self, number: int, links: Iterable[tuple[int, int]]) -> None:
+        """A fault cuts links."""
+        self.links.hold(number, links, LinkEffect(down=True))
+
+    def isolate(self, number: int, node: int) -> None:
+        """A fault cuts all links of a node."""
+        self.apart.setdefault(number, set()).add(node)
+        self.cut(number, self.ends.links_of(node))
+        self.reports[number].nodes += (node,)
+
+    def rejoin(self, number: int, node: int) -> None:
+        """A fault no longer cuts a node off, except from others that it cuts off."""
+        self.apart[number].discard(node)
+        held = self.apart[number]
+        self.links.let_go(number, [(a, b) for a, b in self.ends.links_of(node) if a not in held and b not in held])
+
+    def _reroute(self) -> None:
+        """Cables were cut or mended: latencies of the paths that are left, and links without any are down."""
+        whole = self.run.engine.settings.latency_ns
+        left = self.ends.latency_ns(tuple(self.cables.values()))
+        self.run.engine.desk[d.LATENCY][:] = np.where(left < 0, whole, left).reshape(-1)
+        at = self.run.engine.settings.site_of
+        everyone = range(self.ends.endpoints)
+        longer = [(i, j) for i in everyone for j in everyone if i != j and left[at[i], at[j]] > whole[at[i], at[j]]]
+        lost = [(i, j) for i in everyone for j in everyone if i != j and left[at[i], at[j]] < 0]
+        for number in self.cables:
+            self.links.let_go(number)
+            self.links.hold(number, longer, LinkEffect())
+            self.cut(number, lost)
+            if not self.reports[number].note:
+                note = f"{len(longer)} links take longer paths, {len(lost)} have none (both directions)"
+                self.reports[number].note = note
+
+    def _set_speeds(self) -> None:
+        nodes = self.run.engine.node()
+        for column, speed in ((post.CPU_Q10, "cpu"), (post.DISK_Q10, "disk")):
+            nodes[:, column] = 1024
+            for action in self.slow.values():
+                for node in self.ends.nodes(action.nodes):
+                    nodes[node, column] = round(int(nodes[node, column]) * getattr(action, speed))
+
+    def _set_clocks(self) -> None:
+        for host in self.run.hosts:
+            rate = 1.0
+            for action in self.skewed.values():
+                if host.seat in self.ends.nodes(action.nodes):
+                    rate *= action.rate
+            host.run_clock_at(rate)
 
     def _end(self, number: int) -> None:
         self.links.let_go(number)
         for node in self.reports[number].nodes:
-            self.down[node].discard(number)
-            if not self.down[node]:
-                self.run.restart(node)
-                self.ends.restarted(node)
+            self.release(number, node)
+        if self.slow.pop(number, None) is not None:
+            self._set_speeds()
+        if self.skewed.pop(number, None) is not None:
+            self._set_clocks()
+        if self.cables.pop(number, None) is not None:
+            self._reroute()
 
     def finish(self) -> list[FaultReport]:
         """The reports, with the counts of link effects filled in."""
@@ -178,24 +279,20 @@ class FaultScript:
         return self.reports
 
 
+@dataclasses.dataclass(frozen=True)
 class Ends:
     """What the references in a fault mean: voters and the gateways beside them, as endpoint numbers."""
 
-    def __init__(
-        self,
-        nodes_of: Callable[[int | str], tuple[int, ...]],
-        gateways_of: Callable[[int | str], tuple[int, ...]],
-        domain: Callable[[str], tuple[int, ...]],
-        endpoints: int,
-        stopped: Callable[[int], None],
-        restarted: Callable[[int], None],
-    ) -> None:
-        self.nodes_of = nodes_of
-        self.gateways_of = gateways_of
-        self.domain = domain
-        self.endpoints = endpoints
-        self.stopped = stopped
-        self.restarted = restarted
+    nodes_of: Callable[[int | str], tuple[int, ...]]
+    gateways_of: Callable[[int | str], tuple[int, ...]]
+    domain: Callable[[str], tuple[int, ...]]  # voters and gateways of a fault domain
+    voters_in: Callable[[str], tuple[int, ...]]
+    clients: Callable[[str], tuple[int, int]]  # of a place: their gateway, and the class they submit
+    attacker: Callable[[int], tuple[int, int]]  # of a flood, by its fault: a gateway, and the class of the invalid
+    latency_ns: Callable[[tuple[tuple[str, str], ...]], np.ndarray]  # without some cables; -1: no path
+    endpoints: int
+    stopped: Callable[[int], None]
+    restarted: Callable[[int], None]
 
     def nodes(self, refs: Iterable[int | str]) -> tuple[int, ...]:
         """Voters meant by references."""
@@ -211,6 +308,11 @@ class Ends:
         ends_a, ends_b = self.with_gateways([a]), self.with_gateways([b])
         one_way = [(i, j) for i in ends_a for j in ends_b if i != j]
         return one_way + [(j, i) for i, j in one_way]
+
+    def links_of(self, node: int) -> list[tuple[int, int]]:
+        """All links of an endpoint, both directions."""
+        others = [end for end in range(self.endpoints) if end != node]
+        return [(node, end) for end in others] + [(end, node) for end in others]
 
     def across(self, groups: Iterable[Iterable[int | str]]) -> list[tuple[int, int]]:
         """All links between groups; endpoints in no group are one group more."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field, model_validator
 
+from sim.faults.disasters import CutCable, LoseDomain, LosePower, Storm
+from sim.faults.gray import ClientBurst, FlapLink, InvalidFlood, SkewClock, SlowNode
 from sim.network.links import Ref
 from sim.parameters import Fraction, Nanoseconds, Parameters, Problem, RuleError, quantity
 
-ACTIONS = ("crash", "lose_domain", "cut_link", "partition", "degrade_link")
+ACTIONS = (
+    "crash", "lose_domain", "lose_power", "storm", "cut_link", "cut_cable", "partition", "degrade_link", "flap_link",
+    "slow_node", "skew_clock", "client_burst", "invalid_flood",
+)  # fmt: skip
+ON_LINKS = ("storm", "cut_link", "cut_cable", "partition", "degrade_link", "flap_link")  # change what links do
 _LINK = "two ends, each a node number or a place; both directions"
 
 
@@ -17,12 +21,6 @@ class Crash(Parameters):
     """Nodes stop, keep only what they persisted, and restart when the fault ends."""
 
     nodes: tuple[Ref, ...] = Field(min_length=1, description="node numbers, or places for all voters there")
-
-
-class LoseDomain(Parameters):
-    """All voters and clients of a fault domain stop."""
-
-    domain: str = Field(description="fault domain of sites.csv: N, E, W, C, M, ...")
 
 
 class CutLink(Parameters):
@@ -65,6 +63,14 @@ class Fault(Parameters):
     cut_link: CutLink | None = Field(default=None, description="one link carries nothing")
     partition: Partition | None = Field(default=None, description="the network falls into groups")
     degrade_link: DegradeLink | None = Field(default=None, description="one link grows slow or lossy")
+    lose_power: LosePower | None = Field(default=None, description="batteries, then diesel, then nothing")
+    storm: Storm | None = Field(default=None, description="a typhoon takes domains one by one")
+    cut_cable: CutCable | None = Field(default=None, description="an edge of the topology is lost, others carry on")
+    flap_link: FlapLink | None = Field(default=None, description="one link goes down and up, over and over")
+    slow_node: SlowNode | None = Field(default=None, description="nodes' processors or disks grow slow")
+    skew_clock: SkewClock | None = Field(default=None, description="nodes' clocks run fast or slow")
+    client_burst: ClientBurst | None = Field(default=None, description="clients at a place submit more than usual")
+    invalid_flood: InvalidFlood | None = Field(default=None, description="a voter is sent invalid transactions")
 
     @model_validator(mode="after")
     def _rules(self) -> Fault:
@@ -78,19 +84,27 @@ class Fault(Parameters):
             problems.append(Problem(("until",), "says the same as for; remove one of them"))
         elif self.until_ns is not None and self.until_ns <= self.at_ns:
             problems.append(Problem(("until",), "must be later than at; write a later time, or for: 30 s"))
+        if self.draws_its_end and (self.for_ns is not None or self.until_ns is not None):
+            key = "for" if self.for_ns is not None else "until"
+            problems.append(Problem((key,), "nodes return at times drawn for each of them here; remove it"))
         if problems:
             raise RuleError(problems)
         return self
 
     @property
+    def draws_its_end(self) -> bool:
+        """Whether repairs are drawn, so that neither `for` nor `until` can say when it is over."""
+        return self.storm is not None or (self.lose_domain is not None and self.lose_domain.repair is not None)
+
+    @property
     def end_ns(self) -> int | None:
-        """When the fault heals, ns; None if it lasts to the end."""
+        """When the fault heals, ns; None if it lasts to the end, or ends by draws."""
         return self.at_ns + self.for_ns if self.for_ns is not None else self.until_ns
 
     @property
-    def kind(self) -> Literal["crash", "lose_domain", "cut_link", "partition", "degrade_link"]:
+    def kind(self) -> str:
         """Which action this is."""
         for name in ACTIONS:
             if getattr(self, name) is not None:
-                return name  # type: ignore[return-value]
+                return name
         raise AssertionError("validation lets no fault pass without an action")

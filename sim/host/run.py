@@ -425,6 +425,10 @@ class Run:
             assert replica is not None
             replica.start()
 
+    def submit(self, gateway: int, class_: int, count: int) -> None:
+        """Clients at a gateway submit so many transactions now (a few hundred at most)."""
+        self.ask(entry.submit_now, gateway, class_, count)
+
     def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
         """Message rules for the whole run, before it starts; see `Engine.lay_rules`."""
         self.engine.lay_rules(rows, kinds, sources, targets)

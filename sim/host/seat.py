@@ -17,6 +17,7 @@ from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, VoteT
 if TYPE_CHECKING:
     from sim.host.run import Run
 
+_RIGHT = 1 << 20  # the rate of a clock that runs right
 STORED = Timer("stored")  # the disk has written what a replica waits for
 
 
@@ -57,6 +58,8 @@ class Host:
         self.handlers: dict[Any, Callable[..., None]] = {}
         self.fast = run.lane_allowed and seat not in run.disguises and self.votes
         self._asked: dict[str, int] = {}
+        self._clock_q20 = _RIGHT  # how fast this node's clock runs
+        self._period_ns = (0, 0)  # of the progress timer, as last asked for: least, and how much more
         self._desk = run.engine.state
         self._node_at = seat * post.NODE_WIDTH
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
@@ -99,6 +102,7 @@ class Host:
         for number in mine:
             del self.run.timers[number]
         self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
+        self._period_ns = (0, 0)
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -321,6 +325,8 @@ class Host:
         run = self.run
         run.timer_number += 1
         run.timers[run.timer_number] = (timer, about, self.seat)
+        if timer is not STORED:
+            delay_ns = self._by_my_clock(delay_ns)
         entry.set_timer(self._desk, self.seat, self.now_ns + delay_ns, run.timer_number)
         return run.timer_number
 
@@ -328,8 +334,25 @@ class Host:
         self.run.timers.pop(handle, None)
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
-        span = 0 if high_ns is None else high_ns - low_ns
-        entry.watch_progress(self._desk, self.seat, low_ns, span, 1)
+        self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns)
+        self._watch(1)
+
+    def _watch(self, again: int) -> None:
+        low_ns, span_ns = (self._by_my_clock(value) for value in self._period_ns)
+        entry.watch_progress(self._desk, self.seat, low_ns, span_ns, again)
+
+    def _by_my_clock(self, delay_ns: int) -> int:
+        """How long a delay takes by a clock that may be wrong."""
+        return delay_ns if self._clock_q20 == _RIGHT else max((delay_ns * _RIGHT) // self._clock_q20, delay_ns > 0)
+
+    def run_clock_at(self, rate: float) -> None:
+        """Timers set from now on run at this rate; the progress timer's current period begins afresh."""
+        clock_q20 = round(rate * _RIGHT)
+        if clock_q20 == self._clock_q20:
+            return
+        self._clock_q20 = clock_q20
+        if self._period_ns[0] > 0 and self.run.is_up(self.seat):
+            self._watch(0)
 
     def made_progress(self) -> None:
         self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns

@@ -61,6 +61,7 @@ from sim.ledger.rows import (
     HEIGHT,
     HIST_CLIENT,
     HIST_FINAL,
+    INVALID_CLASS,
     LIVE_TXS,
     MARK,
     MEASURED,
@@ -249,6 +250,12 @@ def pool_enter(desk, tx, node):
     Returns True if the node's proposer should be woken.
     """
     rows = column(desk, TX)
+    if rows[tx * TX_WIDTH + TX_CLASS] >= desk[INVALID_CLASS]:
+        if rows[tx * TX_WIDTH + TX_REFS] == 1:
+            desk[REJECTED] += 1
+            desk[EXPIRED] -= 1  # release_tx counts it there
+        release_tx(desk, tx)
+        return False
     entered = not holds(desk, tx, node) and not _known_decided(desk, tx, node)
     peer = column(desk, PEER)
     p = node * PEER_WIDTH

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -72,15 +72,34 @@ def one_way_matrix_ns(network: Network, seed: int, places: Sequence[str] | None 
     the model; with a topology other than the full mesh, entries are fastest paths along its edges.
     """
     names = tuple(network.places if places is None else places)
+    matrix = _direct_ns(network, names, seed)
+    if not network.topology.is_mesh:
+        from sim.network.topology import routes  # imports networkx
+
+        return routes(network, names, matrix, seed).one_way_ns
+    return matrix
+
+
+def without_cables_ns(
+    network: Network, seed: int, places: Sequence[str], cut: Iterable[tuple[str, str]]
+) -> NDArray[np.int64]:
+    """The matrix of `one_way_matrix_ns` when edges of the topology are cut; -1: no path is left.
+
+    Raises RuleError if the topology has no such edge.
+    """
+    from sim.network.topology import without_cables
+
+    names = tuple(places)
+    return without_cables(network, names, _direct_ns(network, names, seed), seed, cut)
+
+
+def _direct_ns(network: Network, names: tuple[str, ...], seed: int) -> NDArray[np.int64]:
+    """Latency of direct links: the model's, with what was measured in place of it."""
     matrix = _model_ns(network, names, seed)
     index = {name: i for i, name in enumerate(names)}
     for measured in network.measured_rtt:
         i, j = (index[_place(network, ref)] for ref in measured.between)
         matrix[i, j] = matrix[j, i] = round(Fraction(measured.rtt_ns, 2))
-    if not network.topology.is_mesh:
-        from sim.network.topology import routes  # imports networkx
-
-        return routes(network, names, matrix, seed).one_way_ns
     return matrix
 
 

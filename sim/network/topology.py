@@ -89,6 +89,31 @@ def routes(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
     A client's place that the topology does not name is linked to the nearest voter's place. Raises RuleError
     if an edge has no latency, names nothing known, or a place cannot be reached.
     """
+    return _fastest(_graph(network, places, direct_ns, seed), places, direct_ns)
+
+
+def without_cables(
+    network: Network,
+    places: Sequence[str],
+    direct_ns: NDArray[np.int64],
+    seed: int,
+    cut: Iterable[tuple[str, str]],
+) -> NDArray[np.int64]:
+    """One-way latency when some edges are cut, as of `routes`; -1 between places that no path joins.
+
+    Raises RuleError if an edge to cut does not exist.
+    """
+    graph = _graph(network, places, direct_ns, seed)
+    for a, b in dict.fromkeys((min(edge), max(edge)) for edge in cut):
+        if not graph.has_edge(a, b):
+            near = ", ".join(sorted(graph[a])) if a in graph else ""
+            remedy = f"{a} is linked to {near}" if near else f"'{a}' is no place or router; " + suggestion(a, graph)
+            raise RuleError([Problem((), f"no edge of the topology joins {a} and {b}; {remedy}")])
+        graph.remove_edge(a, b)
+    return _fastest(graph, places, direct_ns, whole=False).one_way_ns
+
+
+def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Any:
     index = {name: i for i, name in enumerate(places)}
     own = network.places
     graph: Any = nx.Graph()
@@ -110,16 +135,21 @@ def routes(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
         if place not in graph:
             nearest = min(own, key=lambda name: (int(direct_ns[index[place], index[name]]), index[name]))
             graph.add_edge(place, nearest, weight=int(direct_ns[index[place], index[nearest]]))
-    return _fastest(graph, places, direct_ns)
+    return graph
 
 
-def _fastest(graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64]) -> Routes:
+def _fastest(
+    graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], *, whole: bool = True
+) -> Routes:
     count = len(places)
     adjacent = np.eye(count, dtype=np.bool_)
     one_way_ns = np.zeros((count, count), dtype=np.int64)
     for i, a in enumerate(places):
         lengths = nx.single_source_dijkstra_path_length(graph, a)
         for j, b in enumerate(places):
+            if b not in lengths and not whole:
+                one_way_ns[i, j] = -1
+                continue
             if b not in lengths:
                 _refuse(f"no path leads from {a} to {b}; add an edge")
             one_way_ns[i, j] = direct_ns[i, i] if i == j else lengths[b]

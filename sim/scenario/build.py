@@ -11,13 +11,14 @@ from sim.adversary.cast import Cast
 from sim.engine.office import NO_LIMIT, Settings
 from sim.faults.screen import Screen
 from sim.faults.script import Ends, FaultScript
+from sim.faults.settings import ON_LINKS
 from sim.host import Costs, Run
 from sim.kernel import post
 from sim.kernel.chance import lognormal_table
 from sim.kernel.process import Clock
 from sim.ledger import rows as r
 from sim.network.crypto import profiles
-from sim.network.latency import one_way_matrix_ns
+from sim.network.latency import one_way_matrix_ns, without_cables_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
 from sim.protocol import MembersChange, Replica
@@ -73,11 +74,12 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
     gateways = tuple(Gateway(n + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places))
+    floods = _floods(scenario, n + len(gateways), len(classes))
     cast = Cast(scenario.corrupted, network.nodes_of, n)
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, gateways, classes, matrix),
+        _settings(scenario, replica, gateways, floods, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         lane=lane,
@@ -88,17 +90,23 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     )
     clock = Clock()
     seats = Seats(scenario, run, gateways)
+    for flood in floods:
+        run.engine.peer()[flood.gateway.endpoint, r.ENTRY] = flood.gateway.home
+    index = {gateway.place: gateway.endpoint for gateway in gateways}
     ends = Ends(
-        network.nodes_of,
-        seats.gateways_at,
-        seats.in_domain,
-        run.engine.endpoints,
-        seats.stopped,
-        seats.restarted,
+        nodes_of=network.nodes_of,
+        gateways_of=seats.gateways_at,
+        domain=seats.in_domain,
+        voters_in=lambda domain: tuple(i for i, d in enumerate(network.domain_of_node) if d == domain),
+        clients=lambda site: (index[site], next(_class_of(item) for place, item in plan if place == site)),
+        attacker=lambda number: next((f.gateway.endpoint, f.class_) for f in floods if f.fault == number),
+        latency_ns=lambda cut: without_cables_ns(network, scenario.seed, scenario.places, cut),
+        endpoints=run.engine.endpoints,
+        stopped=seats.stopped,
+        restarted=seats.restarted,
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
     screen = Screen(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
-    index = {gateway.place: gateway.endpoint for gateway in gateways}
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
     if gateways and scenario.clients.resend_after_ns:
@@ -109,6 +117,8 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         if isinstance(item, tuple):
             start_closed_loop(run, index[place], *item)
     offered = sum(source.rate_tps for source in sources)
+    gateways += tuple(flood.gateway for flood in floods)
+    classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
     return World(scenario, run, clock, faults, screen, cast, gateways, classes, streams, offered)
 
 
@@ -121,6 +131,30 @@ def _plan_membership(scenario: Scenario, run: Run) -> None:
         )
         request = MembersChange(number, add, remove, learn)
         run.call_at(change.at_ns, functools.partial(run.change_members, request))
+
+
+@dataclasses.dataclass(frozen=True)
+class Flood:
+    """Who sends the invalid transactions of a fault: a gateway beside its victim, and a class of its own."""
+
+    fault: int
+    gateway: Gateway
+    class_: int
+    size_bytes: int
+
+
+def _floods(scenario: Scenario, first: int, classes: int) -> tuple[Flood, ...]:
+    """Floods in the scenario's faults; their endpoints follow the clients', their classes those of the workload."""
+    place_of_node = scenario.network.place_of_node
+    actions = [(i, fault.invalid_flood) for i, fault in enumerate(scenario.faults) if fault.invalid_flood is not None]
+    return tuple(
+        Flood(i, Gateway(first + k, place_of_node[action.node], action.node), classes + k, action.size_bytes)
+        for k, (i, action) in enumerate(actions)
+    )
+
+
+def _class_of(item: Source | tuple[int, int]) -> int:
+    return item[0] if isinstance(item, tuple) else item.class_
 
 
 def _one_distance(scenario: Scenario) -> bool:
@@ -187,11 +221,13 @@ def _settings(
     scenario: Scenario,
     replica: type[Replica],
     gateways: tuple[Gateway, ...],
+    floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
     matrix: np.ndarray,
 ) -> Settings:
     network = scenario.network
     places = scenario.places
+    gateways += tuple(flood.gateway for flood in floods)
     if _one_distance(scenario):
         at = [0] * (network.n + len(gateways))
     else:
@@ -202,13 +238,15 @@ def _settings(
     profile = profiles()[scenario.cpu.crypto]
     backlog = [load for load in scenario.workload if isinstance(load, Backlog)]
     ordered = network.links == "ordered"
+    tx_ps = np.full(ends, network.bandwidth_ps_per_byte)
+    tx_ps[ends - len(floods) :] = 0  # an attacker has all the bandwidth it needs
     return Settings(
         voters=network.n,
         gateways=len(gateways),
         seed=scenario.seed,
         site_of=np.array(at),
         latency_ns=matrix,
-        tx_ps_per_byte=np.full(ends, network.bandwidth_ps_per_byte),
+        tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=np.full(ends, network.bandwidth_ps_per_byte),
         workers=scenario.cpu.cores,
         jitter_mode=mode,
@@ -218,7 +256,7 @@ def _settings(
         loss_q32=int(network.loss * (1 << 32)),
         retransmit_ns=network.retransmit_after_ns if ordered else 0,
         ordered=ordered,
-        links_change=any(fault.crash is None and fault.lose_domain is None for fault in scenario.faults),
+        links_change=any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,
@@ -226,7 +264,8 @@ def _settings(
         stop_after=scenario.stop_after_decisions or 0,
         acks_needed=_acks(scenario),
         broadcast_txs=_broadcasts(scenario, replica),
-        class_bytes=tuple(c.size_bytes for c in classes) or (512,),
+        class_bytes=(*(c.size_bytes for c in classes), *(flood.size_bytes for flood in floods)) or (512,),
+        invalid_class=len(classes) if floods else NO_LIMIT,
         tx_verify_ns=profile.verify_ns,
         receipt_bytes=RECEIPT_BYTES,
         reply_sign_ns=profile.sign_ns,

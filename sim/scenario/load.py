@@ -255,7 +255,22 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
             one_way_matrix_ns(network, scenario.seed, scenario.places)
         except RuleError as error:
             found.extend(messages.rule_line(source, Problem(p.path, p.message)) for p in error.problems)
+        else:
+            found.extend(messages.rule_line(source, problem) for problem in _unknown_cables(scenario))
     return found
+
+
+def _unknown_cables(scenario: Scenario) -> Iterator[Problem]:
+    """Cables that faults cut and the topology does not have."""
+    from sim.network.latency import without_cables_ns
+
+    for i, fault in enumerate(scenario.faults):
+        if fault.cut_cable is not None:
+            try:
+                without_cables_ns(scenario.network, scenario.seed, scenario.places, [fault.cut_cable.between])
+            except RuleError as error:
+                for problem in error.problems:
+                    yield Problem(("faults", i, "cut_cable", "between"), problem.message)
 
 
 def _message_names(scenario: Scenario, table: Mapping[str, ProtocolEntry]) -> Iterator[Problem]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim.adversary.settings import Corruption, nodes_meant
+from sim.faults.disasters import CutCable, LoseDomain, LosePower, Storm
+from sim.faults.gray import ClientBurst, FlapLink, InvalidFlood, SkewClock, SlowNode
 from sim.faults.rules import MessageRule
-from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, LoseDomain, Partition
+from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, Partition
 from sim.network.crypto import profiles
 from sim.network.links import Ref
 from sim.network.settings import Network
@@ -36,7 +38,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     yield from _workload(scenario)
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))
-        yield from _targets(fault, scenario.network, ("faults", i))
+        yield from _targets(fault, scenario, ("faults", i))
     yield from _membership(scenario)
     yield from _corrupted(scenario)
     if scenario.network.gst is not None and scenario.network.gst.at_ns >= duration_ns:
@@ -130,25 +132,74 @@ def _times(fault: Fault, duration_ns: int, path: Path) -> Iterator[Problem]:
         yield Problem((*path, key), message)
 
 
-def _targets(fault: Fault, network: Network, path: Path) -> Iterator[Problem]:
+def _targets(fault: Fault, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """Why a fault has nothing to act upon."""
     action = getattr(fault, fault.kind)
-    path = (*path, fault.kind)
+    network, path = scenario.network, (*path, fault.kind)
     if isinstance(action, LoseDomain):
-        yield from _domain(action, network, (*path, "domain"))
-    elif isinstance(action, Crash):
-        for i, ref in enumerate(action.nodes):
-            yield from _voter(ref, network, (*path, "nodes", i))
-    elif isinstance(action, (CutLink, DegradeLink)):
-        before = 0
-        for i, ref in enumerate(action.between):
-            for problem in _voter(ref, network, (*path, "between", i)):
-                before += 1
-                yield problem
-        ends = [network.nodes_of(ref) for ref in action.between]
-        if not before and set(ends[0]) & set(ends[1]):
-            yield Problem((*path, "between"), "both ends are the same node; name two different ends")
+        yield from _domain(action.domain, network, (*path, "domain"))
+    elif isinstance(action, Storm):
+        for key in ("track", "flank"):
+            for i, domain in enumerate(getattr(action, key)):
+                yield from _domain(domain, network, (*path, key, i))
+    elif isinstance(action, (Crash, LosePower, SkewClock)):
+        yield from _voters(action.nodes, network, (*path, "nodes"))
+    elif isinstance(action, SlowNode):
+        yield from _voters(action.nodes, network, (*path, "nodes"))
+        yield from _speeds(action, scenario, path)
+    elif isinstance(action, (CutLink, DegradeLink, FlapLink)):
+        yield from _two_ends(action.between, network, (*path, "between"))
     elif isinstance(action, Partition):
         yield from _partition(action, network, (*path, "groups"))
+    elif isinstance(action, CutCable):
+        if network.topology.is_mesh:
+            message = "a full mesh has no cables to cut; give network.topology edges, or write cut_link"
+            yield Problem((*path, "between"), message)
+    elif isinstance(action, InvalidFlood):
+        yield from _voter(action.node, network, (*path, "node"))
+        if any(isinstance(entry, Backlog) for entry in scenario.workload):
+            yield Problem(path, "goes with transactions that clients send; replace the backlog workload")
+    elif isinstance(action, ClientBurst):
+        yield from _clients_at(action.site, scenario, (*path, "site"))
+
+
+def _voters(refs: tuple[Ref, ...], network: Network, path: Path) -> Iterator[Problem]:
+    for i, ref in enumerate(refs):
+        yield from _voter(ref, network, (*path, i))
+
+
+def _two_ends(between: tuple[Ref, Ref], network: Network, path: Path) -> Iterator[Problem]:
+    before = 0
+    for i, ref in enumerate(between):
+        for problem in _voter(ref, network, (*path, i)):
+            before += 1
+            yield problem
+    ends = [network.nodes_of(ref) for ref in between]
+    if not before and set(ends[0]) & set(ends[1]):
+        yield Problem(path, "both ends are the same node; name two different ends")
+
+
+def _speeds(action: SlowNode, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """Being slower matters only where something takes time."""
+    cpu = scenario.cpu
+    costs_time = cpu.crypto != "none" or cpu.handle_ns or cpu.hash_ps_per_byte or cpu.execute_ns
+    if action.cpu > 1 and not costs_time:
+        yield Problem((*path, "cpu"), "nothing costs processor time here; set cpu.crypto or cpu.handle")
+    if action.disk > 1 and not cpu.fsync_ns:
+        yield Problem((*path, "disk"), "writes cost no time here; set cpu.fsync")
+
+
+def _clients_at(site: str, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    everywhere = scenario.network.places
+    with_clients = [
+        place
+        for entry in scenario.workload
+        if not isinstance(entry, Backlog)
+        for place in (everywhere if entry.sites == "all" else entry.sites)
+    ]
+    if site not in with_clients:
+        known = tuple(dict.fromkeys(with_clients))
+        yield Problem(path, f"no clients are at this place; {suggestion(site, known)}")
 
 
 def _message_rule(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Problem]:
@@ -210,10 +261,10 @@ def _voter(ref: Ref, network: Network, path: Path) -> Iterator[Problem]:
         yield Problem(path, problem)
 
 
-def _domain(action: LoseDomain, network: Network, path: Path) -> Iterator[Problem]:
-    if action.domain not in domains():
-        yield Problem(path, f"no site is in such a fault domain; {suggestion(action.domain, domains())}")
-    elif action.domain not in network.domain_of_node:
+def _domain(domain: str, network: Network, path: Path) -> Iterator[Problem]:
+    if domain not in domains():
+        yield Problem(path, f"no site is in such a fault domain; {suggestion(domain, domains())}")
+    elif domain not in network.domain_of_node:
         held = tuple(dict.fromkeys(d for d in network.domain_of_node if d is not None))
         if held:
             yield Problem(

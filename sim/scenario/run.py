@@ -293,6 +293,7 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "ended_s": [None if f.ended_ns is None else f.ended_ns / 1e9 for f in faults],
             "nodes": [",".join(map(str, f.nodes)) for f in faults],
             "messages": [f.messages for f in faults],
+            "note": [f.note for f in faults],
         },
         "rules": {
             "rule": [rule.number for rule in rules],
