@@ -15,14 +15,14 @@ from sim.ledger import rows as r
 from sim.network.sites import DATA, read_rows
 from sim.scenario.errors import ScenarioError
 from sim.trace import read
-from tests.runs import MS, S, Played, begin, play, scenario
+from tests.runs import MS, Played, S, begin, play, scenario
 
 ISLAND = {"sites": ["HAK", "RSC", "WEC", "QHI", "LSH", "SYX", "YPG"], "latency": {"model": "distance"}}
 CLIENTS = [{"kind": "open", "rate": "50 tx/s", "sites": ["HAK"]}]
 
 
 def _island(*faults: dict[str, Any], **changes: Any) -> Played:
-    return begin(scenario(None, network=ISLAND, faults=list(faults), **({"duration": "20 s"} | changes)))
+    return begin(scenario(None, network=dict(ISLAND), faults=list(faults), **({"duration": "20 s"} | changes)))
 
 
 def _down_at(played: Played) -> dict[int, list[tuple[int, int]]]:
@@ -38,7 +38,7 @@ def _down_at(played: Played) -> dict[int, list[tuple[int, int]]]:
 
 def _refusal(*faults: dict[str, Any], **changes: Any) -> str:
     with pytest.raises(ScenarioError) as caught:
-        scenario(None, network=ISLAND, faults=list(faults), **({"duration": "20 s"} | changes))
+        scenario(None, network=dict(ISLAND), faults=list(faults), **({"duration": "20 s"} | changes))
     return str(caught.value)
 
 
