@@ -68,6 +68,15 @@ class Quorum:
         """Whether the votes of these voters together are enough."""
         return sum(self.weights[voter] if self.weights else 1 for voter in voters) >= self.votes
 
+    def voters_needed(self) -> int:
+        """So many voters are enough, whichever they are."""
+        if not self.weights:
+            return self.votes
+        return next(
+            (k for k in range(1, len(self.weights) + 1) if sum(sorted(self.weights)[:k]) >= self.votes),
+            len(self.weights) + 1,
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class Signing:
@@ -479,7 +488,7 @@ class Replica:
 
     def voters_needed(self) -> int:
         """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""
-        quorums = [quorum.votes for vote, quorum in self.quorums().items() if vote.decides]
+        quorums = [quorum.voters_needed() for vote, quorum in self.quorums().items() if vote.decides]
         return max(quorums, default=self.context.n)
 
     def normal_cases(self) -> tuple[NormalCase, ...]:

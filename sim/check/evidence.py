@@ -53,7 +53,8 @@ def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certi
     everybody = range(run.engine.voters)
     voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
     count, quorum = int(run.engine.desk[TALLY_COUNT][at]), run.quorums[vote]
-    votes = count % GATE + bool(int(run.engine.desk[TALLY_FIRED][at]) & OWN)
+    own = quorum.weights[node] if quorum.weights else 1
+    votes = count % GATE + (own if int(run.engine.desk[TALLY_FIRED][at]) & OWN else 0)
     complete = votes >= quorum.votes and (count >= GATE or not quorum.gated)
     block = None if ballot.block is None else ballot.block.number
     return Certificate(vote.name, ballot.view, ballot.number, block, voters, complete) if voters else None

@@ -198,6 +198,7 @@ class Engine:
                 groups.append(seats)
                 self.address[voter] = -len(groups)
         self.twins = len(groups) > 1
+        self.twin_seats = frozenset(seat for group in groups[1:] for seat in group)
         self.desk.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
         self.desk.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
 

@@ -35,9 +35,10 @@ class Judge:
         self.world = world
         scenario = world.scenario
         n = scenario.network.n
-        self.corrupted = world.cast.nodes
+        engine = world.run.engine
+        self.corrupted = world.cast.nodes | engine.twin_seats  # seats; two with one identity are not correct
         self.correct = [node for node in range(n) if node not in self.corrupted]
-        self.safety = Safety(n, self.corrupted)
+        self.safety = Safety(engine.seats, self.corrupted)
         self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
         self.decisions = Decisions()
         self.decisions.watch(0)
@@ -236,8 +237,8 @@ class Judge:
         bound_s = self.world.scenario.liveness_bound_ns / 1e9
         silent = "" if self.decisions.count else "nothing was decided; "
         tolerated = self.world.scenario.network.n - self.enough
-        if len(self.corrupted) > tolerated:
-            count = len(self.corrupted)
+        count = len({self.world.run.name_of_seat[seat] for seat in self.corrupted})
+        if count > tolerated:
             return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
         if self.quiet_from_ns is None:
             return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]

@@ -158,4 +158,5 @@ def test_a_quorum_by_weight() -> None:
     _, heavy = _talk((0, 1, 2, 3), weights=(0, 1, 1, 1))
     assert light.told == []
     assert heavy.told == [1]
+    assert Quorum(3, weights=(2, 1, 1, 0)).voters_needed() == 4
     assert Quorum(3, weights=(5, 1, 1, 0)).met_by([0]) and not Quorum(3, weights=(5, 1, 1, 0)).met_by([1, 2, 3])
