@@ -50,9 +50,9 @@ class Host:
         self.me = run.name_of_seat[seat]
         self.n = run.engine.voters
         self.parameters = run.parameters
-        self.seatmbers = run.members
+        self.members = run.members
         self.learners = run.learners
-        self.seatmbers_change = run.members_change
+        self.members_change = run.members_change
         self.stable: dict[str, Any] = {}
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}
