@@ -192,7 +192,7 @@ class Host:
         run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
 
     def answered(self, asked_ns: int, height: int) -> None:
-        self.run.note(r.EVENT_READ, self.me, self.now_ns - asked_ns, height)
+        self.run.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
