@@ -47,3 +47,37 @@ def attacks(
     else:
         typer.echo(f"{good} of {len(found)} as expected")
     raise typer.Exit(0 if good == len(found) else 1)
+
+
+@app.command(epilog="Exit codes: 0 all caught, 1 some survived, 2 bad input.")
+def mutants(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="mutants to try; all if none")] = None,
+    budget: Annotated[int, typer.Option("--budget", min=1, metavar="SEEDS", help="trials per mutant at most")] = 200,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="also write mutants.md and mutants.json here")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seed bugs into protocols, and see which the checks catch."""
+    with compiling_is_announced():
+        from sim.plan import mutation
+
+    with bad_input_is_an_error():
+        chosen = mutation.mutants(names or [])
+    scores = []
+    for one in mutation.score_all(chosen, budget):
+        scores.append(one)
+        if not as_json:
+            fate = f"caught by {one.caught_by} (n = {one.voters})" if one.caught_by else "SURVIVED"
+            typer.echo(f"{one.name:<26} {one.bug:<46} {fate}, {one.seeds} seeds, {one.wall_s:.1f} s")
+    caught = sum(one.caught_by is not None for one in scores)
+    data = {"budget": budget, "scores": [asdict(one) for one in scores]}
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        typer.echo(f"{caught} of {len(scores)} caught")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "mutants.md").write_text(mutation.table(scores, budget), encoding="utf-8")
+        (out / "mutants.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    raise typer.Exit(0 if caught == len(scores) else 1)

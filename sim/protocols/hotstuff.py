@@ -173,6 +173,18 @@ class HotStuff(Replica):
         """A vote takes the replica to the next view."""
         return self.voted_view <= self.view
 
+    @invariant("the lock is as high as the last vote asks for")
+    def lock_is_raised(self) -> bool:
+        """Two-chain of the block voted for."""
+        voted = self.voted
+        lock = None if voted is None or voted.body is None else self.locks(voted.view, voted.body)
+        return lock is None or self.locked.view >= lock.view
+
+    @invariant("the last vote is on disk")
+    def vote_lasts(self) -> bool:
+        """As handlers left it."""
+        return self.context.stable["voted"] is self.voted
+
     def abstract_state(self) -> tuple[int, ...]:
         """Decided height, and the blocks of the lock and of the highest certificate."""
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))

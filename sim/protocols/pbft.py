@@ -266,6 +266,21 @@ class Pbft(Replica):
             for sequence in range(context.height + 1, context.height + 3)
         )
 
+    @invariant("a VIEW-CHANGE tells what its sender committed to")
+    def changes_are_honest(self) -> bool:
+        """The last one of its own."""
+        context = self.context
+        own = self.changes.get(self.view, {}).get(context.me)
+        if own is None or self.active:
+            return True
+        told = {sequence for sequence, _, _ in own.prepared}
+        return all(
+            sequence in told or not context.has_voted(COMMIT, ballot)
+            for sequence in range(context.height + 1, context.height + 3)
+            for view in range(own.view)
+            for ballot in context.ballots(view, sequence)
+        )
+
     def abstract_state(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Executed height, and what prepared above it."""
         context = self.context
