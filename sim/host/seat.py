@@ -64,6 +64,7 @@ class Host:
         self._node_at = seat * post.NODE_WIDTH
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
         self._lead_at = seat * lead.LEAD_WIDTH
+        run.peers[seat * r.PEER_WIDTH + r.LAST_LANE] = -1  # row 0 is a block like any other
         self.head: Block | None = None  # of the branch adopted last
 
     # --- time, chance, storage -------------------------------------------------------------------------
