@@ -18,20 +18,13 @@ EMPTY_TIMER = Timer("empty block")
 
 
 class ViewParameters(Parameters):
-    """How long views last and how often they bring blocks."""
+    """How long views last, and how many faults they bear."""
 
     view_timeout_ns: Nanoseconds = quantity(
         "2 s", "how long a replica waits in a view at first", positive=True
     )
     view_timeout_max_ns: Nanoseconds = quantity(
         "30 s", "the wait doubles with each expiry up to this, until a commit"
-    )
-    min_block_delay_ns: Nanoseconds = quantity(
-        "0 ms", "least wait of a leader between certificate and proposal"
-    )
-    empty_block_delay_ns: Nanoseconds = quantity(
-        "0 ms",
-        "how long a leader waits for a transaction while nothing is under way; 0: empty blocks at once",
     )
     faults: int | None = count(
         None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
@@ -53,6 +46,22 @@ class ViewParameters(Parameters):
                 f"view_timeout_max {self.view_timeout_max_ns} ns: must not be below view_timeout "
                 f"{self.view_timeout_ns} ns; raise it"
             )
+
+
+class TurnParameters(ViewParameters):
+    """How often leaders in turn bring blocks."""
+
+    min_block_delay_ns: Nanoseconds = quantity(
+        "0 ms", "least wait of a leader between certificate and proposal"
+    )
+    empty_block_delay_ns: Nanoseconds = quantity(
+        "0 ms",
+        "how long a leader waits for a transaction while nothing is under way; 0: empty blocks at once",
+    )
+
+    def check(self, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        super().check(voters)
         waits = self.min_block_delay_ns + self.empty_block_delay_ns
         if waits >= self.view_timeout_ns:
             raise ValueError(
@@ -111,7 +120,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewView(Letter):
-    """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before."""
+    """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before, or is stuck in it."""
 
     view: int
     justify: QC

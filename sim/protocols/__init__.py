@@ -89,6 +89,9 @@ PROTOCOLS: dict[str, Entry] = {
     "hotstuff-2": Entry(
         "hotstuff_2", "HotStuff2", "two phases, a leader waits Delta only after a failure", "f Byzantine of 3f + 1"
     ),
+    "kauri": Entry(
+        "kauri", "Kauri", "HotStuff over trees, several blocks under way", "f Byzantine of 3f + 1"
+    ),
     "jolteon": Entry(
         "jolteon", "Jolteon", "chained two-chain, timeout certificates from all to all", "f Byzantine of 3f + 1"
     ),

@@ -48,7 +48,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
 from sim.protocol import (
     BATCH,
     NO_PROGRESS,
@@ -69,7 +69,7 @@ from sim.protocol import (
 NOBODY = -2  # a guard that no replica's lane number meets
 
 
-class HotStuffParameters(ViewParameters):
+class HotStuffParameters(TurnParameters):
     """Parameters of chained HotStuff."""
 
 

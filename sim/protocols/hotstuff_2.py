@@ -38,7 +38,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
 from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     BATCH,
@@ -61,7 +61,7 @@ from sim.protocol import (
 NOBODY = -2  # a guard that no replica's lane number meets
 
 
-class HotStuff2Parameters(ViewParameters):
+class HotStuff2Parameters(TurnParameters):
     """Parameters of HotStuff-2."""
 
     delta_ns: Nanoseconds = quantity(
@@ -458,7 +458,7 @@ class HotStuff2(Replica):
     def on_new_view(self, sender: int, message: NewView) -> None:
         """Adopt the highest lock; follow f + 1 replicas to a higher view."""
         self.sync()
-        if not self.valid_certificate(message.justify, message.view):
+        if not self.valid_certificate(message.justify, message.view + 1):
             return
         self.pacemaker.hear(sender, message)
         self.learn(message.justify, sender)

@@ -40,7 +40,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
 from sim.protocol import (
     BATCH,
     NO_PROGRESS,
@@ -62,7 +62,7 @@ NOBODY = -2  # a guard that no replica's lane number meets
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
 
 
-class HotStuffBasicParameters(ViewParameters):
+class HotStuffBasicParameters(TurnParameters):
     """Parameters of basic HotStuff."""
 
 
@@ -479,7 +479,7 @@ class HotStuffBasic(Replica):
     def on_new_view(self, sender: int, message: NewView) -> None:
         """Keep the highest prepareQC; follow f + 1 replicas to a higher view."""
         self.sync()
-        if not self.valid_qc(message.justify, message.view):
+        if not self.valid_qc(message.justify, message.view + 1):
             return
         self.pacemaker.hear(sender, message)
         self.learn(message.justify, sender)

@@ -44,7 +44,7 @@ from __future__ import annotations
 import dataclasses
 
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, Turn, ViewParameters
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, Turn, TurnParameters
 from sim.parameters import count
 from sim.protocol import (
     BATCH,
@@ -67,7 +67,7 @@ NOBODY = -2  # a guard that no replica's lane number meets
 ROUND_BYTES = 8
 
 
-class JolteonParameters(ViewParameters):
+class JolteonParameters(TurnParameters):
     """Parameters of Jolteon."""
 
     leader_views: int = count(1, "views in a row that each leader leads, round robin", low=1)

@@ -117,6 +117,19 @@ LAWS: dict[str, Law] = {
         heals_within_s=8,
         once_per_view=("VOTE", "VOTE2"),
     ),
+    "kauri": Law(
+        messages=lambda n: 2 * (n - 1),
+        delays=12,
+        faults=third,
+        quick={"view_timeout": "300 ms", "view_timeout_max": "1 s", "aggregation_timeout": "60 ms"},
+        patient={"view_timeout": "100 s", "view_timeout_max": "100 s", "aggregation_timeout": "100 s"},
+        heals_within_s=8,
+        exempt={
+            "n=1": "A tree of one voter reaches nobody",
+            "votes once": "Votes travel as letters here",
+            "halt": "After a halt, voters that are behind still learn what was final before it",
+        },
+    ),
     "jolteon": Law(
         messages=lambda n: 2 * (n - 1),
         delays=4,

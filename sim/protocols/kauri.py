@@ -1,0 +1,504 @@
+"""Kauri: HotStuff over trees.
+
+R. Neiheiser, M. Matos, L. Rodrigues, "Kauri: Scalable BFT Consensus with Pipelined Tree-Based Dissemination and
+Aggregation", SOSP 2021 (doi 10.1145/3477132.3483584).
+
+n >= 3f + 1 replicas. The leader is the root of a tree: blocks travel from parent to children, votes back, aggregated at
+each inner node. A round is twice as high as a star's for each level, so the leader has several blocks under way: a
+block carries the certificate of one some places before it, not of its parent. Three certificates in a row along these
+links, in one view, make a block final, as in HotStuff. If nothing becomes final, the view ends and the next tree is
+tried: inner nodes come from disjoint bins of replicas, so that with fewer faults than bins some tree has none inside;
+when all bins were tried, stars follow, each replica as its centre.
+
+paper                          here
+-----                          ----
+tree, root, fanout             tree_of(view): order and fanout; place 0; parameter fanout
+bins B_1 ... B_t               `bins`: the inner places of tree k are replicas k * inner ... (k + 1) * inner - 1
+star fallback                  tree_of(view) once all bins were tried
+BroadcastMsg, relay            Proposal, propose, on_proposal
+WaitFor, aggregate             Shares, collect
+impatient channel (Delta)      AGGREGATE_TIMER
+pipelining stretch             parameter pipeline: 1 + stretch blocks without certificate
+prepareQC, lockedQC            high, locked
+NEW-VIEW                       sim.ledger.views
+
+Deviations
+* A block's phases are those of chained HotStuff, carried by later blocks of the same view, in a window: a new block is
+  sent when a certificate makes room, not at computed instants.
+* A replica votes for blocks of a view in order of height, each extending the one before.
+* An inner node sends what it has when its children are complete or its patience ends, and again what comes late.
+* Voters below a crashed inner node follow by Fetch, once a timeout, while the rest has a quorum.
+* The paper leaves the timer open: patience doubles with each expiry, until a commit.
+* Each hop is signed by its sender.
+
+Not modelled: choice of fan-out and stretch from measured bandwidth, other orders of replicas within a bin.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
+from sim.ledger.views import NewView, Pacemaker, ViewParameters
+from sim.parameters import Nanoseconds, count, quantity
+from sim.protocol import (
+    BATCH,
+    NO_PROGRESS,
+    Block,
+    Context,
+    Letter,
+    Quorum,
+    Replica,
+    Signing,
+    Timer,
+    VoteType,
+    invariant,
+    upon,
+)
+
+
+class KauriParameters(ViewParameters):
+    """Parameters of Kauri."""
+
+    fanout: int | None = count(
+        None, "children of an inner node; by default the least with which the tree has two levels", low=1
+    )
+    pipeline: int = count(3, "blocks under way without a certificate: 1 and the stretch", low=1)
+    aggregation_timeout_ns: Nanoseconds = quantity(
+        "200 ms", "how long an inner node waits for its children, for each level below it", positive=True
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Proposal(Letter):
+    """The block, from parent to child; its certificate is block.body."""
+
+    view: int
+    block: Block
+
+    def size_bytes(self, signing: Signing) -> int:
+        justify: QC = self.block.body
+        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        justify: QC = self.block.body
+        return (justify.signatures,)
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shares(Letter):
+    """From child to parent: votes of so many replicas of the child's subtree, aggregated."""
+
+    block: Block
+    signers: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + (signing.certificate_bytes(self.signers) if self.signers > 1 else 0)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.signers,) if self.signers > 1 else ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """A tree over all replicas, filled level by level: place 0 is the root."""
+
+    n: int
+    first: int  # the replica in place 0; the others follow in order of their numbers
+    fanout: int
+
+    def place(self, replica: int) -> int:
+        """The replica's place."""
+        return (replica - self.first) % self.n
+
+    def parent(self, replica: int) -> int:
+        """The replica above; the root is its own."""
+        return (self.first + max(self.place(replica) - 1, 0) // self.fanout) % self.n
+
+    def children(self, replica: int) -> list[int]:
+        """The replicas below."""
+        low = self.place(replica) * self.fanout + 1
+        return [(self.first + at) % self.n for at in range(low, min(low + self.fanout, self.n))]
+
+    def below(self, replica: int) -> tuple[int, int]:
+        """Replicas in the subtree of this one, itself included, and levels under it."""
+        size, levels, low, high = 0, -1, self.place(replica), self.place(replica)
+        while low < self.n:
+            size += min(high, self.n - 1) - low + 1
+            levels += 1
+            low, high = low * self.fanout + 1, high * self.fanout + self.fanout
+        return size, levels
+
+
+def rank(qc: QC) -> tuple[int, int]:
+    """Certificates are ordered by view, then by height."""
+    return qc.view, 0 if qc.block is None else qc.block.height
+
+
+AGGREGATE_TIMER = Timer("aggregate")
+PROPOSE_TIMER = Timer("propose")
+
+
+class Kauri(Replica):
+    """One replica of Kauri."""
+
+    letters = (Proposal, Shares, NewView, Fetch, Blocks)
+    votes = ()
+    progress = "waiting"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        n, fanout = context.n, self.parameters.fanout
+        self.f: int = self.parameters.tolerated(n)
+        if fanout is None:
+            fanout = next(m for m in range(1, n + 1) if 1 + m + m * m >= n)
+        self.fanout: int = min(fanout, max(n - 1, 1))
+        self.inner = -(-(n - 1) // self.fanout)
+        self.bins = n // max(self.inner, 1)
+        self.view = 1
+        self.voted: Block | None = None
+        self.high = GENESIS
+        self.locked = GENESIS
+        self.tree = BlockTree(context)
+        self.pacemaker = Pacemaker(context, self.f, self.quorum())
+        self.tip: Block | None = None  # the last block this root has proposed in its view
+        self.leading = 0  # the view it proposes in
+        self.early: dict[int, tuple[int, Proposal]] = {}  # proposals by height whose ancestors are missing
+        self.shares: dict[int, dict[int, int]] = {}  # block -> child or me -> votes of its subtree
+        self.passed: dict[int, int] = {}  # block -> votes passed on to the parent
+        self.proposed_ns: int | None = None
+
+    @staticmethod
+    def check(parameters: KauriParameters, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        parameters.check(voters)
+        if voters < 2:
+            raise ValueError(f"{voters} voter: a tree of one voter reaches nobody; take at least 2 voters")
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    def quorum(self) -> int:
+        """n - f."""
+        return self.context.n - self.f
+
+    def tree_of(self, view: int) -> Tree:
+        """Trees with inner nodes from one bin after the other, then stars around one replica after the other."""
+        n = self.context.n
+        k = (view - 1) % (self.bins + n)
+        return Tree(n, k * self.inner, self.fanout) if k < self.bins else Tree(n, k - self.bins, n - 1)
+
+    def leader_of(self, view: int) -> int:
+        """The root."""
+        return self.tree_of(view).first
+
+    def safe_node(self, block: Block) -> bool:
+        """It extends the locked block (safety rule), or its certificate is above the lock (liveness rule)."""
+        return rank(block.body) > rank(self.locked) or extends(block, self.locked.block)
+
+    def may_vote(self, block: Block) -> bool:
+        """In order of height within a view, along one branch; never back."""
+        last = self.voted
+        if block.view != self.view or not self.safe_node(block):
+            return False
+        if last is None or block.view > last.view:
+            return True
+        return block.view == last.view and block.height > last.height and extends(block, last)
+
+    def locks(self, qc: QC) -> QC | None:
+        """Two certificates in a row, in one view."""
+        one: QC | None = None if qc.block is None else qc.block.body
+        return one if one is not None and one.view == qc.view else None
+
+    def commits(self, qc: QC) -> Block | None:
+        """Three certificates in a row, in one view: the block that the first is about."""
+        one = self.locks(qc)
+        zero = None if one is None else self.locks(one)
+        return None if zero is None else zero.block
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {}  # votes are letters here
+
+    def voters_needed(self) -> int:
+        """n - f."""
+        return self.quorum()
+
+    @invariant("the lock is no higher than the highest certificate")
+    def lock_is_known(self) -> bool:
+        """Locks come from certificates seen."""
+        return rank(self.locked) <= rank(self.high)
+
+    def abstract_state(self) -> tuple[int, ...]:
+        """Decided height, and the blocks of the lock and of the highest certificate."""
+        numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
+        return (self.context.height, *numbers)
+
+    # --- start -------------------------------------------------------------------------------------------
+
+    @property
+    def view_number(self) -> int:
+        return self.view
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        again = bool(stable)
+        if again:
+            self.view, self.voted = stable["view"], stable["voted"]
+            self.high, self.locked = stable["high"], stable["locked"]
+            for block in (self.voted, self.high.block, self.locked.block):
+                self.tree.hold(block)
+            context.enter_view(self.view)
+            root = self.leader_of(self.view)
+            self.fetch(root if root != context.me else (root + 1) % context.n, None)
+        self.save()
+        self.pacemaker.start()
+        context.follow(self.leader_of(self.view))
+        if not again and self.leader_of(self.view) == context.me:
+            self.lead()
+
+    def save(self) -> None:
+        """Stable storage: what must not be forgotten."""
+        self.context.persist(view=self.view, voted=self.voted, high=self.high, locked=self.locked)
+
+    # --- the root: several blocks under way --------------------------------------------------------------
+
+    def lead(self) -> None:
+        """Propose in this view, upon the highest certificate."""
+        if self.leading < self.view:
+            self.leading = self.view
+            self.tip = self.high.block
+            self.pump()
+
+    @upon(BATCH, PROPOSE_TIMER)
+    def pump(self, _about: object = None) -> None:
+        """Propose while the pipeline has room and there is something to order or to drive forward."""
+        context = self.context
+        while self.leading == self.view and self.room() > 0:
+            due = context.await_batch()
+            if not due:
+                if not any(block.txs for block in self.tree.undecided(self.tip)):
+                    return  # BATCH will come
+                wait = self.wait_ns()
+                if wait > 0:
+                    context.set_timer(PROPOSE_TIMER, wait)
+                    return
+            self.propose()
+
+    def room(self) -> int:
+        """How many blocks may follow the last one before a certificate comes."""
+        certified = 0 if self.high.block is None else self.high.block.height
+        tip = 0 if self.tip is None else self.tip.height
+        return int(self.parameters.pipeline) - (tip - certified)
+
+    def wait_ns(self) -> int:
+        """Time until a block that only drives others forward is due."""
+        context = self.context
+        return 0 if self.proposed_ns is None else self.proposed_ns + context.block_interval_ns - context.now_ns
+
+    def propose(self) -> None:
+        """A block upon the last one, with the highest certificate."""
+        context = self.context
+        block = context.new_block(self.tip, self.view, empty=True)
+        assert block is not None
+        block.body = self.high
+        self.tip, self.proposed_ns = block, context.now_ns
+        self.tree.add(block)
+        self.accept(block)
+
+    # --- dissemination -----------------------------------------------------------------------------------
+
+    @upon(Proposal)
+    def on_proposal(self, sender: int, message: Proposal) -> None:
+        """A block from the parent in the tree of its view."""
+        block = message.block
+        if block.height <= self.context.height or not self.valid(sender, message):
+            return
+        if block.number in self.tree.blocks and not self.may_vote(block):
+            return  # the same once more
+        self.tree.add(block)
+        if self.tree.lacks(block):
+            self.early[block.height] = (sender, message)
+            if self.tree.lacks(block.body.block):
+                self.fetch(sender, block.body)
+        else:
+            self.accept(block)
+            self.resume()
+
+    def valid(self, sender: int, message: Proposal) -> bool:
+        """From its parent, and with a certificate for an ancestor."""
+        block, justify = message.block, message.block.body
+        return (
+            sender == self.tree_of(message.view).parent(self.context.me)
+            and block.view == message.view
+            and block.proposer == self.leader_of(message.view)
+            and self.valid_certificate(justify, (block.view, block.height))
+            and extends(block, justify.block)
+        )
+
+    def valid_certificate(self, qc: object, before: tuple[int, int]) -> bool:
+        """n - f signatures for a block, ranked below this one."""
+        if not isinstance(qc, QC) or rank(qc) >= before:
+            return False
+        if qc.block is None:
+            return qc.view == 0
+        return qc.block.view == qc.view and qc.signatures >= self.quorum()
+
+    def accept(self, block: Block) -> None:
+        """Relay to the children; vote if the block is safe; apply the certificate it carries."""
+        context = self.context
+        if block.view > self.view:
+            self.move(block.view)
+        for child in self.tree_of(block.view).children(context.me):
+            context.send(child, Proposal(block.view, block))
+        if self.may_vote(block):
+            self.voted = block
+            self.save()
+            self.shares.setdefault(block.number, {})[context.me] = 1
+        self.update(block.body)
+        self.save()
+        self.collect(block)
+        _, levels = self.tree_of(block.view).below(context.me)
+        if levels and self.leader_of(block.view) != context.me:
+            context.set_timer(AGGREGATE_TIMER, levels * self.parameters.aggregation_timeout_ns, block)
+
+    # --- aggregation -------------------------------------------------------------------------------------
+
+    @upon(Shares)
+    def on_shares(self, sender: int, message: Shares) -> None:
+        """Votes of a child's subtree."""
+        block = message.block
+        tree = self.tree_of(block.view)
+        if block.number not in self.tree.blocks or tree.parent(sender) != self.context.me:
+            return
+        known = self.shares.setdefault(block.number, {})
+        if known.get(sender, 0) < message.signers <= tree.below(sender)[0]:
+            known[sender] = message.signers
+            self.collect(block)
+
+    @upon(AGGREGATE_TIMER)
+    def on_impatient(self, block: Block) -> None:
+        """Children are late: pass on what is there, and from now on whatever comes."""
+        if block.number in self.tree.blocks:
+            self.collect(block, True)
+
+    def collect(self, block: Block, impatient: bool = False) -> None:
+        """All votes of my subtree, or what there is if patience has ended: to the parent, or a certificate."""
+        context, tree = self.context, self.tree_of(block.view)
+        votes = sum(self.shares.get(block.number, {}).values())
+        if tree.first == context.me:
+            if votes >= self.quorum() and block.view == self.view:
+                self.certify(QC(block.view, block, self.quorum()))
+            return
+        before = self.passed.get(block.number, 0)
+        if votes > before and (before or impatient or votes == tree.below(context.me)[0]):
+            self.passed[block.number] = votes
+            context.send(tree.parent(context.me), Shares(block, votes))
+
+    def certify(self, qc: QC) -> None:
+        """The root has a certificate: room for the next block."""
+        if rank(qc) > rank(self.high):
+            self.update(qc)
+            self.save()
+            self.pump()
+
+    def update(self, qc: QC) -> None:
+        """The chain rules."""
+        if rank(qc) > rank(self.high):
+            self.high = qc
+        lock = self.locks(qc)
+        if lock is not None and rank(lock) > rank(self.locked):
+            self.locked = lock
+        final = self.commits(qc)
+        if final is not None and final.height > self.context.height:
+            self.tree.commit(final)
+            self.pacemaker.failures = 0
+            self.pacemaker.committed()
+            live = self.tree.blocks
+            self.shares = {number: votes for number, votes in self.shares.items() if number in live}
+            self.passed = {number: votes for number, votes in self.passed.items() if number in live}
+
+    # --- reconfiguration ---------------------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_timeout(self) -> None:
+        """Nothing became final: the next tree. Ask the old root too: perhaps only my path to it is broken."""
+        root = self.leader_of(self.high.view or self.view)
+        self.fetch(root, None)
+        self.enter(self.pacemaker.expired(self.view))
+        self.lead_after_new_views()
+
+    def move(self, view: int) -> None:
+        """Work in this view from now on."""
+        self.view = view
+        self.save()
+        self.context.follow(self.leader_of(view))
+
+    def enter(self, view: int) -> None:
+        """Enter a view by a timer, and send the highest certificate to its root."""
+        self.move(view)
+        self.pacemaker.enter(view, self.high, self.leader_of(view))
+
+    @upon(NewView)
+    def on_new_view(self, sender: int, message: NewView) -> None:
+        """Keep the highest certificate; follow f + 1 replicas to a higher view; lead upon n - f."""
+        if not self.valid_certificate(message.justify, (message.view + 1, 0)):
+            return
+        self.pacemaker.hear(sender, message)
+        self.learn(message.justify, sender)
+        view = self.pacemaker.drawn(self.view)
+        if view is not None:
+            self.enter(view)
+        self.lead_after_new_views()
+
+    def lead_after_new_views(self) -> None:
+        """The root of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
+        if self.leader_of(self.view) != self.context.me:
+            return
+        reports = [rank(news.justify) for news in self.pacemaker.news.values() if news.view == self.view]
+        if len(reports) >= self.quorum() and max(reports) <= rank(self.high):
+            self.lead()
+
+    def learn(self, qc: QC, sender: int) -> None:
+        """A certificate, not as part of a new proposal: apply it once its block is here."""
+        if rank(qc) <= rank(self.high):
+            return
+        if self.tree.lacks(qc.block):
+            self.fetch(sender, qc)
+            return
+        self.update(qc)
+        self.save()
+
+    # --- missing blocks ----------------------------------------------------------------------------------
+
+    def fetch(self, sender: int, justify: QC | None) -> None:
+        """Ask for the blocks below a certificate."""
+        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send the lowest of the blocks that the sender lacks."""
+        self.tree.answer(sender, message, self.high)
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Apply the blocks in order; ask for more, or go on with what waited for them."""
+        for block in self.tree.take(
+            message, lambda one: self.valid_certificate(one.body, (one.view, one.height))
+        ):
+            self.update(block.body)
+        if message.blocks or not self.tree.lacks(message.justify.block):
+            self.learn(message.justify, sender)
+        self.resume()
+
+    def resume(self) -> None:
+        """Take up what waited for blocks, in order of height."""
+        for height in sorted(self.early):
+            block = self.early[height][1].block
+            if height <= self.context.height:
+                del self.early[height]
+            elif not self.tree.lacks(block):
+                del self.early[height]
+                self.accept(block)
+        self.lead_after_new_views()

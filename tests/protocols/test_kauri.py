@@ -1,0 +1,119 @@
+"""Kauri: its trees, its exact laws, votes in order, and what a crashed root or inner voter costs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sim.host import Run
+from sim.kernel import desk as d
+from sim.ledger import rows as r
+from sim.protocol import Block, Signing
+from sim.protocols.kauri import QC, Kauri, KauriParameters, Shares, Tree
+from tests import chains
+from tests.chains import DELAY, JITTER, MS, agree, decided, events, lossy_crashes, replica
+
+BRIEF = KauriParameters(view_timeout_ns=300 * MS, view_timeout_max_ns=1_200 * MS, aggregation_timeout_ns=60 * MS)
+
+
+def world(n: int, *, protocol: type[Kauri] = Kauri, parameters: KauriParameters = BRIEF, **more: Any) -> Run:
+    return chains.world(n, protocol, parameters, **more)
+
+
+@pytest.mark.parametrize(("n", "fanout"), [(4, 2), (7, 2), (16, 4), (31, 2), (100, 10), (5, 4)])
+def test_a_tree_reaches_everybody_once(n: int, fanout: int) -> None:
+    tree = Tree(n, 3 % n, fanout)
+    seen = [tree.first]
+    for node in seen:
+        children = tree.children(node)
+        assert all(tree.parent(child) == node for child in children)
+        assert tree.below(node)[0] == 1 + sum(tree.below(child)[0] for child in children)
+        seen += children
+    assert sorted(seen) == list(range(n))
+    assert tree.below(tree.first)[0] == n
+
+
+def test_inner_voters_of_successive_trees_are_disjoint_then_stars_follow() -> None:
+    found = replica(world(7), 0)
+    inner = [[node for node in range(7) if found.tree_of(view).children(node)] for view in range(1, 11)]
+    assert inner[: found.bins] == [[0, 1, 2], [3, 4, 5]]
+    assert inner[found.bins : found.bins + 7] == [[node] for node in range(7)]
+
+
+@pytest.mark.parametrize("pipeline", [1, 3, 6])
+@pytest.mark.parametrize(("n", "fanout", "levels"), [(7, 2, 2), (15, 2, 3), (7, 6, 1)])
+def test_messages_period_and_latency_follow_the_laws(n: int, fanout: int, levels: int, pipeline: int) -> None:
+    """2(n-1) messages a block; `pipeline` blocks in 2h delays; final after 6h at the root."""
+    parameters = KauriParameters(fanout=fanout, pipeline=pipeline)
+    run = world(n, parameters=parameters)
+    rounds = 12
+    run.advance(2 * levels * DELAY * rounds - 1)
+    proposed = {row[3]: row[0] for row in events(run, r.EVENT_PROPOSED)}
+    assert len(proposed) == rounds * pipeline
+    assert run.desk[d.SENT] == 2 * (n - 1) * rounds * pipeline
+    assert {time - proposed[number] for time, number, _, _ in decided(run)[0]} == {6 * levels * DELAY}
+
+
+def test_shares_are_an_aggregate_as_large_as_its_signers() -> None:
+    block = Block(1, 1, 1, 0, None)
+    assert Shares(block, 1).size_bytes(Signing(100, 48, "aggregate")) == 48
+    assert Shares(block, 9).size_bytes(Signing(100, 48, "aggregate")) == 48 + 48 + 13
+    assert Shares(block, 9).size_bytes(Signing(100)) == 48 + 9 * 66
+    assert Shares(block, 9).certificates() == (9,)
+
+
+@pytest.mark.parametrize("node", [0, 1, 3, 6])
+def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(node: int) -> None:
+    run = world(7)
+    run.advance(1_005 * MS)
+    run.crash(node)
+    before = run.desk[r.DECISIONS]
+    run.advance(6_000 * MS)
+    assert run.desk[r.DECISIONS] > before + 20
+    views = {replica(run, other).view for other in range(7) if other != node}
+    # With two levels, the subtree of inner voter 1 is three of seven: no quorum without it.
+    assert views == ({2} if node in (0, 1) else {1})
+    assert agree(run)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_agreement_and_progress_with_jitter_loss_and_crashes(seed: int) -> None:
+    run = lossy_crashes((4, 7, 5, 10)[seed % 4], seed, Kauri, BRIEF)
+    before = run.desk[r.DECISIONS]
+    run.advance(16_000 * MS)
+    assert run.desk[r.DECISIONS] > before + 20
+    assert agree(run)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restarted_replica_votes_for_one_branch_in_order(seed: int) -> None:
+    class Noting(Kauri):
+        def may_vote(self, block: Block) -> bool:
+            votes = super().may_vote(block)
+            if votes:
+                cast.setdefault((self.context.me, block.view, block.height), set()).add(block.number)
+            return votes
+
+    cast: dict[tuple[int, int, int], set[int]] = {}
+    run = world(4, protocol=Noting, seed=seed, **JITTER)
+    for step in range(12):
+        run.advance(run.now_ns + (97 + 61 * seed) * MS)
+        run.crash(step % 4)
+        run.advance(run.now_ns + 13 * MS)
+        run.restart(step % 4)
+    run.advance(run.now_ns + 5_000 * MS)
+    assert len(cast) > 100
+    assert all(len(numbers) == 1 for numbers in cast.values())
+    assert agree(run)
+
+
+def test_chain_rules_stay_within_a_view() -> None:
+    run = world(4)
+    run.advance(20 * DELAY)
+    found = replica(run, 0)
+    high = found.high
+    assert found.locks(high) is high.block.body
+    assert found.commits(high) is high.block.body.block.body.block
+    assert found.locks(QC(high.view + 1, high.block, 3)) is None
+    assert found.commits(QC(high.view + 1, high.block, 3)) is None
