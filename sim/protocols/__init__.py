@@ -79,6 +79,9 @@ PROTOCOLS: dict[str, Entry] = {
     "tendermint": Entry(
         "tendermint", "Tendermint", "prevotes, precommits, locks that newer prevotes release", "f Byzantine of 3f + 1"
     ),
+    "wheat": Entry(
+        "wheat", "Wheat", "PBFT with weighted votes: 2f heavy replicas, small quorums", "f Byzantine of 3f + 1 + delta"
+    ),
     "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1"),
     "hotstuff": Entry(
         "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"

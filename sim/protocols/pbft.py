@@ -44,6 +44,7 @@ collection of client reply caches.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
@@ -237,6 +238,14 @@ class Pbft(Replica):
         """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
         return (self.context.n + self.f) // 2 + 1
 
+    def enough(self, replicas: Collection[int]) -> bool:
+        """Whether these replicas are a quorum."""
+        return len(replicas) >= self.committed_quorum()
+
+    def signers(self) -> int:
+        """How many signatures a certificate counts."""
+        return self.committed_quorum()
+
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
@@ -372,7 +381,13 @@ class Pbft(Replica):
             tell=ALL if block.height % interval == 0 else None,
             leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
         )
-        self.context.condition(PREPARE, ballot, by=self.context.me)
+        self.accept(ballot, self.context.me)
+
+    def accept(self, ballot: Ballot, primary: int) -> None:
+        """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""
+        self.context.condition(PREPARE, ballot, by=primary)
+        if self.context.me != primary:
+            self.context.vote(PREPARE, ballot)
 
     @staticmethod
     def letter_of(block: Block) -> PrePrepare:
@@ -406,9 +421,7 @@ class Pbft(Replica):
         for ballot in context.ballots(message.view, message.sequence):
             if context.has_voted(PREPARE, ballot):
                 return
-        ballot = context.ballot(message.view, message.sequence, message.block)
-        context.condition(PREPARE, ballot, by=sender)
-        context.vote(PREPARE, ballot)
+        self.accept(context.ballot(message.view, message.sequence, message.block), sender)
 
     def keep(self, sender: int, message: PrePrepare) -> None:
         """Keep a pre-prepare that overtook its NEW-VIEW until this replica is in its view."""
@@ -488,7 +501,7 @@ class Pbft(Replica):
         context.watch_progress(0)
         self.recovering = False
         self.await_new_view()
-        message = ViewChange(view, self.low_mark, self.prepared(), self.committed_quorum(), context.me)
+        message = ViewChange(view, self.low_mark, self.prepared(), self.signers(), context.me)
         context.broadcast(message)
         self.on_view_change(context.me, message)
 
@@ -524,20 +537,20 @@ class Pbft(Replica):
         context = self.context
         if message.view < self.view or (message.view == self.view and self.active):
             return
-        again = sender in self.changes.get(message.view, {})
-        self.changes.setdefault(message.view, {})[sender] = message
+        changes = self.changes.setdefault(message.view, {})
+        before = self.enough(changes)
+        changes[sender] = message
         if message.view > self.view:
             ahead = {replica for view, of in self.changes.items() if view > self.view for replica in of}
             if len(ahead) > self.f:
                 self.change_view(min(view for view in self.changes if view > self.view))
             return
-        if len(self.changes[message.view]) == self.committed_quorum() and not again:
+        if not self.enough(changes):
+            return
+        if not before:
             self.await_new_view()
             self.timeout_ns *= 2
-        if (
-            self.primary_of(message.view) == context.me
-            and len(self.changes[message.view]) >= self.committed_quorum()
-        ):
+        if self.primary_of(message.view) == context.me:
             self.new_view(message.view)
 
     @upon(VIEW_CHANGE_TIMER)
@@ -546,7 +559,7 @@ class Pbft(Replica):
         if self.active or self.view != view:
             return
         context = self.context
-        if len(self.changes.get(view, {})) >= self.committed_quorum():
+        if self.enough(self.changes.get(view, {})):
             self.change_view(view + 1)
             return
         own = self.changes[view][context.me]
@@ -565,10 +578,19 @@ class Pbft(Replica):
         top = max(best, default=low)
         return low, [(s, best[s][1] if s in best else None) for s in range(low + 1, top + 1)]
 
+    def first_enough(self, view: int) -> tuple[ViewChange, ...]:
+        """V: the changes that were a quorum first."""
+        chosen: dict[int, ViewChange] = {}
+        for replica, change in self.changes[view].items():
+            chosen[replica] = change
+            if self.enough(chosen):
+                break
+        return tuple(chosen.values())
+
     def new_view(self, view: int) -> None:
         """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
         context = self.context
-        changes = tuple(list(self.changes[view].values())[: self.committed_quorum()])
+        changes = self.first_enough(view)
         low, carried = self.carried_over(changes)
         if context.height < low:
             self.fetch()
@@ -593,7 +615,7 @@ class Pbft(Replica):
         """A backup checks V and O, and enters the view."""
         if message.view < self.view or (message.view == self.view and self.active):
             return
-        if sender != self.primary_of(message.view) or len(message.changes) < self.committed_quorum():
+        if sender != self.primary_of(message.view) or not self.enough({c.replica for c in message.changes}):
             return
         _, carried = self.carried_over(message.changes)
         if len(message.proposals) != len(carried):
@@ -618,10 +640,7 @@ class Pbft(Replica):
         self.view = message.view
         self.active = True
         for sequence, block in message.proposals:
-            ballot = context.ballot(message.view, sequence, block)
-            context.condition(PREPARE, ballot, by=primary)
-            if context.me != primary:
-                context.vote(PREPARE, ballot)
+            self.accept(context.ballot(message.view, sequence, block), primary)
         self.enter(message.view)
         if context.height < low:
             self.fetch()
@@ -653,7 +672,7 @@ class Pbft(Replica):
         top = min(context.height, message.height + FETCH_MAX)
         blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
         known = tuple(block for block in blocks if block is not None)
-        context.send(sender, Executed(self.view, known, self.committed_quorum(), context.height, self.active))
+        context.send(sender, Executed(self.view, known, self.signers(), context.height, self.active))
 
     @upon(Executed)
     def on_executed(self, sender: int, message: Executed) -> None:
@@ -676,7 +695,7 @@ class Pbft(Replica):
         elif not message.active and self.recovering:  # everybody is recovering
             self.change_view(self.view + 1)
         elif not self.active and self.primary_of(self.view) == context.me:
-            if len(self.changes.get(self.view, {})) >= self.committed_quorum():
+            if self.enough(self.changes.get(self.view, {})):
                 self.new_view(self.view)
         elif self.active:
             self.propose()

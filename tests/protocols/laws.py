@@ -46,6 +46,15 @@ LAWS: dict[str, Law] = {
         heals_within_s=6,
         once_per_place=("PREPARE", "COMMIT"),
     ),
+    "wheat": Law(
+        messages=lambda n: (2 * n + 1) * (n - 1),
+        delays=3,
+        faults=third,
+        quick={"request_timeout": "300 ms"},
+        patient={"request_timeout": "100 s"},
+        heals_within_s=6,
+        once_per_place=("PREPARE", "COMMIT"),
+    ),
     "ibft": Law(
         messages=lambda n: (2 * n + 1) * (n - 1),
         delays=3,
