@@ -76,6 +76,7 @@ from sim.kernel.desk import (
 from sim.kernel.due import (
     BATCH,
     CALL,
+    DECIDED,
     DELIVER,
     DISK_DONE,
     EXECUTED,
@@ -188,7 +189,8 @@ from sim.ledger.rows import (
     CLOSED_BLOCKS,  # blocks that can be freed
     TOO_MANY_EVENTS,
     STANDS_STILL,  # events without time moving: an instant livelock
-) = range(14)
+    WAKE_DECIDED,  # a watched node has decided a block; argument: row << 32 | number
+) = range(15)
 
 
 @compiled
@@ -465,7 +467,7 @@ def advance(array, until):
                 identity = np.int64(0)
             elif kind == TX_ARRIVES:
                 identity = column(desk, TX)[argument * TX_WIDTH + TX_NUMBER]
-            elif kind == EXECUTED:
+            elif kind == EXECUTED or kind == DECIDED:
                 identity = argument & 0xFFFFFFFF
             elif kind == DISK_DONE:
                 identity = np.int64(0)
@@ -541,6 +543,8 @@ def advance(array, until):
             relay(desk, node, argument)
         elif kind == EXECUTED:
             reply_if_same(desk, node, argument)
+        elif kind == DECIDED:
+            return WAKE_DECIDED, node, argument, time
         elif kind == TIMER:
             return WAKE_TIMER, node, argument, time
         elif kind == CALL:

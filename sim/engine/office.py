@@ -39,6 +39,7 @@ class Settings:
     rx_ps_per_byte: np.ndarray
     identity: tuple[int, ...] = ()  # seat -> the voter as whom it votes, -1: observer; default: the voters alone
     listeners: tuple[int, ...] = ()  # observers that broadcasts go to as well
+    side: tuple[int, ...] = ()  # endpoint -> 0 at home, 1 abroad, -1 nowhere; empty: there is no border
     workers: int = 1
     jitter_mode: int = post.NO_JITTER
     jitter_low_ns: int = 0
@@ -170,6 +171,8 @@ class Engine:
         desk.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
         self._lay_groups()
         desk.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
+        desk.adopt(d.SIDE, np.array(s.side or (-1,)))
+        self.state[d.BORDERS] = 0 in s.side and 1 in s.side
         desk.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
         desk.allocate(d.VOTE_WEIGHT, 1)
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -43,6 +44,17 @@ from sim.protocol import (
 
 # Who sits between a host and its replica: returns the replica, and the handlers that the run calls in its place.
 Disguise = Callable[[Host], tuple[Replica, dict[Any, Callable[..., None]]]]
+
+
+class Service(Interface):
+    """What works at a seat beside its replica, or in its place: it sends and receives housekeeping letters."""
+
+    def handlers(self) -> dict[Any, Callable[..., None]]:
+        """What it does upon which letter or timer."""
+
+    def start(self) -> None:
+        """Begin, at the start of the run and after each crash of the seat."""
+
 
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
@@ -88,6 +100,7 @@ class Run:
         members: tuple[int, ...] | None = None,
         learners: tuple[int, ...] = (),
         members_change: bool = False,
+        letters: tuple[type[Letter], ...] = (),
     ) -> None:
         self.protocol = protocol
         self.members = tuple(range(settings.voters)) if members is None else members
@@ -103,7 +116,7 @@ class Run:
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
-        causes: list[Any] = [*protocol.letters, *protocol.votes, *protocol.later_letters]
+        causes: list[Any] = [*protocol.letters, *protocol.votes, *protocol.later_letters, *letters]
         for kind in causes:
             self.kinds[kind] = len(self.names)
             self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
@@ -125,6 +138,9 @@ class Run:
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
         self.logging = settings.log_messages
+        self.services: dict[int, list[Service]] = {}  # by seat
+        self.vacant: set[int] = set()  # seats whose replica does not run, though the node does
+        self.watchers: dict[int, Callable[[int], None]] = {}  # by seat: told the row of each block it decides
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
         # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
         # Twins are adversaries: they need exact handlers, not speed, and the lane knows one seat per voter.
@@ -154,6 +170,7 @@ class Run:
         first = self.hosts[0].replica
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
+        self.voters_needed = first.voters_needed()
         self._lay_costs()
         self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
         for case in self.normal_cases if self.lane_allowed else ():
@@ -162,12 +179,68 @@ class Run:
     def seat(self, host: Host) -> None:
         """Give a host a fresh replica (at the start, and after a crash)."""
         disguise = self.disguises.get(host.seat)
-        if disguise is None:
+        if host.seat in self.vacant:
+            host.replica, host.handlers = None, {}
+        elif disguise is None:
             host.replica = self.protocol(host)
             host.handlers = {c: getattr(host.replica, name) for c, name in host.replica.handlers.items()}
         else:
             host.replica, host.handlers = disguise(host)
         host.handlers[STORED] = lambda then: then()
+        for service in self.services.get(host.seat, ()):
+            host.handlers |= service.handlers()
+
+    def _begin(self, host: Host) -> None:
+        if host.replica is not None:
+            host.replica.start()
+        for service in self.services.get(host.seat, ()):
+            service.start()
+
+    # --- seats without a replica -----------------------------------------------------------------------
+
+    def serve(self, seat: int, service: Service) -> None:
+        """Let a service work at a seat, before the run starts."""
+        self.services.setdefault(seat, []).append(service)
+        self.hosts[seat].handlers |= service.handlers()
+
+    def vacate(self, seat: int) -> None:
+        """No replica runs at a seat, from before the start of the run: the node keeps blocks and does nothing else."""
+        host = self.hosts[seat]
+        self.vacant.add(seat)
+        host.replica = None
+        host.handlers = {}
+        self.engine.peer()[seat, r.QUIET] = 1
+        if host.votes:
+            self.tree.voter_goes(seat)
+
+    def occupy(self, seat: int) -> None:
+        """The replica of a vacant seat starts, with the blocks that the seat has decided."""
+        host = self.hosts[seat]
+        self.vacant.discard(seat)
+        self.engine.peer()[seat, r.QUIET] = 0
+        self.tree.voter_comes(seat)
+        self.seat(host)
+        assert host.replica is not None
+        host.replica.start()
+
+    def works(self, seat: int) -> bool:
+        """Whether a seat's node runs, and its replica with it."""
+        return self.is_up(seat) and seat not in self.vacant
+
+    def watch(self, seat: int, told: Callable[[int], None]) -> None:
+        """Tell of each block that a seat decides, by its row, at the moment it does."""
+        self.watchers[seat] = told
+        self.engine.peer()[seat, r.WATCHED] = 1
+
+    def unwatch(self, seat: int) -> None:
+        """Tell no more of what a seat decides."""
+        self.watchers.pop(seat, None)
+        self.engine.peer()[seat, r.WATCHED] = 0
+
+    def deciding_quorum(self) -> int:
+        """How many sign the largest certificate that decides; 1 (who proposed it) if signed votes decide nothing."""
+        votes = [vote for vote in self.protocol.votes if vote.decides and vote.signed]
+        return max((self.quorums[vote].voters_needed() for vote in votes), default=1)
 
     def _lay_costs(self) -> None:
         table = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
@@ -378,8 +451,7 @@ class Run:
     def start(self) -> None:
         """Start every replica, in order of their numbers."""
         for host in self.hosts:
-            assert host.replica is not None
-            host.replica.start()
+            self._begin(host)
 
     @property
     def now_ns(self) -> int:
@@ -419,11 +491,10 @@ class Run:
         entry.restart(self.desk, node)
         self.note(r.EVENT_RESTARTED, node)
         if node < self.engine.seats:
-            self.tree.voter_comes(node)
+            if node not in self.vacant or not self.hosts[node].votes:
+                self.tree.voter_comes(node)
             self.seat(self.hosts[node])
-            replica = self.hosts[node].replica
-            assert replica is not None
-            replica.start()
+            self._begin(self.hosts[node])
 
     def submit(self, gateway: int, class_: int, count: int) -> None:
         """Clients at a gateway submit so many transactions now (a few hundred at most)."""
@@ -552,10 +623,19 @@ class Run:
             elif code == loop.ROOM:
                 self.engine.make_room()
                 self._refresh_views()
+            elif code == loop.WAKE_DECIDED:
+                self._tell_decided(node, argument)
             elif code == loop.WAKE_CALL:
                 self.calls.pop(argument)()
             else:
                 return int(code)
+
+    def _tell_decided(self, node: int, argument: int) -> None:
+        row = argument >> 32
+        if self.blocks[row * r.BLOCK_WIDTH + r.NUMBER] & 0xFFFFFFFF == argument & 0xFFFFFFFF:
+            told = self.watchers.get(node)
+            if told is not None:
+                told(row)
 
     def _signal(self, node: int, signal: Signal) -> None:
         handler = self.hosts[node].handlers.get(signal)

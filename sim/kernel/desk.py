@@ -73,6 +73,9 @@ CAL_WISH = 49  # 1: the calendar wants to change its width and lacks room for it
 SELF = 48  # address of the desk
 SEATS = 58  # endpoints that run a replica: one per voter, then twins and observers
 WEIGHTED = 59  # 1: some votes count by weight
+# borders
+BORDERS = 60  # 1: endpoints stand on both sides of one, and the bytes that leave are counted
+BYTES_ABROAD = 61  # sent from home to abroad
 # message rules
 RULES = 50  # how many there are
 RULE_WORDS = 51  # words of a bit set of rules
@@ -129,6 +132,7 @@ TALLY_PLACE = 69  # view and height of each tally's votes; written only while th
 IDENTITY = 70  # per seat: the voter whose votes it casts, -1 for an observer
 KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if each vote counts 1
 VOTE_WEIGHT = 72  # lists of weights, one entry per voter
+SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there are borders
 COLUMNS = 80
 
 DESK_LEN = SCALARS + 2 * COLUMNS

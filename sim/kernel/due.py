@@ -9,9 +9,9 @@ from sim.kernel.heap import heap_push
 from sim.kernel.post import INCARNATION, NODE_WIDTH
 
 # Kinds; an entry's `what` = kind | (node + 1) << 8 | incarnation << 32.
-DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY, EXECUTED, VOTED = range(
-    1, 13
-)
+(
+    DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY, EXECUTED, VOTED, DECIDED,
+) = range(1, 14)  # fmt: skip
 
 
 @compiled

@@ -25,6 +25,8 @@ import numpy as np
 from sim.kernel.calendar import BUCKETS, append_to_bucket, calendar_push, count_appended
 from sim.kernel.chance import DUPLICATE, JITTER, LOSS, TABLE, below, join
 from sim.kernel.desk import (
+    BORDERS,
+    BYTES_ABROAD,
     BYTES_SENT,
     CAL_CURRENT,
     CAL_SHIFT,
@@ -59,6 +61,7 @@ from sim.kernel.desk import (
     RULE_COPIES,
     RULES_ACTIVE,
     SENT,
+    SIDE,
     SITE_OF,
     SITES,
     TALLY,
@@ -238,6 +241,13 @@ def _ruled(desk, rule, key, dst, arrives, ref):
 
 
 @compiled
+def _crosses(desk, src, dst):
+    """Whether a copy from `src` to `dst` leaves home."""
+    side = column(desk, SIDE)
+    return side[src] == 0 and side[dst] == 1
+
+
+@compiled
 def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
     """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered: 0, 1, or more."""
     site = column(desk, SITE_OF)
@@ -249,6 +259,8 @@ def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
         )
         arrives = max(leaves, arrives + extra)
     desk[SENT] += 1
+    if desk[BORDERS] and _crosses(desk, src, dst):
+        desk[BYTES_ABROAD] += size
     lost = False
     if desk[LOSS_Q32] > 0:
         wait = _lost_ns(desk, key, dst, desk[LOSS_Q32], 0)
@@ -442,6 +454,10 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
             calendar_push(desk, arrives, envelope_ref(envelope, dst))
         copies += 1
     count_appended(desk, appended)
+    if desk[BORDERS]:
+        for i in range(starts[group], starts[group + 1]):
+            if members[i] != src and _crosses(desk, src, members[i]):
+                desk[BYTES_ABROAD] += size
     desk[SENT] += sent
     node[s + TX_BYTES] += sent * size
     if limited:

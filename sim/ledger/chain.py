@@ -11,7 +11,7 @@ import numpy as np
 
 from sim.kernel.chance import join
 from sim.kernel.desk import BITS_WORDS, KIND_COUNT, NODE, NOW, SEATS, SEED, column, compiled
-from sim.kernel.due import EXECUTED, ready_push
+from sim.kernel.due import DECIDED, EXECUTED, ready_push
 from sim.kernel.post import (
     COUNT_SENT,
     CPU_Q10,
@@ -66,6 +66,7 @@ from sim.ledger.rows import (
     PROPOSED,
     PROPOSED_NS,
     PROPOSER,
+    QUIET,
     RECEIPT_BYTES,
     REPLY_COUNT,
     REPLY_KIND,
@@ -86,6 +87,7 @@ from sim.ledger.rows import (
     UNACKED,
     VIEW,
     WAITING,
+    WATCHED,
 )
 
 CLOSED_MAX = 4096
@@ -278,7 +280,11 @@ def _decide_one(desk, node, block):
     rows[b + DECIDED_BY] += 1
     desk[DECIDES] += 1
     trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], messages)
-    if desk[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
+    if peer[node * PEER_WIDTH + WATCHED]:
+        ready_push(desk, desk[NOW], DECIDED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
+    if peer[node * PEER_WIDTH + QUIET]:
+        pass
+    elif desk[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
         state = column(desk, NODE)
         s = node * NODE_WIDTH
         cost = (rows[b + TXS] * desk[EXECUTE_NS] * state[s + CPU_Q10]) >> 10

@@ -25,7 +25,8 @@ _KEEP = 1 << 17  # blocks kept in memory; older ones are counted and let go
 class Blocks:
     """Fold over trace rows. Sums cover all blocks; the rows of old ones are let go."""
 
-    def __init__(self, warm_up_ns: int, bin_ns: int) -> None:
+    def __init__(self, warm_up_ns: int, bin_ns: int, voters: int) -> None:
+        self.voters = voters  # what others decide is not counted
         self.warm_up_ns = warm_up_ns
         self.bin_ns = bin_ns
         self.rows = np.zeros((1024, len(COLUMNS)), dtype=np.int64)
@@ -33,6 +34,8 @@ class Blocks:
         self.count = 0
         self.measured = 0
         self.measured_txs = 0  # first decided after the warm-up
+        self.measured_bytes = 0
+        self.measured_decisions = 0
         self.latency_sum_ns = 0
         self.latency_max_ns = 0
         self.replica_sum_ns = 0
@@ -54,7 +57,7 @@ class Blocks:
         born = rows[rows[:, 1] == r.EVENT_PROPOSED]
         if len(born):
             self._born(born)
-        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
+        decided = rows[(rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] < self.voters)]
         if len(decided):
             self._decided(decided)
         for row in rows[rows[:, 1] == r.EVENT_VIEW]:
@@ -126,7 +129,10 @@ class Blocks:
         self.measured += int(measured.sum())
         self.latency_sum_ns += int(waits[measured].sum())
         self.latency_max_ns = max(self.latency_max_ns, int(waits.max()))
-        self.measured_txs += int(self.rows[new[first >= self.warm_up_ns], _TXS].sum())
+        late = new[first >= self.warm_up_ns]
+        self.measured_txs += int(self.rows[late, _TXS].sum())
+        self.measured_bytes += int(self.rows[late, _BYTES].sum())
+        self.measured_decisions += len(late)
         bins, at = np.unique(first // self.bin_ns, return_inverse=True)
         txs = np.bincount(at, weights=self.rows[new, _TXS]).astype(np.int64)
         blocks = np.bincount(at)

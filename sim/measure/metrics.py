@@ -9,7 +9,9 @@ from sim.kernel import desk as d
 from sim.kernel import post
 from sim.ledger import pool
 from sim.ledger import rows as r
+from sim.ledger.header import HEADER_BYTES
 from sim.measure.blocks import Blocks
+from sim.measure.observers import Lags
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 Metrics = dict[str, float | int | None]
@@ -58,7 +60,7 @@ def quantile_ms(latency_us: np.ndarray, count: np.ndarray, q: float) -> float | 
     return float(latency_us[np.searchsorted(np.cumsum(count), rank)]) / 1000
 
 
-def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Metrics:
+def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: float) -> Metrics:
     """All metrics but wall-clock ones."""
     s = run.desk
     measured_s = max(end_ns - blocks.warm_up_ns, 0) / 1e9
@@ -84,6 +86,7 @@ def collect(run: Run, blocks: Blocks, *, end_ns: int, offered_tps: float) -> Met
     m["stale_blocks"] = blocks.stale
     m["reorganisations"] = blocks.reorganisations
     m["reorg_depth_max"] = blocks.reorganisation_depth_max
+    m.update(_ledger(run, blocks, lags, measured_s))
     m.update(_messages(run, blocks))
     m["view_changes"] = max(len(blocks.views) - 1, 0)
     m.update(_resources(run, end_ns))
@@ -136,6 +139,22 @@ def _messages(run: Run, blocks: Blocks) -> Metrics:
         "bytes_per_decision": _ratio(sum(int(row["bytes"]) for row in deciding), decisions),
         "messages_apart": sum(int(row["messages"]) for row in table if not row["decides"]),
     }
+
+
+def _ledger(run: Run, blocks: Blocks, lags: Lags, measured_s: float) -> Metrics:
+    """How the ledger grows, who has it how late, and what leaves the country."""
+    header_bytes = HEADER_BYTES + run.signing.certificate_bytes(run.deciding_quorum())
+    grown = blocks.measured_bytes + blocks.measured_decisions * header_bytes
+    per_s = _ratio(grown, measured_s)
+    m: Metrics = {
+        "ledger_growth_gb_per_day": None if per_s is None else per_s * 86_400 / 1e9,
+        "ledger_growth_tb_per_year": None if per_s is None else per_s * 86_400 * 365 / 1e12,
+        "exported_bytes": int(run.desk[d.BYTES_ABROAD]) if run.desk[d.BORDERS] else None,
+    }
+    for name in ("p50", "p99", "max"):
+        m[f"observer_lag_{name}_ms"] = lags.quantile_ms(name)
+        m[f"observer_lag_{name}_blocks"] = lags.quantile_blocks(name)
+    return m
 
 
 def _resources(run: Run, end_ns: int) -> Metrics:

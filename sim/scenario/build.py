@@ -21,8 +21,10 @@ from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns, without_cables_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
+from sim.observers.letters import LETTERS
 from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
+from sim.scenario.followers import Followers, sides
 from sim.scenario.schema import Scenario
 from sim.workload.demand import classes as demand_classes
 from sim.workload.settings import Backlog, DemandLoad, OpenLoop
@@ -60,6 +62,7 @@ class World:
     faults: FaultScript
     screen: Screen
     cast: Cast
+    followers: Followers
     gateways: tuple[Gateway, ...]
     classes: tuple[TransactionClass, ...]
     streams: Streams | None
@@ -73,8 +76,11 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     classes, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
-    gateways = tuple(Gateway(n + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places))
-    floods = _floods(scenario, n + len(gateways), len(classes))
+    seats_ = n + len(scenario.observer_of_seat)
+    gateways = tuple(
+        Gateway(seats_ + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places)
+    )
+    floods = _floods(scenario, seats_ + len(gateways), len(classes))
     cast = Cast(scenario.corrupted, network.nodes_of, n)
     run = Run(
         replica,
@@ -87,15 +93,18 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         members=network.member_nodes,
         learners=network.learner_nodes,
         members_change=bool(scenario.membership),
+        letters=LETTERS if scenario.observers or scenario.catch_up else (),
     )
+    followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
     seats = Seats(scenario, run, gateways)
+    followers.joined = seats.restarted
     for flood in floods:
         run.engine.peer()[flood.gateway.endpoint, r.ENTRY] = flood.gateway.home
     index = {gateway.place: gateway.endpoint for gateway in gateways}
     ends = Ends(
-        nodes_of=network.nodes_of,
-        gateways_of=seats.gateways_at,
+        nodes_of=scenario.nodes_of,
+        gateways_of=seats.others_at,
         domain=seats.in_domain,
         voters_in=lambda domain: tuple(i for i, d in enumerate(network.domain_of_node) if d == domain),
         clients=lambda site: (index[site], next(_class_of(item) for place, item in plan if place == site)),
@@ -119,7 +128,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     offered = sum(source.rate_tps for source in sources)
     gateways += tuple(flood.gateway for flood in floods)
     classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
-    return World(scenario, run, clock, faults, screen, cast, gateways, classes, streams, offered)
+    return World(scenario, run, clock, faults, screen, cast, followers, gateways, classes, streams, offered)
 
 
 def _plan_membership(scenario: Scenario, run: Run) -> None:
@@ -184,7 +193,12 @@ def _home(scenario: Scenario, place: str, matrix: np.ndarray) -> int:
     place_of_node = scenario.network.place_of_node
     if place in place_of_node:
         return place_of_node.index(place)
-    return min(range(len(place_of_node)), key=lambda node: (_distance_ns(scenario, matrix, place, node), node))
+    return _nearest(scenario, matrix, place)[0]
+
+
+def _nearest(scenario: Scenario, matrix: np.ndarray, place: str) -> list[int]:
+    """All voters, the nearest to a place first."""
+    return sorted(range(scenario.network.n), key=lambda node: (_distance_ns(scenario, matrix, place, node), node))
 
 
 def _plan_workload(
@@ -228,17 +242,22 @@ def _settings(
     network = scenario.network
     places = scenario.places
     gateways += tuple(flood.gateway for flood in floods)
+    where = (*network.place_of_node, *scenario.place_of_observer, *(gateway.place for gateway in gateways))
     if _one_distance(scenario):
-        at = [0] * (network.n + len(gateways))
+        at = [0] * len(where)
     else:
         index = {place: i for i, place in enumerate(places)}
-        at = [index[place] for place in network.place_of_node] + [index[g.place] for g in gateways]
+        at = [index[place] for place in where]
     ends = len(at)
     mode, low, span, table = _jitter(scenario)
     profile = profiles()[scenario.cpu.crypto]
     backlog = [load for load in scenario.workload if isinstance(load, Backlog)]
     ordered = network.links == "ordered"
     tx_ps = np.full(ends, network.bandwidth_ps_per_byte)
+    for seat, observer in enumerate(scenario.observer_of_seat, network.n):
+        if observer.bandwidth_ps_per_byte is not None:
+            tx_ps[seat] = observer.bandwidth_ps_per_byte
+    rx_ps = tx_ps.copy()
     tx_ps[ends - len(floods) :] = 0  # an attacker has all the bandwidth it needs
     return Settings(
         voters=network.n,
@@ -247,7 +266,9 @@ def _settings(
         site_of=np.array(at),
         latency_ns=matrix,
         tx_ps_per_byte=tx_ps,
-        rx_ps_per_byte=np.full(ends, network.bandwidth_ps_per_byte),
+        rx_ps_per_byte=rx_ps,
+        identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat)),
+        side=sides(tuple(_site(scenario, place) for place in where)),
         workers=scenario.cpu.cores,
         jitter_mode=mode,
         jitter_low_ns=low,
@@ -273,6 +294,11 @@ def _settings(
         log_messages=scenario.trace == "messages",
         events_max=scenario.limits.max_events or NO_LIMIT,
     )
+
+
+def _site(scenario: Scenario, place: str) -> str:
+    """The site code of a place, if it has one: nodes that all stand at one site may be places by themselves."""
+    return place if scenario.network.site is None else scenario.network.site
 
 
 def _broadcasts(scenario: Scenario, replica: type[Replica]) -> bool:
@@ -328,18 +354,26 @@ class Seats:
             nearest = sorted(everyone, key=lambda node: (distance[node], node))
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
             run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
+        if run.vacant:
+            self._choose()
         run.entry_follows_leader = scenario.clients.entry == "leader"
 
     def gateways_at(self, ref: int | str) -> tuple[int, ...]:
         """Gateways at a place."""
         return tuple(g.endpoint for g in self.gateways if g.place == ref) if isinstance(ref, str) else ()
 
+    def others_at(self, ref: int | str) -> tuple[int, ...]:
+        """Gateways and observers at a place."""
+        n, places = self.scenario.network.n, self.scenario.place_of_observer
+        return (*self.gateways_at(ref), *(seat for seat, place in enumerate(places, n) if place == ref))
+
     def in_domain(self, domain: str) -> tuple[int, ...]:
-        """Voters and gateways of a fault domain."""
+        """Voters, observers and gateways of a fault domain."""
         table = sites()
         voters = [i for i, d in enumerate(self.scenario.network.domain_of_node) if d == domain]
-        clients = [g.endpoint for g in self.gateways if g.place in table and table[g.place].domain == domain]
-        return (*voters, *clients)
+        others = [(seat, place) for seat, place in enumerate(self.scenario.place_of_observer, self.scenario.network.n)]
+        others += [(gateway.endpoint, gateway.place) for gateway in self.gateways]
+        return (*voters, *(end for end, place in others if place in table and table[place].domain == domain))
 
     def stopped(self, node: int) -> None:
         """Clients of a stopped voter turn to the next one after a while."""
@@ -356,5 +390,5 @@ class Seats:
     def _choose(self) -> None:
         peers = self.run.engine.peer()
         for gateway in self.gateways:
-            up = [node for node in self.order[gateway.endpoint] if self.run.is_up(node)]
+            up = [node for node in self.order[gateway.endpoint] if self.run.works(node)]
             peers[gateway.endpoint, r.ENTRY] = up[0] if up else -1

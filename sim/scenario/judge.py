@@ -20,6 +20,7 @@ from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
+from sim.measure.observers import Lags
 from sim.measure.reads import Reads
 from sim.protocol import Replica
 from sim.scenario.build import World
@@ -39,12 +40,11 @@ class Judge:
         self.corrupted = world.cast.nodes | engine.twin_seats  # seats; two with one identity are not correct
         self.correct = [node for node in range(n) if node not in self.corrupted]
         self.safety = Safety(engine.seats, self.corrupted)
-        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1))
+        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1), n)
+        self.lags = Lags(n, engine.seats, scenario.warm_up_ns)
         self.decisions = Decisions()
         self.decisions.watch(0)
-        first = world.run.hosts[0].replica
-        assert first is not None
-        self.enough = first.voters_needed()
+        self.enough = world.run.voters_needed
         self.quiet_from_ns: int | None = 0 if len(self.correct) >= self.enough else None
         self.lasso = Lasso(rounds=max(n, 3))
         self.broken: dict[str, Violation] = {}  # invariant -> the first time it did not hold
@@ -54,7 +54,9 @@ class Judge:
         world.faults.changed.append(self._changed)
         world.screen.changed.append(self._changed)
         self.reads = Reads(scenario.warm_up_ns)
-        world.run.trace_sinks += [self._timed(self.safety), self.blocks, self.reads, self._timed(self.decisions)]
+        world.run.trace_sinks += [
+            self._timed(self.safety), self.blocks, self.reads, self.lags, self._timed(self.decisions),
+        ]  # fmt: skip
 
     def _timed(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         """A fold whose time is counted."""
@@ -113,7 +115,7 @@ class Judge:
     def _can_decide(self) -> bool:
         """Whether some set of running, correct, mutually linked voters is large enough."""
         run = self.world.run
-        up = [i for i in self.correct if run.is_up(i)]
+        up = [i for i in self.correct if run.works(i)]
         if len(up) < self.enough:
             return False
         links = self.world.faults.links

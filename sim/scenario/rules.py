@@ -17,6 +17,7 @@ from sim.network.sites import domains, suggestion
 from sim.parameters import Problem
 from sim.protocol import MEMBERSHIP
 from sim.protocols import PROTOCOLS
+from sim.scenario.followers import problems as follower_problems
 from sim.units import format_ns
 from sim.workload.settings import Backlog
 
@@ -41,6 +42,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         yield from _targets(fault, scenario, ("faults", i))
     yield from _membership(scenario)
     yield from _corrupted(scenario)
+    yield from follower_problems(scenario)
     if scenario.network.gst is not None and scenario.network.gst.at_ns >= duration_ns:
         message = f"must be earlier than the end of the run, {format_ns(duration_ns)}; write an earlier time"
         yield Problem(("network", "gst", "at"), message)
@@ -143,14 +145,14 @@ def _targets(fault: Fault, scenario: Scenario, path: Path) -> Iterator[Problem]:
             for i, domain in enumerate(getattr(action, key)):
                 yield from _domain(domain, network, (*path, key, i))
     elif isinstance(action, (Crash, LosePower, SkewClock)):
-        yield from _voters(action.nodes, network, (*path, "nodes"))
+        yield from _nodes(action.nodes, scenario, (*path, "nodes"))
     elif isinstance(action, SlowNode):
-        yield from _voters(action.nodes, network, (*path, "nodes"))
+        yield from _nodes(action.nodes, scenario, (*path, "nodes"))
         yield from _speeds(action, scenario, path)
     elif isinstance(action, (CutLink, DegradeLink, FlapLink)):
-        yield from _two_ends(action.between, network, (*path, "between"))
+        yield from _two_ends(action.between, scenario, (*path, "between"))
     elif isinstance(action, Partition):
-        yield from _partition(action, network, (*path, "groups"))
+        yield from _partition(action, scenario, (*path, "groups"))
     elif isinstance(action, CutCable):
         if network.topology.is_mesh:
             message = "a full mesh has no cables to cut; give network.topology edges, or write cut_link"
@@ -163,18 +165,18 @@ def _targets(fault: Fault, scenario: Scenario, path: Path) -> Iterator[Problem]:
         yield from _clients_at(action.site, scenario, (*path, "site"))
 
 
-def _voters(refs: tuple[Ref, ...], network: Network, path: Path) -> Iterator[Problem]:
+def _nodes(refs: tuple[Ref, ...], scenario: Scenario, path: Path) -> Iterator[Problem]:
     for i, ref in enumerate(refs):
-        yield from _voter(ref, network, (*path, i))
+        yield from _voter(ref, scenario, (*path, i))
 
 
-def _two_ends(between: tuple[Ref, Ref], network: Network, path: Path) -> Iterator[Problem]:
+def _two_ends(between: tuple[Ref, Ref], scenario: Scenario, path: Path) -> Iterator[Problem]:
     before = 0
     for i, ref in enumerate(between):
-        for problem in _voter(ref, network, (*path, i)):
+        for problem in _voter(ref, scenario, (*path, i)):
             before += 1
             yield problem
-    ends = [network.nodes_of(ref) for ref in between]
+    ends = [scenario.nodes_of(ref) for ref in between]
     if not before and set(ends[0]) & set(ends[1]):
         yield Problem(path, "both ends are the same node; name two different ends")
 
@@ -255,8 +257,8 @@ def _links_of(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Pro
         yield Problem((*path, "only_to"), "names every receiver, so nothing is dropped; leave some out, or widen dst")
 
 
-def _voter(ref: Ref, network: Network, path: Path) -> Iterator[Problem]:
-    problem = network.ref_problem(ref)
+def _voter(ref: Ref, among: Network | Scenario, path: Path) -> Iterator[Problem]:
+    problem = among.ref_problem(ref)
     if problem is not None:
         yield Problem(path, problem)
 
@@ -278,15 +280,15 @@ def _domain(domain: str, network: Network, path: Path) -> Iterator[Problem]:
             )
 
 
-def _partition(action: Partition, network: Network, path: Path) -> Iterator[Problem]:
+def _partition(action: Partition, scenario: Scenario, path: Path) -> Iterator[Problem]:
     group_of: dict[int, int] = {}
     for i, group in enumerate(action.groups):
         for j, ref in enumerate(group):
-            yield from _voter(ref, network, (*path, i, j))
-            for node in network.nodes_of(ref):
+            yield from _voter(ref, scenario, (*path, i, j))
+            for node in scenario.nodes_of(ref):
                 if node in group_of:
                     message = f"node {node} is in group {group_of[node] + 1} already; remove it from one"
                     yield Problem((*path, i, j), message)
                 group_of.setdefault(node, i)
-    if len(action.groups) == 1 and len(group_of) == network.n:
+    if len(action.groups) == 1 and len(group_of) == scenario.network.n + len(scenario.observer_of_seat):
         yield Problem(path, "one group of all nodes parts nothing; write two groups")

@@ -118,9 +118,10 @@ def _run(
         file.close()
     end_ns = int(world.run.desk[d.NOW])
     verdict = judge.verdict(end_ns)
-    metrics = metrics_.collect(world.run, judge.blocks, end_ns=end_ns, offered_tps=world.offered_tps)
+    metrics = metrics_.collect(world.run, judge.blocks, judge.lags, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= judge.recovery(end_ns)
     metrics |= judge.reads.metrics()
+    metrics["catch_up_s"] = world.followers.catch_up_s()
     metrics["drive_wall_s"] = drive_s
     metrics["checks_wall_s"] = judge.spent_s
     metrics["wall_s"] = time.perf_counter() - started
@@ -144,9 +145,14 @@ def _run(
             "violations": [dataclasses.asdict(violation) for violation in verdict.violations],
             "warnings": warnings,
             "metrics": {name: value for name, value in metrics.items() if not name.endswith("wall_s")},
-            # What numbers in the trace mean: endpoints are the voters, then the clients' gateways.
+            # What numbers in the trace mean: endpoints are the voters, observers, the clients' gateways.
             "voters": scenario.network.n,
-            "places": [*scenario.network.place_of_node, *(gateway.place for gateway in world.gateways)],
+            "observers": [observer.name for observer in scenario.observer_of_seat],
+            "places": [
+                *scenario.network.place_of_node,
+                *scenario.place_of_observer,
+                *(gateway.place for gateway in world.gateways),
+            ],
             "message_types": world.run.names,
         }
         path = folder.finish(manifest)
@@ -295,6 +301,8 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "messages": [f.messages for f in faults],
             "note": [f.note for f in faults],
         },
+        "observers": world.followers.observer_table(judge.lags),
+        "catch_up": world.followers.catch_up_table(),
         "rules": {
             "rule": [rule.number for rule in rules],
             "kind": [rule.kind for rule in rules],

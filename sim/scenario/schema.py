@@ -22,6 +22,8 @@ from sim.faults.rules import MessageRule
 from sim.faults.settings import Fault
 from sim.network.crypto import CryptoName
 from sim.network.settings import Network
+from sim.network.sites import suggestion
+from sim.observers.settings import CatchUp, Observer
 from sim.parameters import Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
 from sim.units import UnitError
 from sim.workload.settings import Clients, Workload
@@ -137,6 +139,12 @@ class Scenario(Parameters):
     membership: tuple[MembershipChange, ...] = Field(
         default=(), max_length=1000, description="when the operator asks voters to join or to leave"
     )
+    observers: tuple[Observer, ...] = Field(
+        default=(), max_length=1000, description="nodes without a vote that follow the chain"
+    )
+    catch_up: tuple[CatchUp, ...] = Field(
+        default=(), max_length=1000, description="nodes that were away and lack a part of the ledger at the start"
+    )
     limits: Limits = Field(default=Limits(), description="when to give up")
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")
     liveness_bound_ns: Nanoseconds = quantity(
@@ -156,7 +164,32 @@ class Scenario(Parameters):
     def places(self) -> tuple[str, ...]:
         """All places latency is counted between: the voters', then those that only clients are at."""
         more = [site for entry in self.workload for site in _sites(entry) if site not in self.network.places]
-        return tuple(dict.fromkeys((*self.network.places, *more)))
+        return tuple(dict.fromkeys((*self.network.places, *more, *self.place_of_observer)))
+
+    @property
+    def observer_of_seat(self) -> tuple[Observer, ...]:
+        """What the scenario says of each observer; their seats follow the voters'."""
+        return tuple(observer for observer in self.observers for _ in range(observer.count))
+
+    @property
+    def place_of_observer(self) -> tuple[str, ...]:
+        """The place of each observer."""
+        return tuple(observer.site or self.network.places[0] for observer in self.observer_of_seat)
+
+    def nodes_of(self, ref: int | str) -> tuple[int, ...]:
+        """The nodes that a reference means: a voter by number, voters by place, or observers by name."""
+        seats = enumerate(self.observer_of_seat, self.network.n)
+        named = tuple(seat for seat, observer in seats if observer.name == ref)
+        return named or self.network.nodes_of(ref)
+
+    def ref_problem(self, ref: int | str) -> str | None:
+        """Why a reference means no voter and no observer ("rule; remedy"), or None."""
+        if self.nodes_of(ref):
+            return None
+        known = (*self.network.places, *(observer.name for observer in self.observers))
+        if isinstance(ref, str) and self.observers:
+            return f"no voter stands at this place, and no observer has this name; {suggestion(ref, known)}"
+        return self.network.ref_problem(ref)
 
 
 def _sites(entry: Workload) -> tuple[str, ...]:

@@ -116,7 +116,7 @@ def _thread_name(run: StoredRun, process: int, thread: int) -> str:
         kinds = [_fault_kind(fault) for fault in run.scenario.get("faults", [])]
         number = thread - 1
         return f"fault {number}: {kinds[number]}" if number < len(kinds) else f"fault {number}"
-    client = process > run.voters
+    client = process > run.seats
     names = {_EVENTS: "events", _SEND: "send", _NIC: "NIC receive"}
     names[_CONSENSUS] = "replies" if client else "consensus"
     return names.get(thread) or f"verify {thread - _VERIFY}"
@@ -143,7 +143,7 @@ def _tracks(run: StoredRun, used: set[int], packet_type: Any) -> Iterator[Any]:
         descriptor.process.pid = process + 1
         descriptor.process.process_name = (
             "faults" if process == _FAULT_PROCESS else f"node {run.name(process - 1)}"
-            if process <= run.voters else run.name(process - 1)
+            if process <= run.seats else run.name(process - 1)
         )  # fmt: skip
         descriptor.sibling_order_rank = process
         yield packet

@@ -32,7 +32,7 @@ class TraceError(Exception):
 class StoredRun:
     """A finished run on disk.
 
-    `places` holds the place of every endpoint: the voters 0..voters-1, then the gateways of the clients;
+    `places` holds the place of every endpoint: the voters 0..voters-1, observers, then the gateways of the clients;
     `message_types` the name of every number in the messages' column `kind`.
     """
 
@@ -41,12 +41,21 @@ class StoredRun:
     voters: int
     places: tuple[str, ...]
     message_types: tuple[str, ...]
+    observers: tuple[str, ...] = ()
+
+    @property
+    def seats(self) -> int:
+        """Voters and observers."""
+        return self.voters + len(self.observers)
 
     def name(self, endpoint: int) -> str:
         """Name of an endpoint for people: "2 SYX", or "clients SYX"."""
         place = self.places[endpoint]
-        if endpoint >= self.voters:
+        observer = endpoint - self.voters
+        if observer >= len(self.observers):
             return f"clients {place}"
+        if observer >= 0:
+            return f"{endpoint} {self.observers[observer]}"
         return str(endpoint) if place in ("", str(endpoint)) else f"{endpoint} {place}"
 
     @property
@@ -114,6 +123,7 @@ def open_run(path: Path) -> StoredRun:
         int(manifest["voters"]),
         tuple(manifest["places"]),
         tuple(manifest["message_types"]),
+        tuple(manifest.get("observers", ())),
     )
 
 

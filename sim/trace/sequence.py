@@ -72,6 +72,7 @@ def find_decision(run: StoredRun, height: int) -> Decision:
         if len(decided):
             lowest = min(lowest, int(decided[:, read.HEIGHT].min()))
             highest = max(highest, int(decided[:, read.HEIGHT].max()))
+        chunk = chunk[chunk[:, read.NODE] < run.voters]
         known = (chunk[:, read.EVENT] == r.EVENT_PROPOSED) | (chunk[:, read.EVENT] == r.EVENT_DECIDED)
         parts.append(chunk[known & (chunk[:, read.HEIGHT] == height)])
     rows = np.concatenate(parts).tolist() if parts else []

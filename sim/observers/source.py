@@ -1,0 +1,118 @@
+"""A voter's side: it answers those who follow it, and sends each block it decides to those who asked for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sim.host import Host, Run
+from sim.ledger import rows as r
+from sim.observers.letters import (
+    History,
+    HistoryWanted,
+    Item,
+    SyncBodies,
+    SyncFollow,
+    SyncHeaders,
+    SyncLeave,
+    SyncWanted,
+)
+
+HEADERS_MAX = 256  # in one answer
+BODY_BYTES = 512_000  # of several bodies in one letter
+
+
+def chunks(items: tuple[Item, ...]) -> list[tuple[Item, ...]]:
+    """Cut a list of blocks into parts of about `BODY_BYTES`, each of one block at least."""
+    parts: list[list[Item]] = []
+    room = 0
+    for item in items:
+        if not parts or item.bytes > room:
+            parts.append([])
+            room = BODY_BYTES
+        parts[-1].append(item)
+        room -= item.bytes
+    return [tuple(part) for part in parts]
+
+
+class Source:
+    """What a voter's seat does for followers. While its own replica does not run it answers nobody."""
+
+    def __init__(self, run: Run, seat: int) -> None:
+        self.run = run
+        self.host: Host = run.hosts[seat]
+        self.seat = seat
+        self.signers = run.deciding_quorum()
+        self.level: dict[int, tuple[int, bool]] = {}  # follower -> height sent up to, and whether it wants bodies
+
+    def handlers(self) -> dict[Any, Callable[..., None]]:
+        """What it does upon which letter."""
+        return {
+            SyncFollow: self._on_follow,
+            SyncLeave: self._on_leave,
+            SyncWanted: self._on_wanted,
+            HistoryWanted: self._on_history_wanted,
+        }
+
+    def start(self) -> None:
+        """After a crash nobody follows; those who did will ask again."""
+        self.level.clear()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Be told of decisions as long as somebody follows."""
+        if self.level:
+            self.run.watch(self.seat, self._decided)
+        else:
+            self.run.unwatch(self.seat)
+
+    def _item(self, row: int) -> Item:
+        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
+        return Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
+
+    def _above(self, height: int) -> tuple[Item, ...]:
+        """The blocks decided here above a height that the asker has, lowest first, a letter's worth of them."""
+        rows = self.run.blocks
+        row = int(self.run.peers[self.seat * r.PEER_WIDTH + r.TIP])
+        found: list[int] = []
+        while row >= 0 and rows[row * r.BLOCK_WIDTH + r.HEIGHT] > height:
+            found.append(row)
+            row = int(rows[row * r.BLOCK_WIDTH + r.PARENT])
+        return tuple(self._item(row) for row in found[::-1][:HEADERS_MAX])
+
+    def _on_follow(self, src: int, letter: SyncFollow) -> None:
+        if self.seat in self.run.vacant:
+            return
+        items = self._above(letter.above)
+        self.host.send(src, SyncHeaders(self.host.height, items, self.signers, True))
+        if letter.stay:
+            self.level[src] = (items[-1].height if items else letter.above, letter.bodies)
+            self._watch()
+            if letter.bodies:
+                self._send_bodies(src, items)
+
+    def _send_bodies(self, to: int, items: tuple[Item, ...]) -> None:
+        for part in chunks(items):
+            self.host.send(to, SyncBodies(part))
+
+    def _on_leave(self, src: int, letter: SyncLeave) -> None:
+        if self.level.pop(src, None) is not None:
+            self._watch()
+
+    def _on_wanted(self, src: int, letter: SyncWanted) -> None:
+        if self.seat not in self.run.vacant:
+            self._send_bodies(src, letter.blocks)
+
+    def _on_history_wanted(self, src: int, letter: HistoryWanted) -> None:
+        if self.seat not in self.run.vacant:
+            self.host.send(src, History(letter.first, letter.count, letter.body_bytes, self.signers))
+
+    def _decided(self, row: int) -> None:
+        """This voter has decided a block: on to those who follow and have all before it."""
+        item = self._item(row)
+        for follower, (height, bodies) in self.level.items():
+            if item.height == height + 1:
+                self.level[follower] = (item.height, bodies)
+                self.host.send(follower, SyncHeaders(item.height, (item,), self.signers, False))
+                if bodies:
+                    self.host.send(follower, SyncBodies((item,)))
