@@ -27,14 +27,36 @@ class Part:
     behaviour: Behaviour
 
 
+@dataclasses.dataclass(frozen=True)
+class TwinSeats:
+    """A voter of two seats: its own, linked to the first group, and `seat`, linked to the second."""
+
+    node: int
+    seat: int
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+
+    def cut_links(self) -> Iterable[tuple[int, int]]:
+        """Links that carry nothing, in both directions."""
+        apart = [(self.node, other) for other in self.second] + [(self.seat, other) for other in self.first]
+        for a, b in [*apart, (self.node, self.seat)]:
+            yield a, b
+            yield b, a
+
+
 class Cast:
     """All corrupted nodes of a run."""
 
-    def __init__(self, corrupted: Iterable[s.Corrupted], nodes_of: NodesOf, voters: int) -> None:
+    def __init__(self, corrupted: Iterable[s.Corrupted], nodes_of: NodesOf, voters: int, seats: int) -> None:
+        """`seats`: how many there are without twins, whose seats follow."""
         self.parts: list[Part] = []
+        self.twins: list[TwinSeats] = []
         by_node: dict[int, list[Behaviour]] = {}
         for entry in corrupted:
             for node in nodes_meant(entry, nodes_of, voters):
+                if isinstance(entry, s.Twin):
+                    self.twins.append(_twin(entry, node, seats + len(self.twins), nodes_of, voters))
+                    continue
                 behaviour = _behaviour(entry, nodes_of)
                 self.parts.append(Part(node, entry.behaviour, behaviour))
                 by_node.setdefault(node, []).append(behaviour)
@@ -44,6 +66,14 @@ class Cast:
     def nodes(self) -> frozenset[int]:
         """The corrupted nodes."""
         return frozenset(self.seats)
+
+
+def _twin(entry: s.Twin, node: int, seat: int, nodes_of: NodesOf, voters: int) -> TwinSeats:
+    others = tuple(other for other in range(voters) if other != node)
+    if entry.groups is None:
+        return TwinSeats(node, seat, others[: len(others) // 2], others[len(others) // 2 :])
+    first, second = (nodes_at(group, nodes_of) for group in entry.groups)
+    return TwinSeats(node, seat, first, second)
 
 
 def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
@@ -63,6 +93,7 @@ def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
         return Replaying(*when, entry.messages, entry.after_ns, entry.times)
     if isinstance(entry, s.Amnesia):
         return Amnesia(*when)
+    assert isinstance(entry, s.Scripted)
     return Scripted(*when, [_step(step, nodes_of) for step in entry.script])
 
 

@@ -119,6 +119,17 @@ class Amnesia(Corruption):
     behaviour: Literal["amnesia"] = Field(description="forgets its stable storage in a crash")
 
 
+class Twin(Corruption):
+    """Two copies of it run under one identity, each linked to one of two groups, and not to each other."""
+
+    behaviour: Literal["twin"] = Field(description="runs twice under one identity")
+    groups: tuple[tuple[Ref, ...], tuple[Ref, ...]] | None = Field(default=None, description=_TWO_GROUPS)
+
+    def own_problems(self) -> Iterator[Problem]:
+        if self.at_ns or self.until_ns is not None:
+            yield Problem(("at",) if self.at_ns else ("until",), "a twin is there for the whole run; remove it")
+
+
 class Step(Parameters):
     """A line of a script: when it receives or sends a message like this, it does this."""
 
@@ -196,7 +207,7 @@ class Scripted(Corruption):
 
 
 Corrupted = Annotated[
-    Silent | Slow | Withholding | Equivocating | DoubleVoting | Replaying | Amnesia | Scripted,
+    Silent | Slow | Withholding | Equivocating | DoubleVoting | Replaying | Amnesia | Twin | Scripted,
     Field(discriminator="behaviour"),
 ]
 

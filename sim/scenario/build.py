@@ -10,7 +10,7 @@ import numpy as np
 from sim.adversary.cast import Cast
 from sim.engine.office import NO_LIMIT, Settings
 from sim.faults.screen import Screen
-from sim.faults.script import Ends, FaultScript
+from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
 from sim.host import Costs, Run
 from sim.kernel import post
@@ -76,16 +76,17 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     classes, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
-    seats_ = n + len(scenario.observer_of_seat)
+    observed = n + len(scenario.observer_of_seat)
+    cast = Cast(scenario.corrupted, network.nodes_of, n, observed)
+    seated = observed + len(cast.twins)
     gateways = tuple(
-        Gateway(seats_ + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places)
+        Gateway(seated + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places)
     )
-    floods = _floods(scenario, seats_ + len(gateways), len(classes))
-    cast = Cast(scenario.corrupted, network.nodes_of, n)
+    floods = _floods(scenario, seated + len(gateways), len(classes))
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, gateways, floods, classes, matrix),
+        _settings(scenario, replica, cast, gateways, floods, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         lane=lane,
@@ -115,6 +116,8 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         restarted=seats.restarted,
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
+    for twin in cast.twins:
+        faults.links.hold(-1 - twin.seat, twin.cut_links(), LinkEffect(down=True))
     screen = Screen(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
@@ -234,6 +237,7 @@ def _plan_workload(
 def _settings(
     scenario: Scenario,
     replica: type[Replica],
+    cast: Cast,
     gateways: tuple[Gateway, ...],
     floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
@@ -242,7 +246,9 @@ def _settings(
     network = scenario.network
     places = scenario.places
     gateways += tuple(flood.gateway for flood in floods)
-    where = (*network.place_of_node, *scenario.place_of_observer, *(gateway.place for gateway in gateways))
+    copies = (network.place_of_node[twin.node] for twin in cast.twins)
+    clients = (gateway.place for gateway in gateways)
+    where = (*network.place_of_node, *scenario.place_of_observer, *copies, *clients)
     if _one_distance(scenario):
         at = [0] * len(where)
     else:
@@ -267,7 +273,9 @@ def _settings(
         latency_ns=matrix,
         tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=rx_ps,
-        identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat)),
+        identity=(
+            *range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in cast.twins)
+        ),  # fmt: skip
         side=sides(tuple(_site(scenario, place) for place in where)),
         workers=scenario.cpu.cores,
         jitter_mode=mode,
@@ -277,7 +285,7 @@ def _settings(
         loss_q32=int(network.loss * (1 << 32)),
         retransmit_ns=network.retransmit_after_ns if ordered else 0,
         ordered=ordered,
-        links_change=any(fault.kind in ON_LINKS for fault in scenario.faults),
+        links_change=bool(cast.twins) or any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,

@@ -1,0 +1,24 @@
+"""Two copies of a replica under one identity, each with its own group."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tests.runs import S, begin, play, scenario, unsafe
+
+TWIN = [{"nodes": [0], "behaviour": "twin", "groups": [[1], [2, 3]]}]
+
+
+def test_the_copies_stand_on_seats_of_their_own_and_hear_their_group_only() -> None:
+    run = begin(scenario(duration="2 s", trace="messages", corrupted=TWIN)).until(2 * S)
+    assert run.world.run.engine.identity == (0, 1, 2, 3, 0)
+    heard = {(int(row[1]), int(row[2])) for row in run.log if row[10] == 0}
+    assert not heard & {(0, 2), (0, 3), (2, 0), (3, 0), (0, 4), (4, 0), (1, 4), (4, 1)}
+    assert heard & {(0, 1), (1, 0)}
+    assert heard & {(2, 4), (4, 2)}
+
+
+def test_twins_do_not_divide_correct_replicas_of_a_sound_protocol() -> None:
+    run = play(scenario(duration="10 s", protocol={"name": "pbft", "request_timeout": "300 ms"}, corrupted=TWIN))
+    assert unsafe(run) == []
+    assert len(np.unique(run.decided()[:, 4])) > 10
