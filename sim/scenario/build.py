@@ -275,7 +275,7 @@ def _settings(
         rx_ps_per_byte=rx_ps,
         identity=(
             *range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in cast.twins)
-        ),  # fmt: skip
+        ),
         side=sides(tuple(_site(scenario, place) for place in where)),
         workers=scenario.cpu.cores,
         jitter_mode=mode,
