@@ -1,14 +1,34 @@
 """Who belongs to a group whose members change, as a configuration that entries of the log carry.
 
-A configuration with `leaving` is joint (Raft's C_old,new): decisions need a majority of both sets of voters.
+A configuration with `leaving` is joint (Raft's C_old,new): decisions need a majority of both sets of voters. The
+latest one in the log is in force, committed or not (Raft thesis, chapter 4). Whoever asked for votes counts them, as
+letters, since the simulator's own count of votes knows no configurations.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
-from sim.protocol import MembersChange
+from sim.ledger.catchup import Rpc
+from sim.protocol import Block, Context, MembersChange
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stored(Rpc):
+    """I store the log up to this entry."""
+
+    term: int
+    match: int
+    decides = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Granted(Rpc):
+    """You have my vote in this term and ballot."""
+
+    term: int
+    round_: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,3 +88,64 @@ class Members:
 def pending(requests: Collection[MembersChange], members: Members) -> Iterator[MembersChange]:
     """Requests that a configuration does not contain yet, in order."""
     yield from sorted((r for r in requests if r.number > members.request), key=lambda r: r.number)
+
+
+class Membership:
+    """What one server knows of its group, and of the changes asked for."""
+
+    def __init__(self, context: Context, *, joint: bool) -> None:
+        self.context = context
+        self.joint = joint  # all at once, or one voter at a time
+        self.settled = Members(context.members, context.learners)  # as of the last decided entry
+        self.members = self.settled  # as of the log's last entry: in force
+        self.requests: list[MembersChange] = []
+        self.joining: set[int] = set()  # a leader sends them the log before they become members
+
+    def restore(self) -> None:
+        """Read it from disk."""
+        self.settled, self.requests = self.context.stable["settled"], list(self.context.stable["requests"])
+
+    def receivers(self) -> set[int]:
+        """Who gets the leader's log: members, those that a change lets go until it is committed, those to come."""
+        return self.members.everyone() | self.settled.everyone() | self.joining
+
+    def take(self, tail: list[Block]) -> bool:
+        """The log's undecided end is this. Whether I got a vote by it, or lost mine."""
+        me = self.context.me
+        before = self.members.votes(me)
+        found = (entry.body for entry in reversed(tail) if isinstance(entry.body, Members))
+        self.members = next(found, self.settled)
+        return self.members.votes(me) != before
+
+    def settle(self, block: Block) -> None:
+        """An entry is decided, perhaps one with a configuration."""
+        if isinstance(block.body, Members):
+            self.settled = block.body
+            self.context.persist(settled=self.settled)
+
+    def ask(self, change: MembersChange) -> None:
+        """The operator asks for a change."""
+        self.requests.append(change)
+        self.context.persist(requests=tuple(self.requests))
+
+    @property
+    def has_left_me(self) -> bool:
+        """Whether the configuration in force is not joint, and has no vote for me."""
+        return self.members.leaving is None and not self.members.votes(self.context.me)
+
+    def following(self, has_caught_up: Callable[[int], bool]) -> Members | None:
+        """The configuration to append next, once the last one is decided; None: not now.
+
+        Voters to come receive the log first, so that they do not hold up commitment when they count.
+        """
+        members = self.members
+        if members.leaving is not None:
+            return members.settled()
+        request = next(pending(self.requests, members), None)
+        if request is None:
+            return None
+        goal = members.after(request)
+        self.joining = {*goal.voters} - members.everyone()
+        if not all(has_caught_up(server) for server in goal.voters if server not in members.voters):
+            return None
+        return members.jointly_to(goal) if self.joint else members.one_step_to(goal)

@@ -53,12 +53,14 @@ class LeaderReads:
         self.confirmed_ns = -(1 << 62)
         self.waiting: list[tuple[int, Read, int, int]] = []  # asker, read, when it arrived, height then
         self.rounds: dict[int, tuple[int, set[int]]] = {}  # of heartbeats: when sent, who answered
+        self.entry_sent_ns: dict[int, int] = {}  # by index
 
     def begin(self) -> None:
         """A new leadership."""
         self.confirmed_ns = -(1 << 62)
         self.waiting = []
         self.rounds = {}
+        self.entry_sent_ns = {}
 
     def sent(self, round_: int) -> None:
         """A round of heartbeats leaves now. Four in flight are enough to learn from."""
@@ -76,6 +78,18 @@ class LeaderReads:
         if majority(servers):
             del self.rounds[round_]
             self.confirmed(sent_ns)
+
+    def sent_entry(self, index: int) -> None:
+        """An entry of the log leaves now."""
+        self.entry_sent_ns[index] = self.context.now_ns
+
+    def stored_entry(self, index: int) -> None:
+        """A majority stores the entry of this index: I led when I sent it."""
+        sent_ns = self.entry_sent_ns.pop(index, None)
+        if sent_ns is not None:
+            self.confirmed(sent_ns)
+            for older in [other for other in self.entry_sent_ns if other < index]:
+                del self.entry_sent_ns[older]
 
     def confirmed(self, sent_ns: int) -> None:
         """A majority has answered what was sent then."""

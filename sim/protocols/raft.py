@@ -13,12 +13,13 @@ majority stores it, and all entries before with it; the next AppendEntries tells
 paper                   here
 -----                   ----
 currentTerm, votedFor   term, voted_for (persisted)
-log[]                   blocks: index = height, term = view; the ledger has the decided ones, `tail` the rest
+log[]                   log: blocks, index = height, term = view; the ledger has the decided ones
 commitIndex             context.height
 AppendEntries RPC       AppendEntries (one new entry, to all), Heartbeat (none), Repair (older ones, to one)
 its result              ACK votes for AppendEntries, Reply for the other two and whenever it is false
 RequestVote RPC         RequestVote; granted by VOTE (PRE_VOTE), denied by silence, or Reply in a newer term
-nextIndex, matchIndex   next_index, match_index with the ACK votes counted so far
+nextIndex, matchIndex   catchup.next_index, match_index with the ACK votes counted so far
+C_old,new               membership.members, in force; membership.settled, committed
 election timeout        the progress timer: runs except at the leader, restarts when the leader is heard
 
 Deviations
@@ -52,12 +53,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.members import Members, pending
+from sim.ledger.catchup import HEADER_BYTES, Catchup, Chunks, InstallSnapshot, Received, Repair, Rpc
+from sim.ledger.log import Log
+from sim.ledger.members import Granted, Members, Membership, Stored
 from sim.ledger.reads import READ, LeaderReads, Read, ReadAnswer
 from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
@@ -80,9 +83,6 @@ from sim.protocol import (
     upon,
 )
 
-HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index
-ENTRY_BYTES = 16  # term and length of an entry among several
-SNAPSHOT_PATIENCE = 20  # least election timeouts before a chunk of a snapshot is sent again
 INDEX_BITS = 32  # of a lane number: term, then index
 
 
@@ -90,15 +90,11 @@ class RaftParameters(Parameters):
     """Parameters of Raft."""
 
     election_timeout_low_ns: Nanoseconds = quantity("150 ms", "least election timeout", positive=True)
-    election_timeout_high_ns: Nanoseconds = quantity(
-        "300 ms", "greatest election timeout; drawn anew each time"
-    )
+    election_timeout_high_ns: Nanoseconds = quantity("300 ms", "greatest election timeout; drawn anew each time")
     heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "longest silence of a leader", positive=True)
     pipeline: int = count(1, "entries the leader has under way, not yet committed, at a time", low=1)
     entries_per_append: int = count(64, "most entries sent at a time to repair a follower's log", low=1)
-    pre_vote: bool = Field(
-        False, description="ask if an election could be won before starting it", strict=True
-    )
+    pre_vote: bool = Field(False, description="ask if an election could be won before starting it", strict=True)
     check_quorum: bool = Field(
         False, description="a leader that hears no majority for the least timeout steps down", strict=True
     )
@@ -123,6 +119,17 @@ def lease_of(parameters: RaftParameters) -> int:
     return parameters.election_timeout_low_ns if parameters.reads == "lease" else 0
 
 
+def chunks_of(parameters: RaftParameters) -> Chunks:
+    """How followers are brought level."""
+    return Chunks(
+        entries=parameters.entries_per_append,
+        snapshot_every=parameters.snapshot_every,
+        snapshot_size_bytes=parameters.snapshot_size_bytes,
+        snapshot_chunk_bytes=parameters.snapshot_chunk_bytes,
+        patience_ns=parameters.election_timeout_low_ns,
+    )
+
+
 class Role(enum.Enum):
     """What a server is."""
 
@@ -130,17 +137,6 @@ class Role(enum.Enum):
     PRE_CANDIDATE = "pre-candidate"
     CANDIDATE = "candidate"
     LEADER = "leader"
-
-
-class Rpc(Letter):
-    """A remote procedure call or its result: unsigned, and housekeeping unless it says otherwise."""
-
-    __slots__ = ()
-    decides = False
-    signed = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -184,20 +180,6 @@ class Heartbeat(Rpc):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Repair(Rpc):
-    """AppendEntries with older entries, for one follower whose log lacks them."""
-
-    term: int
-    prev_index: int
-    prev_term: int
-    entries: tuple[Block, ...]
-    commit: int
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + sum(ENTRY_BYTES + block.bytes for block in self.entries)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Reply(Rpc):
     """Result (term, success). `match`: last entry known to match; without success, the last that may."""
 
@@ -206,46 +188,6 @@ class Reply(Rpc):
     match: int
     repair: bool
     round_: int = 0  # of the heartbeat answered
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored(Rpc):
-    """What an ACK says, where members change."""
-
-    term: int
-    match: int
-    decides = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Granted(Rpc):
-    """What a VOTE or a PRE_VOTE says, where members change."""
-
-    term: int
-    round_: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class InstallSnapshot(Rpc):
-    """InstallSnapshot(term, leaderId, lastIncludedIndex, lastIncludedTerm, offset, data[], done)."""
-
-    term: int
-    last: Block
-    offset: int
-    length: int
-    done: bool
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.length
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Received(Rpc):
-    """The result of InstallSnapshot: how much of which snapshot is there."""
-
-    term: int
-    last_index: int
-    offset: int
 
 
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
@@ -293,32 +235,21 @@ class Raft(Replica):
         super().__init__(context)
         self.term = 0
         self.voted_for: int | None = None
-        self.tail: list[Block] = []  # the log above the last decided entry
-        self.doubtful: list[Block] = []  # truncated, not yet known to be lost
+        self.log = Log(context)
         self.role = Role.FOLLOWER
         self.leader: int | None = None
         self.round_ = 0
         # of a leader, started anew in each term
         self.match_index: dict[int, int] = {}
-        self.next_index: dict[int, int] = {}
-        self.repair_ns: dict[int, int] = {}  # when a follower was last sent a repair
         self.told_commit = 0  # commit index in the last AppendEntries
         self.sent_ns = 0  # when all followers were last sent something
         self.heard: set[int] = set()  # followers heard from since the last quorum check
-        self.sending: dict[int, Block] = {}  # last entry of the snapshot that a follower is being sent
-        # of a server that receives a snapshot: index of its last entry, and bytes
-        self.received = (0, 0)
-        lease_ns = lease_of(self.parameters)
-        self.reads = LeaderReads(context, lease_ns, self.send_heartbeat)
+        self.catchup = Catchup(context, self.log, chunks_of(self.parameters))
+        self.reads = LeaderReads(context, lease_of(self.parameters), self.send_heartbeat)
         self.heartbeats = 0
-        self.block_sent_ns: dict[int, int] = {}
         self.silent_until_ns = 0  # no vote before: whoever was given a lease may have been promised it by me
-        # where members change
-        self.settled = Members(context.members, context.learners)  # as of the last decided entry
-        self.members = self.settled  # as of the log's last entry
-        self.requests: list[MembersChange] = []
-        self.joining: set[int] = set()  # a leader sends them the log before they become members
-        self.granted: set[int] = set()  # votes for me in the election under way
+        self.membership = Membership(context, joint=self.parameters.membership == "joint")
+        self.granted: set[int] = set()  # where members change: votes for me in the election under way
 
     @property
     def view_number(self) -> int:
@@ -333,7 +264,7 @@ class Raft(Replica):
 
     def majority(self, servers: Collection[int]) -> bool:
         """Whether these servers are enough to elect and to commit."""
-        return self.members.agrees(servers) if self.context.members_change else len(servers) >= self.quorum()
+        return self.membership.members.agrees(servers) if self.context.members_change else len(servers) >= self.quorum()
 
     def voters_needed(self) -> int:
         """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
@@ -348,14 +279,15 @@ class Raft(Replica):
         context, stable = self.context, self.context.stable
         if stable:
             self.term, self.voted_for = stable["term"], stable["voted_for"]
-            self.tail, self.doubtful = list(stable["tail"]), list(stable["doubtful"])
-            self.settled, self.requests = stable["settled"], list(stable["requests"])
+            self.log.restore()
+            self.membership.restore()
             self.sync()
             self.take_members()
             self.silent_until_ns = context.now_ns + lease_of(self.parameters)
             context.lane(None)
         else:
-            context.persist(term=0, voted_for=None, tail=(), doubtful=(), settled=self.settled, requests=())
+            settled = self.membership.settled
+            context.persist(term=0, voted_for=None, tail=(), doubtful=(), settled=settled, requests=())
         self.await_leader()
         if self.parameters.reads != "off":
             context.set_timer(READ, self.parameters.read_interval_ns)
@@ -363,13 +295,12 @@ class Raft(Replica):
     @invariant("entries follow each other, in terms that never go back")
     def log_is_in_order(self) -> bool:
         """The log above the last decided entry."""
-        pairs = zip(self.tail, self.tail[1:], strict=False)
-        return all(a.height + 1 == b.height and a.view <= b.view for a, b in pairs)
+        return self.log.is_in_order()
 
     @invariant("no entry is of a later term than the server")
     def log_is_of_the_past(self) -> bool:
         """Entries come from leaders of terms that the server has seen."""
-        return not self.tail or self.tail[-1].view <= self.term
+        return not self.log.tail or self.log.tail[-1].view <= self.term
 
     def abstract_state(self) -> tuple[int, str]:
         return self.context.height, self.role.value
@@ -377,92 +308,26 @@ class Raft(Replica):
     # --- the log ---------------------------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Bring `tail` up to date with what the fast lane accepted and decided since the last handler ran."""
-        if self.role is Role.LEADER:
-            return
-        height = self.context.height
-        if self.tail and self.tail[0].height <= height:
-            self.tail = [block for block in self.tail if block.height > height]
-        last = self.last_index
-        fresh = []
-        block = self.context.lane_block()
-        while block is not None and block.height > last:
-            fresh.append(block)
-            block = block.parent
-        if fresh:
-            self.tail.extend(reversed(fresh))
-            self.context.persist(tail=tuple(self.tail))
-
-    @property
-    def last_index(self) -> int:
-        """Index of the log's last entry."""
-        return self.tail[-1].height if self.tail else self.context.height
-
-    def entry(self, index: int) -> Block | None:
-        """The log's entry at an index: None for 0, beyond the end, or long left behind by all."""
-        at = index - self.context.height - 1
-        if at < 0:
-            return self.context.decided_block(index) if index > 0 else None
-        return self.tail[at] if at < len(self.tail) else None
-
-    def term_at(self, index: int) -> int:
-        """Term of the entry at an index; 0 before the first."""
-        block = self.entry(index)
-        return 0 if block is None else block.view
-
-    def matches(self, prev_index: int, prev_term: int) -> bool:
-        """AppendEntries rule 2: the log holds the entry before. What is decided is the same everywhere."""
-        if prev_index < self.context.height:
-            return True
-        return prev_index <= self.last_index and self.term_at(prev_index) == prev_term
-
-    def last_possible_match(self, prev_index: int) -> int:
-        """Upon a mismatch: the end of the log, or the entry before the first of the conflicting term."""
-        height, last = self.context.height, self.last_index
-        if prev_index > last:
-            return last
-        conflicting, index = self.term_at(prev_index), prev_index
-        while index > height and self.term_at(index) == conflicting:
-            index -= 1
-        return index
+        """Learn what the fast lane accepted and decided since the last handler ran."""
+        if self.role is not Role.LEADER:
+            self.log.sync()
 
     def store(self, entries: tuple[Block, ...]) -> None:
-        """AppendEntries rules 3 and 4: drop conflicting entries with all that follow, append the new ones."""
-        height = self.context.height
-        for block in entries:
-            at = block.height - height - 1
-            if at < 0 or (at < len(self.tail) and self.tail[at].view == block.view):
-                continue
-            self.doubtful.extend(self.tail[at:])
-            del self.tail[at:]
-            self.tail.append(block)
-            if block in self.doubtful:
-                self.doubtful.remove(block)
-        self.context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
+        """AppendEntries rules 3 and 4; a configuration among the entries is in force now."""
+        self.log.store(entries)
         self.take_members()
 
     def commit_to(self, index: int) -> None:
-        """Rule 5: decide the log up to an index; entries truncated there before are lost for good."""
-        context = self.context
-        done = 0
-        while done < len(self.tail) and self.tail[done].height <= index:
-            context.decide(self.tail[done])
-            self.settle_members(self.tail[done])
-            done += 1
-        del self.tail[:done]
-        if done and self.doubtful:
-            lost = [block for block in self.doubtful if block.height <= context.height]
-            self.doubtful = [block for block in self.doubtful if block.height > context.height]
-            context.persist(doubtful=tuple(self.doubtful))
-            for block in lost:
-                context.abandon(block)
+        """AppendEntries rule 5: decide the log up to an index."""
+        for block in self.log.commit_to(index):
+            self.settle_members(block)
 
     # --- leader election, sections 5.2 and 5.4.1 -------------------------------------------------------
 
     def await_leader(self) -> None:
         """Run the election timer; who has no vote does not stand for election."""
         parameters = self.parameters
-        if not self.members.votes(self.context.me):
+        if not self.membership.members.votes(self.context.me):
             self.context.watch_progress(0)
             return
         self.context.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
@@ -493,10 +358,11 @@ class Raft(Replica):
 
     def request_votes(self, vote: VoteType, term: int, round_: int) -> None:
         """Ask all for their vote in a term, and give mine."""
-        context, last = self.context, self.last_index
-        request = RequestVote(term, last, self.term_at(last), round_, vote is PRE_VOTE)
+        context, last = self.context, self.log.last_index
+        request = RequestVote(term, last, self.log.term_at(last), round_, vote is PRE_VOTE)
         if context.members_change:
-            self.tell(node for node in self.members.everyone() if self.members.votes(node))(request)
+            members = self.membership.members
+            self.tell([node for node in members.everyone() if members.votes(node)], request)
             self.granted = set()
             self.on_granted(context.me, Granted(term, round_))
             return
@@ -547,9 +413,8 @@ class Raft(Replica):
         return free and self.log_is_up_to_date(message.last_index, message.last_term)
 
     def log_is_up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a log that ends so is at least as up to date as mine: a later term, or as long in it."""
-        mine = self.last_index
-        return (last_term, last_index) >= (self.term_at(mine), mine)
+        """Section 5.4.1: whether a log that ends so is at least as up to date as mine."""
+        return self.log.is_up_to_date(last_index, last_term)
 
     @upon(PRE_VOTE)
     def on_pre_elected(self, ballot: Ballot) -> None:
@@ -584,16 +449,16 @@ class Raft(Replica):
         context = self.context
         self.role = Role.LEADER
         self.leader = context.me
-        self.match_index, self.next_index, self.repair_ns = {context.me: self.last_index}, {}, {}
-        self.sending, self.joining = {}, set()
-        self.block_sent_ns = {}
+        self.match_index = {context.me: self.log.last_index}
+        self.catchup.begin()
+        self.membership.joining = set()
         self.reads.begin()
         self.told_commit = 0
         self.heard = set()
         context.watch_progress(0)
         context.follow(context.me)
         context.enter_view(self.term)
-        block = context.new_block(self.entry(self.last_index), self.term, empty=True)
+        block = context.new_block(self.log.entry(self.log.last_index), self.term, empty=True)
         assert block is not None
         self.replicate(block)
         context.set_timer(HEARTBEAT_TIMER, self.parameters.heartbeat_interval_ns, self.term)
@@ -618,10 +483,10 @@ class Raft(Replica):
     def propose(self) -> None:
         """The leader appends blocks while the pipeline allows."""
         context = self.context
-        while self.role is Role.LEADER and len(self.tail) < self.parameters.pipeline:
+        while self.role is Role.LEADER and len(self.log.tail) < self.parameters.pipeline:
             if not context.await_batch():
                 return
-            block = context.new_block(self.entry(self.last_index), self.term)
+            block = context.new_block(self.log.entry(self.log.last_index), self.term)
             if block is None:
                 context.await_batch()
                 return
@@ -631,20 +496,19 @@ class Raft(Replica):
         """Append an entry, send it to all, count myself among those who store it."""
         context = self.context
         prev, commit = block.height - 1, context.height
-        self.block_sent_ns[block.height] = context.now_ns
+        self.reads.sent_entry(block.height)
         if context.members_change:
-            message = AppendEntries(self.term, prev, self.term_at(prev), block, commit)
-            self.tail.append(block)
-            context.persist(tail=tuple(self.tail))
+            message = AppendEntries(self.term, prev, self.log.term_at(prev), block, commit)
+            self.log.append(block)
             self.take_members()
             context.proposing()
-            self.tell(self.receivers())(message)
+            self.tell(self.membership.receivers(), message)
             self.sent_ns = context.now_ns
             context.when_stored(functools.partial(self.on_stored_here, self.term, block.height))
             return
         ballot = context.ballot(self.term, block.height, block)
         context.propose(
-            AppendEntries(self.term, prev, self.term_at(prev), block, commit),
+            AppendEntries(self.term, prev, self.log.term_at(prev), block, commit),
             ballot,
             guard=(self.lane_number(prev), self.lane_number(block.height)),
             to=context.me,
@@ -652,8 +516,7 @@ class Raft(Replica):
         )
         self.told_commit = commit
         self.sent_ns = context.now_ns
-        self.tail.append(block)
-        context.persist(tail=tuple(self.tail))
+        self.log.append(block)
         context.when_stored(functools.partial(context.vote, ACK, ballot, context.me))
 
     def lane_number(self, index: int) -> int:
@@ -666,24 +529,16 @@ class Raft(Replica):
         if self.role is not Role.LEADER or ballot.view != self.term:
             return
         self.heard.update(range(self.context.n))  # a majority at least
-        self.confirm(ballot.number)
+        self.reads.stored_entry(ballot.number)
         if ballot.number > self.context.height:
             self.commit(ballot.number)
         self.propose()
 
     def commit(self, index: int) -> None:
         """Commit up to an index, if its entry is one that may be committed by counting."""
-        block = self.entry(index)
+        block = self.log.entry(index)
         if block is not None and self.may_commit(block):
             self.commit_to(index)
-
-    def confirm(self, index: int) -> None:
-        """A majority has answered the entry of this index: I led when I sent it."""
-        sent_ns = self.block_sent_ns.pop(index, None)
-        if sent_ns is not None:
-            self.reads.confirmed(sent_ns)
-            for older in [other for other in self.block_sent_ns if other < index]:
-                del self.block_sent_ns[older]
 
     def may_commit(self, block: Block) -> bool:
         """Section 5.4.2, figure 8: only entries of the leader's own term are committed by counting."""
@@ -698,16 +553,16 @@ class Raft(Replica):
         height, view = self.context.height, self.term
         return any(
             self.context.has_voted(ACK, self.context.ballot(view, block.height, block), server)
-            for block in self.tail[index - height - 1 :]
+            for block in self.log.tail[index - height - 1 :]
             if block.view == view
         )
 
     def count_replicas(self) -> None:
         """Commit the highest entry that a majority stores, whatever told the leader so."""
-        for block in reversed(self.tail):
+        for block in reversed(self.log.tail):
             stored = {server for server in range(self.context.n) if self.stores(server, block.height)}
             if self.majority(stored) and self.may_commit(block):
-                self.confirm(block.height)
+                self.reads.stored_entry(block.height)
                 self.commit_to(block.height)
                 self.change_members()
                 self.propose()
@@ -726,12 +581,12 @@ class Raft(Replica):
 
     def send_heartbeat(self) -> None:
         """AppendEntries without entries, to all."""
-        context, last = self.context, self.last_index
+        context, last = self.context, self.log.last_index
         self.heartbeats += 1
         self.reads.sent(self.heartbeats)
-        heartbeat = Heartbeat(self.term, last, self.term_at(last), context.height, self.heartbeats)
+        heartbeat = Heartbeat(self.term, last, self.log.term_at(last), context.height, self.heartbeats)
         if context.members_change:
-            self.tell(self.receivers())(heartbeat)
+            self.tell(self.membership.receivers(), heartbeat)
         else:
             context.broadcast(heartbeat)
         self.sent_ns = context.now_ns
@@ -763,37 +618,20 @@ class Raft(Replica):
         following = max(known, message.match) + 1
         if message.success:
             self.match_index[follower] = following - 1
-            if self.tail:
+            if self.log.tail:
                 self.count_replicas()
             self.change_members()
             if not message.repair:
                 return
-            self.repair_ns.pop(follower, None)
-            self.sending.pop(follower, None)
-        elif not (message.repair and following < self.next_index.get(follower, 0)):
-            sent_ns = self.repair_ns.get(follower)
-            patience_ns = self.parameters.election_timeout_low_ns
-            if follower in self.sending:
-                patience_ns *= SNAPSHOT_PATIENCE
-            if sent_ns is not None and self.context.now_ns - sent_ns < patience_ns:
-                return  # a repair is under way
-        self.next_index[follower] = following
-        self.repair(follower)
+            self.catchup.stored(follower)
+        elif not (message.repair and following < self.catchup.next_index.get(follower, 0)):
+            if self.catchup.under_way(follower):
+                return
+        self.repair(follower, following)
 
-    def repair(self, follower: int) -> None:
-        """Send a chunk of the log from next_index on."""
-        context = self.context
-        first = self.next_index[follower]
-        if first <= self.compacted:
-            self.send_snapshot(follower, 0)
-            return
-        top = min(self.last_index, first + self.parameters.entries_per_append - 1)
-        entries = tuple(block for block in map(self.entry, range(first, top + 1)) if block is not None)
-        if not entries or entries[0].height != first:
-            return
-        prev = first - 1
-        context.send(follower, Repair(self.term, prev, self.term_at(prev), entries, context.height))
-        self.repair_ns[follower] = context.now_ns
+    def repair(self, follower: int, first: int) -> None:
+        """Send a chunk of the log from an entry on."""
+        self.catchup.repair(follower, first, self.term)
 
     # --- log replication, section 5.3: follower --------------------------------------------------------
 
@@ -814,12 +652,12 @@ class Raft(Replica):
     def go_on(self, index: int, commit: int) -> None:
         """The log agrees with the leader's up to `index`: learn the commit index, take the lane if it can."""
         self.commit_to(min(commit, index))
-        agrees = self.last_index == index and not self.doubtful
+        agrees = self.log.last_index == index and not self.log.doubtful
         self.context.lane(self.lane_number(index) if agrees else None)
 
     def refuse(self, leader: int, prev_index: int, *, repair: bool = False) -> None:
         """The entry before is not in the log."""
-        self.context.send(leader, Reply(self.term, False, self.last_possible_match(prev_index), repair))
+        self.context.send(leader, Reply(self.term, False, self.log.last_possible_match(prev_index), repair))
 
     @upon(AppendEntries)
     def on_append_entries(self, leader: int, message: AppendEntries) -> None:
@@ -827,7 +665,7 @@ class Raft(Replica):
         self.sync()
         if not self.hear(leader, message.term):
             return
-        if not self.matches(message.prev_index, message.prev_term):
+        if not self.log.matches(message.prev_index, message.prev_term):
             self.refuse(leader, message.prev_index)
             return
         context, block = self.context, message.block
@@ -849,7 +687,7 @@ class Raft(Replica):
         self.sync()
         if not self.hear(leader, message.term):
             return
-        if not self.matches(message.prev_index, message.prev_term):
+        if not self.log.matches(message.prev_index, message.prev_term):
             self.refuse(leader, message.prev_index, repair=True)
             return
         self.store(message.entries)
@@ -864,7 +702,7 @@ class Raft(Replica):
         self.sync()
         if not self.hear(leader, message.term):
             return
-        if not self.matches(message.prev_index, message.prev_term):
+        if not self.log.matches(message.prev_index, message.prev_term):
             self.refuse(leader, message.prev_index)
             return
         self.context.send(leader, Reply(self.term, True, message.prev_index, False, message.round_))
@@ -886,7 +724,7 @@ class Raft(Replica):
     @upon(Read)
     def on_read(self, asker: int, read: Read) -> None:
         """Answer once an entry of my term is decided, so that I know all that is."""
-        if self.role is Role.LEADER and self.term_at(self.context.height) == self.term:
+        if self.role is Role.LEADER and self.log.term_at(self.context.height) == self.term:
             self.reads.serve(asker, read)
 
     @upon(ReadAnswer)
@@ -896,24 +734,6 @@ class Raft(Replica):
 
     # --- log compaction, section 7 ---------------------------------------------------------------------
 
-    @property
-    def compacted(self) -> int:
-        """The last entry that is in the snapshot and no more in the log."""
-        every: int = self.parameters.snapshot_every
-        return self.context.height // every * every if every else 0
-
-    def send_snapshot(self, follower: int, offset: int) -> None:
-        """Send a chunk of the snapshot: of the one under way, or the latest."""
-        context, parameters = self.context, self.parameters
-        last = self.sending.get(follower) or context.decided_block(self.compacted)
-        if last is None:
-            return
-        length = min(parameters.snapshot_chunk_bytes, parameters.snapshot_size_bytes - offset)
-        done = offset + length == parameters.snapshot_size_bytes
-        context.send(follower, InstallSnapshot(self.term, last, offset, length, done))
-        self.sending[follower] = last
-        self.repair_ns[follower] = context.now_ns
-
     @upon(InstallSnapshot)
     def on_install_snapshot(self, leader: int, message: InstallSnapshot) -> None:
         """Keep a chunk; with the last one, take the snapshot's place for the log up to its last entry."""
@@ -922,38 +742,13 @@ class Raft(Replica):
             return
         context, last = self.context, message.last
         if last.height > context.height:
-            index, offset = self.received
-            offset = offset if index == last.height else 0
-            if message.offset != offset:
-                context.send(leader, Received(self.term, last.height, offset))
+            if not self.catchup.take(leader, message, self.term):
                 return
-            self.received = (last.height, offset + message.length)
-            if not message.done:
-                context.send(leader, Received(self.term, last.height, offset + message.length))
-                return
-            self.install(last)
-        context.when_stored(
-            functools.partial(context.send, leader, Reply(self.term, True, context.height, True))
-        )
-
-    def install(self, last: Block) -> None:
-        """The snapshot is complete: what it contains is decided, and the log goes on behind it if it agrees."""
-        context = self.context
-        follows = self.entry(last.height) is last
-        path: list[Block] = []
-        block: Block | None = last
-        while block is not None and block.height > context.height:
-            path.append(block)
-            block = block.parent
-        for block in reversed(path):
-            context.decide(block)
-            self.settle_members(block)
-        kept = [entry for entry in self.tail if entry.height > last.height] if follows else []
-        self.doubtful.extend(entry for entry in self.tail if entry not in kept and entry not in path)
-        self.tail = kept
-        context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
-        self.take_members()
-        context.lane(None)
+            for block in self.log.install(last):
+                self.settle_members(block)
+            self.take_members()
+            context.lane(None)
+        context.when_stored(functools.partial(context.send, leader, Reply(self.term, True, context.height, True)))
 
     @upon(Received)
     def on_received(self, follower: int, message: Received) -> None:
@@ -961,88 +756,59 @@ class Raft(Replica):
         if message.term > self.term:
             self.step_down(message.term)
             return
-        last = self.sending.get(follower)
-        if self.role is Role.LEADER and message.term == self.term and last is not None:
+        if self.role is Role.LEADER and message.term == self.term and follower in self.catchup.sending:
             self.heard.add(follower)
-            if last.height == message.last_index:
-                self.send_snapshot(follower, message.offset)
+            self.catchup.send_more(follower, message)
 
     # --- membership, thesis chapter 4 ------------------------------------------------------------------
 
-    def tell(self, servers: Iterable[int]) -> Callable[[Letter], None]:
+    def tell(self, servers: Iterable[int], letter: Letter) -> None:
         """Send a letter to these servers but me."""
-        chosen = sorted({*servers} - {self.context.me})
-
-        def send(letter: Letter) -> None:
-            for server in chosen:
-                self.context.send(server, letter)
-
-        return send
-
-    def receivers(self) -> set[int]:
-        """Who gets the leader's log: members, those that a change lets go until it is committed, those to come."""
-        return self.members.everyone() | self.settled.everyone() | self.joining
+        for server in sorted({*servers} - {self.context.me}):
+            self.context.send(server, letter)
 
     def take_members(self) -> None:
         """The latest configuration in the log is in force, committed or not."""
-        if not self.context.members_change:
-            return
-        before = self.members.votes(self.context.me)
-        found = (entry.body for entry in reversed(self.tail) if isinstance(entry.body, Members))
-        self.members = next(found, self.settled)
-        if self.role is not Role.LEADER and self.members.votes(self.context.me) != before:
+        if self.context.members_change and self.membership.take(self.log.tail) and self.role is not Role.LEADER:
             self.await_leader()
 
     def settle_members(self, block: Block) -> None:
         """A configuration is committed."""
-        if isinstance(block.body, Members):
-            self.settled = block.body
-            self.context.persist(settled=self.settled)
+        self.membership.settle(block)
 
     @upon(MEMBERSHIP)
     def on_membership(self, change: MembersChange) -> None:
         """The operator asks for a change; whoever leads sees to it, now or later."""
-        self.requests.append(change)
-        self.context.persist(requests=tuple(self.requests))
+        self.membership.ask(change)
         self.change_members()
 
     def change_members(self) -> None:
-        """Append the next configuration, once the last one and an entry of this term are committed.
-
-        Voters to come receive the log first, so that they do not hold up commitment when they count.
-        """
-        context, members = self.context, self.members
+        """Append the next configuration, once the last one and an entry of this term are committed."""
+        context, membership = self.context, self.membership
         if not context.members_change or self.role is not Role.LEADER:
             return
-        if members != self.settled or self.term_at(context.height) != self.term:
+        if membership.members != membership.settled or self.log.term_at(context.height) != self.term:
             return
-        if members.leaving is not None:
-            self.append_members(members.settled())
-        elif not members.votes(context.me):
+        if membership.has_left_me:
             self.retire()
-        else:
-            request = next(pending(self.requests, members), None)
-            if request is None:
-                return
-            goal = members.after(request)
-            self.joining = {*goal.voters} - members.everyone()
-            newcomers = [server for server in goal.voters if server not in members.voters]
-            if all(self.match_index.get(server, 0) >= context.height for server in newcomers):
-                joint = self.parameters.membership == "joint"
-                self.append_members(members.jointly_to(goal) if joint else members.one_step_to(goal))
+            return
+        following = membership.following(lambda server: self.match_index.get(server, 0) >= context.height)
+        if following is not None:
+            self.append_members(following)
 
     def append_members(self, members: Members) -> None:
         """A configuration is an entry; transactions ride along."""
-        block = self.context.new_block(self.entry(self.last_index), self.term, empty=True)
+        block = self.context.new_block(self.log.entry(self.log.last_index), self.term, empty=True)
         assert block is not None
         block.body = members
-        self.joining -= members.everyone()
+        self.membership.joining -= members.everyone()
         self.replicate(block)
 
     def retire(self) -> None:
         """The configuration without me is committed: tell it, and lead no more."""
-        last = self.last_index
-        self.tell(self.receivers())(Heartbeat(self.term, last, self.term_at(last), self.context.height))
+        last = self.log.last_index
+        farewell = Heartbeat(self.term, last, self.log.term_at(last), self.context.height)
+        self.tell(self.membership.receivers(), farewell)
         self.step_down(self.term)
 
     def on_stored_here(self, term: int, index: int) -> None:

@@ -423,14 +423,14 @@ def test_figure_8(protocol: type[Raft], safe: bool) -> None:
     for node in (s3, s4, s5):
         run.cut(s1, node, both=False)
     lab.advance(2)
-    assert [lab.server(v).last_index for v in range(5)] == [2, 2, 1, 1, 1]
+    assert [lab.server(v).log.last_index for v in range(5)] == [2, 2, 1, 1, 1]
     run.crash(s1)
     stand(s5)  # (b) term 3: S3 and S4 vote for S5, whose entry reaches nobody
     lab.advance(1.5)
     for node in (s2, s3, s4):
         run.cut(s5, node, both=False)
     lab.advance(2)
-    assert lab.server(s5).last_index == 2
+    assert lab.server(s5).log.last_index == 2
     run.crash(s5)
     lab.heal()
     run.restart(s1)  # (c) term 4: S1 leads again; S3 gets the entry of term 2, but not yet that of term 4
@@ -443,7 +443,7 @@ def test_figure_8(protocol: type[Raft], safe: bool) -> None:
     run.cut(s1, s3, both=False)
     lab.advance(1)
     assert lab.server(s1).term == 4
-    assert [lab.server(v).last_index for v in range(4)] == [3, 3, 2, 1]
+    assert [lab.server(v).log.last_index for v in range(4)] == [3, 3, 2, 1]
     assert run.hosts[s1].height == (1 if safe else 2)
     run.crash(s1)
     lab.heal()
@@ -511,7 +511,7 @@ def test_impossible_parameters_are_refused(values: dict[str, Any], says: str) ->
 class LeavesLogsUnequal(Raft):
     """A leader that repairs no log, as if it crashed before it could."""
 
-    def repair(self, follower: int) -> None:
+    def repair(self, follower: int, first: int) -> None:
         pass
 
 
@@ -534,13 +534,13 @@ def downtimes_ms(low_ms: int, high_ms: int, trials: int, *, one_way_ms: float, d
         for behind in others[:3]:
             lab.run.cut(leader, behind, both=False)
             server = lab.server(leader)
-            block = server.context.new_block(server.entry(server.last_index), server.term, empty=True)
+            block = server.context.new_block(server.log.entry(server.log.last_index), server.term, empty=True)
             assert block is not None
             server.replicate(block)
             lab.advance(one_way_ms + 0.1)
         lab.heal()
         assert lab.leader() == leader
-        assert len({lab.server(v).last_index for v in others}) == 4
+        assert len({lab.server(v).log.last_index for v in others}) == 4
         server = lab.server(leader)
         server.sent_ns = -(1 << 60)
         server.on_heartbeat_due(server.term)

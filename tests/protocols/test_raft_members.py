@@ -129,7 +129,7 @@ class CommitsByTheOldSet(Watched):
     """Counts against the last committed configuration, as if the new one were in force only when committed."""
 
     def majority(self, servers: Any) -> bool:
-        return self.settled.agrees(servers)
+        return self.membership.settled.agrees(servers)
 
 
 @pytest.mark.parametrize(("protocol", "expected"), [(Watched, 2), (CommitsByTheOldSet, 1)])
@@ -237,7 +237,7 @@ def test_a_new_member_catches_up_from_a_snapshot_before_it_counts() -> None:
     assert joined > 4 * S
     late = sorted(int(row[0]) for row in run.decided(0) if row[0] > 3 * S)
     assert max(b - a for a, b in itertools.pairwise(late)) <= 25 * MS, "nobody waited for it"
-    assert [run.replica(node).settled.voters for node in range(4)] == [(0, 1, 2, 3)] * 4
+    assert [run.replica(node).membership.settled.voters for node in range(4)] == [(0, 1, 2, 3)] * 4
     assert unsafe(run) == []
 
 
