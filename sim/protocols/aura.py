@@ -13,8 +13,8 @@ paper                     here
 step, stepDuration        step_at(), step_duration
 primary                   primary(): step mod n
 calculate_score           SCORE_MAX + parent's step - step
-RollingFinality           final_block()
-sign_count, is_finalized  signers, enough()
+RollingFinality           Window
+sign_count, is_finalized  Window.blocks_of, enough()
 twoThirdsMajority         finality: two_thirds (more than 2n/3 signers), majority (more than n/2, without it)
 
 Deviations
@@ -30,7 +30,9 @@ disk writes.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from pydantic import Field
@@ -69,6 +71,42 @@ GENESIS = Header(-1, 0, 0)
 STEP = Timer("step")
 
 
+class Window:
+    """The blocks at the end of a chain that its finality hangs on: no more than it takes for enough signers."""
+
+    def __init__(self, enough: Callable[[int], bool]) -> None:
+        self.enough = enough
+        self.blocks: collections.deque[tuple[Block, int]] = collections.deque()  # oldest first, with their signers
+        self.blocks_of: dict[int, int] = {}  # how many of them a signer sealed
+
+    @property
+    def lowest(self) -> Block:
+        """The first block in it: the highest final one, if there are enough signers."""
+        return self.blocks[0][0]
+
+    @property
+    def signers(self) -> int:
+        """How many validators sealed these blocks."""
+        return len(self.blocks_of)
+
+    def extend(self, block: Block, signer: int) -> None:
+        """The chain goes on. The lowest blocks leave as long as the others are enough without them."""
+        self.blocks.append((block, signer))
+        self.blocks_of[signer] = self.blocks_of.get(signer, 0) + 1
+        while self.enough(self.signers - (self.blocks_of[self.blocks[0][1]] == 1)):
+            _, lowest = self.blocks.popleft()
+            self.blocks_of[lowest] -= 1
+            if not self.blocks_of[lowest]:
+                del self.blocks_of[lowest]
+
+    def restart(self, path: Iterable[tuple[Block, int]]) -> None:
+        """The chain is another one."""
+        self.blocks.clear()
+        self.blocks_of.clear()
+        for block, signer in path:
+            self.extend(block, signer)
+
+
 class Aura(Replica):
     """One Aura validator."""
 
@@ -80,6 +118,7 @@ class Aura(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.head: Block | None = None
+        self.window = Window(self.enough)
 
     @property
     def view_number(self) -> int:
@@ -103,6 +142,7 @@ class Aura(Replica):
             patience_ns=parameters.request_timeout_ns,
         )
         self.head = stable["head"]
+        self.window.restart(self.undecided(self.head))
         self.await_step()
 
     # --- steps -------------------------------------------------------------------------------------------
@@ -171,6 +211,10 @@ class Aura(Replica):
 
     def adopt(self, block: Block) -> None:
         """The chain ends in this block: decide what is final in it."""
+        if block.parent is self.head:
+            self.window.extend(block, self.header_of(block).signer)
+        else:
+            self.window.restart(self.undecided(block))
         self.head = block
         self.context.persist(head=block)
         self.context.adopt(block)
@@ -185,16 +229,21 @@ class Aura(Replica):
         n = self.context.n
         return 3 * signers > 2 * n if self.parameters.finality == "two_thirds" else 2 * signers > n
 
+    def undecided(self, head: Block | None) -> list[tuple[Block, int]]:
+        """The chain that ends in a block, from above the last one decided here, with signers."""
+        path = []
+        block = head
+        while block is not None and block.height > self.context.height:
+            path.append((block, self.header_of(block).signer))
+            block = block.parent
+        return path[::-1]
+
     def final_block(self) -> Block | None:
         """The highest block that is final, if it is not decided already."""
-        signers: set[int] = set()
-        block = self.head
-        while block is not None and block.height > self.context.height:
-            signers.add(self.header_of(block).signer)
-            if self.enough(len(signers)):
-                return block
-            block = block.parent
-        return None
+        if not self.enough(self.window.signers):
+            return None
+        lowest = self.window.lowest
+        return lowest if lowest.height > self.context.height else None
 
     # --- exchange of blocks ------------------------------------------------------------------------------
 

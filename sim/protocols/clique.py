@@ -34,6 +34,7 @@ Not modelled: voting signers in and out, epochs and checkpoints, gas, uncles (Cl
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 from typing import Literal
 
@@ -99,6 +100,8 @@ class Clique(Replica):
         self.sealing = 0  # timer
         self.sealed_ns = -(1 << 62)
         self.head_since_ns = 0
+        # the head and the blocks below it, down to the one that it makes final
+        self.buried: collections.deque[Block] = collections.deque(maxlen=self.confirmations() + 1)
 
     @property
     def view_number(self) -> int:
@@ -131,6 +134,7 @@ class Clique(Replica):
             patience_ns=parameters.request_timeout_ns,
         )
         self.head = stable["head"]
+        self.bury_under(self.head)
         self.head_since_ns = context.now_ns
         self.prepare()
         context.set_timer(STATUS, parameters.status_interval_ns)
@@ -223,16 +227,26 @@ class Clique(Replica):
     def adopt(self, block: Block) -> None:
         """The chain ends in this block: what lies deep enough in it is final."""
         context = self.context
+        if block.parent is self.head:
+            self.buried.append(block)
+        else:
+            self.bury_under(block)
         self.head = block
         self.head_since_ns = context.now_ns
         context.persist(head=block)
         context.adopt(block)
-        final: Block | None = block
-        for _ in range(self.confirmations()):
-            final = None if final is None else final.parent
+        final = self.buried[0] if len(self.buried) == self.buried.maxlen else None
         if final is not None and final.row >= 0:
             self.branches.decide_to(final)
         self.prepare()
+
+    def bury_under(self, head: Block | None) -> None:
+        """The chain is another one."""
+        self.buried.clear()
+        block = head
+        while block is not None and len(self.buried) < self.confirmations() + 1:
+            self.buried.appendleft(block)
+            block = block.parent
 
     # --- exchange of blocks ------------------------------------------------------------------------------
 

@@ -209,6 +209,6 @@ def test_rolling_finality_counts_distinct_signers_from_a_block_to_the_head(
         above = Block(100 + at, at + 1, at, signer, block)
         above.body = Header(signer, at, at)
         block = above
-    me.head = block
+        me.window.extend(block, signer)
     final = me.final_block()
     assert (None if final is None else final.height) == height
