@@ -145,7 +145,14 @@ class Trial:
         more = [f"{section}={json.dumps(entries)}" for section, entries in patch.items() if entries]
         return load_scenario(self.path, [*self.overrides, *more], self.seed, protocols=self.protocols)
 
-    def write(self, patch: Patch, name: str) -> Path:
+    def catch(self, patch: Patch) -> Catch:
+        """A schedule that breaks something, written down."""
+        found = self.outcome(patch)
+        assert found is not None
+        what, evidence = found
+        return Catch(what, evidence, patch, self._write(patch, f"{self.base.name}-{what.replace(' ', '-')}"))
+
+    def _write(self, patch: Patch, name: str) -> Path:
         """A scenario file that replays a schedule: the hunted scenario, what was set, and the schedule."""
         from ruamel.yaml import YAML
 
@@ -191,9 +198,8 @@ def hunt(
     started = time.monotonic()
     trial = Trial(Path(path), overrides, seed, replica, pause_s, Path(out) / "hunt")
     limits = trial.limits(corrupted)
-    calm = trial.outcome({})
-    if calm is not None:
-        raise ScenarioError(f"{path}: breaks {calm[0]} without any trouble: {calm[1]}; mend the scenario first")
+    if trial.outcome({}) is not None:  # it needs no trouble to break
+        return Hunt(0, 1, 0, limits, trial.catch({}), None, time.monotonic() - started)
     trial.tried = 0
 
     def over(share: float) -> bool:
@@ -212,12 +218,7 @@ def hunt(
     listed = trial.tried
     if patch is None:
         patch = _search(trial, limits, over)
-    catch = None
-    if patch is not None:
-        found = trial.outcome(patch)
-        assert found is not None
-        name = f"{trial.base.name}-{found[0].replace(' ', '-')}"
-        catch = Catch(*found, patch, trial.write(patch, name))
+    catch = None if patch is None else trial.catch(patch)
     bound = rule_of_three(trial.tried) if catch is None and trial.tried else None
     return Hunt(listed, trial.tried - listed, trial.refused, limits, catch, bound, time.monotonic() - started)
 
