@@ -177,10 +177,18 @@ def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
         yield bar
 
 
+@contextlib.contextmanager
+def unwritable_is_an_error(out: Path) -> Iterator[None]:
+    """Print one message and exit with 2 when results cannot be written: no right, no room, a file in the way."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())
+        typer.echo(f"--out {out}: {reason}; name a folder that can be written, with enough room", err=True)
+        raise typer.Exit(2) from None
+
+
 def make_folder(out: Path) -> None:
     """Make the folder for results, or exit with 2."""
-    try:
+    with unwritable_is_an_error(out):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        typer.echo(f"--out {out}: {error.strerror}; name a folder that can be written", err=True)
-        raise typer.Exit(2) from None

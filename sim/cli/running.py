@@ -26,6 +26,7 @@ from sim.cli.options import (
     load_protocol,
     make_folder,
     progress_bar,
+    unwritable_is_an_error,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def run(
     with compiling_is_announced():
         from sim.scenario import run as runner
     make_folder(out)
-    with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
+    bar = progress_bar(loaded.name, hidden=quiet or as_json)
+    with bar as progress, bad_input_is_an_error(), unwritable_is_an_error(out):
         result = runner.run(loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns)
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))

@@ -6,6 +6,7 @@ with them.
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -251,8 +252,8 @@ def _table(path: Path) -> list[dict[str, Any]]:
     at = ("file",)
     try:
         rows = read_rows(path)
-    except (OSError, UnicodeDecodeError):
-        raise RuleError([Problem(at, "cannot be read as a text file; give the path of a csv file")]) from None
+    except (OSError, ValueError, csv.Error):  # ValueError: too long, not UTF-8, or a path with a zero byte
+        raise RuleError([Problem(at, "is no table of at most 5 MB of text; give the path of a csv file")]) from None
     table = []
     for number, row in enumerate(rows, 1):
         try:

@@ -10,11 +10,13 @@ import csv
 import dataclasses
 import difflib
 import functools
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 DATA = Path(__file__).parent / "data"
+_TABLE_CHARACTERS_MAX = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,9 +35,16 @@ class Site:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of a csv file with a header line; lines that start with '#' are comments. Raises OSError."""
+    """Rows of a csv file with a header line; lines that start with '#' are comments.
+
+    Raises OSError, csv.Error, and ValueError if it is not UTF-8 text of at most 5 MB.
+    """
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+        text = file.read(_TABLE_CHARACTERS_MAX + 1)
+    if len(text) > _TABLE_CHARACTERS_MAX:
+        raise ValueError("more than 5 MB")
+    lines = io.StringIO(text, newline="")
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
 
 @functools.cache

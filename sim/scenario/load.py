@@ -16,11 +16,11 @@ from sim.parameters import Parameters, Problem, RuleError, text_context
 from sim.scenario import messages
 from sim.scenario.errors import ScenarioError
 from sim.scenario.schema import ProtocolChoice, ProtocolEntry, Scenario, protocol_table
-from sim.scenario.source import Origin, Path, Source, read_file, read_text
+from sim.scenario.source import DEPTH_MAX, Origin, Path, Source, read_file, read_text
 
 _EXTENDS_MAX = 20
 _FILES = (("network", "latency", "file"), ("network", "topology", "graphml"))  # values that name files
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]+")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]{1,9}")
 
 
 def load_scenario(
@@ -59,13 +59,13 @@ def _read(file: FilePath, trail: tuple[FilePath, ...]) -> Source:
     if not isinstance(base_name, str):
         raise ScenarioError(f"{at}: extends names one scenario file; write extends: other.yaml")
     base_file = FilePath(os.path.normpath(file.parent / base_name))
+    if not os.path.isfile(base_file):
+        raise ScenarioError(f"{at}: no such file beside {file.name}; give a path relative to it")
     trail = (*trail, file.resolve())
     if base_file.resolve() in trail:
         raise ScenarioError(f"{at}: scenarios extend each other in a circle; remove one extends")
     if len(trail) > _EXTENDS_MAX:
         raise ScenarioError(f"{at}: more than {_EXTENDS_MAX} files extend each other; merge some")
-    if not base_file.is_file():
-        raise ScenarioError(f"{at}: no such file beside {file.name}; give a path relative to it")
     base = _read(base_file, trail)
     _move_files(base.data, base_file.parent, file.parent)
     base.data.pop("name", None)  # each file has its own name
@@ -125,7 +125,7 @@ def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Path, Source]]
         label = "--set " + " ".join(text.split())  # a message is one line
         name, equals, value = text.partition("=")
         keys = name.strip().split(".")
-        if not equals or not all(_KEY.fullmatch(key) for key in keys):
+        if not equals or len(keys) > DEPTH_MAX or not all(_KEY.fullmatch(key) for key in keys):
             raise ScenarioError(
                 f"{label}: {text}: an override is a path and a value; write --set network.nodes=16"
             )

@@ -70,13 +70,14 @@ class _Node:
 def read_file(path: FilePath) -> Source:
     """Read a scenario file. Raises ScenarioError."""
     where = f"{path}:1:1: {path.name}"
-    if path.is_dir():
-        raise ScenarioError(f"{where}: is a directory; give a scenario file inside it")
     try:
-        size = path.stat().st_size
-        if size > FILE_BYTES_MAX:
-            raise ScenarioError(f"{where}: has {size} bytes, more than 1 MB; a scenario is a short text")
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as stream:
+            raw = stream.read(FILE_BYTES_MAX + 1)  # not by its size: a device has none, and no end
+        if len(raw) > FILE_BYTES_MAX:
+            raise ScenarioError(f"{where}: has more than 1 MB; a scenario is a short text")
+        text = raw.decode("utf-8-sig")
+    except IsADirectoryError:
+        raise ScenarioError(f"{where}: is a directory; give a scenario file inside it") from None
     except FileNotFoundError:
         raise ScenarioError(f"{where}: no such file; check the path") from None
     except UnicodeDecodeError:

@@ -6,6 +6,8 @@ then the folder is renamed into place. A folder without a manifest is no result.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
@@ -148,9 +150,16 @@ class RunFolder:
             os.fsync(stream.fileno())
         temporary.rename(self.work / MANIFEST)
         old = self.work.with_suffix(f"{self.work.suffix}.old")
-        if self.place.exists():  # two renames: a kill between them leaves the finished run in its hidden folder
-            self.place.rename(old)
-        self.work.rename(self.place)
+        while True:  # two renames: a kill between them leaves the finished run in its hidden folder
+            with contextlib.suppress(FileNotFoundError):
+                self.place.rename(old)
+            try:
+                self.work.rename(self.place)
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+            shutil.rmtree(old, ignore_errors=True)  # another process stored the same run in between
         shutil.rmtree(old, ignore_errors=True)
         return self.place
 

@@ -172,7 +172,7 @@ def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> S
     written = _parse(source)
     origin = source.origin(("base",))
     base_file = FilePath(os.path.normpath(file.parent / written.base))
-    if not base_file.is_file():
+    if not os.path.isfile(base_file):
         raise ScenarioError(f"{origin.where}: {origin.text}: no such scenario; give a path relative to {file.name}")
     base = _changed_base(base_file, source, overrides)
     seed = base.data.get("seed", 1) if written.seed is None else written.seed

@@ -387,11 +387,17 @@ def test_no_scenario_at_all(load: Load, text: str, value: str, rule: str) -> Non
 def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     (tmp_path / "big.yaml").write_text("#" * 1_000_001)
+    (tmp_path / "endless.yaml").symlink_to("/dev/zero")
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
     for name, rule in {
         ".": "is a directory",
         "none.yaml": "no such file",
         "binary.yaml": "not UTF-8",
         "big.yaml": "1 MB",
+        "endless.yaml": "1 MB",
+        "loop.yaml": "cannot be read",
+        "x" * 300: "cannot be read",
+        "zero\0byte": "cannot be read",
     }.items():
         path = tmp_path / name
         with pytest.raises(ScenarioError) as caught:
@@ -399,6 +405,28 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         assert str(caught.value).startswith(f"{path}:1:1: ")
         assert rule in str(caught.value)
         assert "; " in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["loop.yaml", "x" * 300, '"zero\\0byte"'])
+def test_extending_what_cannot_be_a_file(load: Load, tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    message = _message(load, f"extends: {name}")
+    assert message.startswith("s.yaml:1:10: ")
+    assert "no such file beside s.yaml; give a path relative to it" in message
+
+
+@pytest.mark.parametrize("name", [".".join(["a"] * 2_000), "9" * 5_000])
+def test_an_override_of_a_path_that_no_scenario_has(load: Load, name: str) -> None:
+    assert "an override is a path and a value; write --set network.nodes=16" in _message(load, GOOD, f"{name}=1")
+
+
+@pytest.mark.parametrize("name", ["long.csv", "/dev/zero", '"zero\\0byte"'])
+def test_a_table_of_round_trips_that_is_none(load: Load, tmp_path: Path, name: str) -> None:
+    (tmp_path / "long.csv").write_text("from,to,rtt_ms\n" + "x" * 200_000 + ",HAK,1\n", encoding="utf-8")
+    latency = f"{{model: matrix, file: {name}}}"
+    message = _message(load, GOOD.replace("{model: distance, quality: mid}", latency))
+    assert message.startswith("s.yaml:5:")
+    assert "; give the path of a csv file" in message
 
 
 def test_a_yaml_bomb_is_refused(load: Load) -> None:

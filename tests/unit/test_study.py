@@ -65,6 +65,26 @@ def no_commit() -> Iterator[None]:
     store.commit.cache_clear()
 
 
+def test_a_process_that_stores_a_run_while_another_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.RunFolder(tmp_path, "study", "key").seal(b"earlier")
+    mine = store.RunFolder(tmp_path, "study", "key")
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    other = store.RunFolder(tmp_path, "study", "key")
+    rename = Path.rename
+
+    def then_the_other(path: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        path.rename(target)
+        if target.name.endswith(".old"):
+            other.seal(b"other")
+        monkeypatch.setattr(Path, "rename", then_the_other)
+        return target
+
+    monkeypatch.setattr(Path, "rename", then_the_other)
+    assert (mine.seal(b"mine") / store.MANIFEST).read_bytes() == b"mine"
+    assert [path.name for path in (tmp_path / "study" / "runs").iterdir()] == ["key"]
+
+
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with study.yaml and its six runs in out/study, made by two workers."""
