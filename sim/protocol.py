@@ -310,6 +310,15 @@ class Context(Interface):
     def send(self, to: int, letter: Letter) -> None:
         """Send a letter to one replica."""
 
+    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
+        """Send one letter to several other replicas: signed once, a copy to each, in this order."""
+
+    def neighbours(self, degree: int) -> tuple[int, ...]:
+        """My neighbours in a connected random graph of the voters: so many, or all others if there are not more.
+
+        The graph is a function of the run's seed, the same for all. `degree` or the number of voters is even.
+        """
+
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         """The ballot of that name, opened if new."""
 
@@ -321,6 +330,9 @@ class Context(Interface):
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         """The gated quorum's condition holds here, on the word of replica `by`."""
+
+    def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
+        """A voter's vote that came inside a letter counts here, now; my own: I vote, and nobody is told."""
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         """Whether a voter's (my own) vote is in my count. My own votes survive a crash: they were on disk."""

@@ -146,6 +146,9 @@ class Seat:
     def send(self, to: int, letter: Letter) -> None:
         self._say(Message(type(letter).__name__, letter.place()[0], (to,), letter))
 
+    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
+        self._say(Message(type(letter).__name__, letter.place()[0], to, letter))
+
     def propose(
         self,
         letter: Letter,

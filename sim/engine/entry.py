@@ -17,6 +17,7 @@ from sim.engine.lanes import (
     open_umbrella,
     release_reaction,
     release_tally,
+    vote_arrives,
 )
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
@@ -89,6 +90,16 @@ def vote(array, node, row, to, local_weight):
     if not has_room(desk):
         return np.int64(-1)
     cast_vote(desk, node, row, to, local_weight)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I))
+def count_vote(array, row, node, voter):
+    """Another voter's vote has reached a node inside a letter: it counts now. Returns 0, or -1 for room."""
+    desk = bench(array)
+    if not has_room(desk):
+        return np.int64(-1)
+    vote_arrives(desk, row, node, voter, desk[NOW])
     return np.int64(0)
 
 

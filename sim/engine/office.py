@@ -204,6 +204,16 @@ class Engine:
         self.twin_seats = frozenset(seat for group in groups[1:] for seat in group)
         self.desk.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
         self.desk.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
+        self._groups: dict[tuple[int, ...], int] = {}  # asked for later: seats -> address
+
+    def group(self, seats: tuple[int, ...]) -> int:
+        """The address of several seats as receivers of one message, laid out when first asked for."""
+        if seats not in self._groups:
+            starts = self.desk[d.GROUP_START]
+            self._groups[seats] = -len(starts)
+            self.desk.adopt(d.GROUP_MEMBER, np.concatenate((self.desk[d.GROUP_MEMBER][: starts[-1]], seats)))
+            self.desk.adopt(d.GROUP_START, np.append(starts, starts[-1] + len(seats)))
+        return self._groups[seats]
 
     def lay_weights(self, kind: int, weights: Sequence[int]) -> None:
         """Votes of a type count by weight, one per voter. Raises ValueError unless they are whole and not too large."""

@@ -312,6 +312,10 @@ class Run:
         envelope = self.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 0, 0)
         self.bodies[envelope] = letter
 
+    def seats_of(self, names: tuple[int, ...]) -> tuple[int, ...]:
+        """The seats of replicas, one after the other: a voter may have several."""
+        return tuple(seat for name in names for seat, own in enumerate(self.name_of_seat) if own == name)
+
     def _name_place(self, letter: Letter) -> None:
         """Tell the engine which view and height the next message is about, for the rules."""
         view, height = letter.place()

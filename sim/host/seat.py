@@ -117,6 +117,14 @@ class Host:
             )
         self.run.post(self.seat, self.run.engine.address[to], letter)
 
+    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
+        self.run.post(self.seat, self.run.engine.group(self.run.seats_of(to)), letter)
+
+    def neighbours(self, degree: int) -> tuple[int, ...]:
+        from sim.network.topology import neighbours  # networkx: only where it is needed
+
+        return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
+
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         return self.run.tree.ballot(view, number, block)
 
@@ -147,6 +155,13 @@ class Host:
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.seat, by)
+
+    def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
+        row = self.run.row(ballot, vote, ALL)
+        if voter == self.me:
+            self.run.ask(entry.vote, self.seat, row, self.seat, 1)
+        else:
+            self.run.ask(entry.count_vote, row, self.seat, voter)
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         row = ballot.rows.get(vote)

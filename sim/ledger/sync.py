@@ -55,11 +55,15 @@ class Blocks(Letter):
 
 
 class BlockSync:
-    """One replica's side of it. `patience_ns`: how long an answer may take before another peer is asked."""
+    """One replica's side of it. `patience_ns`: how long an answer may take before another peer is asked.
 
-    def __init__(self, context: Context, patience_ns: int) -> None:
+    `peers`: whom it asks in turn, in order of their numbers; by default all others.
+    """
+
+    def __init__(self, context: Context, patience_ns: int, peers: tuple[int, ...] | None = None) -> None:
         self.context = context
         self.patience_ns = patience_ns
+        self.peers = tuple(peer for peer in range(context.n) if peer != context.me) if peers is None else peers
         self.waiting = 0  # timer of the answer awaited
 
     def fetch(self, peer: int) -> None:
@@ -72,9 +76,8 @@ class BlockSync:
 
     def fetch_from_next(self, peer: int) -> None:
         """Ask the one after this peer."""
-        context = self.context
-        others = [(peer + i) % context.n for i in (1, 2)]
-        self.fetch(others[0] if others[0] != context.me else others[1])
+        if self.peers:
+            self.fetch(next((other for other in self.peers if other > peer), self.peers[0]))
 
     def on_timeout(self, peer: int) -> None:
         """No answer: ask the next."""

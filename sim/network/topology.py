@@ -8,6 +8,7 @@ Voters at one place share a local network and are linked whatever the topology s
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,23 @@ def random_regular_edges(count: int, degree: int, seed: int) -> list[tuple[int, 
         if nx.is_connected(nx.Graph(edges)):
             return sorted(edges)
     return sorted((min(a, b), max(a, b)) for a, b in graph.edges)
+
+
+@functools.lru_cache(maxsize=4)
+def neighbours(count: int, degree: int, seed: int) -> tuple[tuple[int, ...], ...]:
+    """Each member's neighbours in a connected random graph: `degree` of them, or all others if there are not more.
+
+    A function of the seed, independent of the network's own topology. Raises RuleError as `random_regular_edges`.
+    """
+    if degree >= count - 1:
+        return tuple(tuple(other for other in range(count) if other != one) for one in range(count))
+    from sim.kernel import chance  # compiled code: imported only where something is drawn
+
+    near: list[list[int]] = [[] for _ in range(count)]
+    for a, b in random_regular_edges(count, degree, chance.draw(seed, chance.TOPOLOGY, -1)):
+        near[a].append(b)
+        near[b].append(a)
+    return tuple(tuple(sorted(members)) for members in near)
 
 
 def routes(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Routes:

@@ -1,7 +1,7 @@
 """Tendermint.
 
-E. Buchman, J. Kwon, Z. Milosevic, "The latest gossip on BFT consensus", arXiv 1807.04938, 2018, Algorithm 1; proposer
-selection (of equal powers) and timeout_commit as CometBFT has them.
+E. Buchman, J. Kwon, Z. Milosevic, "The latest gossip on BFT consensus", arXiv 1807.04938, 2018, Algorithm 1; voting
+power, proposer selection and timeout_commit as CometBFT has them.
 
 n processes, f < n / 3. Each height runs rounds of three steps. The proposer of a round broadcasts
 <PROPOSAL, h, r, v, vr>; a process answers with <PREVOTE, h, r, id(v)>, or with nil if it is locked on another value
@@ -14,7 +14,7 @@ in an earlier round may then vote for it.
 paper                                here
 -----                                ----
 h_p, round_p, step_p                 height (ballot.number), round (ballot.view), step
-proposer(h, r)                       proposer_of(height, round)
+proposer(h, r)                       proposer_of(height, round), step h - 1 + r of sim.ledger.powers
 lockedValue_p, lockedRound_p         locked_value, locked_round
 validValue_p, validRound_p           valid_value, valid_round
 <PREVOTE, h, r, id(v)>, nil          a vote in the ballot (r, h, v), (r, h, None)
@@ -25,28 +25,36 @@ OnTimeoutPrevote, OnTimeoutPrecommit timers PREVOTE_TIMER, PRECOMMIT_TIMER
 "upon" rules                         `apply_rules`, with the line numbers of Algorithm 1
 
 Deviations
-* A quorum is the least number above 2n / 3, for any n; 2f + 1 for n = 3f + 1.
+* Processes have voting power (`power`). A quorum is the least power above two thirds of all, for any powers; f + 1 the
+  least that a third cannot have. With power one each and n = 3f + 1 that is 2f + 1 and f + 1 processes.
 * f + 1 messages of a higher round (line 55) are counted per type of vote; who precommits has prevoted in that round.
 * timeoutPropose runs while a transaction waits, from the start of the round or from the transaction's arrival; so
   an idle chain makes no rounds (CometBFT's create_empty_blocks = false).
 * timeout_commit: the next proposer waits so long after a decision; others begin the next height at once, and their
   timeoutPropose counts from the end of that wait.
-* Gossip is assumed to lose nothing. Here a process repeats its votes for values of earlier rounds when it begins
-  another round, and sends all its messages of this height again, with its height, when it has made no progress for
-  `resend_after`. Who is further answers, and blocks are fetched with their commit certificates (sim.ledger.sync).
-  A restarted process begins so.
+* Gossip is assumed to lose nothing. By default there is none: messages go from each to all directly. With
+  `dissemination: gossip` they flood a graph of neighbours (sim.ledger.gossip), where CometBFT tracks what each
+  neighbour lacks.
+* Whichever way, messages may be lost. A process repeats its votes for values of earlier rounds when it begins another
+  round (direct), and sends all its messages of this height again, with its height, when it has made no progress for
+  `resend_after`; with gossip all that it has heard, to its neighbours. Who is further answers, and blocks are fetched
+  with their commit certificates (sim.ledger.sync). A restarted process begins so.
 * Votes, valid value and round are on disk before a process speaks.
 
-Not modelled: dissemination by gossip (proposals and votes go from each to all directly), voting power other than one
-each, changes of the validator set, invalid values, evidence, block parts, the time to write to disk.
+Not modelled: changes of the validator set, invalid values, evidence, block parts, the time to write to disk.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from sim.ledger.gossip import CastVote, Gossip, Relayed, Said
+from sim.ledger.powers import powers_of
 from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
-from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.parameters import Count, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     BATCH,
     DECIDED,
@@ -79,6 +87,13 @@ class TendermintParameters(Parameters):
     resend_after_ns: Nanoseconds = quantity(
         "10 s", "messages of a height are sent again after so long without progress", positive=True
     )
+    power: tuple[Annotated[Count, Field(ge=1)], ...] | None = Field(
+        None, description="voting power of each voter; absent: all have the same"
+    )
+    dissemination: Literal["direct", "gossip"] = Field(
+        "direct", description="proposals and votes go to all directly, or from neighbour to neighbour"
+    )
+    gossip_degree: Count = count(8, "neighbours of each voter, all others if there are not more", low=2)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -102,6 +117,8 @@ PRECOMMITS = VoteType("PRECOMMITS", HEADER_BYTES, decides=False)
 PREVOTE = VoteType("PREVOTE", HEADER_BYTES, umbrella=PREVOTES)
 PRECOMMIT = VoteType("PRECOMMIT", HEADER_BYTES, umbrella=PRECOMMITS)
 
+POWER_MAX = (1 << 21) - 1  # of all voters together: what a tally can count
+
 PREVOTE_TIMER = Timer("prevote")
 PRECOMMIT_TIMER = Timer("precommit")
 COMMIT_TIMER = Timer("commit")
@@ -113,6 +130,7 @@ class Tendermint(Replica):
     """One process of Tendermint."""
 
     letters = (Proposal, Status, Fetch, Blocks)
+    later_letters = (Said, Relayed)
     votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)
     lasting_leader = False
     progress = "waiting"
@@ -128,24 +146,39 @@ class Tendermint(Replica):
         self.valid_value: Block | None = None
         self.valid_round = -1
         self.timed: set[tuple[Timer, int]] = set()  # timers scheduled in this height, by round
-        self.early: list[tuple[int, Proposal]] = []  # of heights to come
+        self.early: list[tuple[int, Proposal]] = []  # of heights to come, and who brought them
         self.early_quorum = 0  # highest height of which votes were reported before it began, or its proposal came
         self.early_rounds: dict[int, int] = {}  # height to come -> highest round of which votes were reported
         self.proposed: tuple[int, int, Proposal] | None = None  # height, round: what this process proposed
         self.commit_wait_over = 1  # the height whose commit wait is over here, or was not needed
         self.period_ns = 0  # of the progress timer
-        self.blocks = BlockSync(context, self.parameters.timeout_propose_ns)
+        p = self.parameters
+        self.powers = powers_of(p.power or (1,) * context.n)
+        self.gossip = Gossip(context, p.gossip_degree) if p.dissemination == "gossip" else None
+        peers = None if self.gossip is None else self.gossip.neighbours
+        self.blocks = BlockSync(context, p.timeout_propose_ns, peers)
+
+    @staticmethod
+    def check(parameters: TendermintParameters, voters: int) -> None:
+        """Raise ValueError if the parameters do not fit the number of voters."""
+        power, degree = parameters.power, parameters.gossip_degree
+        if power is not None and len(power) != voters:
+            raise ValueError(
+                f"power: {len(power)} values for {voters} voters; give each voter one, or leave power out"
+            )
+        if power is not None and sum(power) > POWER_MAX:
+            raise ValueError(f"power: adds up to {sum(power)}, at most {POWER_MAX}; give it in a larger unit")
+        if parameters.dissemination == "gossip" and degree < voters - 1 and degree * voters % 2:
+            raise ValueError(
+                f"gossip_degree: {degree} neighbours for each of {voters} voters: one of the two must be even; "
+                f"write gossip_degree: {degree + 1}"
+            )
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
-    @property
-    def f(self) -> int:
-        """Byzantine processes tolerated."""
-        return (self.context.n - 1) // 3
-
-    def quorum_size(self) -> int:
-        """2f + 1; for any n the least number above 2n / 3."""
-        return 2 * self.context.n // 3 + 1
+    def quorum_power(self) -> int:
+        """2f + 1; for any powers the least above two thirds."""
+        return self.powers.quorum()
 
     def may_prevote(self, proposal: Proposal) -> bool:
         """Lines 23 and 29: not locked, or locked on this value, or its prevotes are no older than the lock."""
@@ -156,8 +189,8 @@ class Tendermint(Replica):
         )
 
     def proposer_of(self, height: int, round_: int) -> int:
-        """proposer(h, r): round robin, one step for every height and every round."""
-        return (height - 1 + round_) % self.context.n
+        """proposer(h, r): round robin weighted by power, one step for every height and every round."""
+        return self.powers.turn(height - 1 + round_)
 
     def timeout_propose_ns(self, round_: int) -> int:
         """timeoutPropose(r)."""
@@ -165,11 +198,14 @@ class Tendermint(Replica):
         return int(p.timeout_propose_ns + round_ * p.timeout_propose_delta_ns)
 
     def quorums(self) -> dict[VoteType, Quorum]:
-        q = self.quorum_size()
-        any_value = Quorum(q, early=self.f + 1 if self.f + 1 < q else 0)
-        return {PREVOTE: Quorum(q), PRECOMMIT: Quorum(q), PREVOTES: any_value, PRECOMMITS: any_value}
+        q, few, weights = self.quorum_power(), self.powers.one_correct(), self.powers.weights
+        one_value = Quorum(q, weights=weights)
+        any_value = Quorum(q, early=few if few < q else 0, weights=weights)
+        return {PREVOTE: one_value, PRECOMMIT: one_value, PREVOTES: any_value, PRECOMMITS: any_value}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.gossip is not None:
+            return ()  # every message is passed on by a handler
         return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
 
     # --- start, and the fast lane ------------------------------------------------------------------------
@@ -236,7 +272,8 @@ class Tendermint(Replica):
     def set_lane(self) -> None:
         """Work in the fast lane if nothing is out of the ordinary at this height."""
         ordinary = (
-            self.round == 0
+            self.gossip is None
+            and self.round == 0
             and not self.early
             and not self.timed
             and self.early_quorum < self.height
@@ -271,6 +308,8 @@ class Tendermint(Replica):
         self.valid_value, self.valid_round = None, -1
         self.proposals, self.timed = [], set()
         self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
+        if self.gossip is not None:
+            self.gossip.forget(self.height)
         if round_before > 0:
             context.enter_view(0)
         if self.period_ns != self.first_period_ns():
@@ -279,8 +318,8 @@ class Tendermint(Replica):
     def resume(self) -> None:
         """Deal with what came early, propose if it is this process's turn, and return to the lane."""
         early, self.early = self.early, []
-        for sender, message in early:
-            self.on_proposal(sender, message)
+        for via, message in early:
+            self.take(via, message)
         round_ = self.early_rounds.pop(self.height, 0)
         if round_ > self.round:
             self.start_round(round_)
@@ -298,7 +337,7 @@ class Tendermint(Replica):
         context.lane(None)
         context.enter_view(round_)
         self.watch(self.timeout_propose_ns(round_))  # line 21
-        for earlier in range(round_):
+        for earlier in range(round_) if self.gossip is None else ():
             self.repeat_votes(earlier, values_only=True)
         self.propose()
 
@@ -329,7 +368,11 @@ class Tendermint(Replica):
         self.proposed = (self.height, self.round, message)
         context.persist(proposed=self.proposed)
         self.proposals.append(message)
-        if self.round == 0:
+        if self.gossip is not None:
+            if self.round == 0:
+                context.proposing()
+            self.gossip.say(self.height, message)
+        elif self.round == 0:
             number = 2 * self.height
             ballot = context.ballot(0, self.height, message.block)
             next_proposer = self.proposer_of(self.height + 1, 0)
@@ -368,25 +411,42 @@ class Tendermint(Replica):
 
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
-        """Take a proposal into the log: from the proposer of its round, on top of the last decision."""
+        """Only the proposer of its round can make a proposal."""
+        if sender == self.proposer_of(message.height, message.round):
+            self.take(sender, message)
+
+    def take(self, via: int, message: Proposal) -> None:
+        """Take a proposal into the log if it is on top of the last decision. `via`: who brought it."""
         self.sync()
         context = self.context
         if message.height > self.height:
-            self.keep(sender, message)
+            self.keep(via, message)
         elif message.height == self.height and message not in self.proposals:
-            on_top = message.block.parent is context.decided_block(context.height)
-            if on_top and sender == self.proposer_of(self.height, message.round):
+            if message.block.parent is context.decided_block(context.height):
                 self.proposals.append(message)
                 self.apply_rules()
         self.set_lane()
 
-    def keep(self, sender: int, message: Proposal) -> None:
+    @upon(Said, Relayed)
+    def on_gossip(self, sender: int, message: Said) -> None:
+        """A proposal or a vote by way of a neighbour: pass it on, and take it as its author's."""
+        gossip, content = self.gossip, message.content
+        if gossip is None or not gossip.is_new(sender, message):
+            return
+        if isinstance(content, CastVote):
+            if content.height > self.context.height:
+                context = self.context
+                context.count(content.vote, context.ballot(content.round, content.height, content.block), content.voter)
+        elif isinstance(content, Proposal) and message.author == self.proposer_of(content.height, content.round):
+            self.take(sender, content)
+
+    def keep(self, via: int, message: Proposal) -> None:
         """Keep it until its height is reached. If that cannot be the next one here, fetch what is missing."""
         if len(self.early) == 2 * self.context.n:
             del self.early[0]
-        self.early.append((sender, message))
+        self.early.append((via, message))
         if message.height > self.height + 1:
-            self.blocks.fetch(sender)
+            self.blocks.fetch(via)
 
     @upon(PREVOTE, PRECOMMIT)
     def on_votes(self, ballot: Ballot) -> None:
@@ -446,12 +506,21 @@ class Tendermint(Replica):
     def prevote(self, block: Block | None) -> None:
         """Broadcast <PREVOTE, h, r, id(v)>, nil for no block."""
         self.step = PREVOTED
-        self.context.vote(PREVOTE, self.context.ballot(self.round, self.height, block))
+        self.cast(PREVOTE, block)
 
     def precommit(self, block: Block | None) -> None:
         """Broadcast <PRECOMMIT, h, r, id(v)>, nil for no block."""
         self.step = PRECOMMITTED
-        self.context.vote(PRECOMMIT, self.context.ballot(self.round, self.height, block))
+        self.cast(PRECOMMIT, block)
+
+    def cast(self, vote: VoteType, block: Block | None) -> None:
+        """Vote in this round, and tell all or the neighbours."""
+        context, ballot = self.context, self.context.ballot(self.round, self.height, block)
+        if self.gossip is None:
+            context.vote(vote, ballot)
+        else:
+            context.count(vote, ballot, context.me)
+            self.gossip.say(self.height, CastVote(vote, context.me, self.round, self.height, block))
 
     def decide(self, block: Block) -> None:
         """Lines 50 to 54."""
@@ -499,16 +568,33 @@ class Tendermint(Replica):
             self.apply_rules()
         self.set_lane()
 
-    # --- in place of gossip: repetition and block synchronisation -----------------------------------------
+    # --- against loss: repetition and block synchronisation ----------------------------------------------
 
     def resend(self) -> None:
-        """Send again what this process has said at this height, and how many values it has decided."""
+        """Send again what this process has said at this height (or heard), and how many values it has decided."""
         context = self.context
+        if self.gossip is not None:
+            self.gossip_again(self.gossip)
+            return
         context.broadcast(Status(context.height))
         if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
             context.broadcast(self.proposed[2])
         for round_ in range(self.round + 1):
             self.repeat_votes(round_, values_only=False)
+
+    def gossip_again(self, gossip: Gossip) -> None:
+        """`resend` to the neighbours: all that was heard; after a crash, what this process itself had said."""
+        context = self.context
+        if gossip.neighbours:
+            context.multicast(gossip.neighbours, Status(context.height))
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            gossip.know(self.height, self.proposed[2])
+        for round_ in range(self.round + 1):
+            for ballot in context.ballots(round_, self.height):
+                for vote in (PREVOTE, PRECOMMIT):
+                    if context.has_voted(vote, ballot):
+                        gossip.know(self.height, CastVote(vote, context.me, round_, self.height, ballot.block))
+        gossip.repeat(self.height)
 
     def repeat_votes(self, round_: int, *, values_only: bool) -> None:
         """Send again what this process voted in a round of this height, nil left out or not."""
@@ -523,8 +609,10 @@ class Tendermint(Replica):
         """A peer is further: fetch. It is behind: tell it."""
         if message.height < self.context.height:
             self.context.send(sender, Status(self.context.height))
-        else:
+        elif message.height > self.context.height:
             self.blocks.hear_of(sender, message.height)
+        elif self.gossip is not None:
+            self.gossip.repeat(self.height, sender)
 
     @upon(FETCH_TIMER)
     def on_fetch_timeout(self, peer: int) -> None:
@@ -534,13 +622,15 @@ class Tendermint(Replica):
     @upon(Fetch)
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send decided blocks with their commit certificates."""
-        self.blocks.answer(sender, message.height, self.quorum_size())
+        self.blocks.answer(sender, message.height, self.quorums()[PRECOMMIT].voters_needed())
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Decide what was fetched, and take part."""
         self.sync()
         self.blocks.take(sender, message)
+        if self.gossip is not None and message.blocks and message.last <= self.context.height:
+            self.context.send(sender, Status(self.context.height))  # level: what was said at this height?
         if self.context.height >= self.height:
             self.begin_height()
             self.resume()

@@ -16,7 +16,10 @@ HERE = Path(__file__).parent
 SCENARIOS = HERE.parents[1] / "scenarios"
 GOLDEN = {
     "quickstart": SCENARIOS / "quickstart.yaml",
-    **{f"{name}-baseline": SCENARIOS / "protocols" / name / "baseline.yaml" for name in ("pbft", "raft", "hotstuff")},
+    **{
+        f"{name}-baseline": SCENARIOS / "protocols" / name / "baseline.yaml"
+        for name in ("pbft", "raft", "hotstuff", "ibft", "qbft", "tendermint")
+    },
 }
 
 

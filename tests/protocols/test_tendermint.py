@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from typing import Any
 
+import networkx as nx
 import numpy as np
 import pytest
 
 from sim.engine import loop
 from sim.ledger import rows as r
+from sim.ledger.powers import Powers
+from sim.network.topology import neighbours
 from sim.protocol import Block
 from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal
+from sim.scenario.errors import ScenarioError
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 FAST = {
@@ -282,7 +287,7 @@ def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------
 
 
-def troubled(seed: int, *, lossy: bool) -> Any:
+def troubled(seed: int, *, lossy: bool, protocol: dict[str, Any] = FAST) -> Any:
     """A short run with f crashes at once at most, a partition that heals, jitter, and loss or not."""
     choice = random.Random(seed)  # of the scenario; the run's own chance is keyed by its seed
     n = choice.choice([4, 7])
@@ -295,7 +300,7 @@ def troubled(seed: int, *, lossy: bool) -> Any:
         crash([choice.choice(ids)], f"{choice.randint(3200, 3500)} ms", f"{choice.randint(5, 400)} ms"),
     ]  # fmt: skip
     return scenario(
-        n, seed=seed, protocol=FAST, duration="8 s", faults=faults,
+        n, seed=seed, protocol=protocol, duration="8 s", faults=faults,
         workload=choice.choice([OPEN, OPEN, [{"kind": "backlog", "bytes": "500 B"}]]),
         **{
             "network.latency": {"model": "uniform", "low": "2 ms", "high": "15 ms"},
@@ -308,7 +313,7 @@ def troubled(seed: int, *, lossy: bool) -> Any:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seeds", [range(start, start + 20) for start in (0, 20)], ids=lambda s: f"{s.start}+")
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 40), marks=pytest.mark.slow)], ids=["few", "many"])
 def test_agreement_and_validity_in_trouble(seeds: range) -> None:
     for seed in seeds:
         run = play(troubled(seed, lossy=seed % 2 == 1))
@@ -318,9 +323,164 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
             assert run.decided()[-1][0] > 6 * S, f"seed {seed}"
 
 
-def test_the_fast_lane_does_what_the_handlers_do() -> None:
-    for seed in range(12):
+@pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+    for seed in seeds:
         chosen = troubled(seed, lossy=seed % 2 == 1)
         fast, slow = play(chosen, lane=True), play(chosen, lane=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
+
+
+# --- voting power ------------------------------------------------------------------------------------------
+
+
+UNEQUAL = [7, 1, 4, 2, 3]
+
+
+def with_power(*power: int) -> dict[str, Any]:
+    """Quick timeouts, and these powers."""
+    return {**FAST, "power": list(power)}
+
+
+@pytest.mark.parametrize("powers", [(7, 1, 4, 2, 3), (1, 1, 1, 1), (10, 1), (6, 4, 2)])
+def test_turns_are_proportional_to_power(powers: tuple[int, ...]) -> None:
+    """Over any window as long as the total power (in its smallest unit), exactly; and evenly spread over it."""
+    turns = Powers(powers)
+    unit = math.gcd(*powers)
+    total = sum(powers) // unit
+    order = [turns.turn(step) for step in range(3 * total)]
+    for start in range(2 * total):
+        window = order[start : start + total]
+        assert [unit * window.count(voter) for voter in range(len(powers))] == list(powers)
+    for length in range(1, total):
+        for voter, power in enumerate(powers):
+            assert abs(order[:length].count(voter) - length * power / (unit * total)) < 2
+
+
+def test_the_proposers_of_a_run_have_their_share() -> None:
+    run = play(scenario(5, protocol={"name": "tendermint", "power": UNEQUAL}, duration="3 s"))
+    proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED)]
+    assert [proposers[: 3 * sum(UNEQUAL)].count(voter) for voter in range(5)] == [3 * power for power in UNEQUAL]
+    assert unsafe(run) == []
+
+
+def test_equal_powers_are_no_powers() -> None:
+    plain, equal = (play(scenario(7, protocol=chosen)).digest for chosen in ("tendermint", with_power(*[9] * 7)))
+    assert equal == play(scenario(7, protocol=FAST)).digest
+    assert equal == plain
+
+
+def test_who_has_a_third_of_the_power_halts_the_chain_by_leaving() -> None:
+    """0 has 3 of 9, one third: what is left is not more than two thirds. With 2 of 8 it is."""
+    for power, goes_on in ((3, False), (2, True)):
+        faults = [crash([0], "500 ms")]
+        run = play(scenario(7, protocol=with_power(power, *[1] * 6), duration="6 s", faults=faults))
+        assert (run.decided()[-1][0] > 5 * S) == goes_on
+        assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_delays_follow_their_order_statistics(seed: int, lane: bool) -> None:
+    """A quorum is complete with the vote that brings the power above two thirds: see `order_statistics`."""
+    ms = np.random.default_rng(seed).integers(1, 90, size=(5, 5))
+    latency = {"model": "explicit", "one_way_ms": ms.tolist()}
+    protocol = {"name": "tendermint", "power": UNEQUAL}
+    run = play(scenario(5, protocol=protocol, duration="300 ms", **{"network.latency": latency}), lane=lane)
+    copies = np.repeat(np.arange(5), UNEQUAL)  # a voter of power p is p voters at one place
+    many = (ms * MS)[np.ix_(copies, copies)]
+    many[copies[:, None] == copies] = 0
+    expected = order_statistics(many, 2 * sum(UNEQUAL) // 3 + 1)[np.searchsorted(copies, range(5))]
+    found = run.latencies_ns()
+    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    assert [found[first, j] for j in range(5)] == expected.tolist()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"power": [1, 2, 3]}, "3 values for 4 voters"),
+        ({"power": [1, 2, 3, 0]}, "must be at least 1"),
+        ({"power": [1 << 20] * 4}, "at most 2097151"),
+    ],
+)
+def test_powers_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ScenarioError, match=words):
+        scenario(4, protocol={**FAST, **changes})
+
+
+# --- gossip ------------------------------------------------------------------------------------------------
+
+
+def gossip(degree: int = 4, **changes: Any) -> dict[str, Any]:
+    """Patient processes that pass messages on."""
+    return {"name": "tendermint", "dissemination": "gossip", "gossip_degree": degree, **changes}
+
+
+@pytest.mark.parametrize(("n", "degree"), [(4, 8), (10, 4), (16, 6)])
+def test_every_process_hears_everything_at_a_fixed_price(n: int, degree: int) -> None:
+    """2E - (n - 1) copies of each of 2n + 1 messages; at 950 ms all those of three heights have come to rest."""
+    run = play(scenario(n, seed=1, protocol=gossip(degree, timeout_commit="300 ms"), duration="950 ms"))
+    near = neighbours(n, degree, 1)
+    edges = sum(map(len, near)) // 2
+    assert {len(run.decided(node)) for node in range(n)} == {3}
+    said = run.replica(0).gossip.heard
+    assert [len(said[height]) for height in (1, 2, 3)] == [2 * n + 1] * 3
+    assert all(run.replica(node).gossip.heard[2].keys() == said[2].keys() for node in range(n))
+    assert run.sent() == 3 * (2 * n + 1) * (2 * edges - (n - 1))
+    assert run.sent("Said") == sum(len(near[v]) * 6 + len(near[v]) * (v < 3) for v in range(n))
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_with_gossip_the_shortest_paths_are_the_delays(seed: int) -> None:
+    n = 9
+    ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
+    latency = {"model": "explicit", "one_way_ms": ms.tolist()}
+    changes: dict[str, Any] = {"network.latency": latency, "block.interval": "900 ms"}
+    run = play(scenario(n, seed=seed, protocol=gossip(), duration="800 ms", **changes))
+    graph = nx.DiGraph()
+    for a, near in enumerate(neighbours(n, 4, seed)):
+        graph.add_weighted_edges_from((a, b, int(ms[a, b])) for b in near)
+    paths = dict(nx.all_pairs_dijkstra_path_length(graph))
+    delays = np.array([[paths[a][b] for b in range(n)] for a in range(n)]) * MS
+    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    found = run.latencies_ns()
+    assert [found[first, j] for j in range(n)] == order_statistics(delays, 2 * n // 3 + 1).tolist()
+
+
+@pytest.mark.parametrize("mode", ["direct", "gossip"])
+def test_gossip_goes_on_where_direct_broadcast_halts(mode: str) -> None:
+    """Of ten processes on a ring of neighbours only neighbours are linked: seven never hear each other directly."""
+    ring = neighbours(10, 2, 1)
+    strangers = [(a, b) for a, b in itertools.combinations(range(10), 2) if b not in ring[a]]
+    faults = cut("0 s", "4 s", *strangers)
+    run = play(scenario(10, seed=1, protocol={**gossip(2, **FAST), "dissemination": mode}, duration="4 s", faults=faults))
+    assert (len(run.decided()) > 0) == (mode == "gossip")
+    if mode == "gossip":
+        assert min(len(run.decided(node)) for node in range(10)) > 5
+    assert unsafe(run) == []
+
+
+def test_a_restarted_process_hears_from_its_neighbours_what_it_missed() -> None:
+    faults = [crash([3], "500 ms", "2 s"), crash([2], "4 s")]
+    run = play(scenario(7, protocol=gossip(4, **FAST), duration="7 s", faults=faults))
+    assert run.decided(3)[-1][0] > 6 * S
+    assert len(run.decided(0)) - len(run.decided(3)) <= 1
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_agreement_in_trouble_with_gossip(seed: int) -> None:
+    chosen = troubled(seed, lossy=seed % 2 == 1, protocol=gossip(2, **FAST))
+    run = play(chosen)
+    assert unsafe(run) == []
+    if seed % 2 == 0:
+        assert run.decided()[-1][0] > 6 * S
+    assert run.digest == play(chosen).digest
+
+
+def test_a_graph_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ScenarioError, match="write gossip_degree: 4"):
+        scenario(7, protocol=gossip(3))
