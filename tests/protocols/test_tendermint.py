@@ -456,7 +456,8 @@ def test_gossip_goes_on_where_direct_broadcast_halts(mode: str) -> None:
     ring = neighbours(10, 2, 1)
     strangers = [(a, b) for a, b in itertools.combinations(range(10), 2) if b not in ring[a]]
     faults = cut("0 s", "4 s", *strangers)
-    run = play(scenario(10, seed=1, protocol={**gossip(2, **FAST), "dissemination": mode}, duration="4 s", faults=faults))
+    protocol = {**gossip(2, **FAST), "dissemination": mode}
+    run = play(scenario(10, seed=1, protocol=protocol, duration="4 s", faults=faults))
     assert (len(run.decided()) > 0) == (mode == "gossip")
     if mode == "gossip":
         assert min(len(run.decided(node)) for node in range(10)) > 5
