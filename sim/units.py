@@ -125,7 +125,8 @@ def _read(text: object, dimension: str) -> Fraction:
     number, unit = Fraction(match[1]), match[2].strip()
     if not unit:
         if dimension != _FRACTION:
-            raise UnitError(f'has no unit, and {_ARTICLE[dimension]} needs one; write "{example}"')
+            remedy = f'"{text} ms" or "{text} s"' if dimension == _TIME else f'"{example}"'
+            raise UnitError(f"has no unit, and {_ARTICLE[dimension]} needs one; write {remedy}")
         kind, factor = _FRACTION, Fraction(1)
     else:
         kind, factor = _find(unit, dimension)

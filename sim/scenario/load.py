@@ -39,6 +39,9 @@ def load_scenario(
     """
     file = FilePath(path)
     source = _read(file, ())
+    if "base" in source.data and "network" not in source.data:
+        remedy = f"use pilotzone sweep {file} (a scenario starts from another one by extends:)"
+        raise ScenarioError(f"{file}:1:1: {file.name}: is a study, not a scenario; {remedy}")
     for label, keys, value in sorted(_parse_overrides(overrides), key=lambda o: not _chooses(o[1])):
         _override(source, keys, value, label)
     if seed is not None:

@@ -108,7 +108,7 @@ BAD = {
     "key with unit": ("warm_up: 30 s", "warm_up_ns: 30 s", "2:1", "warm_up_ns", "unknown key", "'warm_up'"),
     "wrong unit": ("10 min", "10 kB", "1:11", "10 kB", "is a size where a time belongs", '"20 ms"'),
     "unknown unit": ("10 min", "10 mims", "1:11", "10 mims", "unknown unit 'mims'", '"20 ms"'),
-    "no unit": ("10 min", "600", "1:11", "600", "has no unit", '"20 ms"'),
+    "no unit": ("10 min", "600", "1:11", "600", "has no unit", '"600 ms" or "600 s"'),
     "wrong unit of a parameter": ("timeout: 2 s", "timeout: 2 B", "7:41", "2 B", "is a size", '"20 ms"'),
     "negative time": ("30 s\nnet", "-30 s\nnet", "2:10", "-30 s", "must not be negative", '"20 ms"'),
     "negative delay": (
@@ -429,6 +429,13 @@ def test_a_table_of_round_trips_that_is_none(load: Load, tmp_path: Path, name: s
     assert "; give the path of a csv file" in message
 
 
+def test_a_study_is_sent_to_sweep(tmp_path: Path) -> None:
+    study = tmp_path / "mine.yaml"
+    study.write_text("base: other.yaml\nsweep: {grid: {network.nodes: [4, 7]}}\n")
+    with pytest.raises(ScenarioError, match=r"mine\.yaml: is a study, not a scenario; use pilotzone sweep"):
+        load_scenario(study)
+
+
 def test_a_yaml_bomb_is_refused(load: Load) -> None:
     lines = ["a: &a [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
@@ -505,7 +512,7 @@ def test_another_protocol_starts_afresh(load: Load) -> None:
         ("nonsense", "nonsense: an override is a path and a value", "--set network.nodes=16"),
         ("=5", "=5: an override is a path and a value", "--set network.nodes=16"),
         ("network.loss={", "not YAML", "check"),
-        ("protocol.request_timeout=2", "2: has no unit", '"20 ms"'),
+        ("protocol.request_timeout=2", "2: has no unit", '"2 ms" or "2 s"'),
         ("faults.0.at=700 s", "700 s: must be earlier than the end of the run, 10 min", "earlier time"),
     ],
 )

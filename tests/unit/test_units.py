@@ -53,8 +53,8 @@ def test_reads(parse: Callable[[object], float], text: object, expected: float) 
 @pytest.mark.parametrize(
     ("parse", "text", "rule", "remedy"),
     [
-        (units.parse_ns, 20, "has no unit", 'write "20 ms"'),
-        (units.parse_ns, "20", "has no unit", 'write "20 ms"'),
+        (units.parse_ns, 20, "has no unit", 'write "20 ms" or "20 s"'),
+        (units.parse_ns, "0.5", "has no unit", 'write "0.5 ms" or "0.5 s"'),
         (units.parse_ns, "-5 ms", "must not be negative", 'write "20 ms"'),
         (units.parse_ns, "nan ms", "must be a finite number", 'write "20 ms"'),
         (units.parse_ns, float("inf"), "must be a finite number", 'write "20 ms"'),
