@@ -22,6 +22,12 @@ from typing import Protocol as Interface
 
 ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
 
+
+def group(number: int) -> int:
+    """Destination: the voters of a group that the protocol declares (`Replica.groups`), but the sender."""
+    return -2 - number
+
+
 _VIEWS = ("view", "round", "term", "epoch")
 _HEIGHTS = ("sequence", "height", "number")
 
@@ -304,8 +310,8 @@ class Context(Interface):
     def now_ns(self) -> int:
         """Simulated time."""
 
-    def broadcast(self, letter: Letter) -> None:
-        """Send a letter to every other voter."""
+    def broadcast(self, letter: Letter, to: int = ALL) -> None:
+        """Send a letter to every other voter, or those of a `group`."""
 
     def send(self, to: int, letter: Letter) -> None:
         """Send a letter to one replica."""
@@ -326,7 +332,10 @@ class Context(Interface):
         """All ballots of a view and number (more than one block: somebody equivocated)."""
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
-        """Vote. `gate` says that the voter's own condition for this quorum holds."""
+        """Vote. `to`: ALL, a `group`, or one replica; the own vote counts at once if the voter is among them.
+
+        `gate` says that the voter's own condition for this quorum holds.
+        """
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         """The gated quorum's condition holds here, on the word of replica `by`."""
@@ -497,6 +506,10 @@ class Replica:
     def quorums(self) -> dict[VoteType, Quorum]:
         """The quorum of every vote type."""
         raise NotImplementedError
+
+    def groups(self) -> tuple[tuple[int, ...], ...]:
+        """Sets of voters that letters and votes can be sent to besides ALL, the same at every replica."""
+        return ()
 
     def voters_needed(self) -> int:
         """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""

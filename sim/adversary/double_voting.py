@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from sim.adversary.wrapper import Behaviour, Message
 from sim.kernel.desk import TALLY
 from sim.kernel.tally import OWNER, ROW
-from sim.protocol import ALL, Ballot, VoteType
+from sim.protocol import Ballot, VoteType
 
 _KEPT = 256  # votes remembered
 
@@ -53,12 +53,12 @@ class DoubleVoting(Behaviour):
 
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:
         seat, host = self.seat, self.seat.host
-        if to != ALL and vote in rival.rows:
+        if to >= 0 and vote in rival.rows:
             to = int(host.run.engine.desk[TALLY][rival.rows[vote] * ROW + OWNER])
-        elif to != ALL and rival.block is None:
+        elif to >= 0 and rival.block is None:
             return  # nobody stands there to be elected
         self.acts += 1
         gated = host.run.quorums[vote].gated
         host.vote_to(vote, rival, to, (), own=True, gate=gated)
-        receivers = seat.others if to == ALL else (to,) if to != host.me else ()
+        receivers = seat.receivers(to)
         seat.carry_out(Message(vote.name, rival.view, receivers, vote=vote, ballot=rival, meant_for=to))

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Message
-from sim.protocol import ALL, Ballot, Block, Letter, VoteType
+from sim.protocol import Ballot, Block, Letter, VoteType
 
 _KEPT = 4096  # blocks remembered
 
@@ -95,9 +95,9 @@ class Equivocating(Behaviour):
         self.acts += 1
         host, to = self.seat.host, message.meant_for
         gated = host.run.quorums[message.vote].gated
-        host.vote_to(message.vote, other, to, (), own=to in (ALL, host.me), gate=gated)
+        host.vote_to(message.vote, other, to, (), own=host.me in host.run.meant_by(to), gate=gated)
         second = dataclasses.replace(message, ballot=other)
-        return self._parted(message, second) if to == ALL else (message, second)
+        return self._parted(message, second) if to < 0 else (message, second)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         other = self._other_ballot(ballot)

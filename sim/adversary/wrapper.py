@@ -109,7 +109,7 @@ class Seat:
         return tuple(node for node in range(self.host.n) if node != self.host.me)
 
     def goes_to_all(self, vote: VoteType) -> bool:
-        """Whether votes of this type go to everybody: as the replica does it, or as its normal case says."""
+        """Whether votes of this type go to all or a group: as the replica does it, or as its normal case says."""
         declared = {step.vote: step.to_all for case in self.host.run.normal_cases for step in case.votes}
         return self._to_all.get(vote, declared.get(vote, True))
 
@@ -140,8 +140,12 @@ class Seat:
 
     # --- from the replica ------------------------------------------------------------------------------
 
-    def broadcast(self, letter: Letter) -> None:
-        self._say(Message(type(letter).__name__, letter.place()[0], self.others, letter))
+    def receivers(self, to: int) -> tuple[int, ...]:
+        """The voters but this one that a destination means."""
+        return tuple(node for node in self.host.run.meant_by(to) if node != self.host.me)
+
+    def broadcast(self, letter: Letter, to: int = ALL) -> None:
+        self._say(Message(type(letter).__name__, letter.place()[0], self.receivers(to), letter))
 
     def send(self, to: int, letter: Letter) -> None:
         self._say(Message(type(letter).__name__, letter.place()[0], (to,), letter))
@@ -165,11 +169,10 @@ class Seat:
         self.broadcast(letter)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
-        me = self.host.me
-        self._to_all[vote] = to == ALL
-        receivers = self.others if to == ALL else (to,) if to != me else ()
-        self.host.vote_to(vote, ballot, to, (), own=to in (ALL, me), gate=gate)
-        self._say(Message(vote.name, ballot.view, receivers, vote=vote, ballot=ballot, meant_for=to))
+        self._to_all[vote] = to < 0
+        own = self.host.me in self.host.run.meant_by(to)
+        self.host.vote_to(vote, ballot, to, (), own=own, gate=gate)
+        self._say(Message(vote.name, ballot.view, self.receivers(to), vote=vote, ballot=ballot, meant_for=to))
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         self.host.condition(vote, ballot, by)

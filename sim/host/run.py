@@ -171,6 +171,8 @@ class Run:
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self.voters_needed = first.voters_needed()
+        self.groups = first.groups()
+        self.engine.lay_groups(self.groups)
         self._lay_costs()
         self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
         for case in self.normal_cases if self.lane_allowed else ():
@@ -303,6 +305,18 @@ class Run:
 
     # --- messages --------------------------------------------------------------------------------------
 
+    def target(self, to: int) -> int:
+        """Where a protocol's destination is: a seat, or -1 - group of the engine."""
+        if to >= 0:
+            return self.engine.address[to]
+        return to if to == ALL else 1 + to - self.engine.groups_from
+
+    def meant_by(self, to: int) -> tuple[int, ...]:
+        """The voters that a protocol's destination means, the sender among them perhaps."""
+        if to >= 0:
+            return (to,)
+        return tuple(range(self.engine.voters)) if to == ALL else self.groups[-2 - to]
+
     def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
@@ -355,7 +369,7 @@ class Run:
                 (quorum.early, self._threshold(vote), 0) if quorum.early else (self._threshold(vote), 0, 0)
             )
             key = _ballot_key(ballot)
-            wide = to == ALL or self.engine.address[to] < 0  # a voter of several seats counts at each of them
+            wide = self.target(to) < 0  # a voter of several seats counts at each of them
             row = self.ask(entry.tally_row, self.kinds[vote], key, int(wide), -1 if wide else to, *thresholds)
             ballot.rows[vote] = row
             self.tree.owner_of_row[row] = (ballot, vote)

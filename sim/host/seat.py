@@ -107,8 +107,8 @@ class Host:
 
     # --- messages --------------------------------------------------------------------------------------
 
-    def broadcast(self, letter: Letter) -> None:
-        self.run.post(self.seat, ALL, letter)
+    def broadcast(self, letter: Letter, to: int = ALL) -> None:
+        self.run.post(self.seat, self.run.target(to), letter)
 
     def send(self, to: int, letter: Letter) -> None:
         if to == self.me:
@@ -141,7 +141,7 @@ class Host:
             raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
         row = self.run.row(ballot, vote, to)
         local = 1 + tally.GATE if gate else 1
-        self.run.ask(entry.vote, self.seat, row, to if to == ALL else self.run.engine.address[to], local)
+        self.run.ask(entry.vote, self.seat, row, self.run.target(to), local)
 
     def vote_to(
         self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False

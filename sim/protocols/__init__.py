@@ -76,6 +76,7 @@ PROTOCOLS: dict[str, Entry] = {
         "ibft", "Ibft", "PBFT per height with locks, as first specified", "F Byzantine of 3F + 1 (safety)"
     ),
     "qbft": Entry("qbft", "Qbft", "IBFT with prepared certificates in place of locks", "f Byzantine of 3f + 1"),
+    "rpbft": Entry("rpbft", "Rpbft", "PBFT in a rotating group of k voters", "f Byzantine in any group of 3f + 1"),
     "tendermint": Entry(
         "tendermint", "Tendermint", "prevotes, precommits, locks that newer prevotes release", "f Byzantine of 3f + 1"
     ),

@@ -45,6 +45,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
+from typing import ClassVar
 
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
@@ -181,8 +182,8 @@ FETCH_TIMER = Timer("fetch")
 class Pbft(Replica):
     """One PBFT replica."""
 
-    letters = (PrePrepare, ViewChange, NewView, Fetch, Executed)
-    votes = (PREPARE, COMMIT, CHECKPOINT)
+    letters: ClassVar[tuple[type[Letter], ...]] = (PrePrepare, ViewChange, NewView, Fetch, Executed)
+    votes: ClassVar[tuple[VoteType, ...]] = (PREPARE, COMMIT, CHECKPOINT)
     decides_out_of_order = True
     progress = "waiting"
 
@@ -203,7 +204,9 @@ class Pbft(Replica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.f = (context.n - 1) // 3 if self.parameters.faults is None else self.parameters.faults
+        self.f = self.tolerated()
+        self.audience = ALL  # whom pre-prepares, votes and view changes go to
+        self.first_view = 0  # whatever prepared did so in this view or a later one
         self.view = 0
         self.active = False
         self.recovering = False  # restarted, and not yet in a view
@@ -218,6 +221,11 @@ class Pbft(Replica):
         self.fetch_from = context.me
         self.catching_up = False  # out of the fast lane until earlier batches are executed
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
+
+    def tolerated(self) -> int:
+        """f."""
+        faults: int | None = self.parameters.faults
+        return (self.context.n - 1) // 3 if faults is None else faults
 
     @property
     def view_number(self) -> int:
@@ -296,7 +304,7 @@ class Pbft(Replica):
         prepared = (
             (sequence, ballot.block.number)
             for sequence in range(context.height + 1, context.height + 3)
-            for view in range(self.view, -1, -1)
+            for view in range(self.view, self.first_view - 1, -1)
             for ballot in context.ballots(view, sequence)
             if ballot.block is not None and context.complete(PREPARE, ballot)
         )
@@ -387,7 +395,7 @@ class Pbft(Replica):
         """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""
         self.context.condition(PREPARE, ballot, by=primary)
         if self.context.me != primary:
-            self.context.vote(PREPARE, ballot)
+            self.context.vote(PREPARE, ballot, self.audience)
 
     @staticmethod
     def letter_of(block: Block) -> PrePrepare:
@@ -400,9 +408,14 @@ class Pbft(Replica):
             self.last_proposed = block
 
     @property
+    def window(self) -> int:
+        """L."""
+        return int(self.parameters.log_window)
+
+    @property
     def high_mark(self) -> int:
         """H = h + L."""
-        return int(self.low_mark + self.parameters.log_window)
+        return self.low_mark + self.window
 
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
@@ -425,7 +438,7 @@ class Pbft(Replica):
 
     def keep(self, sender: int, message: PrePrepare) -> None:
         """Keep a pre-prepare that overtook its NEW-VIEW until this replica is in its view."""
-        if len(self.early) == self.parameters.log_window:
+        if len(self.early) == self.window:
             del self.early[0]
         self.early.append((sender, message))
 
@@ -433,7 +446,7 @@ class Pbft(Replica):
     def on_prepared(self, ballot: Ballot) -> None:
         """prepared(m, v, n, i): multicast <COMMIT, v, n, d, i>."""
         if self.active and ballot.view == self.view and not self.context.has_voted(COMMIT, ballot):
-            self.context.vote(COMMIT, ballot, gate=True)
+            self.context.vote(COMMIT, ballot, self.audience, gate=True)
 
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
@@ -502,7 +515,7 @@ class Pbft(Replica):
         self.recovering = False
         self.await_new_view()
         message = ViewChange(view, self.low_mark, self.prepared(), self.signers(), context.me)
-        context.broadcast(message)
+        context.broadcast(message, self.audience)
         self.on_view_change(context.me, message)
 
     def await_new_view(self) -> None:
@@ -520,7 +533,7 @@ class Pbft(Replica):
                 found.append((sequence, self.view - 1, block))
                 continue
             best: tuple[int, int, Block] | None = None
-            for view in range(self.view, -1, -1):
+            for view in range(self.view, self.first_view - 1, -1):
                 for ballot in context.ballots(view, sequence):
                     # A COMMIT of my own stands for a certificate that I had before a crash.
                     certified = context.complete(PREPARE, ballot) or context.has_voted(COMMIT, ballot)
@@ -563,7 +576,7 @@ class Pbft(Replica):
             self.change_view(view + 1)
             return
         own = self.changes[view][context.me]
-        context.broadcast(own)
+        context.broadcast(own, self.audience)
         self.await_new_view()
         self.fetch()
 
@@ -607,7 +620,7 @@ class Pbft(Replica):
             proposals.append((sequence, chosen))
             parent = chosen
         message = NewView(view, changes, tuple(proposals))
-        context.broadcast(message)
+        context.broadcast(message, self.audience)
         self.adopt(context.me, message)
 
     @upon(NewView)
@@ -647,16 +660,19 @@ class Pbft(Replica):
 
     # --- state transfer --------------------------------------------------------------------------------
 
+    def peers(self) -> tuple[int, ...]:
+        """Whom to ask, in ascending order."""
+        return tuple(replica for replica in range(self.context.n) if replica != self.context.me)
+
     def fetch(self) -> None:
         """Ask the next replica for what was executed above this one's height."""
         context = self.context
         context.cancel(self.fetching)
-        if context.n == 1:
+        peers = self.peers()
+        if not peers:
             self.enter(self.view)
             return
-        self.fetch_from = (self.fetch_from + 1) % context.n
-        if self.fetch_from == context.me:
-            self.fetch_from = (self.fetch_from + 1) % context.n
+        self.fetch_from = next((peer for peer in peers if peer > self.fetch_from), peers[0])
         context.send(self.fetch_from, Fetch(context.height))
         self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
 

@@ -55,6 +55,15 @@ LAWS: dict[str, Law] = {
         heals_within_s=6,
         once_per_place=("PREPARE", "COMMIT"),
     ),
+    "rpbft": Law(
+        messages=lambda n: 2 * min(n, 4) * (min(n, 4) - 1),  # its default is a group of four
+        delays=3,
+        faults=lambda n: third(min(n, 4)),
+        quick={"request_timeout": "300 ms", "epoch": 3},
+        patient={"request_timeout": "100 s"},
+        heals_within_s=6,
+        once_per_place=("PREPARE", "COMMIT"),
+    ),
     "ibft": Law(
         messages=lambda n: (2 * n + 1) * (n - 1),
         delays=3,
