@@ -21,6 +21,7 @@ from sim.engine.lanes import (
     PROGRESS,
     PROGRESS_MODE,
     SILENT,
+    STILL_AT_NS,
     STILL_EVENTS,
     STILL_MAX,
     SWEEP_CLOSED,
@@ -428,13 +429,14 @@ def advance(array, until):
             return UNTIL, none, none, desk[NOW]
         time, sequence, what, argument = ready[0], ready[1], ready[2], ready[3]
         heap_drop(desk, READY, READY_LEN)
-        if time == desk[NOW]:
+        if time == desk[STILL_AT_NS]:
             if what & 255 != TX_ARRIVES:  # any number of transactions may arrive at one time
                 desk[STILL_EVENTS] += 1
             if desk[STILL_EVENTS] > desk[STILL_MAX]:
                 return STANDS_STILL, none, none, time
         else:
             desk[STILL_EVENTS] = 0
+            desk[STILL_AT_NS] = time
         desk[NOW] = time
         desk[EVENTS] += 1
         if desk[EVENTS] > desk[EVENTS_MAX]:

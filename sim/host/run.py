@@ -605,14 +605,10 @@ class Run:
         names = self.name_of_seat
         width = post.ENVELOPE_WIDTH
         wakes = 0
-        last_ns = -1
         while True:
-            code, node, argument, time_ns = advance(desk, until_ns)
+            code, node, argument, _time_ns = advance(desk, until_ns)
             wakes += 1
-            if time_ns > last_ns:  # arrivals move time as well: the engine counts on from event to event
-                last_ns = time_ns
-                self.scalars[lanes.STILL_EVENTS] = 0
-            if wakes & 4095 == 0 and self.out_of_time():
+            if wakes & 255 == 0 and self.out_of_time():
                 return OUT_OF_TIME
             if code == letter_code:
                 body = self.letter(argument)
