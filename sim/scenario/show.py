@@ -46,7 +46,7 @@ def _plain(value: Any, name: str, alias: str | None) -> Any:
         return value / NS_PER_MS if alias is not None and alias.endswith("_ms") else format_ns(int(value))
     if name.endswith("_ps_per_byte"):
         return _bandwidth(int(value))
-    if name.endswith("_bytes"):
+    if name.endswith("bytes"):
         return format_bytes(int(value))
     return f"{value!r} tx/s" if name.endswith("_tps") else value
 

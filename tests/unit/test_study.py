@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -271,7 +272,10 @@ def test_two_sweeps_into_one_folder(swept: Path, tmp_path: Path) -> None:
 def test_an_interrupt_keeps_what_is_finished(tmp_path: Path) -> None:
     file = write(tmp_path, "sweep: {cases: [{}, {duration: 1000 h}]}\n")
     command = [sys.executable, "-m", "sim.cli", "sweep", str(file), "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # Whoever started the tests may ignore Ctrl-C (a shell's background job does), and that is inherited.
+    hear = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True, "preexec_fn": hear}
+    with subprocess.Popen(command, **options) as process:
         assert process.stderr is not None
         line = process.stderr.readline()
         while "ok: case 0" not in line:
