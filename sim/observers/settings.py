@@ -40,7 +40,7 @@ class Observer(Parameters):
         if not _NAME.fullmatch(self.name):
             message = "must begin with a small letter, then small letters, digits and dashes; write name: regulator"
             problems.append(Problem(("name",), message))
-        if self.mode == "push" and "interval_ns" in self.model_fields_set:
+        if self.mode == "push" and self.interval_ns != NS_PER_S:  # the default may stand there: `show` writes it
             problems.append(Problem(("interval",), "is for mode: pull, where the observer asks; remove it"))
         if problems:
             raise RuleError(problems)
