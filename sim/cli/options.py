@@ -80,7 +80,7 @@ def compiling_is_announced() -> Iterator[None]:
     """Say so if importing the engine takes long: it is being compiled, once per version."""
 
     def tell() -> None:
-        typer.echo("compiling the kernel (once per version, half a minute or so) ...", err=True)
+        typer.echo("compiling the kernel (once per version, a minute or so) ...", err=True)
 
     timer = threading.Timer(COMPILE_NOTICE_AFTER_S, tell)
     timer.start()
