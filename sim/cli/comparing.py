@@ -16,6 +16,7 @@ from sim.cli.options import (
     EXIT_CODES,
     AsJson,
     Jobs,
+    Level,
     Out,
     Overrides,
     Quiet,
@@ -51,7 +52,7 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME", help="compare this metric; repeatable")
     ] = None,
-    level: Annotated[float, typer.Option("--level", help="of the intervals, 0.95 for 95 %")] = 0.95,
+    level: Level = 0.95,
     independent: Annotated[
         bool, typer.Option("--independent", help="other seeds in each design, to see what common ones save")
     ] = False,

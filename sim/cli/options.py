@@ -40,6 +40,11 @@ ProtocolFile = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress bar")]
 Jobs = Annotated[int, typer.Option("--jobs", min=1, max=256, help="worker processes")]
 Workers = Annotated[int, typer.Option("--workers", min=1, max=256, help="worker processes; they change no result")]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="tcp://HOST:PORT", help="run on the workers of this dask scheduler instead"),
+]
+Level = Annotated[float, typer.Option("--level", metavar="SHARE", help="of the intervals, 0.95 for 95 %")]
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
 )

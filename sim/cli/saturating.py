@@ -12,6 +12,8 @@ import typer
 from sim.cli.comparing import records
 from sim.cli.options import (
     AsJson,
+    Cluster,
+    Level,
     Out,
     Overrides,
     Quiet,
@@ -38,9 +40,10 @@ def saturate(
     tolerance: Annotated[float, typer.Option("--tolerance", help="how far apart the ends may stay, as a share")] = 0.05,
     replications: Annotated[int, typer.Option("--replications", min=2, help="runs of each load to begin with")] = 5,
     most: Annotated[int, typer.Option("--most", min=2, help="runs of a load at most, where it stays undecided")] = 20,
-    level: Annotated[float, typer.Option("--level", help="of the intervals, 0.95 for 95 %")] = 0.95,
+    level: Level = 0.95,
     out: Out = Path("results"),
     workers: Workers = 2,
+    cluster: Cluster = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -51,7 +54,7 @@ def saturate(
         found = saturating.saturate(
             scenario, objective, start=start, tolerance=tolerance, replications=replications,
             most=max(most, replications), level=level, overrides=set_ or (), seed=seed, out=out, workers=workers,
-            tell=tell,
+            cluster=cluster, tell=tell,
         )  # fmt: skip
     from sim.plan import figures as answers
     from sim.report.figures import save
@@ -78,10 +81,8 @@ def saturate(
         }
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
-    shown = ["offered_tps", "n", "state", "committed_tps", "latency_p50_ms", "latency_p99_ms", "latency_p99_ms low"]
-    shown = [name for name in [*shown, "latency_p99_ms high"] if name in frame]
-    if len(frame):
-        typer.echo(frame[shown].to_string(index=False, na_rep="-", float_format=lambda x: f"{x:,.4g}"))
+    if found.loads:
+        typer.echo(found.text())
     for line in found.verdict():
         typer.echo(line)
     typer.echo("written:")
@@ -96,10 +97,11 @@ def sensitivity(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME", help="of this metric; repeatable")
     ] = None,
-    level: Annotated[float, typer.Option("--level", help="of the intervals, 0.95 for 95 %")] = 0.95,
+    level: Level = 0.95,
     set_: Overrides = None,
     out: Out = Path("results"),
     workers: Workers = 2,
+    cluster: Cluster = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -108,8 +110,9 @@ def sensitivity(
 
     with bad_input_is_an_error(), sweep_display(quiet=quiet or as_json) as tell:
         found = answering.sensitivity(
-            study, metric or answering.DEFAULT, level=level, overrides=set_ or (), out=out, workers=workers, tell=tell
-        )
+            study, metric or answering.DEFAULT, level=level, overrides=set_ or (), out=out, workers=workers,
+            cluster=cluster, tell=tell,
+        )  # fmt: skip
     from sim.plan import figures as answers
     from sim.report.figures import save
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.options import AsJson, Out, Overrides, Quiet, Workers, app, bad_input_is_an_error, progress_bar
+from sim.cli.options import AsJson, Cluster, Out, Overrides, Quiet, Workers, app, bad_input_is_an_error, progress_bar
 
 if TYPE_CHECKING:
     from sim.scenario.results import Runs
@@ -67,10 +67,7 @@ def sweep(
     study: StudyPath,
     set_: Overrides = None,
     workers: Workers = 2,
-    cluster: Annotated[
-        str | None,
-        typer.Option("--cluster", metavar="tcp://HOST:PORT", help="run on the workers of this dask scheduler instead"),
-    ] = None,
+    cluster: Cluster = None,
     resume: Resume = False,
     limit_wall: Annotated[
         str | None, typer.Option("--limit-wall", metavar="TIME", help='stop after this time, "2 h"; what is done stays')
@@ -182,6 +179,7 @@ def verify(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="folder of a study's results, or of one run")],
     sample: Annotated[int | None, typer.Option("--sample", min=1, metavar="K", help="only so many runs")] = None,
     workers: Workers = 2,
+    cluster: Cluster = None,
     as_json: AsJson = False,
 ) -> None:
     """Run stored scenarios again and compare with what is stored, byte by byte."""
@@ -189,7 +187,7 @@ def verify(
 
     checked = []
     with bad_input_is_an_error(), progress_bar(f"verify {path}", hidden=as_json) as progress:
-        for total, one in verifying(path, sample=sample, workers=workers):
+        for total, one in verifying(path, sample=sample, workers=workers, cluster=cluster):
             checked.append(one)
             if progress is not None:
                 progress(len(checked) / total)

@@ -31,7 +31,8 @@ from sim.scenario.load import load_scenario
 from sim.scenario.results import rows
 from sim.scenario.schema import Scenario
 from sim.scenario.study import Case, Study, lay_out, replication_seed
-from sim.scenario.sweep import Tell, run_study
+from sim.scenario.sweep import Tell, executor, run_study
+from sim.scenario.workers import Executor
 from sim.units import UnitError, parse_rate_tps
 from sim.workload.demand import total_tps
 from sim.workload.settings import DemandLoad, OpenLoop
@@ -137,6 +138,24 @@ class Saturated:
         return pd.DataFrame(table)
 
 
+    def text(self) -> str:
+        """A line per load: its state, and throughput and latency with their intervals."""
+        lines = [["offered [tx/s]", "n", "state", "committed [tx/s]", "p50 [ms]", "p99 [ms]"]]
+        for load in self.loads:
+            cells = [_cell(one) for one in (load.committed_tps, load.latency_p50_ms, load.latency_p99_ms)]
+            lines.append([f"{load.offered_tps:,.6g}", str(load.n), load.state, *cells])
+        wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, wide, strict=True)) for line in lines]
+        return "\n".join([f"means over n replications, with {100 * self.level:g} % intervals:", *rows])
+
+
+def _cell(interval: Interval | None) -> str:
+    if interval is None:
+        return "–"
+    estimate, low, high = rounded(interval.estimate, interval.low, interval.high)
+    return f"{estimate} ({low} to {high})"
+
+
 def _power(load: Load) -> float:
     assert load.committed_tps is not None
     assert load.latency_mean_ms is not None
@@ -161,13 +180,14 @@ def saturate(
     seed: int | None = None,
     out: str | Path = "results",
     workers: int = 2,
+    cluster: str | None = None,
     tell: Tell | None = None,
 ) -> Saturated:
     """Bracket the largest load at which a scenario file meets an objective; runs are stored and reused as a study's.
 
     `start`: the first load tried, such as "1000 tx/s" (default: the scenario's own). `tolerance`: how far apart the
-    ends may stay, as a fraction. `curve` adds loads below and above the answer. Raises ScenarioError before anything
-    runs if the objective, the scenario or an option makes no sense.
+    ends may stay, as a fraction. `curve` adds loads below and above the answer. `cluster`: as for `sim.sweep`.
+    Raises ScenarioError before anything runs if the objective, the scenario or an option makes no sense.
     """
     asked = parse(objective)
     loaded = load_scenario(scenario, overrides, seed)
@@ -186,12 +206,13 @@ def saturate(
         raise ScenarioError(f"saturate: start {start}: {error}") from None
     if first <= 0:
         raise ScenarioError(f"saturate: start {start}: must be above zero; write for example 1000 tx/s")
-    search = _Search(loaded, asked, level, replications, most, Path(out), workers, tell)
-    search.bracket(first)
-    search.narrow(tolerance)
-    if curve and search.meets is not None:
-        search.look_at([search.meets.factor * share for share in _CURVE])
-    return search.answer()
+    with executor(workers, cluster) as execute:
+        search = _Search(loaded, asked, level, replications, most, Path(out), execute, tell)
+        search.bracket(first)
+        search.narrow(tolerance)
+        if curve and search.meets is not None:
+            search.look_at([search.meets.factor * share for share in _CURVE])
+        return search.answer()
 
 
 def nominal_tps(scenario: Scenario) -> float | None:
@@ -221,11 +242,11 @@ class _Search:
     """Loads tried so far, and what to try next."""
 
     def __init__(
-        self, scenario: Scenario, objective: Objective, level: float, least: int, most: int, out: Path, workers: int,
-        tell: Tell | None,
+        self, scenario: Scenario, objective: Objective, level: float, least: int, most: int, out: Path,
+        execute: Executor, tell: Tell | None,
     ) -> None:  # fmt: skip
         self.scenario, self.objective, self.level = scenario, objective, level
-        self.least, self.most, self.out, self.workers, self.tell = least, most, out, workers, tell
+        self.least, self.most, self.out, self.execute, self.tell = least, most, out, execute, tell
         self.each = 1 - (1 - level) / (len(objective.conditions) * LOADS_MAX)
         self.counts: dict[float, int] = {}
         self.loads: dict[float, Load] = {}
@@ -302,7 +323,7 @@ class _Search:
         cases = tuple(Case(i, values[factor], _with_load(self.scenario, factor)) for factor, i in numbers.items())
         bare = dataclasses.replace(self.study, cases=cases, counts=(0,) * len(cases))
         self.study = lay_out(bare, list(self.counts.values()))
-        swept = run_study(self.study, out=self.out, workers=self.workers, tell=self.tell)
+        swept = run_study(self.study, out=self.out, execute=self.execute, tell=self.tell)
         self.statuses = swept.statuses
         unusable = {name: count for name, count in swept.statuses.items() if name not in ("ok", *_FAILING)}
         if unusable:

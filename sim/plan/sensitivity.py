@@ -95,12 +95,13 @@ def sensitivity(
     overrides: Sequence[str] = (),
     out: str | Path = "results",
     workers: int = 2,
+    cluster: str | None = None,
     tell: Tell | None = None,
 ) -> list[Sensitivity]:
     """Run what is missing of a study with a `saltelli` or `morris` sweep, and tell which of its keys matter.
 
-    One entry per metric. Raises ScenarioError for another kind of sweep, an unknown metric, or cases without a result:
-    indices need every point of the design.
+    One entry per metric. `cluster`: as for `sim.sweep`. Raises ScenarioError for another kind of sweep, an unknown
+    metric, or cases without a result: indices need every point of the design.
     """
     for name in metrics:
         if name not in METRICS:
@@ -111,7 +112,7 @@ def sensitivity(
     if laid.sampled is None or laid.sampled[0] not in ("saltelli", "morris"):
         rule = "indices need a sweep of the kind saltelli or morris; write sweep: {morris: {samples: 20, ranges: ...}}"
         raise ScenarioError(f"{study}: sweep: {rule}")
-    swept = run_study(laid, out=out, workers=workers, tell=tell)
+    swept = run_study(laid, out=out, workers=workers, cluster=cluster, tell=tell)
     if swept.stopped:
         raise ScenarioError(f"{study}: the sweep ended early: {swept.stopped}")
     laid, _ = replay(laid, swept.folder)

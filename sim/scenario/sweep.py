@@ -143,26 +143,24 @@ def run_study(
     cluster: str | None = None,
     limit_wall_s: float | None = None,
     tell: Tell | None = None,
+    execute: Executor | None = None,
 ) -> Swept:
-    """The same for a study that is laid out already.
+    """The same for a study that is laid out already. `execute`: an executor to use in place of one of its own.
 
     A study with a target is run in stages: all runs of a stage end before the next is laid out, so that what is run
     follows from values alone and not from which worker was faster.
     """
-    with _executor(workers, cluster) as execute:
-        return _run_stages(study, Path(out), execute, limit_wall_s, tell)
+    with contextlib.nullcontext(execute) if execute is not None else executor(workers, cluster) as chosen:
+        return _run_stages(study, Path(out), chosen, limit_wall_s, tell)
 
 
-@contextlib.contextmanager
-def _executor(workers: int, cluster: str | None) -> Iterator[Executor]:
-    """Who runs the tasks."""
+def executor(workers: int, cluster: str | None = None) -> contextlib.AbstractContextManager[Executor]:
+    """Who runs tasks: processes of this machine, or the workers of a dask scheduler at that address."""
     if cluster is None:
-        yield local(workers)
-        return
+        return local(workers)
     from sim.scenario.cluster import connected
 
-    with connected(cluster) as execute:
-        yield execute
+    return connected(cluster)
 
 
 def _run_stages(study: Study, out: Path, execute: Executor, limit_wall_s: float | None, tell: Tell | None) -> Swept:
@@ -215,7 +213,7 @@ def _count(report: Report | Refused | None, state: State, study: Study, folder: 
     state.last = ""
     if isinstance(report, Refused):
         state.last = f"worker {report.worker} is refused: {report.reason}"
-    elif report is not None and report.outcome == "started":
+    elif report is not None and report.outcome in ("started", "returned"):
         state.running += 1
     elif report is not None:
         state.running -= 1
@@ -297,12 +295,13 @@ class Checked:
 
 
 def verify(
-    path: str | os.PathLike[str], *, sample: int | None = None, workers: int = 2
+    path: str | os.PathLike[str], *, sample: int | None = None, workers: int = 2, cluster: str | None = None
 ) -> Iterator[tuple[int, Checked]]:
     """Run stored scenarios again and compare with what is stored; yields (number of runs, one that was checked).
 
     `path`: the folder of a study or of one run. `sample`: so many runs, chosen by a draw keyed by their keys.
-    Raises ScenarioError if there is nothing to verify.
+    `cluster`: address of a dask scheduler, whose workers then run them. Raises ScenarioError if there is nothing to
+    verify.
     """
     folder = Path(path)
     places = [folder] if (folder / store.MANIFEST).exists() else _complete(open_runs(folder))
@@ -324,9 +323,9 @@ def verify(
     keys = {task.number: task.key for task in tasks}
     with tempfile.TemporaryDirectory(prefix="pilotzone-") as temporary:
         out = Path(temporary)
-        with contextlib.closing(local(workers)(tasks, out, "verify")) as reports:
+        with executor(workers, cluster) as execute, contextlib.closing(execute(tasks, out, "verify")) as reports:
             for report in reports:
-                if not isinstance(report, Report) or report.outcome == "started":
+                if not isinstance(report, Report) or report.outcome in ("started", "returned"):
                     continue
                 place = places[report.number]
                 if report.outcome == "failed":

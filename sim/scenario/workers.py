@@ -19,6 +19,7 @@ import sys
 import time
 import types
 from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal, Protocol
@@ -71,7 +72,8 @@ class Executor(Protocol):
     """Runs tasks, stores results in `out`/`study`/runs, and reports as it goes; None: nothing happened for a while.
 
     `until`: value of time.monotonic() at which what is still running is given up. Closing the iterator early ends
-    what is running; finished results stay, unfinished ones leave nothing behind. May be called again.
+    what is running; finished results stay, unfinished ones leave nothing behind. May be called again, one call at a
+    time: workers stay between calls.
     """
 
     def __call__(
@@ -79,35 +81,56 @@ class Executor(Protocol):
     ) -> Generator[Report | Refused | None, None, None]: ...
 
 
+@dataclasses.dataclass(frozen=True)
+class _Assignment:
+    """A task and where its result is to be stored."""
+
+    task: Task
+    out: Path
+    study: str
+
+    @property
+    def runs(self) -> Path:
+        return self.out / self.study / "runs"
+
+
 @dataclasses.dataclass
 class _Worker:
     process: multiprocessing.process.BaseProcess
     pipe: Connection
-    task: Task | None = None
+    busy: _Assignment | None = None
     loaded: bool = False
 
 
-def local(workers: int) -> Executor:
-    """The executor of this machine: so many processes."""
-    return functools.partial(run_all, workers=workers)
+@contextlib.contextmanager
+def local(workers: int) -> Iterator[Executor]:
+    """The executor of this machine: so many processes, started when they are first needed, ended with the context."""
+    crew: list[_Worker] = []
+    try:
+        yield functools.partial(_run_all, crew, workers)
+    finally:
+        _dismiss(crew, crew)
 
 
-def run_all(
-    tasks: Sequence[Task], out: Path, study: str, *, workers: int, until: float | None = None
+def _run_all(
+    crew: list[_Worker], workers: int, tasks: Sequence[Task], out: Path, study: str, *, until: float | None = None
 ) -> Generator[Report | None, None, None]:
     """Run tasks in `workers` processes, as an executor does."""
-    queue = list(reversed(tasks))
-    crew: list[_Worker] = []
-    wanted = 1  # the first worker alone loads the engine, which may compile it; then come the others
+    queue = [_Assignment(task, out, study) for task in reversed(tasks)]
     stillborn = 0
     try:
-        while queue or any(worker.task for worker in crew):
+        while queue or any(worker.busy for worker in crew):
             if until is not None and time.monotonic() >= until:
                 return
-            while queue and len(crew) < min(wanted, len(queue) + 1):
-                crew.append(_hire(out, study))
-                if len(crew) == 1:
-                    yield _hand(crew[0], queue)
+            # The first worker alone loads the engine, which may compile it; then come the others.
+            wanted = workers if any(worker.loaded for worker in crew) else 1
+            idle = sum(worker.busy is None for worker in crew)
+            while len(queue) > idle and len(crew) < wanted:
+                crew.append(_hire())
+                idle += 1
+            for worker in crew:
+                if queue and worker.busy is None:
+                    yield _hand(worker, queue)
             pause = 0.2 if until is None else max(min(0.2, until - time.monotonic()), 0.0)
             ready = wait([worker.pipe for worker in crew], pause)
             if not ready:
@@ -117,7 +140,7 @@ def run_all(
                     message = worker.pipe.recv()
                 except (EOFError, OSError):
                     crew.remove(worker)
-                    if (lost := _bury(worker, out, study)) is not None:
+                    if (lost := _bury(worker)) is not None:
                         yield lost
                     stillborn += not worker.loaded
                     if stillborn == _TRIES:
@@ -126,27 +149,31 @@ def run_all(
                     continue
                 if message is None:  # the engine is loaded
                     worker.loaded, stillborn = True, 0
-                    wanted = workers
                 else:
-                    worker.task = None
+                    worker.busy = None
                     yield message
-                if queue and worker.task is None:
-                    yield _hand(worker, queue)
     finally:
-        for worker in crew:
-            worker.process.kill()
-        for worker in crew:
-            _bury(worker, out, study)
+        _dismiss(crew, [worker for worker in crew if worker.busy is not None])
 
 
-def _hire(out: Path, study: str) -> _Worker:
+def _hire() -> _Worker:
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(target=_work, args=(there, out, study), daemon=True)
+    process = context.Process(target=_work, args=(there,), daemon=True)
     with _without_main(), _deaf_to_interrupts():
         process.start()
     there.close()  # so that the worker's death ends the pipe
     return _Worker(process, here)
+
+
+def _dismiss(crew: list[_Worker], leaving: Sequence[_Worker]) -> None:
+    """End workers at once, and remove what they were writing."""
+    leaving = list(leaving)
+    for worker in leaving:
+        worker.process.kill()
+    for worker in leaving:
+        crew.remove(worker)
+        _bury(worker)
 
 
 @contextlib.contextmanager
@@ -163,6 +190,7 @@ def _without_main() -> Iterator[None]:
 @contextlib.contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
     """Processes started here never see Ctrl-C, which reaches the whole group: a mask is inherited from birth on."""
+    resource_tracker.ensure_running()  # would be started with the first process, and lift the mask again
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -170,34 +198,35 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _hand(worker: _Worker, queue: list[Task]) -> Report:
-    worker.task = queue.pop()
+def _hand(worker: _Worker, queue: list[_Assignment]) -> Report:
+    worker.busy = queue.pop()
     with contextlib.suppress(OSError):  # it has just died: its pipe says so next
-        worker.pipe.send(worker.task)
-    return Report(worker.task.number, "started")
+        worker.pipe.send(worker.busy)
+    return Report(worker.busy.task.number, "started")
 
 
-def _bury(worker: _Worker, out: Path, study: str) -> Report | None:
+def _bury(worker: _Worker) -> Report | None:
     """What a dead worker's run is called, if it had one; removes what it was writing."""
     worker.process.join()
     worker.pipe.close()
-    if worker.task is None:
+    if worker.busy is None:
         return None
-    runs = out / study / "runs"
-    shutil.rmtree(runs / f".{worker.task.key}.{worker.process.pid}", ignore_errors=True)
+    task = worker.busy.task
+    shutil.rmtree(worker.busy.runs / f".{task.key}.{worker.process.pid}", ignore_errors=True)
     code = worker.process.exitcode or 0
     how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return Report(worker.task.number, "failed", reason=f"the worker process {how}")
+    return Report(task.number, "failed", reason=f"the worker process {how}")
 
 
-def _work(pipe: Connection, out: Path, study: str) -> None:
+def _work(pipe: Connection) -> None:
     """A worker's life."""
     import sim.scenario.run  # noqa: F401  the engine, once
 
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         pipe.send(None)
         while True:
-            pipe.send(attempt(pipe.recv(), out, study))
+            given: _Assignment = pipe.recv()
+            pipe.send(attempt(given.task, given.out, given.study))
 
 
 def attempt(task: Task, out: Path, study: str) -> Report:
@@ -247,7 +276,7 @@ def sweep_up(runs: Path) -> int:
     """Remove hidden work folders whose process is gone. Returns how many."""
     found = 0
     for folder in runs.glob(f".{'[0-9a-f]' * 24}.*") if runs.is_dir() else ():
-        number = folder.name.rpartition(".")[2]
+        number = folder.name.removesuffix(".old").rpartition(".")[2]
         if number.isdecimal() and not _is_alive(int(number)):
             shutil.rmtree(folder, ignore_errors=True)
             found += 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -27,7 +28,7 @@ from sim.scenario.results import INDEX, STUDY, open_runs, rows
 from sim.scenario.schema import scenario_hash
 from sim.scenario.show import as_yaml
 from sim.scenario.study import load_study, replication_seed
-from sim.scenario.sweep import State, sweep, verify
+from sim.scenario.sweep import State, executor, run_study, sweep, verify
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 BASE = """
@@ -225,6 +226,7 @@ def test_intact_runs_are_reused_and_damaged_ones_run_again(copied: Path) -> None
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (copied / f"out/study/runs/.{first.name}.{dead.pid}").mkdir()
+    (copied / f"out/study/runs/.{first.name}.{dead.pid}.old").mkdir()
     (copied / f"out/study/runs/.{first.name}.{os.getpid()}").mkdir()  # a live process: must stay
     done = sweep(copied / "study.yaml", out=copied / "out")
     assert (done.state.reused, done.state.done) == (2, 4)
@@ -259,6 +261,18 @@ def test_a_killed_worker_costs_its_run_only(tmp_path: Path) -> None:
     assert again.statuses == {"missing": 1, "ok": 3}
     assert "wall-clock limit" in again.stopped
     assert not list(runs.glob(".*"))
+
+
+def test_workers_stay_between_the_stages_of_a_command(tmp_path: Path) -> None:
+    studies = [load_study(write(tmp_path, f"seed: {seed}\nsweep: {{cases: [{{}}]}}\n")) for seed in (1, 2)]
+    with executor(1) as execute:
+        seen = []
+        for study in studies:
+            assert run_study(study, out=tmp_path / "out", execute=execute).state.done == 1
+            seen.append([child.pid for child in multiprocessing.active_children()])
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 1
+    assert not multiprocessing.active_children()
 
 
 def test_two_sweeps_into_one_folder(swept: Path, tmp_path: Path) -> None:
