@@ -44,7 +44,7 @@ class Entry:
     @property
     def letter_names(self) -> tuple[str, ...]:
         """Its message types with content."""
-        return tuple(letter.__name__ for letter in self.protocol.letters)
+        return tuple(letter.__name__ for letter in (*self.protocol.letters, *self.protocol.later_letters))
 
     @property
     def vote_names(self) -> tuple[str, ...]:

@@ -217,6 +217,11 @@ class Tendermint(Replica):
         self.sync()
         return self.round
 
+    def abstract_state(self) -> tuple[int, int, int]:
+        """The height, the locked and the valid value."""
+        locked, valid = self.locked_value, self.valid_value
+        return self.height, 0 if locked is None else locked.number, 0 if valid is None else valid.number
+
     def start(self) -> None:
         context, stable = self.context, self.context.stable
         self.height = context.height + 1
