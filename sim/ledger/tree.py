@@ -32,6 +32,38 @@ GENESIS = QC(0, None, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Proposal(Letter):
+    """A block of this view; the certificate it carries is block.body."""
+
+    view: int
+    block: Block
+
+    def size_bytes(self, signing: Signing) -> int:
+        justify: QC = self.block.body
+        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        justify: QC = self.block.body
+        return (justify.signatures,)
+
+    def carries(self) -> Block:
+        return self.block
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Certified(Letter):
+    """A certificate, told to all by the leader who formed it."""
+
+    qc: QC
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + self.qc.size_bytes(signing)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.qc.signatures,)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Fetch(Letter):
     """Send me the blocks above this height up to the certified one (None: up to your highest certificate)."""
 
@@ -63,7 +95,8 @@ def extends(block: Block | None, ancestor: Block | None) -> bool:
     """Whether a block is the ancestor or descends from it; every block descends from the genesis block (None)."""
     if ancestor is None:
         return True
-    while block is not None and block.height > ancestor.height:
+    height = ancestor.height
+    while block is not None and block.height > height:
         block = block.parent
     return block is ancestor
 
@@ -102,7 +135,12 @@ class BlockTree:
 
     def lacks(self, block: Block | None) -> bool:
         """Whether the block or an undecided ancestor has not arrived here."""
-        return any(one.number not in self.blocks for one in self.undecided(block))
+        decided, here = self.context.height, self.blocks
+        while block is not None and block.height > decided:
+            if block.number not in here:
+                return True
+            block = block.parent
+        return False
 
     def commit(self, head: Block) -> None:
         """The block and all its ancestors are final; blocks on other branches never will be."""
@@ -110,14 +148,11 @@ class BlockTree:
         path = list(self.undecided(head))
         for block in reversed(path):
             context.decide(block)
-        kept = {}
-        for number, block in self.blocks.items():
-            if not extends(block, head):
-                if block not in path:
-                    context.abandon(block)
-            elif block is not head:
-                kept[number] = block
-        self.blocks = kept
+            self.blocks.pop(block.number, None)
+        for number, block in list(self.blocks.items()):
+            if block.parent is not head and not extends(block, head):
+                context.abandon(block)
+                del self.blocks[number]
 
     # --- missing blocks ----------------------------------------------------------------------------------
 

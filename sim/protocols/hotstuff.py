@@ -19,7 +19,7 @@ LEADER(v)                 leader_of(v): v mod n
 b.justify, b.parent       block.body, block.parent
 safeNode(node, qc)        safe_node(block)
 QC                        QC; its n - f signatures are listed, not combined
-nextView, onNextSyncView  on_timeout, enter
+nextView, onNextSyncView  on_timeout, enter (sim.ledger.certified, with turns and missing blocks)
 n - f NEW-VIEW messages   lead_after_new_views
 
 Dummy nodes. The paper fills skipped views with dummy nodes so that a node's height is its view. Here a gap
@@ -45,93 +45,36 @@ consensus, leaders chosen by reputation.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
-from sim.protocol import (
-    BATCH,
-    NO_PROGRESS,
-    Ballot,
-    Block,
-    Context,
-    Letter,
-    NormalCase,
-    Quorum,
-    Replica,
-    Signing,
-    Step,
-    VoteType,
-    invariant,
-    upon,
-)
-
-NOBODY = -2  # a guard that no replica's lane number meets
+from sim.ledger.certified import NOBODY, PacedChain
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
+from sim.ledger.views import NewView, TurnParameters
+from sim.protocol import Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
 
 
 class HotStuffParameters(TurnParameters):
     """Parameters of chained HotStuff."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Proposal(Letter):
-    """<GENERIC, curView, b*>: the block; its certificate is block.body."""
-
-    view: int
-    block: Block
-
-    def size_bytes(self, signing: Signing) -> int:
-        justify: QC = self.block.body
-        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        justify: QC = self.block.body
-        return (justify.signatures,)
-
-    def carries(self) -> Block:
-        return self.block
-
-
 VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 
 
-class HotStuff(Replica):
+class HotStuff(PacedChain):
     """One replica of chained HotStuff."""
 
     letters = (Proposal, NewView, Fetch, Blocks)
     votes = (VOTE,)
-    lasting_leader = False
-    progress = "always"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        parameters = self.parameters
-        self.f: int = parameters.tolerated(context.n)
-        self.view = 1
         self.voted_view = 0
         self.voted: Block | None = None  # the block voted for in voted_view
-        self.high = GENESIS
         self.locked = GENESIS
-        self.tree = BlockTree(context)
-        self.turn = Turn(context)
-        self.orphan: Block | None = None  # proposed in the highest view so far; ancestors are missing
+        self.ruled: tuple[int, QC] = (0, GENESIS)  # what the chain rules were applied to last
         self.certified: QC | None = None  # formed here; its block or an ancestor is missing
-        self.pacemaker = Pacemaker(context, self.f, self.quorum())
-
-    @staticmethod
-    def check(parameters: HotStuffParameters, voters: int) -> None:
-        """Raise ValueError if the parameters do not fit the number of voters."""
-        parameters.check(voters)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
-
-    def quorum(self) -> int:
-        """n - f."""
-        return self.context.n - self.f
-
-    def leader_of(self, view: int) -> int:
-        """LEADER(view): round robin."""
-        return view % self.context.n
 
     def safe_node(self, block: Block) -> bool:
         """It extends the locked block (safety rule), or its certificate is above the lock (liveness rule)."""
@@ -190,33 +133,14 @@ class HotStuff(Replica):
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
 
-    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 
-    @property
-    def view_number(self) -> int:
-        self.sync()
-        return self.view
-
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        if not stable:
-            self.save()
-            context.lane(0)  # the genesis node is accepted
-            self.pacemaker.start()
-            if self.leader_of(self.view) == context.me:
-                self.lead(self.view)
-            return
+    def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted = stable["view"], stable["voted"]
         self.high, self.locked = stable["high"], stable["locked"]
         self.voted_view = 0 if self.voted is None else self.voted.view
         for block in (self.voted, self.high.block, self.locked.block):
             self.tree.hold(block)
-        self.sync()
-        context.lane(None)
-        context.enter_view(self.view)
-        self.pacemaker.start()
-        leader = self.leader_of(self.view)
-        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
 
     def sync(self) -> None:
         """Catch up with the fast lane.
@@ -273,33 +197,10 @@ class HotStuff(Replica):
             self.update(view, justify)
             self.lead(view)
 
-    def lead(self, view: int) -> None:
-        """Propose in this view as soon as delays and the block interval allow."""
-        if self.turn.begin(view):
-            self.on_due(view)
-
-    @upon(PROPOSE_TIMER)
-    def on_due(self, view: int) -> None:
-        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
-        self.sync()
-        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
-            self.propose()
-
-    @upon(BATCH, EMPTY_TIMER)
-    def on_waited(self, view: int | None = None) -> None:
-        """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
-        if self.turn.waited(self.view, view):
-            self.propose()
-
     def propose(self) -> None:
         """b* extends the block of the highest certificate: <GENERIC, curView, b*> to all."""
         context, view, justify = self.context, self.view, self.high
-        self.turn.proposed()
-        block = context.new_block(justify.block, view, empty=True)
-        assert block is not None
-        block.body = justify
-        self.tree.add(block)
+        block = self.extend(justify)
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block),
@@ -324,32 +225,9 @@ class HotStuff(Replica):
             context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.resume()
-        elif self.tree.lacks(block):
-            context.lane(None)
-            if self.orphan is None or block.view > self.orphan.view:
-                self.orphan = block
-            self.fetch(sender, block.body)
-        else:
+        elif self.has_ancestors(sender, message):
             self.accept(block)
             self.resume()
-
-    def valid(self, sender: int, message: Proposal) -> bool:
-        """The right leader, and a certificate for the parent from an earlier view."""
-        block, justify = message.block, message.block.body
-        return (
-            sender == self.leader_of(message.view)
-            and block.view == message.view
-            and self.valid_certificate(justify, message.view)
-            and justify.block is block.parent
-        )
-
-    def valid_certificate(self, justify: object, before: int) -> bool:
-        """n - f signatures for a block, of a view before this one."""
-        if not isinstance(justify, QC) or justify.view >= before:
-            return False
-        if justify.block is None:
-            return justify.view == 0
-        return justify.block.view == justify.view and justify.signatures >= self.quorum()
 
     def accept(self, block: Block) -> None:
         """Vote, to the next leader, if the block is safe; then apply the certificate it carries."""
@@ -366,6 +244,9 @@ class HotStuff(Replica):
 
     def update(self, view: int, justify: QC) -> None:
         """The chain rules, for a node of `view` that carries this certificate."""
+        if self.ruled == (view, justify):
+            return  # its leader formed the certificate and has applied it
+        self.ruled = (view, justify)
         if justify.view > self.high.view:
             self.high = justify
         lock = self.locks(view, justify)
@@ -375,6 +256,9 @@ class HotStuff(Replica):
         if final is not None and final.height > self.context.height:
             self.commit(final)
 
+    def apply(self, block: Block) -> None:
+        self.update(block.view, block.body)
+
     def commit(self, head: Block) -> None:
         """The block and all its ancestors are final; patience is as at first again."""
         self.tree.commit(head)
@@ -382,30 +266,11 @@ class HotStuff(Replica):
 
     # --- the pacemaker: Algorithms 4 and 5, and Deviations -----------------------------------------------
 
-    @upon(NO_PROGRESS)
-    def on_timeout(self) -> None:
-        """nextView: the view expired."""
-        self.sync()
-        self.enter(self.pacemaker.expired(self.view))
-        self.lead_after_new_views()
+    def valid_new_view(self, message: NewView) -> bool:
+        """A certificate of an earlier view."""
+        return self.valid_certificate(message.justify, message.view)
 
-    def enter(self, view: int) -> None:
-        """Enter a view without a certificate of the one before, and say so."""
-        self.view = view
-        self.save()
-        self.pacemaker.enter(view, self.high, self.leader_of(view))
-
-    @upon(NewView)
-    def on_new_view(self, sender: int, message: NewView) -> None:
-        """Keep the highest certificate; follow f + 1 replicas to a higher view; lead upon n - f."""
-        self.sync()
-        if not self.valid_certificate(message.justify, message.view):
-            return
-        self.pacemaker.hear(sender, message)
-        self.learn(message.justify, sender)
-        view = self.pacemaker.drawn(self.view)
-        if view is not None:
-            self.enter(view)
+    def after_new_view(self) -> None:
         self.lead_after_new_views()
 
     def lead_after_new_views(self) -> None:
@@ -433,38 +298,10 @@ class HotStuff(Replica):
                 self.lead(self.view)
         self.save()
 
-    # --- missing blocks ----------------------------------------------------------------------------------
-
-    def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate."""
-        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send the lowest of the blocks that the sender lacks."""
-        self.sync()
-        self.tree.answer(sender, message, self.high)
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Apply the blocks in order; ask for more, or go on with what waited for them."""
-        self.sync()
-        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
-            self.context.lane(None)
-            self.update(block.view, block.body)
-        if not self.tree.lacks(message.justify.block):
-            self.learn(message.justify, None)
-        elif message.blocks:
-            self.fetch(sender, message.justify)
-        self.resume()
-
     def resume(self) -> None:
-        """Take up what waited for blocks."""
-        orphan, certified = self.orphan, self.certified
-        if orphan is not None and not self.tree.lacks(orphan):
-            self.orphan = None
-            if orphan.view >= self.view and orphan.height > self.context.height:
-                self.accept(orphan)
+        orphan, certified = self.adopted(), self.certified
+        if orphan is not None:
+            self.accept(orphan.block)
         if certified is not None and not self.tree.lacks(certified.block):
             self.certified = None
             self.certify(certified)

@@ -12,13 +12,13 @@ no such wait, and two phases without it can be kept from deciding (a lock that o
 
 paper                     here
 -----                     ----
-C_v(B)                    QC; the highest known is `locked`
+C_v(B)                    QC; the highest known, `high`, is the lock
 C_v(C_v(B))               QC about the same block, as `double`
 propose                   Propose, propose
 vote                      VOTE to leader_of(view), on_propose
 prepare                   Prepare, on_votes
 vote2                     VOTE2 to leader_of(view + 1), confirm
-enter view v              enter (a timer), on_vote2s and accept (a double certificate)
+enter view v              enter (a timer, sim.ledger.certified), on_vote2s and accept (a double certificate)
 P_pc + Delta              status_wait_ns
 t                         f
 
@@ -36,20 +36,19 @@ ahead of consensus.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
+from sim.ledger.certified import NOBODY, PacedChain
+from sim.ledger.tree import HEADER_BYTES, QC, Blocks, Certified, Fetch
+from sim.ledger.tree import Proposal as CertifiedBlock
+from sim.ledger.views import NewView, TurnParameters
 from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
-    BATCH,
-    NO_PROGRESS,
     Ballot,
     Block,
     Context,
-    Letter,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     Timer,
@@ -57,8 +56,6 @@ from sim.protocol import (
     invariant,
     upon,
 )
-
-NOBODY = -2  # a guard that no replica's lane number meets
 
 
 class HotStuff2Parameters(TurnParameters):
@@ -72,36 +69,24 @@ class HotStuff2Parameters(TurnParameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Propose(Letter):
+class Propose(CertifiedBlock):
     """<propose, B_k, v, C_v'(B_k-1), C_v''(C_v''(B_k''))>: the block; its certificate is block.body."""
 
-    view: int
-    block: Block
     double: QC | None
 
     def size_bytes(self, signing: Signing) -> int:
         double = 0 if self.double is None else self.double.size_bytes(signing)
-        return HEADER_BYTES + self.block.bytes + int(self.block.body.size_bytes(signing)) + double
+        return CertifiedBlock.size_bytes(self, signing) + double
 
     def certificates(self) -> tuple[int, ...]:
         double = () if self.double is None else (self.double.signatures,)
-        return (self.block.body.signatures, *double)
-
-    def carries(self) -> Block:
-        return self.block
+        return CertifiedBlock.certificates(self) + double
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prepare(Letter):
+class Prepare(Certified):
     """<prepare, C_v(B_k)>."""
 
-    certificate: QC
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.certificate.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        return (self.certificate.signatures,)
+    __slots__ = ()
 
 
 VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
@@ -110,26 +95,18 @@ VOTE2 = VoteType("VOTE2", HEADER_BYTES, unique="view", certified=True)
 DELTA_TIMER = Timer("delta")
 
 
-class HotStuff2(Replica):
+class HotStuff2(PacedChain):
     """One replica of HotStuff-2."""
 
     letters = (Propose, Prepare, NewView, Fetch, Blocks)
     votes = (VOTE, VOTE2)
-    lasting_leader = False
-    progress = "always"
+    genesis_lane = 1  # the genesis block is certified twice
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.f: int = self.parameters.tolerated(context.n)
-        self.view = 1
         self.voted_view = 0
         self.confirmed_view = 0  # of the last vote2
-        self.locked = GENESIS
         self.double: QC | None = None  # the highest that this replica has formed or seen
-        self.tree = BlockTree(context)
-        self.turn = Turn(context)
-        self.pacemaker = Pacemaker(context, self.f, self.quorum())
-        self.orphan: Propose | None = None  # of the highest view so far; ancestors are missing
         self.formed: QC | None = None  # a double certificate formed here; its block or an ancestor is missing
         self.delta_view = 0  # the view in which Delta runs
         self.status_view = 0  # the view in which Delta is over
@@ -146,13 +123,10 @@ class HotStuff2(Replica):
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
-    def quorum(self) -> int:
-        """n - f."""
-        return self.context.n - self.f
-
-    def leader_of(self, view: int) -> int:
-        """L_v: round robin."""
-        return view % self.context.n
+    @property
+    def locked(self) -> QC:
+        """The lock is the highest certificate known."""
+        return self.high
 
     def status_wait_ns(self) -> int:
         """How long a leader without a certificate of the view before waits for locks after n - f of them."""
@@ -186,31 +160,12 @@ class HotStuff2(Replica):
         """Decided height, and the locked block."""
         return self.context.height, 0 if self.locked.block is None else self.locked.block.number
 
-    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 
-    @property
-    def view_number(self) -> int:
-        self.sync()
-        return self.view
-
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        if not stable:
-            self.save()
-            context.lane(1)  # the genesis block is certified twice
-            self.pacemaker.start()
-            if self.leader_of(self.view) == context.me:
-                self.lead(self.view)
-            return
+    def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view, self.confirmed_view = stable["view"], stable["voted"], stable["confirmed"]
-        self.locked, self.double = stable["locked"], stable["double"]
-        self.tree.hold(self.locked.block)
-        self.sync()
-        context.lane(None)
-        context.enter_view(self.view)
-        self.pacemaker.start()
-        leader = self.leader_of(self.view)
-        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
+        self.high, self.double = stable["locked"], stable["double"]
+        self.tree.hold(self.high.block)
 
     def sync(self) -> None:
         """Catch up with the fast lane.
@@ -257,33 +212,10 @@ class HotStuff2(Replica):
 
     # --- propose -----------------------------------------------------------------------------------------
 
-    def lead(self, view: int) -> None:
-        """Propose in this view as soon as delays and the block interval allow."""
-        if self.turn.begin(view):
-            self.on_due(view)
-
-    @upon(PROPOSE_TIMER)
-    def on_due(self, view: int) -> None:
-        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
-        self.sync()
-        if view == self.view and self.turn.due(view, self.tree.undecided(self.locked.block)):
-            self.propose()
-
-    @upon(BATCH, EMPTY_TIMER)
-    def on_waited(self, view: int | None = None) -> None:
-        """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
-        if self.turn.waited(self.view, view):
-            self.propose()
-
     def propose(self) -> None:
         """B_k extends the block of the highest certificate; the double certificate proves what is final."""
         context, view, justify, double = self.context, self.view, self.locked, self.double
-        self.turn.proposed()
-        block = context.new_block(justify.block, view, empty=True)
-        assert block is not None
-        block.body = justify
-        self.tree.add(block)
+        block = self.extend(justify)
         message = Propose(view, block, double)
         fresh = justify.view == view - 1 == (0 if double is None else double.view)
         before = 0 if justify.block is None else justify.block.number
@@ -311,33 +243,16 @@ class HotStuff2(Replica):
             self.learn(block.body, sender)
             self.decide(message.double)
             self.resume()
-        elif self.tree.lacks(block):
-            context.lane(None)
-            if self.orphan is None or message.view > self.orphan.view:
-                self.orphan = message
-            self.fetch(sender, block.body)
-        else:
+        elif self.has_ancestors(sender, message):
             self.accept(message)
             self.resume()
 
     def valid(self, sender: int, message: Propose) -> bool:
         """The right leader, a certificate for the parent from an earlier view, and a double one for an ancestor."""
-        block, justify, double = message.block, message.block.body, message.double
-        return (
-            sender == self.leader_of(message.view)
-            and block.view == message.view
-            and self.valid_certificate(justify, message.view)
-            and justify.block is block.parent
-            and (double is None or self.valid_certificate(double, message.view))
+        double = message.double
+        return super().valid(sender, message) and (
+            double is None or self.valid_certificate(double, message.view)
         )
-
-    def valid_certificate(self, certificate: object, before: int) -> bool:
-        """n - f signatures for a block, of a view before this one."""
-        if not isinstance(certificate, QC) or certificate.view >= before:
-            return False
-        if certificate.block is None:
-            return certificate.view == 0
-        return certificate.block.view == certificate.view and certificate.signatures >= self.quorum()
 
     def accept(self, message: Propose) -> None:
         """Vote, to the leader, if the block ranks no lower than the lock; decide what is certified twice."""
@@ -357,7 +272,7 @@ class HotStuff2(Replica):
     def lock(self, certificate: QC) -> None:
         """The highest certificate seen is the lock."""
         if certificate.view > self.locked.view:
-            self.locked = certificate
+            self.high = certificate
 
     def decide(self, double: QC | None) -> None:
         """A double certificate makes its block and all ancestors final, once they are here."""
@@ -393,7 +308,7 @@ class HotStuff2(Replica):
     def on_prepare(self, sender: int, message: Prepare) -> None:
         """The certificate of this view's block, from its leader."""
         self.sync()
-        certificate = message.certificate
+        certificate = message.qc
         if sender != self.leader_of(certificate.view) or not self.valid_certificate(
             certificate, certificate.view + 1
         ):
@@ -441,32 +356,6 @@ class HotStuff2(Replica):
 
     # --- the next view, by a timer -----------------------------------------------------------------------
 
-    @upon(NO_PROGRESS)
-    def on_timeout(self) -> None:
-        """The view expired."""
-        self.sync()
-        self.enter(self.pacemaker.expired(self.view))
-        self.lead_after_new_views()
-
-    def enter(self, view: int) -> None:
-        """Enter a view without a double certificate of the one before, and send the lock to its leader."""
-        self.view = view
-        self.save()
-        self.pacemaker.enter(view, self.locked, self.leader_of(view))
-
-    @upon(NewView)
-    def on_new_view(self, sender: int, message: NewView) -> None:
-        """Adopt the highest lock; follow f + 1 replicas to a higher view."""
-        self.sync()
-        if not self.valid_certificate(message.justify, message.view + 1):
-            return
-        self.pacemaker.hear(sender, message)
-        self.learn(message.justify, sender)
-        view = self.pacemaker.drawn(self.view)
-        if view is not None:
-            self.enter(view)
-        self.resume()
-
     def lead_after_new_views(self) -> None:
         """A leader with a certificate of the view before proposes at once, others Delta after n - f locks."""
         context, view, reports = self.context, self.view, self.pacemaker.reports(self.view)
@@ -500,38 +389,15 @@ class HotStuff2(Replica):
             self.pacemaker.progressed()
         self.save()
 
-    # --- missing blocks ----------------------------------------------------------------------------------
+    # --- what waited for blocks --------------------------------------------------------------------------
 
-    def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate."""
-        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send the lowest of the blocks that the sender lacks."""
-        self.sync()
-        self.tree.answer(sender, message, self.locked)
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Keep the blocks; ask for more, or go on with what waited for them."""
-        self.sync()
-        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
-            self.context.lane(None)
-            self.lock(block.body)
-        if not self.tree.lacks(message.justify.block):
-            self.learn(message.justify, None)
-        elif message.blocks:
-            self.fetch(sender, message.justify)
-        self.resume()
+    def apply(self, block: Block) -> None:
+        self.lock(block.body)
 
     def resume(self) -> None:
-        """Take up what waited for blocks."""
-        orphan, formed = self.orphan, self.formed
-        if orphan is not None and not self.tree.lacks(orphan.block):
-            self.orphan = None
-            if orphan.view >= self.view and orphan.block.height > self.context.height:
-                self.accept(orphan)
+        orphan, formed = self.adopted(), self.formed
+        if orphan is not None:
+            self.accept(orphan)
         if formed is not None and not self.tree.lacks(formed.block):
             self.formed = None
             self.lead_after_double(formed)

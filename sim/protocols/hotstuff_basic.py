@@ -20,7 +20,7 @@ MSG(commit, precommitQC)      Commit; votes COMMIT_VOTE
 MSG(decide, commitQC)         Decide
 MSG(new-view, prepareQC)      NEXT_VIEW after a decision, NewView after a timeout
 safeNode(node, qc)            safe_node(block)
-nextView interrupt            on_timeout
+nextView interrupt            on_timeout (sim.ledger.certified, with turns and missing blocks)
 
 Deviations
 * NEW-VIEW after a decision is a vote about the decided node, so that it is counted like one; it carries the prepareQC
@@ -37,28 +37,13 @@ consensus.
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, TurnParameters
-from sim.protocol import (
-    BATCH,
-    NO_PROGRESS,
-    Ballot,
-    Block,
-    Context,
-    Letter,
-    NormalCase,
-    Quorum,
-    Replica,
-    Signing,
-    Step,
-    VoteType,
-    invariant,
-    upon,
-)
+from sim.ledger.certified import NOBODY, PacedChain
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
+from sim.ledger.views import NewView, TurnParameters
+from sim.protocol import Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
 
-NOBODY = -2  # a guard that no replica's lane number meets
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
 
 
@@ -66,45 +51,25 @@ class HotStuffBasicParameters(TurnParameters):
     """Parameters of basic HotStuff."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Prepare(Letter):
+class Prepare(Proposal):
     """MSG(prepare, curProposal, highQC): the block; highQC is block.body."""
 
-    view: int
-    block: Block
-
-    def size_bytes(self, signing: Signing) -> int:
-        high: QC = self.block.body
-        return HEADER_BYTES + self.block.bytes + high.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        high: QC = self.block.body
-        return (high.signatures,)
-
-    def carries(self) -> Block:
-        return self.block
+    __slots__ = ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PreCommit(Letter):
+class PreCommit(Certified):
     """MSG(pre-commit, prepareQC)."""
 
-    qc: QC
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.qc.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        return (self.qc.signatures,)
+    __slots__ = ()
 
 
-class Commit(PreCommit):
+class Commit(Certified):
     """MSG(commit, precommitQC)."""
 
     __slots__ = ()
 
 
-class Decide(PreCommit):
+class Decide(Certified):
     """MSG(decide, commitQC)."""
 
     __slots__ = ()
@@ -119,43 +84,22 @@ VOTES = (PREPARE_VOTE, PRE_COMMIT_VOTE, COMMIT_VOTE, NEXT_VIEW)
 LETTERS = (Prepare, PreCommit, Commit, Decide)
 
 
-class HotStuffBasic(Replica):
+class HotStuffBasic(PacedChain):
     """One replica of basic HotStuff."""
 
     letters = (*LETTERS, NewView, Fetch, Blocks)
     votes = VOTES
-    lasting_leader = False
-    progress = "always"
+    genesis_lane = DECIDED
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.f: int = self.parameters.tolerated(context.n)
-        self.view = 1
         self.stage = (0, DECIDED)  # view and phase of the last vote
         self.block: Block | None = None  # that it was for
-        self.high = GENESIS
         self.locked = GENESIS
-        self.tree = BlockTree(context)
-        self.turn = Turn(context)
-        self.pacemaker = Pacemaker(context, self.f, self.quorum())
-        self.orphan: Prepare | None = None  # of the highest view so far; ancestors are missing
         self.final: QC | None = None  # a commitQC; its block or an ancestor is missing
         self.ended: QC | None = None  # n - f replicas decided in this view; its block or an ancestor is missing
 
-    @staticmethod
-    def check(parameters: HotStuffBasicParameters, voters: int) -> None:
-        """Raise ValueError if the parameters do not fit the number of voters."""
-        parameters.check(voters)
-
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
-
-    def quorum(self) -> int:
-        """n - f."""
-        return self.context.n - self.f
-
-    def leader_of(self, view: int) -> int:
-        """LEADER(view): round robin."""
-        return view % self.context.n
 
     def safe_node(self, block: Block) -> bool:
         """It extends the locked block (safety rule), or its QC is above the lock (liveness rule)."""
@@ -189,32 +133,13 @@ class HotStuffBasic(Replica):
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
 
-    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 
-    @property
-    def view_number(self) -> int:
-        self.sync()
-        return self.view
-
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        if not stable:
-            self.save()
-            context.lane(DECIDED)  # the genesis block
-            self.pacemaker.start()
-            if self.leader_of(self.view) == context.me:
-                self.lead(self.view)
-            return
+    def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.stage, self.block = stable["view"], stable["stage"], stable["block"]
         self.high, self.locked = stable["high"], stable["locked"]
         for block in (self.block, self.high.block, self.locked.block):
             self.tree.hold(block)
-        self.sync()
-        context.lane(None)
-        context.enter_view(self.view)
-        self.pacemaker.start()
-        leader = self.leader_of(self.view)
-        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
 
     def sync(self) -> None:
         """Catch up with the fast lane.
@@ -257,33 +182,10 @@ class HotStuffBasic(Replica):
 
     # --- the leader --------------------------------------------------------------------------------------
 
-    def lead(self, view: int) -> None:
-        """Propose in this view as soon as delays and the block interval allow."""
-        if self.turn.begin(view):
-            self.on_due(view)
-
-    @upon(PROPOSE_TIMER)
-    def on_due(self, view: int) -> None:
-        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
-        self.sync()
-        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
-            self.propose()
-
-    @upon(BATCH, EMPTY_TIMER)
-    def on_waited(self, view: int | None = None) -> None:
-        """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
-        if self.turn.waited(self.view, view):
-            self.propose()
-
     def propose(self) -> None:
         """Prepare phase: a leaf on top of highQC's block."""
         context, view, high = self.context, self.view, self.high
-        self.turn.proposed()
-        block = context.new_block(high.block, view, empty=True)
-        assert block is not None
-        block.body = high
-        self.tree.add(block)
+        block = self.extend(high)
         before = 0 if high.block is None else high.block.number
         fresh = high.view == view - 1
         context.propose(
@@ -294,7 +196,7 @@ class HotStuffBasic(Replica):
         )
         self.accept(block)
 
-    def tell(self, ballot: Ballot, letter: type[PreCommit]) -> None:
+    def tell(self, ballot: Ballot, letter: type[Certified]) -> None:
         """n - f votes of a phase are a QC; tell all, if this view is not over, and do as they do."""
         context, block = self.context, ballot.block
         assert block is not None
@@ -346,33 +248,11 @@ class HotStuffBasic(Replica):
         self.tree.add(block)
         if message.view < self.view or (message.view, PREPARED) <= self.stage:
             context.lane(None)  # another branch, perhaps
-        elif self.tree.lacks(block):
-            context.lane(None)
-            if self.orphan is None or message.view > self.orphan.view:
-                self.orphan = message
-            self.fetch(sender, block.body)
+        elif not self.has_ancestors(sender, message):
             return
         else:
             self.accept(block)
         self.resume()
-
-    def valid(self, sender: int, message: Prepare) -> bool:
-        """The right leader, and a QC for the parent from an earlier view."""
-        block, high = message.block, message.block.body
-        return (
-            sender == self.leader_of(message.view)
-            and block.view == message.view
-            and self.valid_qc(high, message.view)
-            and high.block is block.parent
-        )
-
-    def valid_qc(self, qc: object, before: int) -> bool:
-        """n - f signatures for a block, of a view before this one."""
-        if not isinstance(qc, QC) or qc.view >= before:
-            return False
-        if qc.block is None:
-            return qc.view == 0
-        return qc.block.view == qc.view and qc.signatures >= self.quorum()
 
     def accept(self, block: Block) -> None:
         """Prepare phase: vote, to the leader, if the block is safe."""
@@ -398,11 +278,11 @@ class HotStuffBasic(Replica):
             self.locked = qc
 
     @upon(PreCommit, Commit)
-    def on_qc(self, sender: int, message: PreCommit) -> None:
+    def on_qc(self, sender: int, message: Certified) -> None:
         """Pre-commit and commit phases: a QC from the leader of its view."""
         self.sync()
         qc, phase = message.qc, LETTERS.index(type(message))
-        if sender != self.leader_of(qc.view) or not self.valid_qc(qc, qc.view + 1):
+        if sender != self.leader_of(qc.view) or not self.valid_certificate(qc, qc.view + 1):
             return
         if qc.view < self.view or (qc.view, phase) <= self.stage or self.tree.lacks(qc.block):
             self.learn(qc, sender)
@@ -424,7 +304,7 @@ class HotStuffBasic(Replica):
         """Decide phase: a commitQC, whoever shows it."""
         self.sync()
         qc = message.qc
-        if not self.valid_qc(qc, qc.view + 1) or qc.block is None or qc.block.height <= self.context.height:
+        if not self.valid_certificate(qc, qc.view + 1) or qc.block is None or qc.block.height <= self.context.height:
             return
         if self.tree.lacks(qc.block):
             self.context.lane(None)
@@ -462,32 +342,6 @@ class HotStuffBasic(Replica):
         if self.ended is not None:
             self.context.lane(None)
 
-    @upon(NO_PROGRESS)
-    def on_timeout(self) -> None:
-        """nextView interrupt: the view expired."""
-        self.sync()
-        self.enter(self.pacemaker.expired(self.view))
-        self.lead_after_new_views()
-
-    def enter(self, view: int) -> None:
-        """Enter a view without a decision in the one before, and send prepareQC to its leader."""
-        self.view = view
-        self.save()
-        self.pacemaker.enter(view, self.high, self.leader_of(view))
-
-    @upon(NewView)
-    def on_new_view(self, sender: int, message: NewView) -> None:
-        """Keep the highest prepareQC; follow f + 1 replicas to a higher view."""
-        self.sync()
-        if not self.valid_qc(message.justify, message.view + 1):
-            return
-        self.pacemaker.hear(sender, message)
-        self.learn(message.justify, sender)
-        view = self.pacemaker.drawn(self.view)
-        if view is not None:
-            self.enter(view)
-        self.resume()
-
     def lead_after_new_views(self) -> None:
         """Propose upon NEW-VIEW of n - f replicas, by letter or after a decision, on their highest prepareQC."""
         context, view, news = self.context, self.view, self.pacemaker.news
@@ -505,12 +359,13 @@ class HotStuffBasic(Replica):
         if here >= self.quorum():
             self.lead(view)
 
-    def learn(self, qc: QC, sender: int) -> None:
+    def learn(self, qc: QC, sender: int | None) -> None:
         """A prepareQC, not as part of this view's work: keep the highest, once its block is here."""
         if qc.view <= self.high.view:
             return
         if self.tree.lacks(qc.block):
-            self.fetch(sender, qc)
+            if sender is not None:
+                self.fetch(sender, qc)
             return
         self.high = qc
         self.context.lane(None)
@@ -519,42 +374,22 @@ class HotStuffBasic(Replica):
             self.pacemaker.progressed()
         self.save()
 
-    # --- missing blocks ----------------------------------------------------------------------------------
+    # --- what waited for blocks --------------------------------------------------------------------------
 
-    def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate."""
-        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send the lowest of the blocks that the sender lacks."""
-        self.sync()
-        self.tree.answer(sender, message, self.high)
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Keep the blocks; ask for more, or go on with what waited for them."""
-        self.sync()
-        for _ in self.tree.take(message, lambda one: self.valid_qc(one.body, one.view)):
-            self.context.lane(None)
-        if self.tree.lacks(message.justify.block) and not message.blocks:
-            return
-        self.learn(message.justify, sender)
-        self.resume()
+    def apply(self, block: Block) -> None:
+        """Nothing yet: a block that is here may be the one that a QC or a proposal waits for."""
 
     def resume(self) -> None:
-        """Take up what waited for blocks."""
-        orphan, final, ended = self.orphan, self.final, self.ended
+        final, ended = self.final, self.ended
         if final is not None and not self.tree.lacks(final.block):
             self.final = None
             self.decide(final)
-        if orphan is not None and not self.tree.lacks(orphan.block):
-            self.orphan = None
-            if orphan.view >= self.view and orphan.block.height > self.context.height:
-                self.accept(orphan.block)
+        orphan = self.adopted()
+        if orphan is not None:
+            self.accept(orphan.block)
         if ended is not None and not self.tree.lacks(ended.block):
             self.ended = None
-            self.learn(ended, self.context.me)
+            self.learn(ended, None)
             if ended.view + 1 >= self.view:
                 self.view = ended.view + 1
                 self.pacemaker.progressed()

@@ -42,12 +42,13 @@ of consensus, the execution results that Diem's votes carry.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, Turn, TurnParameters
+from sim.ledger.certified import NOBODY, CertifiedChain
+from sim.ledger.tree import HEADER_BYTES, QC, Blocks, Fetch
+from sim.ledger.views import TurnParameters
 from sim.parameters import count
 from sim.protocol import (
-    BATCH,
     NO_PROGRESS,
     Ballot,
     Block,
@@ -55,7 +56,6 @@ from sim.protocol import (
     Letter,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     VoteType,
@@ -63,7 +63,6 @@ from sim.protocol import (
     upon,
 )
 
-NOBODY = -2  # a guard that no replica's lane number meets
 ROUND_BYTES = 8
 
 
@@ -144,38 +143,21 @@ class Advance(Letter):
 VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 
 
-class Jolteon(Replica):
+class Jolteon(CertifiedChain):
     """One replica of Jolteon."""
 
     letters = (Proposal, Timeout, Advance, Fetch, Blocks)
     votes = (VOTE,)
-    lasting_leader = False
-    progress = "always"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.f: int = self.parameters.tolerated(context.n)
-        self.view = 1
         self.voted_view = 0  # voted in it or gave it up
-        self.high = GENESIS
         self.tc: TC | None = None
-        self.tree = BlockTree(context)
-        self.turn = Turn(context)
-        self.orphan: Proposal | None = None  # of the highest view so far; ancestors are missing
         self.certified: QC | None = None  # formed here; its block or an ancestor is missing
         self.timeouts: dict[int, Timeout] = {}  # replica -> its latest
         self.timeout_ns: int = self.parameters.view_timeout_ns
 
-    @staticmethod
-    def check(parameters: JolteonParameters, voters: int) -> None:
-        """Raise ValueError if the parameters do not fit the number of voters."""
-        parameters.check(voters)
-
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
-
-    def quorum(self) -> int:
-        """n - f."""
-        return self.context.n - self.f
 
     def leader_of(self, view: int) -> int:
         """L_r: round robin."""
@@ -218,31 +200,15 @@ class Jolteon(Replica):
         """Decided height, and the block of the highest certificate."""
         return self.context.height, 0 if self.high.block is None else self.high.block.number
 
-    # --- start, and what the fast lane did meanwhile -----------------------------------------------------
+    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 
-    @property
-    def view_number(self) -> int:
-        self.sync()
-        return self.view
-
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        if not stable:
-            self.save()
-            context.lane(0)  # the genesis block is accepted
-            context.watch_progress(self.timeout_ns)
-            if self.leader_of(self.view) == context.me:
-                self.lead(self.view)
-            return
+    def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view = stable["view"], stable["voted_view"]
         self.high, self.tc = stable["high"], stable["tc"]
         self.tree.hold(self.high.block)
-        self.sync()
-        context.lane(None)
-        context.enter_view(self.view)
-        context.watch_progress(self.timeout_ns)
-        leader = self.leader_of(self.view)
-        self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
+
+    def watch(self) -> None:
+        self.context.watch_progress(self.timeout_ns)
 
     def sync(self) -> None:
         """Catch up with the fast lane.
@@ -275,33 +241,10 @@ class Jolteon(Replica):
 
     # --- Propose -----------------------------------------------------------------------------------------
 
-    def lead(self, view: int) -> None:
-        """Propose in this view as soon as delays and the block interval allow."""
-        if self.turn.begin(view):
-            self.on_due(view)
-
-    @upon(PROPOSE_TIMER)
-    def on_due(self, view: int) -> None:
-        """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
-        self.sync()
-        if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
-            self.propose()
-
-    @upon(BATCH, EMPTY_TIMER)
-    def on_waited(self, view: int | None = None) -> None:
-        """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
-        if self.turn.waited(self.view, view):
-            self.propose()
-
     def propose(self) -> None:
         """B extends the block of qc_high; with the timeout certificate if the view before has none."""
         context, view, justify = self.context, self.view, self.high
-        self.turn.proposed()
-        block = context.new_block(justify.block, view, empty=True)
-        assert block is not None
-        block.body = justify
-        self.tree.add(block)
+        block = self.extend(justify)
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block, self.tc),
@@ -326,33 +269,16 @@ class Jolteon(Replica):
             context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.resume()
-        elif self.tree.lacks(block):
-            context.lane(None)
-            if self.orphan is None or message.view > self.orphan.view:
-                self.orphan = message
-            self.fetch(sender, block.body)
-        else:
+        elif self.has_ancestors(sender, message):
             self.accept(block, message.tc)
             self.resume()
 
     def valid(self, sender: int, message: Proposal) -> bool:
         """The right leader, a certificate for the parent from an earlier view, and a right TC if there is one."""
-        block, justify, tc = message.block, message.block.body, message.tc
-        return (
-            sender == self.leader_of(message.view)
-            and block.view == message.view
-            and self.valid_certificate(justify, message.view)
-            and justify.block is block.parent
-            and (tc is None or (tc.view == message.view - 1 and self.valid_tc(tc)))
+        tc = message.tc
+        return super().valid(sender, message) and (
+            tc is None or (tc.view == message.view - 1 and self.valid_tc(tc))
         )
-
-    def valid_certificate(self, justify: object, before: int) -> bool:
-        """n - f signatures for a block, of a view before this one."""
-        if not isinstance(justify, QC) or justify.view >= before:
-            return False
-        if justify.block is None:
-            return justify.view == 0
-        return justify.block.view == justify.view and justify.signatures >= self.quorum()
 
     def valid_tc(self, tc: TC) -> bool:
         """n - f signatures."""
@@ -497,38 +423,15 @@ class Jolteon(Replica):
         if tc is not None and self.leader_of(self.view) == self.context.me and self.high.view >= tc.high_view:
             self.lead(self.view)
 
-    # --- missing blocks ----------------------------------------------------------------------------------
+    # --- what waited for blocks --------------------------------------------------------------------------
 
-    def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate."""
-        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send the lowest of the blocks that the sender lacks."""
-        self.sync()
-        self.tree.answer(sender, message, self.high)
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Apply the blocks in order; ask for more, or go on with what waited for them."""
-        self.sync()
-        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
-            self.context.lane(None)
-            self.update(block.body)
-        if not self.tree.lacks(message.justify.block):
-            self.learn(message.justify, None)
-        elif message.blocks:
-            self.fetch(sender, message.justify)
-        self.resume()
+    def apply(self, block: Block) -> None:
+        self.update(block.body)
 
     def resume(self) -> None:
-        """Take up what waited for blocks."""
-        orphan, certified = self.orphan, self.certified
-        if orphan is not None and not self.tree.lacks(orphan.block):
-            self.orphan = None
-            if orphan.view >= self.view and orphan.block.height > self.context.height:
-                self.accept(orphan.block, orphan.tc)
+        orphan, certified = self.adopted(), self.certified
+        if orphan is not None:
+            self.accept(orphan.block, orphan.tc)
         if certified is not None and not self.tree.lacks(certified.block):
             self.certified = None
             self.learn(certified, None)
