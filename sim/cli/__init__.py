@@ -1,5 +1,7 @@
 """The command line. Heavy libraries are imported inside the commands, so that `--help` answers at once."""
 
+import gc
+
 # The order of `--help`.
 # isort: off
 from sim.cli.options import app
@@ -17,6 +19,7 @@ from sim.cli import about
 
 def main() -> None:
     """Entry point of the console script."""
+    gc.set_threshold(200_000, 20, 20)  # imports make a million objects and no garbage worth looking for
     app()
 
 

@@ -32,6 +32,7 @@ from sim.kernel.desk import (
     TALLY_FIRED,
     WORKER_FREE,
     WORKERS,
+    all_is_compiled,
     bench,
     column,
     entry,
@@ -390,3 +391,6 @@ def restart(array, node):
         free[node * desk[WORKERS] + w] = desk[NOW]
     column(desk, PEER)[node * PEER_WIDTH + TX_LAST] = desk[NOW]
     return np.int64(0)
+
+
+all_is_compiled()

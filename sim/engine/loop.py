@@ -362,7 +362,7 @@ _OUT = types.UniTuple(types.int64, 4)
 _DESK = types.Array(types.int64, 1, "C")
 
 
-@entry(_OUT(_DESK, types.int64))
+@entry(_OUT(_DESK, types.int64), always=True)
 def advance(array, until):
     """Run until something needs Python or nothing is left up to and including `until` (ns).
 

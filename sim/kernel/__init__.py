@@ -6,9 +6,12 @@ Read in this order: ``desk`` (where state lives), ``heap`` and ``calendar`` (wha
 """
 
 import hashlib
+import importlib
 import os
 import pathlib
+import sys
 
+import llvmlite.binding
 import numba
 
 _HERE = pathlib.Path(__file__).parent
@@ -30,5 +33,28 @@ def _source_digest() -> str:
     return digest.hexdigest()
 
 
+def _load_numba() -> None:
+    """Load what Numba needs to load cached code, before anything asks for it.
+
+    On its way Numba looks for the BLAS of SciPy, which takes a quarter of a second to import. Integer code needs
+    none, so it looks absent for a moment, unless it is there already.
+    """
+    absent = "scipy.linalg" not in sys.modules
+    if absent:
+        sys.modules["scipy.linalg"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("numba.np.arraymath")
+    finally:
+        if absent:
+            del sys.modules["scipy.linalg"]
+
+
+_DIGEST = _source_digest()
 if "NUMBA_CACHE_DIR" not in os.environ:
-    numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_source_digest()}")  # type: ignore[attr-defined]
+    numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_DIGEST}")  # type: ignore[attr-defined]
+_load_numba()
+# This file exists once everything has been compiled, and is in the cache, for this code and this processor.
+COMPLETE = pathlib.Path(
+    numba.config.CACHE_DIR,  # type: ignore[attr-defined]
+    f"complete-{_DIGEST}-{llvmlite.binding.get_host_cpu_name()}",
+)

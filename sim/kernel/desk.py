@@ -11,11 +11,16 @@ column, and the call is made again; nothing is lost in between because room is c
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import sys
 from typing import Any
 
 import numpy as np
 from numba import njit, types
 from numba.extending import intrinsic
+
+from sim.kernel import COMPLETE
 
 # --- scalars ---------------------------------------------------------------------------------------------
 SCALARS = 128
@@ -155,10 +160,38 @@ def compiled(function: Any) -> Any:
     return njit(function, **options)
 
 
-def entry(signature: Any) -> Any:
-    """Compile a function that Python calls, with one signature, kept in the cache on disk."""
+def entry(signature: Any, *, always: bool = False) -> Any:
+    """Compile a function that Python calls, with one signature, kept in the cache on disk.
+
+    To take it from there costs milliseconds, and a run calls few of them: each is loaded by its first call, which
+    puts it in the place of this detour in its module, or at once if every run calls it (`always`). While not all are
+    in the cache everything is compiled at once, so that no run stops to compile.
+    """
     options: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
-    return njit(signature, cache=True, **options)
+    load = njit(signature, cache=True, **options)
+
+    def decorate(function: Any) -> Any:
+        if always or not COMPLETE.exists():
+            return load(function)
+        loaded = None
+
+        @functools.wraps(function)
+        def first(*arguments: Any) -> Any:
+            nonlocal loaded
+            if loaded is None:
+                loaded = load(function)
+                setattr(sys.modules[function.__module__], function.__name__, loaded)
+            return loaded(*arguments)
+
+        return first
+
+    return decorate
+
+
+def all_is_compiled() -> None:
+    """Every entry is in the cache: say so to later starts."""
+    with contextlib.suppress(OSError):  # a cache that cannot be written is as good as none
+        COMPLETE.touch()
 
 
 _pointer: Any = _integer_pointer  # called with the address alone

@@ -45,7 +45,8 @@ def test_a_stored_run_imports_neither_pandas_nor_figures(tmp_path):
         "import sys, pathlib, sim\n"
         "from sim.scenario.run import run\n"
         "run(sim.load('scenarios/quickstart.yaml'), out=pathlib.Path(sys.argv[1]))\n"
-        "heavy = {'pandas', 'matplotlib', 'networkx', 'pint', 'plotly', 'IPython'} & set(sys.modules)\n"
+        "heavy = {'pandas', 'matplotlib', 'networkx', 'pint', 'plotly', 'IPython', 'hypothesis', 'optuna', 'rich',\n"
+        "         'scipy.linalg', 'scipy.special', 'scipy.stats', 'unittest'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, timeout=600, env=dict(os.environ))
