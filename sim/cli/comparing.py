@@ -104,8 +104,10 @@ def compare(
     else:
         typer.echo(f"(one run each: replication 1 of {replications}, seed {found.seeds[0][0]})\n")
         typer.echo(found.text() + "\n")
-    for line in [*found.verdict(), *found.savings()] if replications > 1 else found.notes:
+    for line in found.verdict() if replications > 1 else found.notes:
         typer.echo(line)
+    if replications > 1 and (saved := found.savings()):
+        typer.echo("\n" + "\n".join(saved) + "\n")
     _print_notes(tables.notes(found.first), files)
     raise typer.Exit(code)
 

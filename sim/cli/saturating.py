@@ -64,6 +64,8 @@ def saturate(
     frame.to_csv(files[0], index=False)
     words = ["pilotzone", "saturate", str(scenario), "--objective", objective]
     words += [word for text in set_ or () for word in ("--set", text)]
+    words += [] if start is None else ["--from", start]
+    words += [] if seed is None else ["--seed", str(seed)]
     if found.loads:
         files += save(answers.saturation(found, shlex.join(words)), found.folder, "curve")
     code = 3 if "safety violation" in found.statuses else 5 if found.stopped else 0
@@ -119,7 +121,10 @@ def sensitivity(
     frame, folder = answering.frame(found), out / study.stem
     files = [folder / "sensitivity.csv"]
     frame.to_csv(files[0], index=False)
-    drawn = answers.sensitivities(found, shlex.join(["pilotzone", "sensitivity", str(study)]))
+    words = ["pilotzone", "sensitivity", str(study)]
+    words += [word for name in metric or () for word in ("--metric", name)]
+    words += [word for text in set_ or () for word in ("--set", text)]
+    drawn = answers.sensitivities(found, shlex.join(words))
     if drawn is not None:
         files += save(drawn, folder, "sensitivity")
     if as_json:

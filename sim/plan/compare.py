@@ -11,7 +11,6 @@ Intervals are Student's; with 30 pairs or more and clearly skewed differences th
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -95,7 +94,7 @@ class Finding:
 def _times(factor: float) -> str:
     if factor < 10:
         return f"{factor:.2g}"
-    return "beyond measure" if math.isinf(factor) else f"{factor:,.0f}"
+    return "over a million" if factor >= 1e6 else f"{factor:,.0f}"
 
 
 def _with_unit(number: str, unit: str) -> str:
@@ -133,17 +132,19 @@ class Comparison:
         return [finding.words() for finding in self.findings] + list(self.notes)
 
     def savings(self) -> list[str]:
-        """What the same seeds saved, in words: how many times smaller they made the variance of each difference."""
-        lines = []
-        for name in self.names[1:]:
-            parts = []
-            for finding in self.findings:
-                factor = None if finding.difference is None else finding.difference.variance_reduction
-                if finding.a == name and factor is not None:
-                    parts.append(f"{METRICS[finding.metric].words} {_times(factor)}")
-            if parts:
-                lines.append(f"same seeds cut the variance of a difference ({name}), times: {', '.join(parts)}")
-        return lines
+        """A table of what the same seeds saved; empty if nothing was paired.
+
+        How many times smaller they made the variance of each difference, and the most that any common draws could,
+        given how much each design varies.
+        """
+        others = self.names[1:]
+        cells = {(one.metric, one.a): _saved(one.difference) for one in self.findings}
+        rows = [[METRICS[m].words, *(cells.get((m, name), "") for name in others)] for m in self.metrics]
+        rows = [row for row in rows if any(row[1:])]
+        if not rows:
+            return []
+        head = "the same seeds cut the variance of a difference so many times (and could at most, whatever is shared):"
+        return [head, *_aligned([["metric", *others], *rows])]
 
     def text(self) -> str:
         """Means with intervals, a line per metric and a column per design."""
@@ -160,11 +161,9 @@ class Comparison:
                 estimate, low, high = rounded(float(one.estimate), float(one.low), float(one.high))
                 row.append(f"{estimate} ({low} to {high}){f', n = {one.n}' if one.n < self.replications else ''}")
             lines.append(row)
-        wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        lines.insert(1, ["-" * width for width in wide])
         how = "the same seeds" if self.seeds[0] == self.seeds[-1] else "seeds of their own"
         head = f"means over {self.replications} replications on {how}, with {100 * self.level:g} % intervals:"
-        return "\n".join([head, *("  ".join(c.ljust(w) for c, w in zip(r, wide, strict=True)).rstrip() for r in lines)])
+        return "\n".join([head, *_aligned(lines)])
 
     def runs(self) -> pd.DataFrame:
         """One row per run: design, replication, seed, status, digest, then every metric of docs/metrics.md."""
@@ -207,11 +206,26 @@ class Comparison:
                 | {
                     "told_apart": found is not None and found.told_apart,
                     "variance_reduction": None if found is None else found.variance_reduction,
+                    "variance_reduction_most": None if found is None else found.variance_reduction_most,
                     "method": "" if found is None else found.interval.method,
                     "verdict": finding.words(),
                 }
             )
         return pd.DataFrame(rows)
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+    """Rows of a table, with a rule below the first."""
+    wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    ruled = [lines[0], ["-" * width for width in wide], *lines[1:]]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, wide, strict=True)).rstrip() for row in ruled]
+
+
+def _saved(found: Difference | None) -> str:
+    """How many times smaller the variance of a difference is, and the most that it could be."""
+    if found is None or found.variance_reduction is None or found.variance_reduction_most is None:
+        return ""
+    return f"{_times(found.variance_reduction)} ({_times(found.variance_reduction_most)})"
 
 
 def _columns(interval: Interval | None) -> dict[str, float | None]:

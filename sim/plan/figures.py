@@ -27,11 +27,13 @@ MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 
 def below(figure: Figure, note: str, command: str) -> None:
-    """Two small lines under a figure: what the points are, and how to make them again."""
+    """Small lines under a figure: what the points are, and the whole command that makes them again."""
     width = int(figure.get_figwidth() * 19)
-    made = f"pilotzone {store.version()} · {command}"
-    lines = [textwrap.shorten(text, width, placeholder=" ...") for text in (note, made)]
+    lines = textwrap.wrap(note, width) + textwrap.wrap(f"pilotzone {store.version()} · {command}", width)
     figure.text(0.008, 0.01, "\n".join(lines), fontsize=7, color="#5a5a5a", va="bottom", ha="left", linespacing=1.35)
+    share = (0.14 + 0.14 * len(lines)) / figure.get_figheight()
+    engine: Any = figure.get_layout_engine()
+    engine.set(rect=(0.005, share, 0.99, 0.99 - share))
 
 
 def error_bar(axes: Any, x: float, y: float, low: float, high: float, *, sideways: bool, **options: Any) -> None:
@@ -169,7 +171,8 @@ def sensitivities(found: Sequence[Sensitivity], command: str) -> Figure | None:
             morris = one.kind == "morris"
             ranked = sorted(one.knobs, key=lambda knob: knob.first if morris else knob.total)
             for y, knob in enumerate(ranked):
-                points = [(knob.first, knob.first_half, COLOURS[0], -0.12, "mu*" if morris else "alone (S1)")]
+                first = "mu*" if morris else "alone (S1)"
+                points = [(knob.first, knob.first_half, COLOURS[0], 0.0 if morris else -0.12, first)]
                 if knob.total_half is not None:
                     points.append((knob.total, knob.total_half, COLOURS[1], 0.12, "with others (ST)"))
                 for value, half, colour, shift, label in points:

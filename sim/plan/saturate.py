@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from sim.measure.statistics import Interval, t_interval
+from sim.measure.statistics import Interval, SampleError, Saturation, find_saturation, t_interval
 from sim.measure.statistics.intervals import rounded
 from sim.plan.objective import EXAMPLE, Condition, Objective, parse
 from sim.scenario.errors import ScenarioError
@@ -48,13 +48,15 @@ _CURVE = (0.25, 0.5, 0.75, 1.25)  # further loads for the curve, as shares of th
 
 State = Literal["meets", "fails", "undecided"]
 _FAILING = ("liveness failure",)
+_MISSING = 0.02  # share of the offered load that may be under way, or chance, before a load counts as saturated
 
 
 @dataclasses.dataclass(frozen=True)
 class Load:
     """One offered load: its state, the interval of each condition (None where a value is infinite) and why it fails.
 
-    `offered_tps` is what the sources ask for; the other intervals are over the replications.
+    `saturated`: clearly less was committed than offered. `offered_tps` is what the sources ask for; the other intervals
+    are over the replications.
     """
 
     factor: float
@@ -67,11 +69,15 @@ class Load:
     latency_p50_ms: Interval | None
     latency_p99_ms: Interval | None
     why: str = ""
+    saturated: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Saturated:
-    """The answer. `meets` and `fails` are the ends of the bracket, None where no load tried was such."""
+    """The answer. `meets` and `fails` are the ends of the bracket, None where no load tried was such.
+
+    `saturation`: which loads were committed as they were offered; None if no load has two runs that submitted anything.
+    """
 
     name: str
     objective: Objective
@@ -83,6 +89,7 @@ class Saturated:
     seed: int
     statuses: dict[str, int]
     stopped: str
+    saturation: Saturation | None = None
 
     @property
     def knee(self) -> Load | None:
@@ -107,11 +114,23 @@ class Saturated:
             lines.append(f"undecided in between, after {between[0].n} replications: {', '.join(map(_tps, between))}")
         if self.meets and any(one.state == "fails" and one.factor < self.meets.factor for one in self.loads):
             lines.append("a smaller load failed: look for another cause than load")
+        lines += self._saturation()
         if self.knee is not None:
             assert self.knee.latency_mean_ms is not None
             shown = self.knee.latency_mean_ms.text("ms")
             lines.append(f"knee of the curve (greatest committed/latency) at {_tps(self.knee)}: mean latency {shown}")
         return lines + ([self.stopped] if self.stopped else [])
+
+    def _saturation(self) -> list[str]:
+        """From which load on less is committed than offered, and what that means for the answer."""
+        known = self.saturation
+        if known is None or known.saturated_tps is None:
+            return []
+        kept = f"keeps up with offered up to {known.kept_up_tps:,.4g} tx/s and " if known.kept_up_tps else ""
+        lines = [f"committed {kept}falls behind at {known.saturated_tps:,.4g} tx/s, where queues grow without end"]
+        if self.meets is not None and self.meets.saturated:
+            lines.append("so the answer holds for runs of this length only; give a longer duration")
+        return lines
 
     def _inside(self, load: Load) -> bool:
         low = self.meets.factor if self.meets else 0.0
@@ -250,6 +269,7 @@ class _Search:
         self.each = 1 - (1 - level) / (len(objective.conditions) * LOADS_MAX)
         self.counts: dict[float, int] = {}
         self.loads: dict[float, Load] = {}
+        self.rates: dict[float, tuple[list[float], list[float]]] = {}  # offered and committed, tx/s, of each run
         self.statuses: dict[str, int] = {}
         self.stopped = ""
         self.study = Study(
@@ -335,6 +355,8 @@ class _Search:
         for factor, i in numbers.items():
             usable = [row for row in found[i] if row["status"] in ("ok", *_FAILING)]
             if len(usable) >= 2:
+                offered, committed = ([float(r[k] or 0) for r in usable] for k in ("offered_tps", "committed_tps"))
+                self.rates[factor] = offered, committed
                 self.loads[factor] = self.judge(factor, float(f"{own * factor:.6g}"), usable)
 
     def judge(self, factor: float, offered_tps: float, runs: Sequence[dict[str, Any]]) -> Load:
@@ -366,11 +388,28 @@ class _Search:
 
     def answer(self) -> Saturated:
         """What is known now."""
+        saturation = self._saturation()
         loads = tuple(sorted(self.loads.values(), key=lambda load: load.factor))
         return Saturated(
             self.scenario.name, self.objective, self.level, loads, self.meets, self.fails,
             self.out / self.study.name, self.scenario.seed, self.statuses, self.stopped,
+            saturation,
         )  # fmt: skip
+
+    def _saturation(self) -> Saturation | None:
+        """Which loads were committed as they were offered; marks those that were not."""
+        factors = [factor for factor in sorted(self.loads) if all(self.rates[factor][0])]
+        if not factors:
+            return None
+        offered, committed = zip(*(self.rates[factor] for factor in factors), strict=True)
+        try:
+            found = find_saturation(offered, committed, self.level, tolerance=_MISSING)
+        except SampleError:  # too few replications to bound a ratio
+            return None
+        for factor in factors:
+            judged = next(one for one in found.loads if one.offered_tps.estimate == np.mean(self.rates[factor][0]))
+            self.loads[factor] = dataclasses.replace(self.loads[factor], saturated=judged.state == "saturated")
+        return found
 
 
 def _with_load(scenario: Scenario, factor: float) -> Callable[[int], Scenario]:

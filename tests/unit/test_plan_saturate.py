@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -121,6 +122,22 @@ def test_the_capacity_of_full_blocks_is_found(answer: Saturated) -> None:
         assert load.committed_tps.estimate < 1000 / 3 * 1.02
     assert answer.verdict()[0].startswith("law: p99 < 250 ms and success > 99 % holds up to ")
     assert (answer.loads[0].state, answer.loads[-1].state) == ("meets", "fails")
+
+
+def test_loads_that_are_not_committed_as_they_are_offered_are_called_saturated(answer: Saturated) -> None:
+    for load in answer.loads:
+        if load.offered_tps > 1000 / 3 * 1.1:
+            assert load.saturated
+        elif load.offered_tps < 1000 / 3 * 0.9:
+            assert not load.saturated
+    assert answer.saturation is not None and answer.saturation.orderly
+    assert any(" falls behind at " in line for line in answer.verdict())
+
+
+def test_an_answer_beyond_saturation_is_said_to_hold_for_short_runs_only(answer: Saturated) -> None:
+    beyond = next(load for load in answer.loads if load.saturated)
+    patient = dataclasses.replace(answer, meets=beyond, fails=None)
+    assert "so the answer holds for runs of this length only; give a longer duration" in patient.verdict()
 
 
 def test_its_runs_are_those_of_a_study_and_are_reused(answer: Saturated) -> None:

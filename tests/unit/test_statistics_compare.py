@@ -75,6 +75,19 @@ def test_variance_reduction_at_its_ends() -> None:
     assert independent(np.ones(3), np.zeros(3)).interval.half_width == 0
 
 
+def test_no_common_draws_save_more_than_the_spreads_allow() -> None:
+    a = np.array([1.0, 2.0, 4.0])
+    assert paired(3 * a, a).variance_reduction == pytest.approx(10 / 4)  # moving together, it is reached
+    assert paired(3 * a, a).variance_reduction_most == pytest.approx(10 / 4)
+    assert paired(a - 7, a).variance_reduction_most == math.inf
+    assert paired(np.ones(3), np.zeros(3)).variance_reduction_most is None
+    assert paired(a, np.zeros(3)).variance_reduction_most == 1  # nothing to cancel against
+    for draws in stream(65).normal(size=(50, 2, 6)) * np.array([[1.0], [4.0]]):
+        found = paired(*draws)
+        assert found.variance_reduction is not None and found.variance_reduction_most is not None
+        assert found.variance_reduction <= found.variance_reduction_most * (1 + 1e-9)
+
+
 def groups(number: int) -> dict[str, Floats]:
     draws = stream(number)
     return {name: draws.normal(mean, 1.0, 8) for name, mean in (("a", 0.0), ("control", 1.0), ("b", 3.0), ("c", 1.0))}

@@ -37,13 +37,15 @@ class Difference:
     """Mean of `a` minus mean of `b`, in their unit.
 
     `variance_reduction`: how many times smaller pairing made the variance of the difference; below 1 pairing did
-    harm. None where nothing was paired, or nothing varied.
+    harm. `variance_reduction_most`: what it would be if the two moved together as closely as their spreads allow; no
+    choice of common draws does better. Both are None where nothing was paired, or nothing varied.
     """
 
     a: str
     b: str
     interval: Interval
     variance_reduction: float | None = None
+    variance_reduction_most: float | None = None
 
     @property
     def told_apart(self) -> bool:
@@ -73,7 +75,7 @@ def paired(a: Sample, b: Sample, level: float = 0.95, *, names: tuple[str, str] 
             "run the missing ones, or compare as independent"
         )
     interval = dataclasses.replace(t_interval(x - y, level), method="paired t")
-    return Difference(*names, interval, variance_reduction(x, y))
+    return Difference(*names, interval, variance_reduction(x, y), variance_reduction_most(x, y))
 
 
 def variance_reduction(a: Floats, b: Floats) -> float | None:
@@ -86,6 +88,18 @@ def variance_reduction(a: Floats, b: Floats) -> float | None:
     if together > 0:
         return apart / together
     return math.inf if apart > 0 else None
+
+
+def variance_reduction_most(a: Floats, b: Floats) -> float | None:
+    """The most that `variance_reduction` can be for samples with these variances: that at a correlation of 1.
+
+    (s_a^2 + s_b^2) / (s_a - s_b)^2: if one varies much more than the other, most of its variance has nothing to cancel
+    against. Infinite for equal variances; None when nothing varies.
+    """
+    u, v = float(a.std(ddof=1)), float(b.std(ddof=1))
+    if u == v:
+        return math.inf if u > 0 else None
+    return (u * u + v * v) / (u - v) ** 2
 
 
 def independent(a: Sample, b: Sample, level: float = 0.95, *, names: tuple[str, str] = ("A", "B")) -> Difference:
