@@ -16,7 +16,6 @@ from sim.cli.options import (
     EXIT_CODES,
     AsJson,
     Jobs,
-    Level,
     Out,
     Overrides,
     Quiet,
@@ -41,18 +40,30 @@ ONE_RUN = (
 Scenarios = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="two or more scenario files (YAML)")]
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=f"{EXIT_CODES} With --until also 2 if its target is out of reach, 5 if it was not reached.")
 def compare(
     scenarios: Scenarios,
     set_: Overrides = None,
     seed: Seed = None,
     replications: Annotated[
-        int, typer.Option("--replications", min=1, max=10_000, help="runs of each design, on the same seeds in all")
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--replications", min=1, max=10_000, help="runs of each design, on the same seeds; 5, or 10 with --until"
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--until", metavar="TARGET", help="until differences are known so closely: 'latency_p99_ms +-1 ms at 95%'"
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option("--most", min=3, max=10_000, help="most runs of a design, with --until")] = 200,
     metric: Annotated[
         list[str] | None, typer.Option("--metric", metavar="NAME", help="compare this metric; repeatable")
     ] = None,
-    level: Level = 0.95,
+    level: Annotated[
+        float | None, typer.Option("--level", metavar="SHARE", help="of the intervals; 0.95, or what --until says")
+    ] = None,
     independent: Annotated[
         bool, typer.Option("--independent", help="other seeds in each design, to see what common ones save")
     ] = False,
@@ -69,11 +80,12 @@ def compare(
 
     with (
         bad_input_is_an_error(),
-        progress_bar(f"{len(scenarios) * replications} runs", hidden=quiet or as_json) as progress,
+        progress_bar(f"{len(scenarios)} designs", hidden=quiet or as_json) as progress,
     ):
         found = comparing.compare(
-            scenarios, replications=replications, overrides=set_ or (), seed=seed, metrics=metric, level=level,
-            common=not independent, out=out, workers=jobs, progress=progress, announce=compiling_is_announced,
+            scenarios, replications=replications, until=until, most=most, overrides=set_ or (), seed=seed,
+            metrics=metric, level=level, common=not independent, out=out, workers=jobs, progress=progress,
+            announce=compiling_is_announced,
         )  # fmt: skip
     from sim.plan import figures as answers
     from sim.report import figures, tables
@@ -87,26 +99,28 @@ def compare(
         files.append(folder / f"{name}.csv")
         frame.to_csv(files[-1], index=False)
     changes = [word for text in set_ or () for word in ("--set", text)]
-    words = ["pilotzone", "compare", *map(str, scenarios), *changes, "--replications", str(replications)]
+    words = ["pilotzone", "compare", *map(str, scenarios), *changes, "--replications", str(found.replications)]
     command = shlex.join(words + ([] if seed is None else ["--seed", str(seed)]))
     files += figures.save(figures.comparison(found.first, command), folder, "comparison")
-    drawn = answers.differences(found, command) if replications > 1 else None
+    drawn = answers.differences(found, command) if found.replications > 1 else None
     if drawn is not None:
         files += figures.save(drawn, folder, "differences")
     code = worst_exit_code([run for runs in found.outcomes for run in runs])
+    if not code and found.enough is not None:
+        code = {"reached": 0, "out of reach": 2}.get(found.enough.outcome, 5)
     if as_json:
         data = _comparison_data(found) | {"files": [str(file) for file in files]}
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
     _print_table(found.first)
-    if replications == 1:
+    if found.replications == 1:
         typer.echo("one run of each: differences have no interval; add --replications 5")
     else:
-        typer.echo(f"(one run each: replication 1 of {replications}, seed {found.seeds[0][0]})\n")
+        typer.echo(f"(one run each: replication 1 of {found.replications}, seed {found.seeds[0][0]})\n")
         typer.echo(found.text() + "\n")
-    for line in found.verdict() if replications > 1 else found.notes:
+    for line in found.verdict() if found.replications > 1 else found.notes:
         typer.echo(line)
-    if replications > 1 and (saved := found.savings()):
+    if found.replications > 1 and (saved := found.savings()):
         typer.echo("\n" + "\n".join(saved) + "\n")
     _print_notes(tables.notes(found.first), files)
     raise typer.Exit(code)

@@ -31,10 +31,13 @@ from sim.measure.statistics import (
     t_interval,
 )
 from sim.measure.statistics.intervals import Floats, rounded
-from sim.report.compare import Job, fingerprint, gather, labels
+from sim.plan import enough
+from sim.plan.enough import Enough
+from sim.report.compare import Job, fingerprint, gather, labels, pool_of
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
 from sim.scenario.study import replication_seed
+from sim.scenario.until import Until
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,6 +119,7 @@ class Comparison:
     level: float
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    enough: Enough | None = None  # where it stands against its target, if it has one
 
     @property
     def replications(self) -> int:
@@ -129,7 +133,8 @@ class Comparison:
 
     def verdict(self) -> list[str]:
         """A sentence per metric and design, then what must be known of the runs."""
-        return [finding.words() for finding in self.findings] + list(self.notes)
+        stands = () if self.enough is None else self.enough.lines
+        return [finding.words() for finding in self.findings] + [*stands, *self.notes]
 
     def savings(self) -> list[str]:
         """A table of what the same seeds saved; empty if nothing was paired.
@@ -237,11 +242,13 @@ def _columns(interval: Interval | None) -> dict[str, float | None]:
 def compare(
     scenarios: Sequence[str | Path],
     *,
-    replications: int = REPLICATIONS,
+    replications: int | None = None,
+    until: str | None = None,
+    most: int = enough.MOST,
     overrides: Sequence[str] = (),
     seed: int | None = None,
     metrics: Sequence[str] | None = None,
-    level: float = 0.95,
+    level: float | None = None,
     common: bool = True,
     out: str | Path = "results",
     workers: int = 2,
@@ -250,34 +257,65 @@ def compare(
 ) -> Comparison:
     """Compare scenario files with the first of them; only runs that are not stored under `out` are made.
 
-    `metrics` defaults to those of the comparison table. `common=False` gives every design seeds of its own: wider
-    intervals (Welch for two designs, Dunnett for more), only to see what common random numbers save. Raises
-    ScenarioError before anything runs.
+    `replications` of each design: 5 unless given. `until` (`sim.plan.enough`) adds more until the differences are known
+    so closely, or there are `most`; then `replications`, 10 unless given, are the first stage, and the target names the
+    level. `metrics` defaults to those of the comparison table. `level`: 0.95 unless given. `common=False` gives every
+    design seeds of its own: wider intervals (Welch for two designs, Dunnett for more), only to see what common random
+    numbers save. Raises ScenarioError before anything runs.
     """
     paths = [Path(path) for path in scenarios]
     if len(paths) < 2:
         raise ScenarioError(f"compare: {', '.join(map(str, paths))} alone; name two or more scenarios, or use run")
-    if replications < 1:
-        raise ScenarioError(f"compare: {replications} replications; at least 1 is needed, and 2 for an interval")
-    if not 0 < level < 1:
-        raise ScenarioError(f"compare: level {level!r} must lie between 0 and 1; write 95 % as 0.95")
+    least = (enough.LEAST if until is not None else REPLICATIONS) if replications is None else replications
+    if least < 1:
+        raise ScenarioError(f"compare: {least} replications; at least 1 is needed, and 2 for an interval")
+    goal = None if until is None else enough.read(until, least, most)
+    level = _level_of(level, goal, common=common)
     for name in metrics or ():
         if name not in METRICS:
             raise ScenarioError(f"compare: {name}: {unknown(name)}")
     loaded = [Job(path, tuple(overrides), seed).load() for path in paths]
     names = labels([Job(path) for path in paths], loaded)
-    seeds = _seeds([scenario.seed for scenario in loaded], replications, common=common)
-    jobs = [
-        Job(path, tuple(overrides), each, name)
-        for path, name, row in zip(paths, names, seeds, strict=True)
-        for each in row
-    ]
-    flat = gather(jobs, Path(out), workers=workers, progress=progress, announce=announce)
-    outcomes = tuple(tuple(flat[i * replications : (i + 1) * replications]) for i in range(len(paths)))
+    count, stood = least, None
+    with pool_of(workers, len(paths) * (least if goal is None else most)) as pool:
+        while True:
+            seeds = _seeds([scenario.seed for scenario in loaded], count, common=common)
+            jobs = [
+                Job(path, tuple(overrides), each, name)
+                for path, name, row in zip(paths, names, seeds, strict=True)
+                for each in row
+            ]
+            flat = gather(jobs, Path(out), progress=progress, announce=announce, pool=pool)
+            outcomes = tuple(tuple(flat[i * count : (i + 1) * count]) for i in range(len(paths)))
+            stood = None if goal is None else _stands(goal, names, outcomes)
+            if stood is None or not stood.more:
+                break
+            count += stood.more
     chosen = tuple(metrics or _present(outcomes))
+    if goal is not None and goal.metric not in chosen:
+        chosen = (goal.metric, *chosen)
     found = findings(dict(zip(names, outcomes, strict=True)), chosen, level, common=common)
     notes = _notes(names, outcomes, level, different=len({scenario.seed for scenario in loaded}) > 1 and common)
-    return Comparison(tuple(names), seeds, outcomes, chosen, level, found, notes)
+    return Comparison(tuple(names), seeds, outcomes, chosen, level, found, notes, stood)
+
+
+def _stands(goal: Until, names: Sequence[str], outcomes: Sequence[Sequence[Outcome]]) -> Enough:
+    """Whether the replications so far are enough for the target."""
+    read = _reader(goal.metric)
+    return enough.judge(goal, {name: [read(run) for run in runs] for name, runs in zip(names, outcomes, strict=True)})
+
+
+def _level_of(level: float | None, goal: Until | None, *, common: bool) -> float:
+    """The level of all intervals: what was asked for, or what the target says."""
+    if level is not None and not 0 < level < 1:
+        raise ScenarioError(f"compare: level {level!r} must lie between 0 and 1; write 95 % as 0.95")
+    if goal is None:
+        return 0.95 if level is None else level
+    if not common:
+        raise ScenarioError(f"--until {goal.text()}: is a target for pairs; leave out --independent")
+    if level not in (None, goal.level):
+        raise ScenarioError(f"--until {goal.text()}: names another level than --level {level}; leave one of them out")
+    return goal.level
 
 
 def _seeds(own: Sequence[int], replications: int, *, common: bool) -> tuple[tuple[int, ...], ...]:

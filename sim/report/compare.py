@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import multiprocessing
-from collections.abc import Callable, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from sim.scenario.schema import Scenario
 
 Progress = Callable[[float], None]
 Announce = Callable[[], AbstractContextManager[None]]
+Pool = Callable[["list[Job]", Path, "str | None", "Progress | None"], "list[tuple[int, Path]]"]
 _POLL_S = 0.1
 _NAME_MAX = 80
 
@@ -55,11 +58,13 @@ def gather(
     workers: int = 2,
     progress: Progress | None = None,
     announce: Announce = nullcontext,
+    pool: Pool | None = None,
 ) -> list[Outcome]:
     """The outcome of each job, in order. Runs with a stored result of the same key are not repeated.
 
-    Other runs go to `workers` processes; their number changes nothing but the time it takes. `announce()` is a context
-    that holds while the engine is loaded, which may compile it. Raises ScenarioError before anything runs.
+    Other runs go to `workers` processes, or to `pool` if several calls share one; who runs them changes nothing but the
+    time it takes. `announce()` is a context that holds while the engine is loaded, which may compile it. Raises
+    ScenarioError before anything runs.
     """
     scenarios = [job.load() for job in jobs]
     keys = [store.run_key(scenario) for scenario in scenarios]
@@ -68,8 +73,9 @@ def gather(
     if missing:
         with announce():
             import sim.scenario.run  # noqa: F401  compiled once here, before workers load it
-    for i, made in _run([jobs[i] for i in missing], out, study, workers, progress):
-        folders[keys[missing[i]]] = made
+    with nullcontext(pool) if pool is not None else pool_of(workers, len(missing)) as chosen:
+        for i, made in chosen([jobs[i] for i in missing], out, study, progress):
+            folders[keys[missing[i]]] = made
     found = []
     for job, key, label in zip(jobs, keys, labels(jobs, scenarios), strict=True):
         folder = folders[key]
@@ -78,37 +84,51 @@ def gather(
     return found
 
 
-def _run(
-    jobs: list[Job], out: Path, study: str | None, workers: int, progress: Progress | None
-) -> list[tuple[int, Path]]:
-    if not jobs:
-        return []
-    if workers == 1 or len(jobs) == 1:
-        shares = [0.0] * len(jobs)
-        done = []
-        for i, job in enumerate(jobs):
-
-            def tell(share: float, i: int = i) -> None:
-                shares[i] = share
-                if progress is not None:
-                    progress(sum(shares) / len(shares))
-
-            done.append((i, _run_one(job, out, study, tell)))
-        return done
+@contextlib.contextmanager
+def pool_of(workers: int, most: int) -> Iterator[Pool]:
+    """Runs up to `most` jobs at a time; its processes start when they are first needed and end with the context."""
     context = multiprocessing.get_context("spawn")
-    seen = context.Array("d", len(jobs), lock=False)
-    with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(jobs)), mp_context=context, initializer=_start_worker, initargs=(seen,)
-    ) as pool:
-        futures = [pool.submit(_run_in_worker, i, job, out, study) for i, job in enumerate(jobs)]
-        waiting = set(futures)
-        while waiting:
-            done_, waiting = concurrent.futures.wait(waiting, _POLL_S)
-            for future in done_:
-                future.result()  # a failure ends the comparison at once
+    seen = context.Array("d", max(most, 1), lock=False)
+    with contextlib.ExitStack() as stack:
+
+        @functools.cache
+        def processes() -> concurrent.futures.ProcessPoolExecutor:
+            return stack.enter_context(
+                concurrent.futures.ProcessPoolExecutor(
+                    min(workers, most), mp_context=context, initializer=_start_worker, initargs=(seen,)
+                )
+            )
+
+        def run(jobs: list[Job], out: Path, study: str | None, progress: Progress | None) -> list[tuple[int, Path]]:
+            if workers == 1 or len(jobs) <= 1:
+                return _run_here(jobs, out, study, progress)
+            seen[:] = [0.0] * len(seen)
+            futures = [processes().submit(_run_in_worker, i, job, out, study) for i, job in enumerate(jobs)]
+            waiting = set(futures)
+            while waiting:
+                done, waiting = concurrent.futures.wait(waiting, _POLL_S)
+                for future in done:
+                    future.result()  # a failure ends the comparison at once
+                if progress is not None:
+                    progress(sum(seen) / len(jobs))
+            return [(i, future.result()) for i, future in enumerate(futures)]
+
+        yield run
+
+
+def _run_here(jobs: list[Job], out: Path, study: str | None, progress: Progress | None) -> list[tuple[int, Path]]:
+    """Run jobs one after the other in this process."""
+    shares = [0.0] * len(jobs)
+    done = []
+    for i, job in enumerate(jobs):
+
+        def tell(share: float, i: int = i) -> None:
+            shares[i] = share
             if progress is not None:
-                progress(sum(seen) / len(jobs))
-        return [(i, future.result()) for i, future in enumerate(futures)]
+                progress(sum(shares) / len(shares))
+
+        done.append((i, _run_one(job, out, study, tell)))
+    return done
 
 
 _seen: MutableSequence[float] = []  # in a worker: the progress of each job, shared with the parent

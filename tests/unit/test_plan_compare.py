@@ -10,7 +10,7 @@ import pytest
 
 import sim
 from sim.measure.statistics import bca_interval, independent, paired, t_interval
-from sim.plan import figures
+from sim.plan import enough, figures
 from sim.plan.compare import Comparison, compare, findings, folder_of
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
@@ -19,6 +19,7 @@ from tests.unit.test_statistics_models import stream
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICKSTART = ROOT / "scenarios" / "quickstart.yaml"
+GOAL = "latency_p99_ms +-1 ms at 95%"
 SHORT = ("duration=3 s", "faults=[]")
 
 
@@ -150,12 +151,71 @@ def test_the_figure_of_differences_repeats(comparison: Comparison, tmp_path: Pat
     assert folder_of(comparison).startswith("quickstart-vs-slower-")
 
 
+# Until differences are known closely enough
+
+
+def test_a_difference_is_judged_by_its_own_spread_and_not_by_that_of_the_designs() -> None:
+    goal = enough.read("latency_p99_ms +-1 ms at 95%", 3, 40)
+    base = stream(66).normal(50.0, 20.0, 12)
+    near = base + 3 + stream(67).normal(0.0, 0.4, 12)
+    far = base + stream(68).normal(0.0, 3.0, 12)
+    assert enough.judge(goal, {"base": base, "near": near}).outcome == "reached"
+    both = enough.judge(goal, {"base": base, "near": near, "far": far})
+    assert both.outcome == "go on"  # the worst difference decides
+    assert 0 < both.more <= 12
+    assert [line.split(": ")[0] for line in both.lines] == ["near against base", "far against base"]
+
+
+def test_a_width_in_per_cent_is_a_share_of_the_first_designs_mean() -> None:
+    base, other = np.full(4, 200.0), 200.0 + np.array([1.0, -1.0, 2.0, -2.0])  # half-width 2.9: 1.5 % of 200
+    wide, narrow = (enough.read(f"latency_p99_ms +-{width}%", 3, 4) for width in (2, 1))
+    assert enough.judge(wide, {"base": base, "other": other}).outcome == "reached"
+    capped = enough.judge(narrow, {"base": base, "other": other})
+    assert (capped.outcome, capped.more) == ("capped", 0)
+    assert "not reached, and no more are allowed: half-width 2.9 ms with 4 pairs" in capped.lines[0]
+
+
+def test_what_cannot_be_judged_or_reached_stops_at_once() -> None:
+    base, other = [10.0, 11.0, 9.0], [12.0, 15.0, 9.0]
+    cut = enough.judge(enough.read("latency_p99_ms +-1 ms", 3, 9), {"base": base, "other": [12.0, None, 9.0]})
+    assert (cut.outcome, cut.more) == ("not judged", 0)
+    assert "1 of 3 pairs did not end ok or lack the metric" in cut.lines[0]
+    hopeless = enough.judge(enough.read("latency_p99_ms +-0.001 ms", 3, 9), {"base": base, "other": other})
+    assert (hopeless.outcome, hopeless.more) == ("out of reach", 0)
+    assert "out of reach with 9 replications" in hopeless.lines[0]
+    nothing = enough.judge(enough.read("latency_p99_ms +-5%", 3, 9), {"base": [0.0] * 3, "other": other})
+    assert "give it in the metric's unit" in nothing.lines[0]
+
+
+def test_a_comparison_goes_on_until_its_target(comparison: Comparison, results: Path, slower: Path) -> None:
+    found = compare(
+        [QUICKSTART, slower], until="latency_p99_ms +-3%", replications=3, most=8, overrides=SHORT, out=results / "out",
+        workers=1, metrics=["committed_tps"],
+    )  # fmt: skip
+    assert found.enough is not None
+    assert found.metrics == ("latency_p99_ms", "committed_tps")
+    assert 3 <= found.replications <= 8
+    if found.enough.outcome == "reached":
+        frame = found.differences().set_index("metric")
+        first = found.summary().set_index(["design", "metric"]).estimate["quickstart", "latency_p99_ms"]
+        assert (frame.high - frame.low)["latency_p99_ms"] / 2 <= 0.03 * first
+    else:
+        assert (found.enough.outcome, found.replications) == ("capped", 8)
+    alike = [[run.digest for run in one.outcomes[1][:3]] for one in (found, comparison)]
+    assert alike[0] == alike[1]  # the runs are those of any comparison
+    assert set(found.enough.lines) < set(found.verdict())
+
+
 def test_questions_without_an_answer_are_refused(tmp_path: Path, slower: Path) -> None:
     cases = [
         (lambda: compare([QUICKSTART], out=tmp_path), "alone; name two or more"),
         (lambda: compare([QUICKSTART, slower], replications=0, out=tmp_path), "at least 1 is needed"),
         (lambda: compare([QUICKSTART, slower], metrics=["p99"], out=tmp_path), "p99: is no metric of a run"),
         (lambda: compare([QUICKSTART, slower], level=95, out=tmp_path), "write 95 % as 0.95"),
+        (lambda: compare([QUICKSTART, slower], until="p99", out=tmp_path), "--until p99: is not of the form"),
+        (lambda: compare([QUICKSTART, slower], until=GOAL, level=0.9, out=tmp_path), "another level than --level 0.9"),
+        (lambda: compare([QUICKSTART, slower], until=GOAL, common=False, out=tmp_path), "leave out --independent"),
+        (lambda: compare([QUICKSTART, slower], until=GOAL, most=5, out=tmp_path), "3 <= least <= most is needed"),
     ]
     for call, words in cases:
         with pytest.raises(ScenarioError, match=words):
