@@ -196,6 +196,54 @@ class Step:
     to_all: bool = True
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Tree:
+    """A tree over all n voters, filled level by level: place 0 is the root."""
+
+    n: int
+    first: int  # the voter in place 0; the others follow in order of their numbers
+    fanout: int
+
+    def place(self, voter: int) -> int:
+        """The voter's place."""
+        return (voter - self.first) % self.n
+
+    def parent(self, voter: int) -> int:
+        """The voter above; the root is its own."""
+        return (self.first + max(self.place(voter) - 1, 0) // self.fanout) % self.n
+
+    def children(self, voter: int) -> tuple[int, ...]:
+        """The voters below."""
+        low = self.place(voter) * self.fanout + 1
+        return tuple((self.first + at) % self.n for at in range(low, min(low + self.fanout, self.n)))
+
+    def below(self, voter: int) -> tuple[int, int]:
+        """Voters in the subtree of this one, itself included, and levels under it."""
+        size, levels, low, high = 0, -1, self.place(voter), self.place(voter)
+        while low < self.n:
+            size += min(high, self.n - 1) - low + 1
+            levels += 1
+            low, high = low * self.fanout + 1, high * self.fanout + self.fanout
+        return size, levels
+
+
+@dataclasses.dataclass(frozen=True)
+class Gather:
+    """The other half of a normal case whose letter goes down a tree: what comes back up.
+
+    Upon the letter a voter passes it on to its children and waits for `answer(block, signers)` of each: a letter with
+    the votes of so many voters, the child's subtree. When all have come, or at once if it has no children, it sends
+    one for its own subtree to its parent. Where it waits, `timer` runs for `patience_ns` per level below it; its
+    handler, called with the block, runs if the answers are not complete by then. At the root the handler of the
+    answer runs with the one that makes `quorum` votes of those counted before (`Context.gathered`).
+    """
+
+    answer: Any  # the type of the letter, made of the block and the number of votes
+    quorum: int
+    timer: Timer
+    patience_ns: int
+
+
 @dataclasses.dataclass(frozen=True)
 class NormalCase:
     """What follows one type of letter when nothing is wrong, declared so that it runs without entering Python.
@@ -208,6 +256,10 @@ class NormalCase:
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
     Every letter counts as progress (`Context.made_progress`) if the progress timer always runs.
 
+    With `gather` the letter goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
+    passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A letter
+    that overtakes those before it is kept until it is their turn.
+
     A protocol declares one case for each type of letter it wants treated so, at most three votes each. The
     handlers must do the same: they are the definition, and a test compares both.
     """
@@ -217,6 +269,7 @@ class NormalCase:
     gate: bool = False
     decide: bool = False
     persist: bool = False
+    gather: Gather | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -360,6 +413,8 @@ class Context(Interface):
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
+        along: Tree | None = None,
+        known: Block | None = None,
     ) -> None:
         """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
 
@@ -369,7 +424,19 @@ class Context(Interface):
         block this letter proves decided; `tell`: whose DECIDED handler runs when the case is through there: ALL,
         or one replica (None: this one); `leave`: the lane may propose the next blocks by itself. Without a lane, or
         if votes of that case have been cast in this ballot already, this is `broadcast`.
+
+        `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
+        `known`: the block that a receiver must have for the letter to be kept if it comes early.
         """
+
+    def gathered(self, block: Block) -> dict[int, int]:
+        """Votes that the lane has counted here for a block that came down a tree, by child (my own vote: me).
+
+        From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
+        """
+
+    def held(self) -> list[tuple[int, Letter]]:
+        """Letters (with their senders) that the lane keeps here because they came early; it forgets them."""
 
     def answered(self, asked_ns: int, height: int) -> None:
         """A read of my clients, asked at that time, is answered now with the state after this height."""

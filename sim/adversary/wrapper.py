@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from sim.host import Host
-from sim.protocol import ALL, Ballot, Block, Context, Lead, Letter, Replica, Timer, VoteType
+from sim.protocol import ALL, Ballot, Block, Context, Lead, Letter, Replica, Timer, Tree, VoteType
 
 LATER = Timer("held back by a corrupted replica")
 
@@ -164,9 +164,14 @@ class Seat:
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
+        along: Tree | None = None,
+        known: Block | None = None,
     ) -> None:
         self.host.proposing()
-        self.broadcast(letter)
+        if along is None:
+            self.broadcast(letter)
+        else:
+            self.multicast(along.children(self.host.me), letter)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         self._to_all[vote] = to < 0

@@ -9,6 +9,7 @@ import numpy as np
 from numba import types
 
 from sim.engine import lead as leading
+from sim.engine import trees
 from sim.engine.lanes import (
     PROGRESS,
     cast_vote,
@@ -52,6 +53,7 @@ from sim.kernel.post import (
     THREAD_FREE,
     UP,
     VERIFY_FREE,
+    drop_reference,
     new_envelope,
     send_group,
     send_one,
@@ -153,6 +155,46 @@ def propose(
         desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
         need, running, after, block, view, number, to, decided, wakes, 0,
     )  # fmt: skip
+
+
+@entry(types.UniTuple(_I, 2)(_D, *[_I] * 16))
+def send_down(
+    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key, need, running, block, view, number,
+    decided, tree, known_height,
+):  # fmt: skip
+    """Lay out the case of a letter that goes down a tree and send it to the root's children (`trees.send_down`).
+
+    Returns (envelope, the letter's reaction); envelope -1: make room and call again.
+    """
+    desk = bench(array)
+    none = np.int64(-1)
+    if not has_room(desk):
+        return none, none
+    return trees.send_down(
+        desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key, need, running, block, view, number,
+        decided, tree, known_height,
+    )  # fmt: skip
+
+
+@entry(_I(_D, _I, _I))
+def take_over(array, reaction, node):
+    """What a voter has counted of a tree's answers, at its handlers from now on (see `trees.take_over`)."""
+    desk = bench(array)
+    return trees.take_over(desk, reaction, node)
+
+
+@entry(_I(_D, _I, _I))
+def has_answered(array, reaction, child):
+    """1 if a child's answer has been counted by its parent."""
+    desk = bench(array)
+    return np.int64(trees.has_answered(desk, reaction, child))
+
+
+@entry(_I(_D, _I))
+def let_letter_go(array, envelope):
+    """A letter that was held for Python is needed no more."""
+    desk = bench(array)
+    return np.int64(drop_reference(desk, envelope))
 
 
 @entry(_I(_D, _I))
@@ -369,6 +411,8 @@ def crash(array, node, rows):
     state[s + PROGRESS_TOKEN] += 1
     if node < desk[SEATS]:
         empty_pool(desk, node)
+        trees.release_held(desk, node)
+        trees.forget_gatherings(desk, node)
         tally = column(desk, TALLY)
         for row in range(rows):
             if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):

@@ -79,6 +79,7 @@ STILL_EVENTS = 113  # due events at the time of the last one
 STILL_MAX = 114
 STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
 HELD_LETTER = 115  # envelope + 1 that Python is dealing with
+GATHERS_FREE = 119
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
 
@@ -90,6 +91,7 @@ KIND_COST = 59
 WIDE_FREE = 60
 NARROW_FREE = 61
 PROGRESS = 62  # per node: low, span (progress timer)
+GATHER_FREE = 75  # gatherings (sim.engine.trees)
 
 REACTION_WIDTH = 16
 (
@@ -107,7 +109,9 @@ REACTION_WIDTH = 16
     WRITES,
     GENERATION,
     TOLD_ROW,
-) = range(14)
+    GATHER,
+    TREE,
+) = range(16)
 REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
 SILENT = -1  # in place of a tally's reaction: nobody is told of this threshold
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
@@ -429,6 +433,10 @@ def release_reaction(desk, reaction):
         rows[r + WRITES] += RELEASE_LATER
         return
     rows[r + GENERATION] += 1
+    if rows[r + GATHER] > 0:
+        column(desk, GATHER_FREE)[desk[GATHERS_FREE]] = rows[r + GATHER] - 1
+        desk[GATHERS_FREE] += 1
+        rows[r + GATHER] = 0
     column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
     desk[REACTIONS_FREE] += 1
 
@@ -452,6 +460,7 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     rows[r + GATE_WEIGHT] = GATE
     rows[r + WRITES] = 0
     rows[r + TOLD_ROW] = -1
+    rows[r + GATHER] = 0
     return reaction
 
 

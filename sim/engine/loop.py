@@ -13,6 +13,7 @@ from numba import types
 from sim.engine.lanes import (
     EVENTS,
     EVENTS_MAX,
+    GATHER,
     HELD_LETTER,
     NOT_PERFORMED,
     PERFORMED,
@@ -20,6 +21,8 @@ from sim.engine.lanes import (
     PERFORMED_WAKE,
     PROGRESS,
     PROGRESS_MODE,
+    REACTION_WIDTH,
+    REACTIONS,
     SILENT,
     STILL_AT_NS,
     STILL_EVENTS,
@@ -39,6 +42,7 @@ from sim.engine.lanes import (
 from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import flood_arrives, relay
 from sim.engine.room import has_room
+from sim.engine.trees import TIMER_BITS, in_tree, timer_is_idle
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (
@@ -469,8 +473,8 @@ def advance(array, until):
                 identity = np.int64(0)
             elif kind == TX_ARRIVES:
                 identity = column(desk, TX)[argument * TX_WIDTH + TX_NUMBER]
-            elif kind == EXECUTED or kind == DECIDED:
-                identity = argument & 0xFFFFFFFF
+            elif kind == EXECUTED or kind == DECIDED or kind == TIMER:
+                identity = argument & ((1 << TIMER_BITS) - 1)
             elif kind == DISK_DONE:
                 identity = np.int64(0)
             _event_digest(desk, time, what, identity)
@@ -501,7 +505,10 @@ def advance(array, until):
                 drop_reference(desk, argument)
                 continue
             reaction = current_reaction(desk, envelopes[e + REACTION])
-            if reaction > 0:
+            if reaction > 0 and column(desk, REACTIONS)[reaction * REACTION_WIDTH + GATHER] > 0:
+                if in_tree(desk, node, reaction, argument):
+                    continue
+            elif reaction > 0:
                 outcome = _or_lead(desk, node, react(desk, node, reaction, envelopes[e + SRC]))
                 if outcome == PERFORMED_WAKE:
                     desk[HELD_LETTER] = argument + 1
@@ -548,6 +555,8 @@ def advance(array, until):
         elif kind == DECIDED:
             return WAKE_DECIDED, node, argument, time
         elif kind == TIMER:
+            if timer_is_idle(desk, node, argument):
+                continue
             return WAKE_TIMER, node, argument, time
         elif kind == CALL:
             return WAKE_CALL, node, argument, time

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.engine import lanes, lead, loop
+from sim.engine import lanes, lead, loop, trees
 from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
@@ -189,6 +189,11 @@ class Engine:
         desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
         desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
         self.state[lanes.REACTIONS_FREE] = reactions - 1
+        self.state[trees.GATHER_STRIDE] = trees.GATHER_HEAD + 2 * self.seats
+        desk.allocate(trees.GATHERING, 0)  # made when the first tree is laid out
+        desk.allocate(lanes.GATHER_FREE, 0)
+        desk.allocate(trees.TREE_NODE, 0)
+        desk.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -351,7 +356,31 @@ class Engine:
             self._add_tallies(wide=True, count=max(16, min(256, (1 << 22) // self.voters**2)))
         if state[lanes.NARROW_FREE_LEN] < 4:
             self._add_tallies(wide=False, count=max(64, self.tallies // 2))
+        if len(desk[trees.TREE_NODE]) and state[lanes.GATHERS_FREE] < 2:
+            self._add_gatherings()
         self._grow_pools()
+
+    def _add_gatherings(self) -> None:
+        """Double the gatherings of letters that go down trees; sixteen at first."""
+        desk, state = self.desk, self.state
+        stride = int(state[trees.GATHER_STRIDE])
+        rows = len(desk[trees.GATHERING]) // stride
+        more = max(rows, 16)
+        data = np.zeros((rows + more) * stride, dtype=np.int64)
+        data[: rows * stride] = desk[trees.GATHERING]
+        desk.replace(trees.GATHERING, data)
+        count = int(state[lanes.GATHERS_FREE])
+        free = np.zeros(rows + more, dtype=np.int64)
+        free[:count] = desk[lanes.GATHER_FREE][:count]
+        free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
+        desk.replace(lanes.GATHER_FREE, free)
+        state[lanes.GATHERS_FREE] = count + more
+
+    def lay_tree(self, rows: np.ndarray) -> int:
+        """One more tree that letters go down, int64, (seats, TREE_WIDTH): its number."""
+        before = self.desk[trees.TREE_NODE]
+        self.desk.adopt(trees.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
+        return len(before) // (self.seats * trees.TREE_WIDTH)
 
     def _grow_free_list(
         self, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0

@@ -13,11 +13,12 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from sim.engine import entry, lanes, lead, loop
+from sim.engine import entry, lanes, lead, loop, trees
 from sim.engine.office import Engine, Settings
 from sim.host.blocks import Blocks
 from sim.host.costs import Costs, ProtocolError
 from sim.host.seat import STORED, Host
+from sim.host.trees import Trees
 from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar
@@ -39,6 +40,7 @@ from sim.protocol import (
     Signal,
     Signing,
     Timer,
+    Tree,
     VoteType,
 )
 
@@ -130,9 +132,9 @@ class Run:
         self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.bodies: dict[int, Letter] = {}
         self.tree = Blocks(self)
+        self.trees = Trees(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
-        self.timer_number = 0
         self.out_of_time: Callable[[], bool] = lambda: False  # asked now and then; True ends the run
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
@@ -163,6 +165,7 @@ class Run:
         self.envelopes = self.engine.desk[d.ENVELOPE].data
         self.leads = self.engine.desk[lead.LEAD].data
         self.posted = self.engine.desk[lead.POSTED].data
+        self.held = self.engine.desk[trees.HELD].data
 
     def _seat_all(self) -> None:
         for host in self.hosts:
@@ -270,6 +273,8 @@ class Run:
             )
         self.cases[case.upon] = Case(number, dict.fromkeys(step.vote for step in case.votes))
         self.case_votes.append(tuple(self.cases[case.upon].votes))
+        if case.gather is not None:
+            self.trees.declare(number, case)
         c = self.engine.desk[lanes.CASES][number * lanes.CASE_WIDTH :]
         c[lanes.CASE_VOTES] = len(case.votes)
         c[lanes.CASE_GATED] = case.gate
@@ -338,25 +343,29 @@ class Run:
 
     def _costs_of(self, src: int, letter: Letter) -> tuple[int, int, int, int, int]:
         """Type, size, signing and verification time, and identity of a letter."""
-        costs = self.costs
         kind = self.kinds[type(letter)]
+        size, verify_ns = self.size_and_verification(letter)
+        sign_ns = self.costs.sign_ns if letter.signed else 0
+        at = src * post.KINDS + kind
+        number = self.posted[at]
+        self.posted[at] = number + 1
+        return kind, size, sign_ns, verify_ns, (kind << 48) + number
+
+    def size_and_verification(self, letter: Letter) -> tuple[int, int]:
+        """Bytes of a letter with its signature, and time to verify it."""
+        costs = self.costs
         size = letter.size_bytes(self.signing)
         verify_ns = 0
         if costs.verify_ns:
             verify_ns = costs.verify_ns * letter.signatures()
             for signers in letter.certificates():
                 verify_ns += costs.verify_certificate_ns(signers)
-        sign_ns = 0
         if letter.signed:
             size += costs.signature_bytes
             verify_ns += costs.verify_ns
-            sign_ns = costs.sign_ns
         if costs.hash_ps_per_byte:
             verify_ns += size * costs.hash_ps_per_byte // 1000
-        at = src * post.KINDS + kind
-        number = self.posted[at]
-        self.posted[at] = number + 1
-        return kind, size, sign_ns, verify_ns, (kind << 48) + number
+        return size, verify_ns
 
     # --- ballots and their tallies ---------------------------------------------------------------------
 
@@ -428,25 +437,64 @@ class Run:
             if vote.umbrella is not None:
                 self._lay_umbrella(ballot, vote.umbrella, row, guards[2] if i == last else guards[1])
         block.reactions.append(reaction)
+        self._note_proposal(src, block)
+        if leave is not None:
+            self._give_leave(src, leave, case, ballot, guards, to, (kind, size, sign_ns, verify_ns))
+
+    def send_down(
+        self, src: int, letter: Letter, ballot: Ballot, case: Case, guard: tuple[int, int], along: Tree,
+        decided: Block | None, known: Block | None,
+    ) -> None:  # fmt: skip
+        """Send a letter to the root's children in a tree, together with the normal case declared for it."""
+        block = ballot.block
+        assert block is not None
+        tree = self.trees.number(case.number, along, block)
+        kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        if self.ruled:
+            self._name_place(letter)
+        decided_row, known_height = -1 if decided is None else decided.row, 0 if known is None else known.height
+        while True:
+            envelope, reaction = entry.send_down(
+                self.desk, case.number, src, kind, size, sign_ns, verify_ns, self.costs.handle_ns, key,
+                guard[0], guard[1], block.row, ballot.view, ballot.number, decided_row, tree, known_height,
+            )  # fmt: skip
+            if envelope >= 0:
+                break
+            self.engine.make_room()
+            self._refresh_views()
+        self.bodies[envelope] = letter
+        block.reactions.append(reaction)
+        self._note_proposal(src, block)
+
+    def _note_proposal(self, src: int, block: Block) -> None:
         leads, at = self.leads, src * lead.LEAD_WIDTH
         leads[at + lead.LAST] = block.row
         leads[at + lead.LAST_NUMBER] = block.number
         leads[at + lead.LAST_HEIGHT] = block.height
-        if leave is not None:
-            hash_ps = self.costs.hash_ps_per_byte
-            leads[at + lead.UNTIL] = leave.until
-            leads[at + lead.PIPELINE] = leave.pipeline
-            leads[at + lead.INTERVAL_NS] = self.block_interval_ns
-            leads[at + lead.IN_VIEW] = ballot.view
-            leads[at + lead.IN_CASE] = case.number
-            leads[at + lead.OF_KIND] = kind
-            leads[at + lead.EXTRA_BYTES] = size - block.bytes
-            leads[at + lead.SIGN_NS] = sign_ns
-            leads[at + lead.VERIFY_NS] = verify_ns - size * hash_ps // 1000
-            leads[at + lead.HASH_PS] = hash_ps
-            leads[at + lead.HANDLE_NS] = self.costs.handle_ns
-            leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
-            leads[at + lead.VOTES_TO] = to
+
+    def _give_leave(
+        self, src: int, leave: Lead, case: Case, ballot: Ballot, guards: tuple[int, int, int], to: int,
+        costs: tuple[int, int, int, int],
+    ) -> None:  # fmt: skip
+        """What the engine must know to propose by itself."""
+        block = ballot.block
+        assert block is not None
+        leads, at = self.leads, src * lead.LEAD_WIDTH
+        kind, size, sign_ns, verify_ns = costs
+        hash_ps = self.costs.hash_ps_per_byte
+        leads[at + lead.UNTIL] = leave.until
+        leads[at + lead.PIPELINE] = leave.pipeline
+        leads[at + lead.INTERVAL_NS] = self.block_interval_ns
+        leads[at + lead.IN_VIEW] = ballot.view
+        leads[at + lead.IN_CASE] = case.number
+        leads[at + lead.OF_KIND] = kind
+        leads[at + lead.EXTRA_BYTES] = size - block.bytes
+        leads[at + lead.SIGN_NS] = sign_ns
+        leads[at + lead.VERIFY_NS] = verify_ns - size * hash_ps // 1000
+        leads[at + lead.HASH_PS] = hash_ps
+        leads[at + lead.HANDLE_NS] = self.costs.handle_ns
+        leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
+        leads[at + lead.VOTES_TO] = to
 
     def letter(self, envelope: int) -> Letter | None:
         """What an envelope carries; None: a proposal of the engine's whose block nobody needs any more."""
@@ -458,7 +506,7 @@ class Run:
             return None
         block = self.tree.at(row)
         assert block is not None
-        return self.protocol.letter_of(block)
+        return self.trees.letter(envelope, block) if self.trees.answers else self.protocol.letter_of(block)
 
     def breach(self, node: int, block: Block, decided: Block) -> None:
         """A replica contradicts its own decision: kept for the verdict, once per replica."""
@@ -581,9 +629,15 @@ class Run:
 
     def call_at(self, time_ns: int, call: Callable[[], None]) -> None:
         """Call back at a time."""
-        self.timer_number += 1
-        self.calls[self.timer_number] = call
-        entry.set_call(self.desk, time_ns, self.timer_number)
+        number = self.next_timer()
+        self.calls[number] = call
+        entry.set_call(self.desk, time_ns, number)
+
+    def next_timer(self) -> int:
+        """The number of a new timer or call."""
+        number = self.scalars[trees.TIMER_NUMBER] + 1
+        self.scalars[trees.TIMER_NUMBER] = number
+        return number
 
     def advance(self, until_ns: int) -> int:
         """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before.
@@ -629,7 +683,10 @@ class Run:
             elif code == loop.WAKE_PROGRESS:
                 self._signal(node, NO_PROGRESS)
             elif code == loop.WAKE_TIMER:
-                entry_ = self.timers.pop(argument, None)
+                if argument >> trees.TIMER_BITS:
+                    entry_: Any = self.trees.timer(argument)
+                else:
+                    entry_ = self.timers.pop(argument, None)
                 if entry_ is not None:
                     handler = hosts[node].handlers.get(entry_[0])
                     if handler is not None:

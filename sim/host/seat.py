@@ -12,7 +12,7 @@ from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, VoteType
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, Tree, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -187,10 +187,18 @@ class Host:
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
+        along: Tree | None = None,
+        known: Block | None = None,
     ) -> None:
         run = self.run
         self.proposing()
         case = run.cases.get(type(letter))
+        if along is not None:
+            if case is None:
+                self.multicast(along.children(self.me), letter)
+            else:
+                run.send_down(self.seat, letter, ballot, case, guard, along, decided, known)
+            return
         if (
             case is None
             or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows))
@@ -206,6 +214,12 @@ class Host:
             after = running
         wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
         run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
+
+    def gathered(self, block: Block) -> dict[int, int]:
+        return self.run.trees.gathered(self.seat, block)
+
+    def held(self) -> list[tuple[int, Letter]]:
+        return self.run.trees.held(self.seat) if self.run.trees.answers else []
 
     def answered(self, asked_ns: int, height: int) -> None:
         self.run.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
@@ -300,6 +314,8 @@ class Host:
             rows[parent.row * width + r.CHILD] = row
 
     def abandon(self, block: Block) -> None:
+        if self.run.trees.answers:
+            self.run.trees.gathered(self.seat, block)  # nobody counts for it any more
         self.run.tree.abandoned[block.number] = block
 
     def adopt(self, head: Block) -> None:
@@ -339,12 +355,12 @@ class Host:
 
     def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
         run = self.run
-        run.timer_number += 1
-        run.timers[run.timer_number] = (timer, about, self.seat)
+        number = run.next_timer()
+        run.timers[number] = (timer, about, self.seat)
         if timer is not STORED:
             delay_ns = self._by_my_clock(delay_ns)
-        entry.set_timer(self._desk, self.seat, self.now_ns + delay_ns, run.timer_number)
-        return run.timer_number
+        entry.set_timer(self._desk, self.seat, self.now_ns + delay_ns, number)
+        return number
 
     def cancel(self, handle: int) -> None:
         self.run.timers.pop(handle, None)
@@ -367,6 +383,7 @@ class Host:
         if clock_q20 == self._clock_q20:
             return
         self._clock_q20 = clock_q20
+        self.run.peers[self.seat * r.PEER_WIDTH + r.CLOCK_Q20] = 0 if clock_q20 == _RIGHT else clock_q20
         if self._period_ns[0] > 0 and self.run.is_up(self.seat):
             self._watch(0)
 

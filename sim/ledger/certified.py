@@ -65,6 +65,10 @@ class CertifiedChain(Replica):
             return certificate.view == 0
         return certificate.block.view == certificate.view and certificate.signatures >= self.quorum()
 
+    def valid_body(self, block: Block) -> bool:
+        """Whether the certificate that a block carries can be."""
+        return self.valid_certificate(block.body, block.view)
+
     # --- what each protocol says -------------------------------------------------------------------------
 
     def propose(self) -> None:
@@ -184,7 +188,7 @@ class CertifiedChain(Replica):
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Apply the blocks in order; ask for more, or go on with what waited for them."""
         self.sync()
-        for block in self.tree.take(message, lambda one: self.valid_certificate(one.body, one.view)):
+        for block in self.tree.take(message, self.valid_body):
             self.context.lane(None)
             self.apply(block)
         here = not self.tree.lacks(message.justify.block)

@@ -37,20 +37,22 @@ Not modelled: choice of fan-out and stretch from measured bandwidth, other order
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, BlockTree, Fetch, extends
-from sim.ledger.views import NewView, Pacemaker, ViewParameters
+from sim.ledger.certified import NOBODY, PacedChain
+from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
+from sim.ledger.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
-    BATCH,
-    NO_PROGRESS,
     Block,
     Context,
+    Gather,
     Letter,
+    NormalCase,
     Quorum,
-    Replica,
     Signing,
     Timer,
+    Tree,
     VoteType,
     invariant,
     upon,
@@ -70,25 +72,6 @@ class KauriParameters(ViewParameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Proposal(Letter):
-    """The block, from parent to child; its certificate is block.body."""
-
-    view: int
-    block: Block
-
-    def size_bytes(self, signing: Signing) -> int:
-        justify: QC = self.block.body
-        return HEADER_BYTES + self.block.bytes + justify.size_bytes(signing)
-
-    def certificates(self) -> tuple[int, ...]:
-        justify: QC = self.block.body
-        return (justify.signatures,)
-
-    def carries(self) -> Block:
-        return self.block
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Shares(Letter):
     """From child to parent: votes of so many replicas of the child's subtree, aggregated."""
 
@@ -102,74 +85,38 @@ class Shares(Letter):
         return (self.signers,) if self.signers > 1 else ()
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Tree:
-    """A tree over all replicas, filled level by level: place 0 is the root."""
-
-    n: int
-    first: int  # the replica in place 0; the others follow in order of their numbers
-    fanout: int
-
-    def place(self, replica: int) -> int:
-        """The replica's place."""
-        return (replica - self.first) % self.n
-
-    def parent(self, replica: int) -> int:
-        """The replica above; the root is its own."""
-        return (self.first + max(self.place(replica) - 1, 0) // self.fanout) % self.n
-
-    def children(self, replica: int) -> list[int]:
-        """The replicas below."""
-        low = self.place(replica) * self.fanout + 1
-        return [(self.first + at) % self.n for at in range(low, min(low + self.fanout, self.n))]
-
-    def below(self, replica: int) -> tuple[int, int]:
-        """Replicas in the subtree of this one, itself included, and levels under it."""
-        size, levels, low, high = 0, -1, self.place(replica), self.place(replica)
-        while low < self.n:
-            size += min(high, self.n - 1) - low + 1
-            levels += 1
-            low, high = low * self.fanout + 1, high * self.fanout + self.fanout
-        return size, levels
-
-
 def rank(qc: QC) -> tuple[int, int]:
     """Certificates are ordered by view, then by height."""
     return qc.view, 0 if qc.block is None else qc.block.height
 
 
 AGGREGATE_TIMER = Timer("aggregate")
-PROPOSE_TIMER = Timer("propose")
 
 
-class Kauri(Replica):
+class Kauri(PacedChain):
     """One replica of Kauri."""
 
     letters = (Proposal, Shares, NewView, Fetch, Blocks)
     votes = ()
+    lasting_leader = True
     progress = "waiting"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         n, fanout = context.n, self.parameters.fanout
-        self.f: int = self.parameters.tolerated(n)
         if fanout is None:
             fanout = next(m for m in range(1, n + 1) if 1 + m + m * m >= n)
         self.fanout: int = min(fanout, max(n - 1, 1))
         self.inner = -(-(n - 1) // self.fanout)
         self.bins = n // max(self.inner, 1)
-        self.view = 1
         self.voted: Block | None = None
-        self.high = GENESIS
         self.locked = GENESIS
-        self.tree = BlockTree(context)
-        self.pacemaker = Pacemaker(context, self.f, self.quorum())
         self.tip: Block | None = None  # the last block this root has proposed in its view
         self.leading = 0  # the view it proposes in
         self.early: dict[int, tuple[int, Proposal]] = {}  # proposals by height whose ancestors are missing
         self.shares: dict[int, dict[int, int]] = {}  # block -> child or me -> votes of its subtree
         self.passed: dict[int, int] = {}  # block -> votes passed on to the parent
-        self.proposed_ns: int | None = None
+        self.trees: dict[int, Tree] = {}  # by view, as they are asked for
 
     @staticmethod
     def check(parameters: KauriParameters, voters: int) -> None:
@@ -180,15 +127,16 @@ class Kauri(Replica):
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
-    def quorum(self) -> int:
-        """n - f."""
-        return self.context.n - self.f
-
     def tree_of(self, view: int) -> Tree:
         """Trees with inner nodes from one bin after the other, then stars around one replica after the other."""
-        n = self.context.n
-        k = (view - 1) % (self.bins + n)
-        return Tree(n, k * self.inner, self.fanout) if k < self.bins else Tree(n, k - self.bins, n - 1)
+        tree = self.trees.get(view)
+        if tree is None:
+            n = self.context.n
+            k = (view - 1) % (self.bins + n)
+            inner = k < self.bins
+            tree = Tree(n, k * self.inner, self.fanout) if inner else Tree(n, k - self.bins, n - 1)
+            self.trees[view] = tree
+        return tree
 
     def leader_of(self, view: int) -> int:
         """The root."""
@@ -221,6 +169,14 @@ class Kauri(Replica):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {}  # votes are letters here
 
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        patience_ns = self.parameters.aggregation_timeout_ns
+        return (NormalCase(Proposal, gather=Gather(Shares, self.quorum(), AGGREGATE_TIMER, patience_ns)),)
+
+    @staticmethod
+    def letter_of(block: Block) -> Proposal:
+        return Proposal(block.view, block)
+
     def voters_needed(self) -> int:
         """n - f."""
         return self.quorum()
@@ -235,28 +191,48 @@ class Kauri(Replica):
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
 
-    # --- start -------------------------------------------------------------------------------------------
+    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 
-    @property
-    def view_number(self) -> int:
-        return self.view
+    def recall(self, stable: dict[str, Any]) -> None:
+        self.view, self.voted = stable["view"], stable["voted"]
+        self.high, self.locked = stable["high"], stable["locked"]
+        for block in (self.voted, self.high.block, self.locked.block):
+            self.tree.hold(block)
 
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        again = bool(stable)
-        if again:
-            self.view, self.voted = stable["view"], stable["voted"]
-            self.high, self.locked = stable["high"], stable["locked"]
-            for block in (self.voted, self.high.block, self.locked.block):
-                self.tree.hold(block)
-            context.enter_view(self.view)
-            root = self.leader_of(self.view)
-            self.fetch(root if root != context.me else (root + 1) % context.n, None)
-        self.save()
-        self.pacemaker.start()
-        context.follow(self.leader_of(self.view))
-        if not again and self.leader_of(self.view) == context.me:
-            self.lead()
+    def watch(self) -> None:
+        super().watch()
+        self.context.follow(self.leader_of(self.view))
+
+    def sync(self) -> None:
+        """Catch up with the fast lane.
+
+        There blocks of one view are accepted in order: vote, lock and certificate are plain functions of the last.
+        Proposals that overtook others wait there as they do here.
+        """
+        block, last = self.context.lane_block(), self.voted
+        if block is not None and (last is None or (block.view, block.height) > (last.view, last.height)):
+            self.voted = block
+            self.tree.renew(block)
+            self.update(block.body)
+            self.save()
+        for sender, message in self.context.held():
+            assert isinstance(message, Proposal)
+            self.context.lane(None)
+            self.tree.add(message.block)
+            self.early[message.block.height] = (sender, message)
+
+    def rejoin(self) -> None:
+        """Return to the fast lane if the state is a plain function of the last vote, and nothing is missing."""
+        block = self.voted
+        plain = (
+            block is not None
+            and block.view == self.view
+            and not self.early
+            and self.pacemaker.calm
+            and len(self.tree) == block.height - self.context.height
+            and self.high is block.body
+        )
+        self.context.lane(block.number if plain and block is not None else None)
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -264,15 +240,22 @@ class Kauri(Replica):
 
     # --- the root: several blocks under way --------------------------------------------------------------
 
-    def lead(self) -> None:
+    def lead(self, view: int) -> None:
         """Propose in this view, upon the highest certificate."""
-        if self.leading < self.view:
-            self.leading = self.view
+        if self.leading < view:
+            self.leading = view
             self.tip = self.high.block
             self.pump()
 
-    @upon(BATCH, PROPOSE_TIMER)
-    def pump(self, _about: object = None) -> None:
+    def on_due(self, view: int) -> None:
+        self.sync()
+        self.pump()
+
+    def on_waited(self, view: int | None = None) -> None:
+        self.sync()
+        self.pump()
+
+    def pump(self) -> None:
         """Propose while the pipeline has room and there is something to order or to drive forward."""
         context = self.context
         while self.leading == self.view and self.room() > 0:
@@ -282,7 +265,7 @@ class Kauri(Replica):
                     return  # BATCH will come
                 wait = self.wait_ns()
                 if wait > 0:
-                    context.set_timer(PROPOSE_TIMER, wait)
+                    context.set_timer(PROPOSE_TIMER, wait, self.view)
                     return
             self.propose()
 
@@ -294,17 +277,28 @@ class Kauri(Replica):
 
     def wait_ns(self) -> int:
         """Time until a block that only drives others forward is due."""
-        context = self.context
-        return 0 if self.proposed_ns is None else self.proposed_ns + context.block_interval_ns - context.now_ns
+        context, last_ns = self.context, self.turn.proposed_ns
+        return 0 if last_ns is None else last_ns + context.block_interval_ns - context.now_ns
 
     def propose(self) -> None:
-        """A block upon the last one, with the highest certificate."""
-        context = self.context
-        block = context.new_block(self.tip, self.view, empty=True)
+        """A block upon the last one, with the highest certificate: to the children in the tree."""
+        context, justify, tip = self.context, self.high, self.tip
+        self.turn.proposed()
+        block = context.new_block(tip, self.view, empty=True)
         assert block is not None
-        block.body = self.high
-        self.tip, self.proposed_ns = block, context.now_ns
+        block.body = justify
+        self.tip = block
         self.tree.add(block)
+        first = self.view == 1 if tip is None else tip.view == self.view
+        before = 0 if tip is None else tip.number
+        context.propose(
+            Proposal(self.view, block),
+            context.ballot(self.view, block.height, block),
+            guard=(before if first else NOBODY, block.number),
+            decided=self.commits(justify),
+            along=self.tree_of(self.view),
+            known=justify.block,
+        )
         self.accept(block)
 
     # --- dissemination -----------------------------------------------------------------------------------
@@ -312,6 +306,7 @@ class Kauri(Replica):
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
         """A block from the parent in the tree of its view."""
+        self.sync()
         block = message.block
         if block.height <= self.context.height or not self.valid(sender, message):
             return
@@ -319,6 +314,7 @@ class Kauri(Replica):
             return  # the same once more
         self.tree.add(block)
         if self.tree.lacks(block):
+            self.context.lane(None)
             self.early[block.height] = (sender, message)
             if self.tree.lacks(block.body.block):
                 self.fetch(sender, block.body)
@@ -333,25 +329,31 @@ class Kauri(Replica):
             sender == self.tree_of(message.view).parent(self.context.me)
             and block.view == message.view
             and block.proposer == self.leader_of(message.view)
-            and self.valid_certificate(justify, (block.view, block.height))
+            and self.valid_body(block)
             and extends(block, justify.block)
         )
 
-    def valid_certificate(self, qc: object, before: tuple[int, int]) -> bool:
-        """n - f signatures for a block, ranked below this one."""
-        if not isinstance(qc, QC) or rank(qc) >= before:
+    def valid_certificate(self, certificate: object, before: tuple[int, int]) -> bool:
+        """n - f signatures for a block, ranked below this view and height."""
+        if not isinstance(certificate, QC) or rank(certificate) >= before:
             return False
-        if qc.block is None:
-            return qc.view == 0
-        return qc.block.view == qc.view and qc.signatures >= self.quorum()
+        return super().valid_certificate(certificate, before[0] + 1)
+
+    def valid_body(self, block: Block) -> bool:
+        return self.valid_certificate(block.body, (block.view, block.height))
+
+    def valid_new_view(self, message: NewView) -> bool:
+        return self.valid_certificate(message.justify, (message.view + 1, 0))
 
     def accept(self, block: Block) -> None:
         """Relay to the children; vote if the block is safe; apply the certificate it carries."""
         context = self.context
         if block.view > self.view:
             self.move(block.view)
-        for child in self.tree_of(block.view).children(context.me):
-            context.send(child, Proposal(block.view, block))
+        tree = self.tree_of(block.view)
+        children = () if tree.first == context.me else tree.children(context.me)
+        if children:
+            context.multicast(children, Proposal(block.view, block))
         if self.may_vote(block):
             self.voted = block
             self.save()
@@ -359,8 +361,8 @@ class Kauri(Replica):
         self.update(block.body)
         self.save()
         self.collect(block)
-        _, levels = self.tree_of(block.view).below(context.me)
-        if levels and self.leader_of(block.view) != context.me:
+        if children:
+            _, levels = tree.below(context.me)
             context.set_timer(AGGREGATE_TIMER, levels * self.parameters.aggregation_timeout_ns, block)
 
     # --- aggregation -------------------------------------------------------------------------------------
@@ -368,11 +370,12 @@ class Kauri(Replica):
     @upon(Shares)
     def on_shares(self, sender: int, message: Shares) -> None:
         """Votes of a child's subtree."""
+        self.sync()
         block = message.block
         tree = self.tree_of(block.view)
         if block.number not in self.tree.blocks or tree.parent(sender) != self.context.me:
             return
-        known = self.shares.setdefault(block.number, {})
+        known = self.votes_for(block)
         if known.get(sender, 0) < message.signers <= tree.below(sender)[0]:
             known[sender] = message.signers
             self.collect(block)
@@ -380,8 +383,16 @@ class Kauri(Replica):
     @upon(AGGREGATE_TIMER)
     def on_impatient(self, block: Block) -> None:
         """Children are late: pass on what is there, and from now on whatever comes."""
+        self.sync()
         if block.number in self.tree.blocks:
+            self.votes_for(block)
             self.collect(block, True)
+
+    def votes_for(self, block: Block) -> dict[int, int]:
+        """What has been counted for a block here, by the fast lane too."""
+        known = self.shares.setdefault(block.number, {})
+        known |= self.context.gathered(block)
+        return known
 
     def collect(self, block: Block, impatient: bool = False) -> None:
         """All votes of my subtree, or what there is if patience has ended: to the parent, or a certificate."""
@@ -421,13 +432,11 @@ class Kauri(Replica):
 
     # --- reconfiguration ---------------------------------------------------------------------------------
 
-    @upon(NO_PROGRESS)
     def on_timeout(self) -> None:
         """Nothing became final: the next tree. Ask the old root too: perhaps only my path to it is broken."""
-        root = self.leader_of(self.high.view or self.view)
-        self.fetch(root, None)
-        self.enter(self.pacemaker.expired(self.view))
-        self.lead_after_new_views()
+        self.sync()
+        self.fetch(self.leader_of(self.high.view or self.view), None)
+        super().on_timeout()
 
     def move(self, view: int) -> None:
         """Work in this view from now on."""
@@ -440,16 +449,7 @@ class Kauri(Replica):
         self.move(view)
         self.pacemaker.enter(view, self.high, self.leader_of(view))
 
-    @upon(NewView)
-    def on_new_view(self, sender: int, message: NewView) -> None:
-        """Keep the highest certificate; follow f + 1 replicas to a higher view; lead upon n - f."""
-        if not self.valid_certificate(message.justify, (message.view + 1, 0)):
-            return
-        self.pacemaker.hear(sender, message)
-        self.learn(message.justify, sender)
-        view = self.pacemaker.drawn(self.view)
-        if view is not None:
-            self.enter(view)
+    def after_new_view(self) -> None:
         self.lead_after_new_views()
 
     def lead_after_new_views(self) -> None:
@@ -458,39 +458,24 @@ class Kauri(Replica):
             return
         reports = [rank(news.justify) for news in self.pacemaker.news.values() if news.view == self.view]
         if len(reports) >= self.quorum() and max(reports) <= rank(self.high):
-            self.lead()
+            self.lead(self.view)
 
-    def learn(self, qc: QC, sender: int) -> None:
+    def learn(self, certificate: QC, sender: int | None) -> None:
         """A certificate, not as part of a new proposal: apply it once its block is here."""
-        if rank(qc) <= rank(self.high):
+        if rank(certificate) <= rank(self.high):
             return
-        if self.tree.lacks(qc.block):
-            self.fetch(sender, qc)
+        if self.tree.lacks(certificate.block):
+            if sender is not None:
+                self.fetch(sender, certificate)
             return
-        self.update(qc)
+        self.context.lane(None)
+        self.update(certificate)
         self.save()
 
-    # --- missing blocks ----------------------------------------------------------------------------------
+    # --- what waited for blocks --------------------------------------------------------------------------
 
-    def fetch(self, sender: int, justify: QC | None) -> None:
-        """Ask for the blocks below a certificate."""
-        self.tree.ask(sender, justify, self.parameters.view_timeout_ns)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send the lowest of the blocks that the sender lacks."""
-        self.tree.answer(sender, message, self.high)
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Apply the blocks in order; ask for more, or go on with what waited for them."""
-        for block in self.tree.take(
-            message, lambda one: self.valid_certificate(one.body, (one.view, one.height))
-        ):
-            self.update(block.body)
-        if message.blocks or not self.tree.lacks(message.justify.block):
-            self.learn(message.justify, sender)
-        self.resume()
+    def apply(self, block: Block) -> None:
+        self.update(block.body)
 
     def resume(self) -> None:
         """Take up what waited for blocks, in order of height."""
@@ -501,4 +486,5 @@ class Kauri(Replica):
             elif not self.tree.lacks(block):
                 del self.early[height]
                 self.accept(block)
+        self.rejoin()
         self.lead_after_new_views()
