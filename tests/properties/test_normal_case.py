@@ -13,12 +13,15 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    Gather,
     Letter,
     NormalCase,
     Quorum,
     Replica,
     Signing,
     Step,
+    Timer,
+    Tree,
     VoteType,
     upon,
 )
@@ -239,11 +242,136 @@ class Rounds(Toy):
         raise AssertionError("nothing fails here")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Count(Letter):
+    """So many replicas below have the block."""
+
+    block: Block
+    replicas: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        return 48 + signing.certificate_bytes(self.replicas)
+
+
+LATE = Timer("late")
+
+
+class Climb(Toy):
+    """A binary tree: announcements go down, counts come up; the root keeps three blocks under way.
+
+    A block carries the last that all are known to have, which is final.
+    """
+
+    letters = (Announce, Count)
+    votes = ()
+    by_handlers = 0
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.last: Block | None = None  # announced here, or by me
+        self.final: Block | None = None
+        self.counts: dict[int, dict[int, int]] = {}
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(Announce, gather=Gather(Count, self.context.n, LATE, 300 * MS)),)
+
+    @staticmethod
+    def letter_of(block: Block) -> Announce:
+        return Announce(block)
+
+    @property
+    def tree(self) -> Tree:
+        return Tree(self.context.n, 0, 2)
+
+    def start(self) -> None:
+        self.context.lane(0)
+        if self.context.me == 0:
+            self.lead()
+
+    @upon(BATCH)
+    def lead(self) -> None:
+        context = self.context
+        while context.me == 0 and (0 if self.last is None else self.last.height) < context.height + 3:
+            if not context.await_batch():
+                return
+            block = context.new_block(self.last, 1, empty=True)
+            assert block is not None
+            block.body = self.final
+            before = 0 if self.last is None else self.last.number
+            self.last = block
+            context.propose(
+                Announce(block), context.ballot(1, block.height, block), guard=(before, block.number),
+                decided=self.final, along=self.tree, known=self.final,
+            )  # fmt: skip
+            self.counts[block.number] = {0: 1}
+
+    def sync(self) -> None:
+        self.last = self.context.lane_block() or self.last
+        for sender, message in self.context.held():
+            self.early[message.block.height] = (sender, message)
+            self.context.lane(None)
+
+    @upon(Announce)
+    def on_announce(self, sender: int, message: Announce) -> None:
+        type(self).by_handlers += 1
+        self.sync()
+        if message.block.parent is not self.last:
+            self.early[message.block.height] = (sender, message)
+            self.context.lane(None)
+            return
+        self.accept(message.block)
+        while (following := self.early.pop(message.block.height + 1, None)) is not None:
+            message = following[1]
+            self.accept(message.block)
+        self.context.lane(None if self.early else message.block.number)
+
+    def accept(self, block: Block) -> None:
+        context, tree = self.context, self.tree
+        children = tree.children(context.me)
+        if children:
+            context.multicast(children, Announce(block))
+        self.last = block
+        self.decide_up_to(block.body)
+        self.counts[block.number] = {context.me: 1}
+        if children:
+            context.set_timer(LATE, 300 * MS * tree.below(context.me)[1], block)
+        else:
+            context.send(tree.parent(context.me), Count(block, 1))
+
+    def decide_up_to(self, block: Block | None) -> None:
+        if block is not None and block.height > self.context.height:
+            self.decide_up_to(block.parent)
+            self.context.decide(block)
+
+    @upon(Count)
+    def on_count(self, sender: int, message: Count) -> None:
+        context, block = self.context, message.block
+        if context.me:
+            type(self).by_handlers += 1
+        counts = self.counts.setdefault(block.number, {}) | context.gathered(block) | {sender: message.replicas}
+        self.counts[block.number] = counts
+        all_here, whole = sum(counts.values()), self.tree.below(context.me)[0]
+        if context.me and all_here == whole:
+            context.send(self.tree.parent(context.me), Count(block, whole))
+        elif all_here == whole and (self.final is None or block.height > self.final.height):
+            self.final = block  # its ancestors came down before it
+            self.decide_up_to(block)
+            self.lead()
+
+    @upon(LATE)
+    def on_late(self, block: Block) -> None:
+        assert sum(self.counts.get(block.number, {0: 0}).values()) in (0, self.tree.below(self.context.me)[0])
+
+
 CHANGES = {
     "calm": {},
     "jitter": {"network.jitter": {"model": "proportional", "up_to": 1.0}},
     "costs": {"cpu.crypto": "ed25519", "network.bandwidth": "1 Gbit/s"},
 }
+CHANGES["overtaking"] = CHANGES["jitter"] | {"network.links": "datagram"}
 
 
 def both(toy: type[Toy], n: int, case: str) -> list[Played]:
@@ -281,6 +409,24 @@ def test_the_lane_tells_only_whom_it_is_told_to() -> None:
     run = play(scenario(4, duration="1 s"), protocol=Counting)
     assert told == [height % 4 for height in range(2, len(told) + 2)]
     assert len(run.decided(0)) == 100  # one delay of 10 ms each, the first at the start
+
+
+@pytest.mark.parametrize("case", CHANGES)
+def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_lane(case: str) -> None:
+    """Nine voters, three levels: the lane does all but the root's work, also where letters overtake each other."""
+    calls = []
+    for lane in (True, False):
+
+        class Counting(Climb):
+            normal_cases = Climb.normal_cases
+
+        run = play(scenario(9, duration="3 s", **CHANGES[case]), lane=lane, protocol=Counting)
+        calls.append((run.digest, len(run.decided(8)), Counting.by_handlers))
+    (fast, decided, awake), (slow, _, busy) = calls
+    assert fast == slow
+    assert decided > 80
+    assert awake == 0
+    assert busy > 8 * decided
 
 
 def test_phases_cost_six_delays_and_six_messages_a_voter() -> None:

@@ -9,10 +9,21 @@ import pytest
 from sim.host import Run
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.protocol import Block, Signing
-from sim.protocols.kauri import QC, Kauri, KauriParameters, Shares, Tree
+from sim.protocol import Block, Signing, Tree
+from sim.protocols.kauri import QC, Kauri, KauriParameters, Proposal, Shares
 from tests import chains
-from tests.chains import DELAY, JITTER, MS, agree, decided, events, lossy_crashes, replica
+from tests.chains import (
+    DELAY,
+    JITTER,
+    MS,
+    agree,
+    decided,
+    digest,
+    events,
+    lane_and_handlers,
+    lossy_crashes,
+    replica,
+)
 
 BRIEF = KauriParameters(view_timeout_ns=300 * MS, view_timeout_max_ns=1_200 * MS, aggregation_timeout_ns=60 * MS)
 
@@ -75,6 +86,54 @@ def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(no
     # With two levels, the subtree of inner voter 1 is three of seven: no quorum without it.
     assert views == ({2} if node in (0, 1) else {1})
     assert agree(run)
+
+
+@pytest.mark.parametrize("n", [4, 7, 10])
+@pytest.mark.parametrize("case", ["jitter", "datagrams", "crash"])
+def test_fast_lane_and_handlers_give_the_same_events(n: int, case: str) -> None:
+    fast, slow = lane_and_handlers(n, Kauri, BRIEF, case)
+    assert fast == slow
+
+
+def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
+    """An inner voter whose clock runs at half the rate waits twice as long for a leaf that is down."""
+    seen = []
+    for lane in (True, False):
+        run = world(7, lane=lane, **JITTER)
+        run.hosts[2].run_clock_at(0.5)
+        run.advance(500 * MS)
+        for leaf in (4, 6):
+            run.crash(leaf)
+        run.advance(4_000 * MS)
+        run.restart(4)
+        run.advance(6_000 * MS)
+        seen.append((digest(run), decided(run)))
+    assert seen[0] == seen[1]
+    assert len(seen[0][1][5]) > 100
+
+
+def test_the_lane_does_all_but_the_roots_work() -> None:
+    """Also where blocks sent together overtake each other: handlers run only for the share that completes a quorum."""
+    calls: list[str] = []
+
+    class Watched(Kauri):
+        normal_cases = Kauri.normal_cases
+
+        def on_proposal(self, sender: int, message: Proposal) -> None:
+            calls.append("proposal")
+            super().on_proposal(sender, message)
+
+        def on_shares(self, sender: int, message: Shares) -> None:
+            assert self.context.me == 0
+            calls.append("shares")
+            super().on_shares(sender, message)
+
+    run = world(13, protocol=Watched, ordered=False, **JITTER)
+    run.advance(2_000 * MS)
+    blocks = run.desk[r.PROPOSED]
+    assert "proposal" not in calls
+    assert blocks - 3 <= len(calls) <= blocks
+    assert run.desk[r.DECISIONS] > 70
 
 
 @pytest.mark.parametrize("seed", range(12))
