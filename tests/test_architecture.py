@@ -20,8 +20,8 @@ PLAIN = {"__future__", "collections", "dataclasses", "enum", "functools", "pydan
 SEAM = {
     "sim.protocol", "sim.parameters", "sim.units",
     "sim.ledger.branches", "sim.ledger.catchup", "sim.ledger.certified", "sim.ledger.gossip", "sim.ledger.log",
-    "sim.ledger.members", "sim.ledger.powers", "sim.ledger.reads", "sim.ledger.sync", "sim.ledger.tree",
-    "sim.ledger.views",
+    "sim.ledger.members", "sim.ledger.powers", "sim.ledger.reads", "sim.ledger.rpc", "sim.ledger.server",
+    "sim.ledger.sync", "sim.ledger.tree", "sim.ledger.views",
 }  # fmt: skip
 VARIANTS = {"wheat": {"sim.protocols.pbft"}, "rpbft": {"sim.protocols.pbft"}}  # subclasses of what they vary
 

@@ -1,88 +1,30 @@
 """How a leader brings a follower's log level with its own: by chunks of the log, or of a snapshot that replaces it.
 
-One chunk is under way at a time (Raft, sections 5.3 and 7). A snapshot is taken every so many entries at no cost, and
-the log before it is dropped at once.
+One chunk is under way at a time (Raft, sections 5.3 and 7), of `entries_per_append` or `snapshot_chunk`. A snapshot
+is taken every `snapshot_every` entries at no cost, and the log before it is dropped at once; its size is a parameter.
+What is not answered within the least election timeout may be sent again.
 """
 
 from __future__ import annotations
 
-import dataclasses
+from typing import Any
 
 from sim.ledger.log import Log
-from sim.protocol import Block, Context, Letter, Signing
+from sim.ledger.rpc import InstallSnapshot, Received, Repair, Reply
+from sim.protocol import Block, Context
 
-HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index or offset
-ENTRY_BYTES = 16  # term and length of an entry among several
 SNAPSHOT_PATIENCE = 20  # times the patience, before a chunk of a snapshot is sent again
-
-
-class Rpc(Letter):
-    """A remote procedure call or its result: unsigned, and housekeeping unless it says otherwise."""
-
-    __slots__ = ()
-    decides = False
-    signed = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Repair(Rpc):
-    """AppendEntries with older entries, for one follower whose log lacks them."""
-
-    term: int
-    prev_index: int
-    prev_term: int
-    entries: tuple[Block, ...]
-    commit: int
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + sum(ENTRY_BYTES + block.bytes for block in self.entries)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class InstallSnapshot(Rpc):
-    """InstallSnapshot(term, leaderId, lastIncludedIndex, lastIncludedTerm, offset, data[], done)."""
-
-    term: int
-    last: Block
-    offset: int
-    length: int
-    done: bool
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.length
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Received(Rpc):
-    """The result of InstallSnapshot: how much of which snapshot is there."""
-
-    term: int
-    last_index: int
-    offset: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Chunks:
-    """How much is sent at a time, and when a server takes a snapshot (0: never)."""
-
-    entries: int
-    snapshot_every: int
-    snapshot_size_bytes: int
-    snapshot_chunk_bytes: int
-    patience_ns: int  # before a chunk of the log is sent again
 
 
 class Catchup:
     """Both sides of it at one server."""
 
-    def __init__(self, context: Context, log: Log, chunks: Chunks) -> None:
+    def __init__(self, context: Context, log: Log) -> None:
         self.context = context
         self.log = log
-        self.chunks = chunks
+        self.parameters: Any = context.parameters
         # of a leader
+        self.match_index: dict[int, int] = {}  # what followers are known to store, from their replies
         self.next_index: dict[int, int] = {}
         self.sent_ns: dict[int, int] = {}  # when a follower was last sent something
         self.sending: dict[int, Block] = {}  # last entry of the snapshot that a follower is being sent
@@ -91,23 +33,40 @@ class Catchup:
 
     def begin(self) -> None:
         """A new leadership."""
+        self.match_index = {self.context.me: self.log.last_index}
         self.next_index, self.sent_ns, self.sending = {}, {}, {}
+
+    def matches(self, server: int) -> int:
+        """The last entry up to which a server is known to store the log."""
+        return self.match_index.get(server, 0)
+
+    def stores(self, server: int, index: int) -> None:
+        """A server says that it stores the log up to an index."""
+        self.match_index[server] = max(self.matches(server), index)
 
     @property
     def compacted(self) -> int:
         """The last entry that is in the snapshot and no more in the log."""
-        every = self.chunks.snapshot_every
+        every: int = self.parameters.snapshot_every
         return self.context.height // every * every if every else 0
 
-    def stored(self, follower: int) -> None:
-        """A follower has what it was sent."""
-        self.sent_ns.pop(follower, None)
-        self.sending.pop(follower, None)
+    def go_on(self, follower: int, message: Reply, term: int) -> None:
+        """A follower has what it was sent, or its log differs: send what follows the last entry that may match."""
+        following = max(self.matches(follower), message.match) + 1
+        if message.success:
+            if not message.repair:
+                return
+            self.sent_ns.pop(follower, None)
+            self.sending.pop(follower, None)
+        elif not (message.repair and following < self.next_index.get(follower, 0)) and self.under_way(follower):
+            return
+        self.repair(follower, following, term)
 
     def under_way(self, follower: int) -> bool:
         """Whether something was sent to a follower so lately that an answer may still come."""
         sent_ns = self.sent_ns.get(follower)
-        patience_ns = self.chunks.patience_ns * (SNAPSHOT_PATIENCE if follower in self.sending else 1)
+        times = SNAPSHOT_PATIENCE if follower in self.sending else 1
+        patience_ns: int = self.parameters.election_timeout_low_ns * times
         return sent_ns is not None and self.context.now_ns - sent_ns < patience_ns
 
     def repair(self, follower: int, first: int, term: int) -> None:
@@ -117,7 +76,7 @@ class Catchup:
         if first <= self.compacted:
             self.send_snapshot(follower, 0, term)
             return
-        top = min(log.last_index, first + self.chunks.entries - 1)
+        top = min(log.last_index, first + self.parameters.entries_per_append - 1)
         entries = tuple(block for block in map(log.entry, range(first, top + 1)) if block is not None)
         if not entries or entries[0].height != first:
             return
@@ -127,11 +86,11 @@ class Catchup:
 
     def send_snapshot(self, follower: int, offset: int, term: int) -> None:
         """Send a chunk of the snapshot: of the one under way, or the latest."""
-        context, size_bytes = self.context, self.chunks.snapshot_size_bytes
+        context, size_bytes = self.context, self.parameters.snapshot_size_bytes
         last = self.sending.get(follower) or context.decided_block(self.compacted)
         if last is None:
             return
-        length = min(self.chunks.snapshot_chunk_bytes, size_bytes - offset)
+        length = min(self.parameters.snapshot_chunk_bytes, size_bytes - offset)
         context.send(follower, InstallSnapshot(term, last, offset, length, offset + length == size_bytes))
         self.sending[follower] = last
         self.sent_ns[follower] = context.now_ns

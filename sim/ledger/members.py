@@ -2,33 +2,17 @@
 
 A configuration with `leaving` is joint (Raft's C_old,new): decisions need a majority of both sets of voters. The
 latest one in the log is in force, committed or not (Raft thesis, chapter 4). Whoever asked for votes counts them, as
-letters, since the simulator's own count of votes knows no configurations.
+letters, since the simulator's own count of votes knows no configurations. A configuration rides on an entry together
+with transactions.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 
-from sim.ledger.catchup import Rpc
-from sim.protocol import Block, Context, MembersChange
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Stored(Rpc):
-    """I store the log up to this entry."""
-
-    term: int
-    match: int
-    decides = True
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Granted(Rpc):
-    """You have my vote in this term and ballot."""
-
-    term: int
-    round_: int
+from sim.ledger.rpc import Granted, RequestVote
+from sim.protocol import Ballot, Block, Context, Letter, MembersChange
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,10 +84,30 @@ class Membership:
         self.members = self.settled  # as of the log's last entry: in force
         self.requests: list[MembersChange] = []
         self.joining: set[int] = set()  # a leader sends them the log before they become members
+        self.asked = (0, 0)  # term and ballot of the election I stand in
+        self.granted: set[int] = set()  # votes for me in it
 
     def restore(self) -> None:
         """Read it from disk."""
         self.settled, self.requests = self.context.stable["settled"], list(self.context.stable["requests"])
+
+    def tell(self, servers: Iterable[int], letter: Letter) -> None:
+        """Send a letter to these servers but me."""
+        for server in sorted({*servers} - {self.context.me}):
+            self.context.send(server, letter)
+
+    def ask_votes(self, request: RequestVote) -> None:
+        """Ask those who vote."""
+        self.asked = (request.term, request.round_)
+        self.granted = set()
+        self.tell([node for node in self.members.everyone() if self.members.votes(node)], request)
+
+    def count(self, voter: int, vote: Granted, enough: Callable[[Collection[int]], bool]) -> Ballot | None:
+        """A vote for me. Returns the ballot if enough have voted for me in it."""
+        if (vote.term, vote.round_) != self.asked:
+            return None
+        self.granted.add(voter)
+        return Ballot(vote.term, vote.round_, None) if enough(self.granted) else None
 
     def receivers(self) -> set[int]:
         """Who gets the leader's log: members, those that a change lets go until it is committed, those to come."""
@@ -134,7 +138,7 @@ class Membership:
         return self.members.leaving is None and not self.members.votes(self.context.me)
 
     def following(self, has_caught_up: Callable[[int], bool]) -> Members | None:
-        """The configuration to append next, once the last one is decided; None: not now.
+        """The configuration to append next, once the last one is decided (`settled`); None: not now.
 
         Voters to come receive the log first, so that they do not hold up commitment when they count.
         """

@@ -54,6 +54,7 @@ class LeaderReads:
         self.waiting: list[tuple[int, Read, int, int]] = []  # asker, read, when it arrived, height then
         self.rounds: dict[int, tuple[int, set[int]]] = {}  # of heartbeats: when sent, who answered
         self.entry_sent_ns: dict[int, int] = {}  # by index
+        self.heartbeats = 0
 
     def begin(self) -> None:
         """A new leadership."""
@@ -62,11 +63,13 @@ class LeaderReads:
         self.rounds = {}
         self.entry_sent_ns = {}
 
-    def sent(self, round_: int) -> None:
-        """A round of heartbeats leaves now. Four in flight are enough to learn from."""
-        self.rounds[round_] = (self.context.now_ns, {self.context.me})
+    def sent(self) -> int:
+        """A round of heartbeats leaves now; returns its number. Four in flight are enough to learn from."""
+        self.heartbeats += 1
+        self.rounds[self.heartbeats] = (self.context.now_ns, {self.context.me})
         for old in sorted(self.rounds)[:-4]:
             del self.rounds[old]
+        return self.heartbeats
 
     def answered(self, round_: int, server: int, majority: Callable[[set[int]], bool]) -> None:
         """A server has answered a round of heartbeats."""

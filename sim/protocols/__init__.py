@@ -21,6 +21,7 @@ class Entry:
     replica: str
     summary: str
     faults: str  # tolerated faults, in words
+    family: str = ""  # with which it shares a panel where many are drawn
     package: str = "sim.protocols."  # empty for a user's own file
 
     @functools.cached_property
@@ -70,39 +71,71 @@ def own(replica: type[Replica]) -> tuple[str, Entry]:
     return name, Entry(replica.__module__, replica.__name__, "from a file", "not stated", package="")
 
 
+_PBFT, _HOTSTUFF, _OTHER = "PBFT and its variants", "HotStuff and its variants", "crash faults and forks"
+
 PROTOCOLS: dict[str, Entry] = {
-    "pbft": Entry("pbft", "Pbft", "three phases, all-to-all votes, stable primary", "f Byzantine of 3f + 1"),
+    "pbft": Entry("pbft", "Pbft", "three phases, all-to-all votes, stable primary", "f Byzantine of 3f + 1", _PBFT),
     "ibft": Entry(
-        "ibft", "Ibft", "PBFT per height with locks, as first specified", "F Byzantine of 3F + 1 (safety)"
+        "ibft", "Ibft", "PBFT per height with locks, as first specified", "F Byzantine of 3F + 1 (safety)", _PBFT
     ),
-    "qbft": Entry("qbft", "Qbft", "IBFT with prepared certificates in place of locks", "f Byzantine of 3f + 1"),
-    "rpbft": Entry("rpbft", "Rpbft", "PBFT in a rotating group of k voters", "f Byzantine in any group of 3f + 1"),
+    "qbft": Entry("qbft", "Qbft", "IBFT with prepared certificates in place of locks", "f Byzantine of 3f + 1", _PBFT),
+    "rpbft": Entry(
+        "rpbft", "Rpbft", "PBFT in a rotating group of k voters", "f Byzantine in any group of 3f + 1", _PBFT
+    ),
     "tendermint": Entry(
-        "tendermint", "Tendermint", "prevotes, precommits, locks that newer prevotes release", "f Byzantine of 3f + 1"
+        "tendermint",
+        "Tendermint",
+        "prevotes, precommits, locks that newer prevotes release",
+        "f Byzantine of 3f + 1",
+        _PBFT,
     ),
     "wheat": Entry(
-        "wheat", "Wheat", "PBFT with weighted votes: 2f heavy replicas, small quorums", "f Byzantine of 3f + 1 + delta"
+        "wheat",
+        "Wheat",
+        "PBFT with weighted votes: 2f heavy replicas, small quorums",
+        "f Byzantine of 3f + 1 + delta",
+        _PBFT,
     ),
-    "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1"),
+    "raft": Entry("raft", "Raft", "replicated log under an elected leader", "f crashed of 2f + 1", _OTHER),
     "hotstuff": Entry(
-        "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1"
+        "hotstuff", "HotStuff", "chained three-chain, votes to the next leader", "f Byzantine of 3f + 1", _HOTSTUFF
     ),
     "hotstuff-basic": Entry(
-        "hotstuff_basic", "HotStuffBasic", "three phases and a decision in each view", "f Byzantine of 3f + 1"
+        "hotstuff_basic",
+        "HotStuffBasic",
+        "three phases and a decision in each view",
+        "f Byzantine of 3f + 1",
+        _HOTSTUFF,
     ),
     "hotstuff-2": Entry(
-        "hotstuff_2", "HotStuff2", "two phases, a leader waits Delta only after a failure", "f Byzantine of 3f + 1"
+        "hotstuff_2",
+        "HotStuff2",
+        "two phases, a leader waits Delta only after a failure",
+        "f Byzantine of 3f + 1",
+        _HOTSTUFF,
     ),
     "kauri": Entry(
-        "kauri", "Kauri", "HotStuff over trees, several blocks under way", "f Byzantine of 3f + 1"
+        "kauri", "Kauri", "HotStuff over trees, several blocks under way", "f Byzantine of 3f + 1", _HOTSTUFF
     ),
     "jolteon": Entry(
-        "jolteon", "Jolteon", "chained two-chain, timeout certificates from all to all", "f Byzantine of 3f + 1"
+        "jolteon",
+        "Jolteon",
+        "chained two-chain, timeout certificates from all to all",
+        "f Byzantine of 3f + 1",
+        _HOTSTUFF,
     ),
     "clique": Entry(
-        "clique", "Clique", "signers in turn, heaviest chain, final by depth", "crashes of a minority; forks heal"
+        "clique",
+        "Clique",
+        "signers in turn, heaviest chain, final by depth",
+        "crashes of a minority; forks heal",
+        _OTHER,
     ),
     "aura": Entry(
-        "aura", "Aura", "a validator a step, longest chain, final by signers on top", "crashes of a third; forks heal"
+        "aura",
+        "Aura",
+        "a validator a step, longest chain, final by signers on top",
+        "crashes of a third; forks heal",
+        _OTHER,
     ),
 }

@@ -19,6 +19,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from sim.measure.statistics import Interval, t_interval
+from sim.protocols import PROTOCOLS
 from sim.report.effects import LEVEL
 from sim.report.figures import COLOURS, save, sheet, style
 from sim.scenario.errors import ScenarioError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RATE, PROTOCOL, NODES = "workload.0.rate", "protocol", "network.nodes"
-_DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
 _FIELDS = ("committed_tps", "latency_p50_ms", "latency_p99_ms")
 
@@ -90,44 +90,76 @@ def as_csv(found: list[Point]) -> str:
     return stream.getvalue()
 
 
+def families(names: Sequence[str]) -> dict[str, list[str]]:
+    """Protocols that share a panel, by the title of their family; all in one, without a title, if colours suffice."""
+    if len(names) <= len(COLOURS):
+        return {"": list(names)}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        family = PROTOCOLS[name].family if name in PROTOCOLS else ""
+        found.setdefault(family or "others", []).append(name)
+    return found
+
+
 def figure_of(found: list[Point], title: str, note: str) -> Figure:
-    """Median latency against committed throughput; bands: intervals of the latency, bars: of the throughput."""
+    """Median latency against committed throughput; bands: intervals of the latency, bars: of the throughput.
+
+    A panel per size; with more protocols than colours a row per size and a column per family, each with the first
+    protocol of all in grey for comparison.
+    """
     sizes = list(dict.fromkeys(point.nodes for point in found))
     names = list(dict.fromkeys(point.protocol for point in found))
-    columns = min(len(sizes), 2)
-    rows = -(-len(sizes) // columns)
+    shown = families(names)
+    many = len(shown) > 1
+    columns = len(shown) if many else min(len(sizes), 2)
+    rows = len(sizes) if many else -(-len(sizes) // columns)
     with style():
-        figure = sheet(5.2 * columns + 2.2, 3.9 * rows + 0.6)
+        figure = sheet((3.9 if many else 5.2) * columns + (0.4 if many else 2.2), (3.1 if many else 3.9) * rows + 1.0)
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for size, axes in zip(sizes, panels.flat, strict=False):
-            for i, name in enumerate(names):
-                line = [p for p in found if p.nodes == size and p.protocol == name]
-                _draw(axes, [p for p in line if all(p.values[f] for f in _FIELDS[:2])], i, name)
-            axes.set_xscale("log")
-            axes.set_yscale("log")
-            for axis in (axes.xaxis, axes.yaxis):
-                axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+        places = [(size, family) for size in sizes for family in shown]
+        for (size, family), axes in zip(places, panels.flat, strict=False):
+            _panel(axes, [p for p in found if p.nodes == size], shown[family], names[0])
             if size:
-                axes.set_title(f"n = {size}")
+                axes.set_title(f"n = {size}", fontsize=9)
         for axes in panels[-1]:
             axes.set_xlabel("committed [tx/s]")
         for axes in panels[:, 0]:
             axes.set_ylabel("median latency at the client [ms]")
-        handles, labels = panels.flat[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right upper")
+        if many:
+            for family, axes in zip(shown, panels[0], strict=True):
+                place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.1 if sizes[0] else 1.02)}
+                axes.legend(title=family, alignment="left", ncols=3, fontsize=7.5, columnspacing=1.0, **place)
+        else:
+            handles, labels = panels.flat[0].get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside right upper")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         figure.supxlabel(textwrap.fill(note, 110 if columns > 1 else 80), fontsize=7, x=0.01, ha="left")
         return figure
 
 
-def _draw(axes: Any, line: list[Point], number: int, name: str) -> None:
-    colour = COLOURS[number % len(COLOURS)]
-    look = {"color": colour, "linestyle": _DASHES[number // len(COLOURS) % len(_DASHES)]}
+def _panel(axes: Any, found: list[Point], names: Sequence[str], reference: str) -> None:
+    """The curves of some protocols at one size, and that of another one in grey."""
+
+    def line(name: str) -> list[Point]:
+        return [p for p in found if p.protocol == name and all(p.values[f] for f in _FIELDS[:2])]
+
+    if reference not in names:
+        _draw(axes, line(reference), {"color": "0.6", "linestyle": (0, (5, 1.5)), "marker": "."}, reference)
+    for i, name in enumerate(names):
+        _draw(axes, line(name), {"color": COLOURS[i % len(COLOURS)], "marker": _MARKS[i % len(_MARKS)]}, name)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def _draw(axes: Any, line: list[Point], look: dict[str, Any], name: str) -> None:
     tps = [p.values["committed_tps"] for p in line]
     ms = [p.values["latency_p50_ms"] for p in line]
     x = [interval.estimate for interval in tps if interval]
     y = [interval.estimate for interval in ms if interval]
-    axes.plot(x, y, marker=_MARKS[number % len(_MARKS)], markersize=4, linewidth=1.3, label=name, **look)
+    axes.plot(x, y, markersize=4, linewidth=1.3, label=name, **look)
+    colour = look["color"]
     low = [max(interval.low, interval.estimate / 10) for interval in ms if interval]
     axes.fill_between(x, low, [interval.high for interval in ms if interval], color=colour, alpha=0.15, linewidth=0)
     for at, interval in zip(y, tps, strict=True):

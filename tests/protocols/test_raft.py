@@ -14,8 +14,10 @@ from sim.host import Costs, Run
 from sim.kernel import chance, post
 from sim.kernel import desk as d
 from sim.ledger import rows as r
+from sim.ledger.rpc import RequestVote
+from sim.ledger.server import Role
 from sim.protocol import Block
-from sim.protocols.raft import Raft, RaftParameters, RequestVote, Role
+from sim.protocols.raft import Raft, RaftParameters
 
 MS = 1_000_000
 

@@ -9,8 +9,9 @@ import pytest
 
 from sim.ledger import rows as r
 from sim.ledger.members import Members
+from sim.ledger.server import Role
 from sim.protocol import Block, MembersChange
-from sim.protocols.raft import Raft, Role
+from sim.protocols.raft import Raft
 from sim.scenario.errors import ScenarioError
 from tests.runs import MS, Played, S, play, scenario, unsafe
 

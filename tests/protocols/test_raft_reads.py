@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from sim.ledger import rows as r
+from sim.ledger.rpc import RequestVote
+from sim.ledger.server import Role
 from sim.protocol import Context
-from sim.protocols.raft import Raft, RaftParameters, RequestVote, Role
+from sim.protocols.raft import Raft, RaftParameters
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 LEASE = {"name": "raft", "reads": "lease", "check_quorum": True, "pre_vote": True}

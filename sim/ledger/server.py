@@ -1,0 +1,356 @@
+"""What a server of a replicated log does besides electing and replicating: snapshots, membership, reads.
+
+D. Ongaro, "Consensus: bridging theory and practice", PhD thesis, Stanford 2014, chapters 4 to 6. The handlers are
+methods of the replica, for a handler needs one, so Raft derives from this class. How each part works stands in
+`catchup`, `members` and `reads`; here is what a server does with them.
+
+Deviations
+* Where members change (see `Context.members_change`), the results of AppendEntries and RequestVote are letters, Stored
+  and Granted, counted by the leader and the candidate against the configuration in force.
+* A removed server is told the entry that removes it, and then stands for election no more.
+* Reads are one a `read_interval` from each server's clients, passed to the leader. A lease lasts the least election
+  timeout from when the latest message that a majority answered was sent; clocks run alike. A server that restarts
+  gives no vote for as long, since it may have forgotten whom it heard.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+from collections.abc import Collection
+from typing import Literal
+
+from pydantic import Field
+
+from sim.ledger.catchup import Catchup
+from sim.ledger.log import Log
+from sim.ledger.members import Members, Membership
+from sim.ledger.reads import READ, LeaderReads, Read, ReadAnswer
+from sim.ledger.rpc import Granted, Heartbeat, InstallSnapshot, Received, Reply, RequestVote, Stored
+from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
+from sim.protocol import (
+    MEMBERSHIP,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    MembersChange,
+    Replica,
+    Timer,
+    invariant,
+    upon,
+)
+
+
+class Role(enum.Enum):
+    """What a server is."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+QUORUM_TIMER = Timer("check quorum")
+
+
+class LogParameters(Parameters):
+    """Parameters of what this file adds."""
+
+    membership: Literal["single", "joint"] = Field(
+        "single", description="members change one voter at a time, or all at once through a joint configuration"
+    )
+    reads: Literal["off", "read_index", "lease"] = Field(
+        "off", description="how the leader answers reads: not at all, after a round of heartbeats, or under a lease"
+    )
+    read_interval_ns: Nanoseconds = quantity(
+        "10 ms", "with reads: time between two reads of each server's clients", positive=True
+    )
+    snapshot_every: int = count(
+        0, "entries after which a server takes a snapshot and drops its log up to there; 0: never"
+    )
+    snapshot_size_bytes: Bytes = quantity("10 MB", "size of a snapshot on the wire", positive=True)
+    snapshot_chunk_bytes: Bytes = quantity("1 MB", "most of a snapshot sent at a time", positive=True)
+
+
+class LogServer(Replica):
+    """One server: its term, role and log, and what is around them."""
+
+    later_letters = (Stored, Granted, InstallSnapshot, Received, Read, ReadAnswer)
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.term = 0
+        self.role = Role.FOLLOWER
+        self.leader: int | None = None
+        self.log = Log(context)
+        self.sent_ns = 0  # of a leader: when all followers were last sent something
+        self.heard: set[int] = set()  # of a leader: followers heard from since the last quorum check
+        self.catchup = Catchup(context, self.log)
+        self.membership = Membership(context, joint=self.parameters.membership == "joint")
+        self.reads = LeaderReads(context, self.lease_ns(), self.send_heartbeat)
+        self.silent_until_ns = 0  # no vote before: whoever was given a lease may have been promised it by me
+
+    def first_start(self) -> None:
+        """Stable storage is empty."""
+        self.context.persist(tail=(), doubtful=(), settled=self.membership.settled, requests=())
+
+    def restore(self) -> None:
+        """Read the log and its members from disk."""
+        self.log.restore()
+        self.membership.restore()
+        self.sync()
+        self.take_members()
+        self.silent_until_ns = self.context.now_ns + self.lease_ns()
+
+    @property
+    def view_number(self) -> int:
+        return self.term
+
+    def voters_needed(self) -> int:
+        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
+        return self.context.n if self.context.members_change else self.quorum()
+
+    # --- what the protocol says --------------------------------------------------------------------------
+
+    def quorum(self) -> int:
+        """How many servers are enough where members do not change."""
+        raise NotImplementedError
+
+    def step_down(self, term: int) -> None:
+        """Be a follower."""
+        raise NotImplementedError
+
+    def hear(self, sender: int, term: int) -> bool:
+        """Whether a message comes from this term's leader."""
+        raise NotImplementedError
+
+    def on_elected(self, ballot: Ballot) -> None:
+        """Enough voted for me."""
+        raise NotImplementedError
+
+    def on_pre_elected(self, ballot: Ballot) -> None:
+        """Enough would vote for me."""
+        raise NotImplementedError
+
+    def replicate(self, block: Block) -> None:
+        """Append an entry and send it to all."""
+        raise NotImplementedError
+
+    def count_replicas(self) -> None:
+        """Commit what enough servers store."""
+        raise NotImplementedError
+
+    # --- the log -----------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Learn what the fast lane accepted and decided since the last handler ran."""
+        if self.role is not Role.LEADER:
+            self.log.sync()
+
+    def store(self, entries: tuple[Block, ...]) -> None:
+        """AppendEntries rules 3 and 4; a configuration among the entries is in force now."""
+        self.log.store(entries)
+        self.take_members()
+
+    def commit_to(self, index: int) -> None:
+        """AppendEntries rule 5: decide the log up to an index."""
+        for block in self.log.commit_to(index):
+            self.settle_members(block)
+
+    @invariant("entries follow each other, in terms that never go back")
+    def log_is_in_order(self) -> bool:
+        """The log above the last decided entry."""
+        return self.log.is_in_order()
+
+    @invariant("no entry is of a later term than the server")
+    def log_is_of_the_past(self) -> bool:
+        """Entries come from leaders of terms that the server has seen."""
+        return not self.log.tail or self.log.tail[-1].view <= self.term
+
+    def abstract_state(self) -> tuple[int, str]:
+        return self.context.height, self.role.value
+
+    # --- leaders and those who wait for one ------------------------------------------------------------------
+
+    def await_leader(self) -> None:
+        """Run the election timer; who has no vote does not stand for election."""
+        parameters = self.parameters
+        if not self.membership.members.votes(self.context.me):
+            self.context.watch_progress(0)
+            return
+        self.context.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
+
+    def begin_term(self) -> None:
+        """I lead: what I know of others and of my own leadership begins anew."""
+        self.heard = set()
+        self.catchup.begin()
+        self.membership.joining = set()
+        self.reads.begin()
+
+    def tell_all(self, letter: Letter) -> None:
+        """Send a letter to all who get the log."""
+        if self.context.members_change:
+            self.membership.tell(self.membership.receivers(), letter)
+        else:
+            self.context.broadcast(letter)
+
+    def heartbeat(self, round_: int) -> Heartbeat:
+        """AppendEntries without entries."""
+        last = self.log.last_index
+        return Heartbeat(self.term, last, self.log.term_at(last), self.context.height, round_)
+
+    def send_heartbeat(self) -> None:
+        """One to all, whose answers count."""
+        round_ = self.reads.sent()
+        self.tell_all(self.heartbeat(round_))
+        self.sent_ns = self.context.now_ns
+        self.reads.answered(round_, self.context.me, self.majority)  # alone, I am a majority
+
+    def answers_me(self, term: int) -> bool:
+        """Whether the result of a call is meant for me as I am: this term's leader. Follow whoever has a newer one."""
+        if term > self.term:
+            self.step_down(term)
+        return self.role is Role.LEADER and term == self.term
+
+    @upon(QUORUM_TIMER)
+    def on_quorum_check(self, term: int) -> None:
+        """Thesis 6.2: a leader that no majority answers steps down."""
+        if self.role is not Role.LEADER or term != self.term:
+            return
+        if not self.majority(self.heard | {self.context.me}):
+            self.step_down(term)
+            return
+        self.heard = set()
+        self.context.set_timer(QUORUM_TIMER, self.parameters.election_timeout_low_ns, term)
+
+    # --- snapshots: paper section 7, thesis chapter 5 ----------------------------------------------------
+
+    @upon(InstallSnapshot)
+    def on_install_snapshot(self, leader: int, message: InstallSnapshot) -> None:
+        """Keep a chunk; with the last one, take the snapshot's place for the log up to its last entry."""
+        self.sync()
+        if not self.hear(leader, message.term):
+            return
+        context, last = self.context, message.last
+        if last.height > context.height:
+            if not self.catchup.take(leader, message, self.term):
+                return
+            for block in self.log.install(last):
+                self.settle_members(block)
+            self.take_members()
+            context.lane(None)
+        context.when_stored(functools.partial(context.send, leader, Reply(self.term, True, context.height, True)))
+
+    @upon(Received)
+    def on_received(self, follower: int, message: Received) -> None:
+        """Send the next chunk."""
+        if self.answers_me(message.term) and follower in self.catchup.sending:
+            self.heard.add(follower)
+            self.catchup.send_more(follower, message)
+
+    # --- membership: thesis chapter 4 --------------------------------------------------------------------
+
+    def majority(self, servers: Collection[int]) -> bool:
+        """Whether these servers are enough to elect and to commit."""
+        return self.membership.members.agrees(servers) if self.context.members_change else len(servers) >= self.quorum()
+
+    def take_members(self) -> None:
+        """The latest configuration in the log is in force, committed or not."""
+        if self.context.members_change and self.membership.take(self.log.tail) and self.role is not Role.LEADER:
+            self.await_leader()
+
+    def settle_members(self, block: Block) -> None:
+        """A configuration is committed."""
+        self.membership.settle(block)
+
+    @upon(MEMBERSHIP)
+    def on_membership(self, change: MembersChange) -> None:
+        """The operator asks for a change; whoever leads sees to it, now or later."""
+        self.membership.ask(change)
+        self.change_members()
+
+    def change_members(self) -> None:
+        """Append the next configuration, once the last one and an entry of this term are committed."""
+        context, membership = self.context, self.membership
+        if not context.members_change or self.role is not Role.LEADER:
+            return
+        if membership.members != membership.settled or self.log.term_at(context.height) != self.term:
+            return
+        if membership.has_left_me:
+            self.retire()
+            return
+        following = membership.following(lambda server: self.catchup.matches(server) >= context.height)
+        if following is not None:
+            self.append_members(following)
+
+    def append_members(self, members: Members) -> None:
+        """A configuration is an entry; transactions ride along."""
+        block = self.context.new_block(self.log.entry(self.log.last_index), self.term, empty=True)
+        assert block is not None
+        block.body = members
+        self.membership.joining -= members.everyone()
+        self.replicate(block)
+
+    def retire(self) -> None:
+        """The configuration without me is committed: tell it, and lead no more."""
+        self.tell_all(self.heartbeat(0))
+        self.step_down(self.term)
+
+    @upon(Granted)
+    def on_granted(self, voter: int, message: Granted) -> None:
+        """A vote for me, perhaps the one that makes a majority of the members."""
+        ballot = self.membership.count(voter, message, self.majority)
+        if ballot is not None:
+            (self.on_pre_elected if message.pre else self.on_elected)(ballot)
+
+    def grant(self, candidate: int, request: RequestVote) -> None:
+        """Vote for a candidate, perhaps myself."""
+        granted = Granted(request.term, request.round_, request.pre)
+        if candidate == self.context.me:
+            self.on_granted(candidate, granted)
+        else:
+            self.context.send(candidate, granted)
+
+    @upon(Stored)
+    def on_stored_by(self, server: int, message: Stored) -> None:
+        """A server, perhaps myself, stores an entry."""
+        if not self.answers_me(message.term):
+            return
+        self.heard.add(server)
+        self.catchup.stores(server, message.match)
+        self.count_replicas()
+        self.change_members()
+
+    # --- reads: thesis 6.4 -------------------------------------------------------------------------------
+
+    def lease_ns(self) -> int:
+        """How long after a majority was last heard nobody else can lead; 0 without leases."""
+        return self.parameters.election_timeout_low_ns if self.parameters.reads == "lease" else 0
+
+    def begin_reads(self) -> None:
+        """Wait for my clients' first read."""
+        if self.parameters.reads != "off":
+            self.context.set_timer(READ, self.parameters.read_interval_ns)
+
+    @upon(READ)
+    def on_read_due(self, _about: None) -> None:
+        """My clients read something: pass it to the leader, if I know one."""
+        context = self.context
+        context.set_timer(READ, self.parameters.read_interval_ns)
+        read = Read(context.now_ns)
+        if self.leader == context.me:
+            self.on_read(context.me, read)
+        elif self.leader is not None:
+            context.send(self.leader, read)
+
+    @upon(Read)
+    def on_read(self, asker: int, read: Read) -> None:
+        """Answer once an entry of my term is decided, so that I know all that is."""
+        if self.role is Role.LEADER and self.log.term_at(self.context.height) == self.term:
+            self.reads.serve(asker, read)
+
+    @upon(ReadAnswer)
+    def on_read_answer(self, leader: int, answer: ReadAnswer) -> None:
+        """Tell my client."""
+        self.context.answered(answer.asked_ns, answer.height)
