@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
-import threading
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +48,6 @@ Level = Annotated[float, typer.Option("--level", metavar="SHARE", help="of the i
 EXIT_CODES = (
     "Exit codes: 0 ok, 1 internal error, 2 bad scenario, 3 safety violation, 4 liveness failure, 5 limit reached."
 )
-COMPILE_NOTICE_AFTER_S = 4.0
 
 
 def _version(wanted: bool) -> None:
@@ -80,19 +79,20 @@ def bad_input_is_an_error() -> Iterator[None]:
         raise typer.Exit(2) from None
 
 
-@contextlib.contextmanager
-def compiling_is_announced() -> Iterator[None]:
-    """Say so if importing the engine takes long: it is being compiled, once per version."""
+@functools.cache
+def announce_compiling() -> None:
+    """Say, once, that the engine has to be compiled before anything runs: nothing of this version is cached yet."""
+    from sim import kernel
 
-    def tell() -> None:
+    if not kernel.COMPLETE.exists():
         typer.echo("compiling the kernel (once per version, a minute or so) ...", err=True)
 
-    timer = threading.Timer(COMPILE_NOTICE_AFTER_S, tell)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
+
+@contextlib.contextmanager
+def compiling_is_announced() -> Iterator[None]:
+    """Around what imports the engine."""
+    announce_compiling()
+    yield
 
 
 def load(

@@ -38,8 +38,12 @@ def saturate(
         str | None, typer.Option("--from", metavar="RATE", help='the first load tried, "1000 tx/s"; default: its own')
     ] = None,
     tolerance: Annotated[float, typer.Option("--tolerance", help="how far apart the ends may stay, as a share")] = 0.05,
-    replications: Annotated[int, typer.Option("--replications", min=2, help="runs of each load to begin with")] = 5,
-    most: Annotated[int, typer.Option("--most", min=2, help="runs of a load at most, where it stays undecided")] = 20,
+    replications: Annotated[
+        int, typer.Option("--replications", min=2, max=1000, help="runs of each load to begin with")
+    ] = 5,
+    most: Annotated[
+        int, typer.Option("--most", min=2, max=1000, help="runs of a load at most, where it stays undecided")
+    ] = 20,
     level: Level = 0.95,
     out: Out = Path("results"),
     workers: Workers = 2,
@@ -50,7 +54,7 @@ def saturate(
     """Find the largest offered load that still meets an objective, and draw the throughput/latency curve."""
     from sim.plan import saturate as saturating
 
-    with bad_input_is_an_error(), sweep_display(quiet=quiet or as_json) as tell:
+    with bad_input_is_an_error(), sweep_display(quiet=quiet or as_json, away=cluster is not None) as tell:
         found = saturating.saturate(
             scenario, objective, start=start, tolerance=tolerance, replications=replications,
             most=max(most, replications), level=level, overrides=set_ or (), seed=seed, out=out, workers=workers,
@@ -110,7 +114,7 @@ def sensitivity(
     """Run a study with a saltelli or morris sweep, and tell which of its keys matter for a metric."""
     from sim.plan import sensitivity as answering
 
-    with bad_input_is_an_error(), sweep_display(quiet=quiet or as_json) as tell:
+    with bad_input_is_an_error(), sweep_display(quiet=quiet or as_json, away=cluster is not None) as tell:
         found = answering.sensitivity(
             study, metric or answering.DEFAULT, level=level, overrides=set_ or (), out=out, workers=workers,
             cluster=cluster, tell=tell,

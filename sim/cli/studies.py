@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli.options import AsJson, Cluster, Out, Overrides, Quiet, Workers, app, bad_input_is_an_error, progress_bar
+from sim.cli.options import (
+    AsJson,
+    Cluster,
+    Out,
+    Overrides,
+    Quiet,
+    Workers,
+    announce_compiling,
+    app,
+    bad_input_is_an_error,
+    progress_bar,
+)
 
 if TYPE_CHECKING:
     from sim.scenario.results import Runs
@@ -29,8 +40,8 @@ SWEEP_EXIT_CODES = (
 
 
 @contextlib.contextmanager
-def sweep_display(*, quiet: bool) -> Iterator[Callable[[State], None]]:
-    """A live line on a terminal, a line per finished run elsewhere; both on stderr."""
+def sweep_display(*, quiet: bool, away: bool = False) -> Iterator[Callable[[State], None]]:
+    """A live line on a terminal, a line per finished run elsewhere; both on stderr. `away`: runs are made elsewhere."""
     from sim.scenario.progress import eta
 
     lines = not sys.stderr.isatty()
@@ -42,6 +53,8 @@ def sweep_display(*, quiet: bool) -> Iterator[Callable[[State], None]]:
             told = True
             for name, reason in state.again.items():
                 typer.echo(f"damaged, runs again: {name}: {reason}", err=True)
+        if state.running and not away:
+            announce_compiling()
         if lines and state.last:
             ended = state.total - state.left
             typer.echo(f"[{ended}/{state.total}] {state.last}{eta(state)}", err=True)
@@ -87,7 +100,7 @@ def sweep(
         typer.echo(f"--limit-wall {limit_wall}: {error}", err=True)
         raise typer.Exit(2) from None
     try:
-        with bad_input_is_an_error(), sweep_display(quiet=quiet) as tell:
+        with bad_input_is_an_error(), sweep_display(quiet=quiet, away=cluster is not None) as tell:
             swept = sweeping.sweep(
                 study, out=out, workers=workers, cluster=cluster, overrides=set_ or [], limit_wall_s=limit_s, tell=tell
             )

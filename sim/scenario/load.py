@@ -132,6 +132,9 @@ def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Path, Source]]
             raise ScenarioError(
                 f"{label}: {text}: an override is a path and a value; write --set network.nodes=16"
             )
+        if keys == ["extends"]:
+            rule = "what a scenario extends is read before overrides apply"
+            raise ScenarioError(f"{label}: extends: {rule}; write a file that says extends: {value.strip()}")
         path: Path = tuple(int(key) if key.isdecimal() else key for key in keys)
         parsed.append((label, path, read_text(value, "", label)))
     return parsed
@@ -226,7 +229,7 @@ def _protocol(
         known = ", ".join(table)
         hint = suggestion(name, table)
         remedy = hint if hint.startswith("choose") else f"{hint} (known: {known})"
-        found.append(f"{origin.where}: {name}: no such protocol; {remedy}")
+        found.append(f"{origin.where}: {origin.text}: no such protocol; {remedy}")
         return None
     rest = _without_nulls({key: value for key, value in section.items() if key != "name"})
     try:

@@ -106,7 +106,8 @@ def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), over
     if place.name == "runs" and not (place / "runs").is_dir():
         place = place.parent
     if not place.is_dir():
-        raise ScenarioError(f"{path}: no such folder; name the folder of a study, such as results/my-study")
+        rule = "is no folder" if place.exists() else "no such folder"
+        raise ScenarioError(f"{path}: {rule}; name the folder of a study, such as results/my-study")
     try:
         return _planned(place, json.loads((place / STUDY).read_text(encoding="utf-8")))
     except FileNotFoundError:

@@ -71,6 +71,8 @@ def read_file(path: FilePath) -> Source:
     """Read a scenario file. Raises ScenarioError."""
     where = f"{path}:1:1: {path.name}"
     try:
+        if path.is_fifo():
+            raise ScenarioError(f"{where}: is a pipe, which may never end; give a file")
         with path.open("rb") as stream:
             raw = stream.read(FILE_BYTES_MAX + 1)  # not by its size: a device has none, and no end
         if len(raw) > FILE_BYTES_MAX:
@@ -238,7 +240,8 @@ class _Expander:
         if self.aliases > ALIASES_MAX or self.count > NODES_MAX or depth > 2 * DEPTH_MAX:
             rule = f"aliases expand to more than {ALIASES_MAX} copies or {NODES_MAX} values"
             raise ScenarioError(f"{node.where}: {_short(node.text)}: {rule}; write the values out")
-        self.origins[path] = Origin(node.where, key_where, _short(node.text))
+        shown = _short(node.text) or ('""' if node.kind == "scalar" and node.value is not None else "nothing")
+        self.origins[path] = Origin(node.where, key_where, shown)
         if node.kind == "scalar":
             return node.value
         if node.kind == "list":

@@ -182,7 +182,7 @@ def _run_stages(study: Study, out: Path, execute: Executor, limit_wall_s: float 
             stopped = f"the wall-clock limit of {limit_wall_s:g} s was reached; sweep again to go on"
         if stopped or study.until is None:
             break
-    sweep_up(folder / "runs")  # once more: a killed process may have been dying still when this sweep began
+    sweep_up(folder)  # once more: a killed process may have been dying still when this sweep began
     if study.until is not None:
         study, standings = replay(study, folder)
         runs = _prepare(study, folder)
@@ -241,7 +241,7 @@ def _prepare(study: Study, folder: Path) -> Runs:
     refuse_other_schema(folder)
     try:
         (folder / "runs").mkdir(parents=True, exist_ok=True)
-        sweep_up(folder / "runs")
+        sweep_up(folder)
         write_json(folder / STUDY, as_data(study))
     except OSError as error:
         reason = error.strerror or str(error)

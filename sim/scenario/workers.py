@@ -13,6 +13,7 @@ import errno
 import functools
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -29,6 +30,9 @@ from sim.scenario.schema import Scenario
 
 _TRIES = 3  # at a run whose folder another process replaces at the same time, and at starting workers
 _MEANWHILE = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT)
+_OWNED = re.compile(
+    r"\.(study\.json|index\.parquet|[0-9a-f]{24}(\.json|\.damaged)?)\.(?P<pid>[0-9]+)(\.old)?"
+)  # names of what a process is writing
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -272,13 +276,18 @@ def _set_aside(place: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def sweep_up(runs: Path) -> int:
-    """Remove hidden work folders whose process is gone. Returns how many."""
+def sweep_up(study: Path) -> int:
+    """Remove hidden files and work folders of processes that are gone from a study's folder. Returns how many."""
     found = 0
-    for folder in runs.glob(f".{'[0-9a-f]' * 24}.*") if runs.is_dir() else ():
-        number = folder.name.removesuffix(".old").rpartition(".")[2]
-        if number.isdecimal() and not _is_alive(int(number)):
-            shutil.rmtree(folder, ignore_errors=True)
+    for place in (study, study / "runs", study / "failed"):
+        for left in place.glob(".*") if place.is_dir() else ():
+            owned = _OWNED.fullmatch(left.name)
+            if owned is None or _is_alive(int(owned["pid"])):
+                continue
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
             found += 1
     return found
 

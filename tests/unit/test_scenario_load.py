@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -389,6 +390,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "big.yaml").write_text("#" * 1_000_001)
     (tmp_path / "endless.yaml").symlink_to("/dev/zero")
     (tmp_path / "loop.yaml").symlink_to("loop.yaml")
+    os.mkfifo(tmp_path / "pipe.yaml")
     for name, rule in {
         ".": "is a directory",
         "none.yaml": "no such file",
@@ -396,6 +398,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         "big.yaml": "1 MB",
         "endless.yaml": "1 MB",
         "loop.yaml": "cannot be read",
+        "pipe.yaml": "is a pipe",
         "x" * 300: "cannot be read",
         "zero\0byte": "cannot be read",
     }.items():
@@ -512,6 +515,8 @@ def test_another_protocol_starts_afresh(load: Load) -> None:
         ("nonsense", "nonsense: an override is a path and a value", "--set network.nodes=16"),
         ("=5", "=5: an override is a path and a value", "--set network.nodes=16"),
         ("network.loss={", "not YAML", "check"),
+        ("extends=other.yaml", "extends: what a scenario extends is read before", "extends: other.yaml"),
+        ('network.loss=""', '"": must be a fraction', '"5 %"'),
         ("protocol.request_timeout=2", "2: has no unit", '"2 ms" or "2 s"'),
         ("faults.0.at=700 s", "700 s: must be earlier than the end of the run, 10 min", "earlier time"),
     ],

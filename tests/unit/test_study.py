@@ -227,6 +227,7 @@ def test_intact_runs_are_reused_and_damaged_ones_run_again(copied: Path) -> None
     dead.wait()
     (copied / f"out/study/runs/.{first.name}.{dead.pid}").mkdir()
     (copied / f"out/study/runs/.{first.name}.{dead.pid}.old").mkdir()
+    (copied / f"out/study/.study.json.{dead.pid}").write_text("half of it")
     (copied / f"out/study/runs/.{first.name}.{os.getpid()}").mkdir()  # a live process: must stay
     done = sweep(copied / "study.yaml", out=copied / "out")
     assert (done.state.reused, done.state.done) == (2, 4)
@@ -235,7 +236,7 @@ def test_intact_runs_are_reused_and_damaged_ones_run_again(copied: Path) -> None
         "no manifest",
     ]  # fmt: skip
     assert contents(copied / "out") == expected
-    hidden = [path.name for path in (copied / "out/study/runs").iterdir() if path.name.startswith(".")]
+    hidden = [path.name for path in (copied / "out/study").rglob(".*")]
     assert hidden == [f".{first.name}.{os.getpid()}"]
 
 
