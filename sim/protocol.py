@@ -363,6 +363,9 @@ class Context(Interface):
     def now_ns(self) -> int:
         """Simulated time."""
 
+    def audience(self, members: tuple[int, ...]) -> int:
+        """Destination: these voters but the sender; like a `group`, but formed while the run goes on."""
+
     def broadcast(self, letter: Letter, to: int = ALL) -> None:
         """Send a letter to every other voter, or those of a `group`."""
 
@@ -398,6 +401,12 @@ class Context(Interface):
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         """Whether a voter's (my own) vote is in my count. My own votes survive a crash: they were on disk."""
+
+    def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
+        """Voters whose vote exists, wherever it was counted: what verifying a certificate in a letter brings to light.
+
+        Whoever made the letter can have no other signatures; this replica may not have heard of these votes.
+        """
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         """Whether I have been told that this quorum is complete."""
@@ -503,6 +512,9 @@ class Context(Interface):
     def follow(self, leader: int) -> None:
         """Pass my clients' transactions to this leader from now on."""
 
+    def serve(self, *, clients: bool) -> None:
+        """Whether clients may submit here from now on. Those who may not turn to the next voter after a while."""
+
     def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
         """Start a timer; its handler gets `about`. Returns a handle for `cancel`."""
 
@@ -550,6 +562,7 @@ class Replica:
     decides_out_of_order: ClassVar[bool] = False
     lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
     forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one
+    group_changes: ClassVar[Literal["never", "voters", "learners"]] = "never"  # live: no; yes; and it has learners
     progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
 
     def __init_subclass__(cls, **keywords: Any) -> None:
@@ -573,6 +586,13 @@ class Replica:
     def quorums(self) -> dict[VoteType, Quorum]:
         """The quorum of every vote type."""
         raise NotImplementedError
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        """The quorum of one ballot where members change, all but theirs of weight 0: asked as its first vote is cast.
+
+        It follows from the ballot: every replica that knows whose votes count would say the same.
+        """
+        return self.quorums()[vote]
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
         """Sets of voters that letters and votes can be sent to besides ALL, the same at every replica."""

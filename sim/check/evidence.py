@@ -52,7 +52,7 @@ def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certi
     at = int(tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP])
     everybody = range(run.engine.voters)
     voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
-    count, quorum = int(run.engine.desk[TALLY_COUNT][at]), run.quorums[vote]
+    count, quorum = int(run.engine.desk[TALLY_COUNT][at]), run.quorum_of_row(row, vote)
     own = quorum.weights[node] if quorum.weights else 1
     votes = count % GATE + (own if int(run.engine.desk[TALLY_FIRED][at]) & OWN else 0)
     complete = votes >= quorum.votes and (count >= GATE or not quorum.gated)

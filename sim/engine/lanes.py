@@ -17,6 +17,7 @@ from sim.kernel.desk import (
     GROUP_MEMBER,
     GROUP_START,
     IDENTITY,
+    KIND_WEIGHTS,
     MESSAGE_HEIGHT,
     MESSAGE_VIEW,
     NODE,
@@ -27,6 +28,8 @@ from sim.kernel.desk import (
     SEED,
     TALLY,
     TALLY_PLACE,
+    TALLY_WEIGHTS,
+    WEIGHTED,
     column,
     compiled,
 )
@@ -390,6 +393,8 @@ def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold
     tally[t + OWNER] = owner
     tally[t + KEY] = np.int64(join(key, kind))
     tally[t + KIND] = kind
+    if desk[WEIGHTED]:
+        column(desk, TALLY_WEIGHTS)[row] = column(desk, KIND_WEIGHTS)[kind]
     return row
 
 

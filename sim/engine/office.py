@@ -175,6 +175,7 @@ class Engine:
         self.state[d.BORDERS] = 0 in s.side and 1 in s.side
         desk.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
         desk.allocate(d.VOTE_WEIGHT, 1)
+        self._weights: dict[tuple[int, ...], int] = {}
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
             desk.allocate(number, 1)
@@ -240,10 +241,28 @@ class Engine:
                 f"weights: {len(weights)} of them, from {min(weights)}, adding up to {sum(weights)}; give each of the "
                 f"{self.voters} voters a weight of 0 or more, at most {tally.WEIGHT_MAX} together"
             )
-        held = self.desk[d.VOTE_WEIGHT]
-        self.desk[d.KIND_WEIGHTS][kind] = len(held)
-        self.desk.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
-        self.state[d.WEIGHTED] = 1
+        self.desk[d.KIND_WEIGHTS][kind] = self._weights_at(tuple(weights))
+
+    def voters_in(self, row: int) -> tuple[int, ...]:
+        """Voters whose vote is in some receiver's count."""
+        row_ = self.desk[d.TALLY][row * tally.ROW :]
+        at, step = row_[tally.BITS_AT], row_[tally.BITS_STEP]
+        seats = self.seats if step else 1
+        bits = np.bitwise_or.reduce(self.desk[d.TALLY_BITS][at : at + seats * self.words].reshape(seats, -1), axis=0)
+        return tuple(voter for voter in range(self.voters) if int(bits[voter >> 6]) >> (voter & 63) & 1)
+
+    def weigh(self, row: int, weights: tuple[int, ...]) -> None:
+        """The votes of one tally count by these weights, whatever those of its type do."""
+        self.desk[d.TALLY_WEIGHTS][row] = self._weights_at(weights)
+
+    def _weights_at(self, weights: tuple[int, ...]) -> int:
+        """Where these weights begin among all, written there when first needed."""
+        if weights not in self._weights:
+            held = self.desk[d.VOTE_WEIGHT]
+            self._weights[weights] = len(held)
+            self.desk.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
+            self.state[d.WEIGHTED] = 1
+        return self._weights[weights]
 
     def _lay_tallies(self) -> None:
         """Rows 0..wide-1 are wide; narrow rows follow. Both kinds grow by adding rows at the end."""
@@ -252,6 +271,7 @@ class Engine:
         self.desk.allocate(d.TALLY_FIRED, 0)
         self.desk.allocate(d.TALLY_BITS, 0)
         self.desk.allocate(d.TALLY_PLACE, 0)
+        self.desk.allocate(d.TALLY_WEIGHTS, 0)
         self.desk.allocate(lanes.WIDE_FREE, 0)
         self.desk.allocate(lanes.NARROW_FREE, 0)
         self.tallies = 0
@@ -268,6 +288,7 @@ class Engine:
             (d.TALLY_FIRED, count * receivers),
             (d.TALLY_BITS, count * receivers * self.words),
             (d.TALLY_PLACE, 2 * count),
+            (d.TALLY_WEIGHTS, count),
         ):
             data = np.zeros(len(desk[number]) + extra, dtype=np.int64)
             data[: len(desk[number])] = desk[number]

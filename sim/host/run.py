@@ -61,6 +61,7 @@ class Service(Interface):
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
+_AUDIENCES = -1 << 20  # destinations from here down are sets of voters formed while a run goes on
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -69,6 +70,11 @@ class Case:
 
     number: int
     votes: dict[VoteType, None]
+
+
+def _threshold(quorum: Quorum) -> int:
+    """What completes a tally: so many votes, and the condition if it is gated."""
+    return quorum.votes + (tally.GATE if quorum.gated else 0)
 
 
 def _ballot_key(ballot: Ballot) -> int:
@@ -141,6 +147,8 @@ class Run:
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
         self.logging = settings.log_messages
         self.services: dict[int, list[Service]] = {}  # by seat
+        self.not_serving = set(range(settings.voters)) - {*self.members, *learners}  # voters who turn clients away
+        self.on_serving: Callable[[int], None] = lambda voter: None  # told who begins or ends
         self.vacant: set[int] = set()  # seats whose replica does not run, though the node does
         self.watchers: dict[int, Callable[[int], None]] = {}  # by seat: told the row of each block it decides
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
@@ -151,6 +159,7 @@ class Run:
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
+        self._audiences: list[tuple[int, ...]] = []  # sets of voters formed while the run goes on
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
         self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]
@@ -175,6 +184,7 @@ class Run:
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self.voters_needed = first.voters_needed()
         self.groups = first.groups()
+        self._row_quorums: dict[int, Quorum] = {}  # by tally row, where members change
         self.engine.lay_groups(self.groups)
         self._lay_costs()
         self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
@@ -232,6 +242,16 @@ class Run:
         """Whether a seat's node runs, and its replica with it."""
         return self.is_up(seat) and seat not in self.vacant
 
+    def serves(self, seat: int) -> bool:
+        """Whether clients can submit to a seat's replica."""
+        return self.works(seat) and seat not in self.not_serving
+
+    def serve_clients(self, seat: int, *, yes: bool) -> None:
+        """A replica serves clients from now on, or turns them away."""
+        if yes != (seat not in self.not_serving):
+            self.not_serving ^= {seat}
+            self.on_serving(seat)
+
     def watch(self, seat: int, told: Callable[[int], None]) -> None:
         """Tell of each block that a seat decides, by its row, at the moment it does."""
         self.watchers[seat] = told
@@ -284,11 +304,7 @@ class Run:
             at = lanes.CASE_VOTE + 4 * i
             c[at] = self.kinds[step.vote]
             c[at + 1] = step.to_all
-            c[at + 2] = self._threshold(step.vote)
-
-    def _threshold(self, vote: VoteType) -> int:
-        quorum = self.quorums[vote]
-        return quorum.votes + (tally.GATE if quorum.gated else 0)
+            c[at + 2] = _threshold(self.quorums[step.vote])
 
     # --- room ------------------------------------------------------------------------------------------
 
@@ -314,13 +330,23 @@ class Run:
         """Where a protocol's destination is: a seat, or -1 - group of the engine."""
         if to >= 0:
             return self.engine.address[to]
+        if to <= _AUDIENCES:
+            return self.engine.group(self.seats_of(self._audiences[_AUDIENCES - to]))
         return to if to == ALL else 1 + to - self.engine.groups_from
 
     def meant_by(self, to: int) -> tuple[int, ...]:
         """The voters that a protocol's destination means, the sender among them perhaps."""
         if to >= 0:
             return (to,)
-        return tuple(range(self.engine.voters)) if to == ALL else self.groups[-2 - to]
+        if to == ALL:
+            return tuple(range(self.engine.voters))
+        return self._audiences[_AUDIENCES - to] if to <= _AUDIENCES else self.groups[-2 - to]
+
+    def audience(self, members: tuple[int, ...]) -> int:
+        """The destination of letters and votes to these voters."""
+        if members not in self._audiences:
+            self._audiences.append(members)
+        return _AUDIENCES - self._audiences.index(members)
 
     def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
@@ -369,25 +395,32 @@ class Run:
 
     # --- ballots and their tallies ---------------------------------------------------------------------
 
-    def row(self, ballot: Ballot, vote: VoteType, to: int) -> int:
-        """The tally row of a ballot's votes, opened if new."""
+    def row(self, ballot: Ballot, vote: VoteType, to: int, host: Host) -> int:
+        """The tally row of a ballot's votes, opened if new. `host`: who votes or counts."""
         row = ballot.rows.get(vote)
         if row is None:
             quorum = self.quorums[vote]
-            thresholds = (
-                (quorum.early, self._threshold(vote), 0) if quorum.early else (self._threshold(vote), 0, 0)
-            )
+            if self.members_change and host.replica is not None:
+                quorum = host.replica.quorum_of(vote, ballot)
+            thresholds = (quorum.early, _threshold(quorum), 0) if quorum.early else (_threshold(quorum), 0, 0)
             key = _ballot_key(ballot)
             wide = self.target(to) < 0  # a voter of several seats counts at each of them
             row = self.ask(entry.tally_row, self.kinds[vote], key, int(wide), -1 if wide else to, *thresholds)
             ballot.rows[vote] = row
             self.tree.owner_of_row[row] = (ballot, vote)
+            if self.members_change:
+                self._row_quorums[row] = quorum
+                self.engine.weigh(row, quorum.weights or (1,) * self.engine.voters)
             if self.ruled:
                 self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
             if vote.umbrella is not None:
-                parent = self.row(self.tree.umbrella(ballot), vote.umbrella, ALL)
+                parent = self.row(self.tree.umbrella(ballot), vote.umbrella, ALL, host)
                 self.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = parent
         return row
+
+    def quorum_of_row(self, row: int, vote: VoteType) -> Quorum:
+        """What completes a tally."""
+        return self._row_quorums.get(row) or self.quorums[vote]
 
     def _lay_umbrella(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
         """The umbrella of a row that the fast lane has laid out."""

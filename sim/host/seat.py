@@ -107,6 +107,9 @@ class Host:
 
     # --- messages --------------------------------------------------------------------------------------
 
+    def audience(self, members: tuple[int, ...]) -> int:
+        return self.run.audience(members)
+
     def broadcast(self, letter: Letter, to: int = ALL) -> None:
         self.run.post(self.seat, self.run.target(to), letter)
 
@@ -139,7 +142,7 @@ class Host:
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         if not self.votes:
             raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
-        row = self.run.row(ballot, vote, to)
+        row = self.run.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
         self.run.ask(entry.vote, self.seat, row, self.run.target(to), local)
 
@@ -147,17 +150,17 @@ class Host:
         self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False
     ) -> None:
         """Cast a vote meant for `to` at some receivers only; `own`: it counts here. For corrupted replicas."""
-        row = self.run.row(ballot, vote, to)
+        row = self.run.row(ballot, vote, to, self)
         if own:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
         for receiver in receivers:
             self.run.ask(entry.vote, self.seat, row, self.run.engine.address[receiver], 0)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL), self.seat, by)
+        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL, self), self.seat, by)
 
     def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
-        row = self.run.row(ballot, vote, ALL)
+        row = self.run.row(ballot, vote, ALL, self)
         if voter == self.me:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1)
         else:
@@ -168,6 +171,10 @@ class Host:
         return row is not None and bool(
             entry.voted(self._desk, row, self.seat, self.me if voter is None else voter)
         )
+
+    def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
+        row = ballot.rows.get(vote)
+        return () if row is None else self.run.engine.voters_in(row)
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
@@ -350,6 +357,9 @@ class Host:
         entry.follow(self._desk, self.seat, leader)
         if self.run.entry_follows_leader:
             self.run.turn_clients(self.seat, leader)
+
+    def serve(self, *, clients: bool) -> None:
+        self.run.serve_clients(self.seat, yes=clients)
 
     # --- timers ----------------------------------------------------------------------------------------
 

@@ -29,11 +29,11 @@ import numpy as np
 from sim.kernel.desk import (
     BITS_WORDS,
     IDENTITY,
-    KIND_WEIGHTS,
     TALLY,
     TALLY_BITS,
     TALLY_COUNT,
     TALLY_FIRED,
+    TALLY_WEIGHTS,
     VOTE_WEIGHT,
     WEIGHTED,
     column,
@@ -61,11 +61,11 @@ WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
 
 
 @compiled
-def weight_of(desk, kind, voter):
-    """What a voter's vote of a type counts; an observer (-1) has no weight."""
+def weight_of(desk, row, voter):
+    """What a voter's vote counts in a row; an observer (-1) has no weight."""
     if desk[WEIGHTED] == 0:
         return np.int64(voter >= 0)
-    first = column(desk, KIND_WEIGHTS)[kind]
+    first = column(desk, TALLY_WEIGHTS)[row]
     if first < 0 or voter < 0:
         return np.int64(voter >= 0)
     return column(desk, VOTE_WEIGHT)[first + voter]
@@ -113,8 +113,8 @@ def count_arrival(desk, row, node, voter):
     t = row * ROW
     tally = column(desk, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    weight = weight_of(desk, tally[t + KIND], voter)
-    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
+    weight = weight_of(desk, row, voter)
+    own = weight_of(desk, row, column(desk, IDENTITY)[node])
     count = column(desk, TALLY_COUNT)[c] + weight
     column(desk, TALLY_COUNT)[c] = count
     number = count & (GATE - 1)
@@ -138,7 +138,7 @@ def settle_vote(desk, row, node, number):
     tally = column(desk, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     state = column(desk, TALLY_FIRED)
-    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
+    own = weight_of(desk, row, column(desk, IDENTITY)[node])
     for k in range(THRESHOLDS):
         votes = tally[t + THRESHOLD + k] & (GATE - 1)
         if number >= votes - own:
@@ -180,7 +180,7 @@ def _reached(desk, row, node):
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     state = column(desk, TALLY_FIRED)[c]
     gate_is_open = column(desk, TALLY_COUNT)[c] >= GATE
-    own = weight_of(desk, tally[t + KIND], column(desk, IDENTITY)[node])
+    own = weight_of(desk, row, column(desk, IDENTITY)[node])
     reached = np.int64(0)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]

@@ -1,9 +1,12 @@
 """Voting power: quorums of voters who do not weigh the same, and whose turn it is to propose.
 
-Turns are Tendermint's weighted round robin (the proposer priority of CometBFT, spec/consensus/proposer-selection.md,
-for a set of voters that never changes): at every step each voter's priority grows by its power; the highest
-priority has the turn, of several the lowest number, and pays the total power. Over as many steps as the total power
-each voter has exactly its power in turns, and all priorities are back where they began.
+Turns are Tendermint's weighted round robin (the proposer priority of CometBFT, spec/consensus/proposer-selection.md):
+at every step each voter's priority grows by its power; the highest priority has the turn, of several the lowest number,
+and pays the total power. Where voters never change, over as many steps as the total power each has exactly its power in
+turns, and all priorities are back where they began.
+
+Where they change, priorities go on: who joins begins at -9/8 of the new total, so that nobody gains by leaving and
+coming back; then all are scaled into a window of twice the total, and centred.
 """
 
 from __future__ import annotations
@@ -13,19 +16,20 @@ import math
 
 
 class Powers:
-    """Voting powers, whole numbers from 1, in units of their greatest common divisor."""
+    """Voting powers, whole numbers, one per replica; 0: it has no vote. `priorities`: with which turns begin."""
 
-    def __init__(self, powers: tuple[int, ...]) -> None:
-        unit = math.gcd(*powers)
-        self.powers = tuple(power // unit for power in powers)
+    def __init__(self, powers: tuple[int, ...], priorities: tuple[int, ...] = ()) -> None:
+        self.powers = powers
         self.total = sum(self.powers)
-        self._priorities = [0] * len(powers)
+        self._goes_round = not priorities  # turns repeat after `total` steps
+        self._first = list(priorities) or [0] * len(powers)
+        self._priorities = self._first
         self._turns: list[int] = []  # of the steps asked for so far
 
     @property
     def weights(self) -> tuple[int, ...]:
-        """For `Quorum.weights`: empty if all powers are equal."""
-        return () if max(self.powers) == 1 else self.powers
+        """For `Quorum.weights`: empty if all have the same power."""
+        return () if max(self.powers) == min(self.powers) == 1 else self.powers
 
     def quorum(self) -> int:
         """The least power above two thirds: 2f + 1 of 3f + 1."""
@@ -37,20 +41,48 @@ class Powers:
 
     def turn(self, step: int) -> int:
         """Whose turn step 0, 1, 2, ... is. Computed as far as asked for, at most once around."""
-        step %= self.total
+        if self._goes_round:
+            step %= self.total
         while len(self._turns) <= step:
             self._turns.append(self._next())
         return self._turns[step]
 
     def _next(self) -> int:
         priorities = [priority + power for priority, power in zip(self._priorities, self.powers, strict=True)]
-        chosen = max(range(len(priorities)), key=lambda voter: (priorities[voter], -voter))
+        voters = (voter for voter, power in enumerate(self.powers) if power)
+        chosen = max(voters, key=lambda voter: (priorities[voter], -voter))
         priorities[chosen] -= self.total
         self._priorities = priorities
         return chosen
 
+    def changed(self, steps: int, powers: tuple[int, ...]) -> Powers:
+        """Other powers after so many steps; priorities go on as in CometBFT (ValidatorSet.UpdateWithChangeSet)."""
+        before = Powers(self.powers, tuple(self._first))
+        for _ in range(steps % self.total if self._goes_round else steps):
+            before._next()
+        staying = [voter for voter, power in enumerate(powers) if power]
+        total = sum(power or old for power, old in zip(powers, self.powers, strict=True))  # those who leave included
+        priorities = {voter: before._priorities[voter] for voter in staying}
+        priorities |= {voter: -(total + total // 8) for voter in staying if not self.powers[voter]}
+        window, spread = 2 * sum(powers), max(priorities.values()) - min(priorities.values())
+        if spread > window:
+            ratio = -(-spread // window)
+            priorities = {voter: abs(p) // ratio * (1 if p > 0 else -1) for voter, p in priorities.items()}
+        centre = sum(priorities.values()) // len(staying)
+        return Powers(powers, tuple(priorities.get(voter, centre) - centre for voter in range(len(powers))))
+
 
 @functools.lru_cache(maxsize=8)
 def powers_of(powers: tuple[int, ...]) -> Powers:
-    """These powers, worked out once for all replicas of a run."""
-    return Powers(powers)
+    """Powers that never change, in units of their greatest common divisor, worked out once for all replicas."""
+    unit = math.gcd(*powers)
+    return Powers(tuple(power // unit for power in powers))
+
+
+@functools.lru_cache(maxsize=64)
+def powers_after(history: tuple[tuple[int, tuple[int, ...]], ...]) -> Powers:
+    """Powers that change: (height from which in force, powers), ascending. Step 0 is that of the last height."""
+    if len(history) == 1:
+        return Powers(history[0][1])
+    (before, _), (height, powers) = history[-2:]
+    return powers_after(history[:-1]).changed(height - before, powers)

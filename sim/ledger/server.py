@@ -263,6 +263,8 @@ class LogServer(Replica):
     def settle_members(self, block: Block) -> None:
         """A configuration is committed."""
         self.membership.settle(block)
+        if isinstance(block.body, Members):
+            self.context.serve(clients=self.context.me in block.body.everyone())
 
     @upon(MEMBERSHIP)
     def on_membership(self, change: MembersChange) -> None:

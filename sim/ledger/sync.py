@@ -65,12 +65,15 @@ class BlockSync:
         self.patience_ns = patience_ns
         self.peers = tuple(peer for peer in range(context.n) if peer != context.me) if peers is None else peers
         self.waiting = 0  # timer of the answer awaited
+        self.keeps_asking = False  # when level, ask again after the patience: nobody sends it blocks
+        self.again = 0  # timer of that
 
     def fetch(self, peer: int) -> None:
         """Ask a peer for the blocks above this replica's height, unless an answer is awaited."""
         context = self.context
         if self.waiting or context.n == 1:
             return
+        context.cancel(self.again)
         context.send(peer, Fetch(context.height))
         self.waiting = context.set_timer(FETCH_TIMER, self.patience_ns, peer)
 
@@ -96,8 +99,8 @@ class BlockSync:
         blocks = [context.decided_block(height) for height in range(above + 1, top + 1)]
         context.send(peer, Blocks(tuple(block for block in blocks if block is not None), signers, context.height))
 
-    def take(self, peer: int, message: Blocks) -> None:
-        """Decide what was fetched, and go on until level with the peer."""
+    def take(self, peer: int, message: Blocks) -> bool:
+        """Decide what was fetched, and go on until level with the peer: True."""
         context = self.context
         context.cancel(self.waiting)
         self.waiting = 0
@@ -106,3 +109,7 @@ class BlockSync:
                 context.decide(block)
         if context.height < message.last and message.blocks:
             self.fetch(peer)
+            return False
+        if self.keeps_asking:
+            self.again = context.set_timer(FETCH_TIMER, self.patience_ns, peer)
+        return True

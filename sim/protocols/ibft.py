@@ -45,7 +45,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
+from sim.ledger.heights import HeightByHeight
+from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     BATCH,
@@ -57,7 +58,6 @@ from sim.protocol import (
     Letter,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     VoteType,
@@ -108,38 +108,26 @@ PREPARE = VoteType("PREPARE", HEADER_BYTES)
 COMMIT = VoteType("COMMIT", HEADER_BYTES)
 
 
-class Ibft(Replica):
+class Ibft(HeightByHeight):
     """One validator of IBFT v1."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
     votes = (PREPARE, COMMIT)
-    lasting_leader = False
-    progress = "waiting"
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.height = 1  # being decided
-        self.round = 0
+        super().__init__(context, context.parameters.round_timeout_ns, by_vote=True)
         self.changing = False  # ROUND CHANGE was sent for `round`, which has not begun
         self.accepted: Ballot | None = None  # the proposal accepted in this round
         self.locked: Block | None = None
         self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, set[int]] = {}  # round -> who sent ROUND-CHANGE for it, at this height
-        self.early: list[tuple[int, PrePrepare]] = []  # the backlog: of heights and rounds to come
-        self.early_quorum = 0  # highest height of which a quorum came before the proposal
         self.proposed: tuple[int, int, Block] | None = None  # height, round, block: what this validator proposed
-        self.blocks = BlockSync(context, self.parameters.round_timeout_ns)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
-    @property
-    def f(self) -> int:
-        """F: Byzantine validators said to be tolerated."""
-        return (self.context.n - 1) // 3
-
-    def quorum_size(self) -> int:
+    def votes_of(self, members: int) -> int:
         """2F + 1, also where n is not 3F + 1 (unsafe; ceil(2n / 3) is not)."""
-        return 2 * self.f + 1
+        return 2 * ((members - 1) // 3) + 1
 
     def may_vote_for(self, block: Block) -> bool:
         """A locked validator votes for the locked block only. No rule ever releases the lock within a height."""
@@ -147,8 +135,8 @@ class Ibft(Replica):
 
     def proposer_after(self, last: int, round_: int) -> int:
         """Who proposes in this round after a block that `last` proposed."""
-        turn = 0 if self.parameters.proposer_policy == "sticky" else 1
-        return (last + turn + round_) % self.context.n
+        stays = self.parameters.proposer_policy == "sticky" and last in self.members
+        return self.turn_after(last, round_ - stays)
 
     def timeout_ns(self, round_: int) -> int:
         """The round timer doubles with every round."""
@@ -159,6 +147,8 @@ class Ibft(Replica):
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()  # the lane knows one set of validators
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     # --- start, and the fast lane ------------------------------------------------------------------------
@@ -176,9 +166,8 @@ class Ibft(Replica):
 
     def start(self) -> None:
         context, stable = self.context, self.context.stable
-        self.height = context.height + 1
         context.watch_progress(self.timeout_ns(0))
-        if not stable:
+        if "height" not in stable:
             context.persist(height=1, round=0, changing=False, proposed=None)
             self.resume()
             return
@@ -221,11 +210,10 @@ class Ibft(Replica):
         """The last block is inserted, and with it the lock is gone: round 0 of the next height."""
         context = self.context
         round_before = self.round
-        self.height = context.height + 1
+        self.next_height()
         self.round, self.changing = 0, False
         self.accepted, self.locked = None, None
         self.received, self.changes = [], {}
-        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
         if round_before > 0:
             context.enter_view(0)
             context.watch_progress(self.timeout_ns(0))
@@ -251,7 +239,7 @@ class Ibft(Replica):
     def proposer_of(self, round_: int) -> int:
         """Who proposes in a round of the current height. The first block is validator 0's."""
         last = self.context.decided_block(self.context.height)
-        return round_ % self.context.n if last is None else self.proposer_after(last.proposer, round_)
+        return self.turn_after(-1, round_) if last is None else self.proposer_after(last.proposer, round_)
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
@@ -273,12 +261,12 @@ class Ibft(Replica):
         context.persist(proposed=self.proposed)
         message = PrePrepare(self.height, self.round, block)
         ballot = context.ballot(self.round, self.height, block)
-        if self.round == 0:
+        if self.round == 0 and not context.members_change:
             number = 2 * self.height
             next_proposer = self.proposer_after(context.me, 0)
             context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
         else:
-            context.broadcast(message)
+            self.say(message, new=self.round == 0)
         self.accept(ballot)
 
     def block_to_propose(self) -> Block | None:
@@ -291,12 +279,7 @@ class Ibft(Replica):
         parent = context.decided_block(context.height)
         if self.round > 0:
             return context.new_block(parent, self.round, empty=True)
-        if not context.await_batch():
-            return None
-        block = context.new_block(parent, 0)
-        if block is None:
-            context.await_batch()
-        return block
+        return self.new_block(parent)
 
     # --- PRE-PREPARED, PREPARED, COMMITTED ---------------------------------------------------------------
 
@@ -317,21 +300,14 @@ class Ibft(Replica):
         if place > here or (place == here and self.changing):
             self.keep(sender, message)
         elif place == here and sender == self.proposer_of(self.round) and not self.voted_for_another(ballot):
-            if message.block.parent is not context.decided_block(context.height):
+            on_top = message.block.parent is context.decided_block(context.height)
+            if not on_top or not self.voters.accepts(message.block):
                 return
             if self.may_vote_for(message.block):
                 self.accept(ballot)
             else:
                 self.change_round(self.round + 1)
         self.set_lane()
-
-    def keep(self, sender: int, message: PrePrepare) -> None:
-        """Put it into the backlog. If it is of a height that cannot be next here, fetch what is missing."""
-        if len(self.early) == 2 * self.context.n:
-            del self.early[0]
-        self.early.append((sender, message))
-        if message.height > self.height + 1:
-            self.blocks.fetch(sender)
 
     def voted_for_another(self, ballot: Ballot) -> bool:
         """Whether this validator sent PREPARE for another block of this height and round."""
@@ -343,7 +319,7 @@ class Ibft(Replica):
         context = self.context
         self.accepted = ballot
         if not context.has_voted(PREPARE, ballot):
-            context.vote(PREPARE, ballot)
+            context.vote(PREPARE, ballot, self.audience)
         if context.complete(PREPARE, ballot):
             self.on_prepared(ballot)
 
@@ -354,7 +330,7 @@ class Ibft(Replica):
         if ballot is self.accepted:
             self.locked = ballot.block
             if not self.context.has_voted(COMMIT, ballot):
-                self.context.vote(COMMIT, ballot)
+                self.context.vote(COMMIT, ballot, self.audience)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
         self.set_lane()
@@ -384,6 +360,9 @@ class Ibft(Replica):
     def on_round_timeout(self) -> None:
         """The next round, or the highest that F + 1 ask for."""
         self.sync()
+        if not self.is_member:
+            self.context.watch_progress(self.timeout_ns(0))
+            return
         wanted = [round_ for round_, senders in self.changes.items() if len(senders) > self.f]
         self.change_round(max([self.round + 1, *wanted]))
 
@@ -395,7 +374,7 @@ class Ibft(Replica):
         context.persist(height=self.height, round=round_, changing=True)
         context.lane(None)
         context.watch_progress(self.timeout_ns(round_))
-        context.broadcast(RoundChange(self.height, round_))
+        self.say(RoundChange(self.height, round_))
         self.count_round_change(context.me, round_)
 
     @upon(RoundChange)
@@ -406,7 +385,7 @@ class Ibft(Replica):
             self.context.send(sender, Status(self.context.height))
         elif message.height > self.height:
             self.blocks.fetch(sender)
-        else:
+        elif self.is_member and sender in self.members:
             self.count_round_change(sender, message.round)
 
     def count_round_change(self, sender: int, round_: int) -> None:
@@ -417,29 +396,3 @@ class Ibft(Replica):
             self.change_round(round_)
         elif len(senders) >= self.quorum_size() and round_ == self.round and self.changing:
             self.start_round(round_)
-
-    # --- block synchronisation ---------------------------------------------------------------------------
-
-    @upon(FETCH_TIMER)
-    def on_fetch_timeout(self, peer: int) -> None:
-        """No answer: ask the next."""
-        self.blocks.on_timeout(peer)
-
-    @upon(Status)
-    def on_status(self, sender: int, message: Status) -> None:
-        """A peer is further."""
-        self.blocks.hear_of(sender, message.height)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send inserted blocks with their commit seals."""
-        self.blocks.answer(sender, message.height, self.quorum_size())
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Insert what was fetched, and take part."""
-        self.sync()
-        self.blocks.take(sender, message)
-        if self.context.height >= self.height:
-            self.begin_height()
-            self.resume()

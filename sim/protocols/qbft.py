@@ -43,7 +43,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
+from sim.ledger.heights import HeightByHeight
+from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     BATCH,
@@ -55,7 +56,6 @@ from sim.protocol import (
     Letter,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     VoteType,
@@ -131,37 +131,25 @@ def highest_prepared(changes: Iterable[RoundChange]) -> tuple[int, Block] | None
     return max(prepared, key=lambda pair: pair[0], default=None)
 
 
-class Qbft(Replica):
+class Qbft(HeightByHeight):
     """One validator of QBFT."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
     votes = (PREPARE, COMMIT)
-    lasting_leader = False
-    progress = "waiting"
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.height = 1  # being decided
-        self.round = 0
+        super().__init__(context, context.parameters.round_timeout_ns)
         self.accepted: Ballot | None = None  # the proposal accepted in this round
         self.prepared: tuple[int, Block] | None = None  # pr, pv
         self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, dict[int, RoundChange]] = {}  # round -> sender -> its ROUND-CHANGE, this height
-        self.early: list[tuple[int, PrePrepare]] = []  # of heights to come
-        self.early_quorum = 0  # highest height of which a quorum came before the proposal
         self.proposed: tuple[int, int, PrePrepare] | None = None  # height, round: what this validator proposed
-        self.blocks = BlockSync(context, self.parameters.round_timeout_ns)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
-    @property
-    def f(self) -> int:
-        """Byzantine validators tolerated."""
-        return (self.context.n - 1) // 3
-
-    def quorum_size(self) -> int:
+    def votes_of(self, members: int) -> int:
         """ceil(2n / 3)."""
-        return -(-2 * self.context.n // 3)
+        return -(-2 * members // 3)
 
     def timeout_ns(self, round_: int) -> int:
         """t(r)."""
@@ -169,19 +157,30 @@ class Qbft(Replica):
         return timeout
 
     def justifies(self, message: PrePrepare) -> bool:
-        """JustifyPrePrepare: round 0, or a quorum of ROUND-CHANGEs of which none prepared another block later."""
+        """JustifyPrePrepare: round 0, or a quorum of ROUND-CHANGEs of which none prepared another block later.
+
+        The highest prepared block needs its quorum of PREPAREs.
+        """
         if message.round == 0:
             return True
         here = [c for c in message.changes if (c.height, c.round) == (message.height, message.round)]
-        if len({change.sender for change in here}) < self.quorum_size():
+        if len({change.sender for change in here} & {*self.members}) < self.quorum_size():
             return False
         best = highest_prepared(here)
-        return best is None or best[1] is message.block
+        return best is None or (best[1] is message.block and self.is_certified(message.round, best))
+
+    def is_certified(self, round_: int, prepared: tuple[int, Block]) -> bool:
+        """Whether a quorum has signed PREPAREs for what was prepared in an earlier round of this height."""
+        earlier, block = prepared
+        signers = self.context.signers(PREPARE, self.context.ballot(earlier, self.height, block))
+        return 0 <= earlier < round_ and len({*signers} & {*self.members}) >= self.quorum_size()
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()  # the lane knows one set of voters
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     # --- start, and the fast lane ------------------------------------------------------------------------
@@ -195,9 +194,8 @@ class Qbft(Replica):
 
     def start(self) -> None:
         context, stable = self.context, self.context.stable
-        self.height = context.height + 1
         context.watch_progress(self.timeout_ns(0))
-        if not stable:
+        if "height" not in stable:
             context.persist(height=1, round=0, proposed=None)
             self.resume()
             return
@@ -243,11 +241,10 @@ class Qbft(Replica):
         """The last block is decided: the next instance begins in round 0."""
         context = self.context
         round_before = self.round
-        self.height = context.height + 1
+        self.next_height()
         self.round = 0
         self.accepted, self.prepared = None, None
         self.received, self.changes = [], {}
-        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
         if round_before > 0:
             context.enter_view(0)
             context.watch_progress(self.timeout_ns(0))
@@ -263,7 +260,7 @@ class Qbft(Replica):
     def proposer_of(self, round_: int) -> int:
         """leader(lambda, r) of the current height. The first block is validator 0's."""
         last = self.context.decided_block(self.context.height)
-        return (round_ if last is None else last.proposer + 1 + round_) % self.context.n
+        return self.turn_after(-1 if last is None else last.proposer, round_)
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
@@ -284,12 +281,12 @@ class Qbft(Replica):
         self.proposed = (self.height, self.round, message)
         context.persist(proposed=self.proposed)
         ballot = context.ballot(self.round, self.height, message.block)
-        if self.round == 0:
+        if self.round == 0 and not context.members_change:
             number = 2 * self.height
-            next_proposer = (context.me + 1) % context.n
+            next_proposer = self.turn_after(context.me)
             context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
         else:
-            context.broadcast(message)
+            self.say(message, new=self.round == 0)
         self.accept(ballot)
 
     def proposal(self) -> PrePrepare | None:
@@ -299,11 +296,8 @@ class Qbft(Replica):
             return self.proposed[2]  # before a crash
         parent = context.decided_block(context.height)
         if self.round == 0:
-            block = context.new_block(parent, 0) if context.await_batch() else None
-            if block is None:
-                context.await_batch()
-                return None
-            return PrePrepare(self.height, 0, block)
+            block = self.new_block(parent)
+            return None if block is None else PrePrepare(self.height, 0, block)
         changes = tuple(self.changes.get(self.round, {}).values())[: self.quorum_size()]
         if len(changes) < self.quorum_size():
             return None
@@ -329,20 +323,13 @@ class Qbft(Replica):
                 return
             fresh = message.round > self.round or (message.round == self.round and self.accepted is None)
             on_top = message.block.parent is context.decided_block(context.height)
+            on_top = on_top and self.voters.accepts(message.block)
             if fresh and on_top and sender == self.proposer_of(message.round) and self.justifies(message):
                 if message.round > self.round:
                     self.enter_round(message.round)
                 if not self.voted_for_another(ballot):
                     self.accept(ballot)
         self.set_lane()
-
-    def keep(self, sender: int, message: PrePrepare) -> None:
-        """Keep it until its height is reached. If that cannot be the next one here, fetch what is missing."""
-        if len(self.early) == 2 * self.context.n:
-            del self.early[0]
-        self.early.append((sender, message))
-        if message.height > self.height + 1:
-            self.blocks.fetch(sender)
 
     def voted_for_another(self, ballot: Ballot) -> bool:
         """Whether this validator sent PREPARE for another block of this height and round."""
@@ -354,7 +341,7 @@ class Qbft(Replica):
         context = self.context
         self.accepted = ballot
         if not context.has_voted(PREPARE, ballot):
-            context.vote(PREPARE, ballot)
+            context.vote(PREPARE, ballot, self.audience)
         if context.complete(PREPARE, ballot):
             self.on_prepared(ballot)
 
@@ -366,7 +353,7 @@ class Qbft(Replica):
             assert ballot.block is not None
             self.prepared = (ballot.view, ballot.block)
             if not self.context.has_voted(COMMIT, ballot):
-                self.context.vote(COMMIT, ballot)
+                self.context.vote(COMMIT, ballot, self.audience)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
         self.set_lane()
@@ -396,6 +383,9 @@ class Qbft(Replica):
     def on_round_timeout(self) -> None:
         """The timer expired: r <- r + 1, multicast <ROUND-CHANGE>."""
         self.sync()
+        if not self.is_member:
+            self.context.watch_progress(self.timeout_ns(0))
+            return
         self.enter_round(self.round + 1)
         self.send_round_change()
 
@@ -413,7 +403,7 @@ class Qbft(Replica):
         """Multicast <ROUND-CHANGE, h, r, pr, pv>."""
         context = self.context
         message = RoundChange(self.height, self.round, context.me, self.prepared, self.quorum_size())
-        context.broadcast(message)
+        self.say(message)
         self.take_round_change(message)
 
     @upon(RoundChange)
@@ -424,8 +414,9 @@ class Qbft(Replica):
             self.context.send(sender, Status(self.context.height))
         elif message.height > self.height:
             self.blocks.fetch(sender)
-        elif message.sender == sender:
-            self.take_round_change(message)
+        elif message.sender == sender and sender in self.members and self.is_member:
+            if message.prepared is None or self.is_certified(message.round, message.prepared):
+                self.take_round_change(message)
 
     def take_round_change(self, message: RoundChange) -> None:
         """f + 1 of higher rounds: join the lowest of them. A quorum of this round: its proposer proposes."""
@@ -441,29 +432,3 @@ class Qbft(Replica):
         else:
             self.propose()
             self.set_lane()
-
-    # --- block synchronisation ---------------------------------------------------------------------------
-
-    @upon(FETCH_TIMER)
-    def on_fetch_timeout(self, peer: int) -> None:
-        """No answer: ask the next."""
-        self.blocks.on_timeout(peer)
-
-    @upon(Status)
-    def on_status(self, sender: int, message: Status) -> None:
-        """A peer is further."""
-        self.blocks.hear_of(sender, message.height)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send decided blocks with their commit certificates."""
-        self.blocks.answer(sender, message.height, self.quorum_size())
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Decide what was fetched, and take part."""
-        self.sync()
-        self.blocks.take(sender, message)
-        if self.context.height >= self.height:
-            self.begin_height()
-            self.resume()

@@ -93,6 +93,7 @@ class Raft(LogServer):
 
     letters = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
     votes = (ACK, VOTE, PRE_VOTE)
+    group_changes = "learners"
     progress = "always"
 
     @staticmethod

@@ -52,8 +52,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sim.ledger.gossip import CastVote, Gossip, Relayed, Said
-from sim.ledger.powers import powers_of
-from sim.ledger.sync import FETCH_TIMER, HEADER_BYTES, Blocks, BlockSync, Fetch, Status
+from sim.ledger.heights import HeightByHeight
+from sim.ledger.powers import Powers, powers_after, powers_of
+from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Count, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     BATCH,
@@ -65,7 +66,6 @@ from sim.protocol import (
     Letter,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     Timer,
@@ -126,19 +126,21 @@ COMMIT_TIMER = Timer("commit")
 PROPOSING, PREVOTED, PRECOMMITTED = range(3)  # step_p: propose, prevote, precommit
 
 
-class Tendermint(Replica):
+class Tendermint(HeightByHeight):
     """One process of Tendermint."""
 
     letters = (Proposal, Status, Fetch, Blocks)
     later_letters = (Said, Relayed)
     votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)
-    lasting_leader = False
-    progress = "waiting"
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.height = 1
-        self.round = 0
+        p = context.parameters
+        self.gossip = Gossip(context, p.gossip_degree) if p.dissemination == "gossip" else None
+        self.power = p.power or (1,) * context.n
+        self.powers = powers_of(self.power)
+        self.first_height = 1  # from which on these powers are in force
+        peers = None if self.gossip is None else self.gossip.neighbours
+        super().__init__(context, p.timeout_propose_ns, peers=peers, delay=2)
         self.step = PROPOSING
         self.proposals: list[Proposal] = []  # received in this height from their rounds' proposers
         self.locked_value: Block | None = None
@@ -146,17 +148,10 @@ class Tendermint(Replica):
         self.valid_value: Block | None = None
         self.valid_round = -1
         self.timed: set[tuple[Timer, int]] = set()  # timers scheduled in this height, by round
-        self.early: list[tuple[int, Proposal]] = []  # of heights to come, and who brought them
-        self.early_quorum = 0  # highest height of which votes were reported before it began, or its proposal came
         self.early_rounds: dict[int, int] = {}  # height to come -> highest round of which votes were reported
         self.proposed: tuple[int, int, Proposal] | None = None  # height, round: what this process proposed
         self.commit_wait_over = 1  # the height whose commit wait is over here, or was not needed
         self.period_ns = 0  # of the progress timer
-        p = self.parameters
-        self.powers = powers_of(p.power or (1,) * context.n)
-        self.gossip = Gossip(context, p.gossip_degree) if p.dissemination == "gossip" else None
-        peers = None if self.gossip is None else self.gossip.neighbours
-        self.blocks = BlockSync(context, p.timeout_propose_ns, peers)
 
     @staticmethod
     def check(parameters: TendermintParameters, voters: int) -> None:
@@ -188,9 +183,14 @@ class Tendermint(Replica):
             or (proposal.valid_round >= 0 and self.locked_round <= proposal.valid_round)
         )
 
+    def update_lock(self, block: Block | None) -> None:
+        """Lines 38, 39: 2f + 1 prevotes of this round, in step prevote, lock their value; for nil nothing happens."""
+        if block is not None:
+            self.locked_value, self.locked_round = block, self.round
+
     def proposer_of(self, height: int, round_: int) -> int:
         """proposer(h, r): round robin weighted by power, one step for every height and every round."""
-        return self.powers.turn(height - 1 + round_)
+        return self.powers.turn(height - self.first_height + round_)
 
     def timeout_propose_ns(self, round_: int) -> int:
         """timeoutPropose(r)."""
@@ -203,9 +203,18 @@ class Tendermint(Replica):
         any_value = Quorum(q, early=few if few < q else 0, weights=weights)
         return {PREVOTE: one_value, PRECOMMIT: one_value, PREVOTES: any_value, PRECOMMITS: any_value}
 
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        _, powers = self.powers_at(ballot.number)
+        early = powers.one_correct() if vote in (PREVOTES, PRECOMMITS) else 0
+        return Quorum(powers.quorum(), early=early if early < powers.quorum() else 0, weights=powers.powers)
+
+    def quorum_size(self) -> int:
+        """How many sign a commit certificate."""
+        return Quorum(self.quorum_power(), weights=self.powers.weights).voters_needed()
+
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.gossip is not None:
-            return ()  # every message is passed on by a handler
+        if self.gossip is not None or self.context.members_change:
+            return ()  # every message is passed on by a handler; the lane knows one set of processes
         return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
 
     # --- start, and the fast lane ------------------------------------------------------------------------
@@ -224,8 +233,7 @@ class Tendermint(Replica):
 
     def start(self) -> None:
         context, stable = self.context, self.context.stable
-        self.height = context.height + 1
-        if not stable:
+        if "height" not in stable:
             context.persist(height=1, round=0, proposed=None, valid=(0, -1, None))
             self.watch(self.first_period_ns())
             self.resume()
@@ -298,6 +306,25 @@ class Tendermint(Replica):
         """Patience of round 0, counted from the decision before."""
         return int(self.parameters.timeout_commit_ns + self.timeout_propose_ns(0))
 
+    # --- power, at a height ------------------------------------------------------------------------------
+
+    def powers_at(self, height: int) -> tuple[int, Powers]:
+        """The powers in force at a height, and since when."""
+        if not self.context.members_change:
+            return 1, self.powers
+        known = [(first, roll.members) for first, roll in self.voters.rolls if first <= height or first == 1]
+        changes = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
+        everybody = range(self.context.n)
+        power = self.power
+        history = tuple((first, tuple(power[i] * (i in members) for i in everybody)) for first, members in changes)
+        return history[-1][0], powers_after(history)
+
+    def take_members(self) -> None:
+        super().take_members()
+        self.first_height, self.powers = self.powers_at(self.height)
+        if self.gossip is not None:
+            self.blocks.peers = self.gossip.neighbours
+
     def watch(self, period_ns: int) -> None:
         """Start the progress timer with this period."""
         self.period_ns = period_ns
@@ -307,12 +334,11 @@ class Tendermint(Replica):
         """Lines 52 to 54: the next height, nothing locked, nothing valid, an empty message log, round 0."""
         context = self.context
         round_before = self.round
-        self.height = context.height + 1
+        self.next_height()
         self.round, self.step = 0, PROPOSING
         self.locked_value, self.locked_round = None, -1
         self.valid_value, self.valid_round = None, -1
         self.proposals, self.timed = [], set()
-        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
         if self.gossip is not None:
             self.gossip.forget(self.height)
         if round_before > 0:
@@ -377,13 +403,13 @@ class Tendermint(Replica):
             if self.round == 0:
                 context.proposing()
             self.gossip.say(self.height, message)
-        elif self.round == 0:
+        elif self.round == 0 and not context.members_change:
             number = 2 * self.height
             ballot = context.ballot(0, self.height, message.block)
             next_proposer = self.proposer_of(self.height + 1, 0)
             context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
         else:
-            context.broadcast(message)
+            self.say(message, new=self.round == 0)
         self.apply_rules()
 
     def may_begin(self) -> bool:
@@ -405,30 +431,30 @@ class Tendermint(Replica):
         if block is None and self.round > 0:
             block = context.new_block(context.decided_block(context.height), self.round, empty=True)
         elif block is None:
-            block = context.new_block(context.decided_block(context.height), 0) if context.await_batch() else None
-            if block is None:
-                context.await_batch()
-                return None
-        assert block is not None
-        return Proposal(self.height, self.round, block, self.valid_round)
+            block = self.new_block(context.decided_block(context.height))
+        return None if block is None else Proposal(self.height, self.round, block, self.valid_round)
 
     # --- upon ... ------------------------------------------------------------------------------------------
 
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
-        """Only the proposer of its round can make a proposal."""
-        if sender == self.proposer_of(message.height, message.round):
-            self.take(sender, message)
+        """It comes from its author."""
+        self.take(sender, message)
 
-    def take(self, via: int, message: Proposal) -> None:
-        """Take a proposal into the log if it is on top of the last decision. `via`: who brought it."""
+    def take(self, via: int, message: Proposal | Said) -> None:
+        """Take a proposal into the log if it is its proposer's, on top of the last decision. `via`: who brought it."""
+        author, proposal = (message.author, message.content) if isinstance(message, Said) else (via, message)
+        assert isinstance(proposal, Proposal)
+        unknown = self.context.members_change and proposal.height > self.height + 1  # whose turn that is
+        if not unknown and author != self.proposer_of(proposal.height, proposal.round):
+            return
         self.sync()
-        context = self.context
-        if message.height > self.height:
+        context, block = self.context, proposal.block
+        if proposal.height > self.height:
             self.keep(via, message)
-        elif message.height == self.height and message not in self.proposals:
-            if message.block.parent is context.decided_block(context.height):
-                self.proposals.append(message)
+        elif proposal.height == self.height and proposal not in self.proposals:
+            if block.parent is context.decided_block(context.height) and self.voters.accepts(block):
+                self.proposals.append(proposal)
                 self.apply_rules()
         self.set_lane()
 
@@ -442,16 +468,8 @@ class Tendermint(Replica):
             if content.height > self.context.height:
                 context = self.context
                 context.count(content.vote, context.ballot(content.round, content.height, content.block), content.voter)
-        elif isinstance(content, Proposal) and message.author == self.proposer_of(content.height, content.round):
-            self.take(sender, content)
-
-    def keep(self, via: int, message: Proposal) -> None:
-        """Keep it until its height is reached. If that cannot be the next one here, fetch what is missing."""
-        if len(self.early) == 2 * self.context.n:
-            del self.early[0]
-        self.early.append((via, message))
-        if message.height > self.height + 1:
-            self.blocks.fetch(via)
+        elif isinstance(content, Proposal):
+            self.take(sender, message)
 
     @upon(PREVOTE, PRECOMMIT)
     def on_votes(self, ballot: Ballot) -> None:
@@ -494,12 +512,13 @@ class Tendermint(Replica):
             ballot = context.ballot(round_, height, proposal.block)
             if self.step >= PREVOTED and self.valid_round < round_ and context.complete(PREVOTE, ballot):  # line 36
                 if self.step == PREVOTED:
-                    self.locked_value, self.locked_round = proposal.block, round_
+                    self.update_lock(proposal.block)
                     self.precommit(proposal.block)
                 self.valid_value, self.valid_round = proposal.block, round_
                 context.persist(valid=(height, round_, proposal.block))
         nil = context.ballot(round_, height)
         if self.step == PREVOTED and context.complete(PREVOTE, nil):  # line 44
+            self.update_lock(None)
             self.precommit(None)
         if self.step == PREVOTED and context.complete(PREVOTES, nil):  # line 34
             p = self.parameters
@@ -519,10 +538,12 @@ class Tendermint(Replica):
         self.cast(PRECOMMIT, block)
 
     def cast(self, vote: VoteType, block: Block | None) -> None:
-        """Vote in this round, and tell all or the neighbours."""
+        """Vote in this round, and tell all or the neighbours. Who has no power at this height keeps quiet."""
         context, ballot = self.context, self.context.ballot(self.round, self.height, block)
+        if not self.is_member:
+            return
         if self.gossip is None:
-            context.vote(vote, ballot)
+            context.vote(vote, ballot, self.audience)
         else:
             context.count(vote, ballot, context.me)
             self.gossip.say(self.height, CastVote(vote, context.me, self.round, self.height, block))
@@ -547,6 +568,9 @@ class Tendermint(Replica):
     def on_timeout_propose(self) -> None:
         """Lines 57 to 60; later, what may have been lost is sent again."""
         self.sync()
+        if not self.is_member and self.gossip is None:
+            self.watch(self.first_period_ns())
+            return
         if self.step == PROPOSING and self.proposer_of(self.height, self.round) != self.context.me:
             self.prevote(None)
         elif self.period_ns == self.parameters.resend_after_ns:
@@ -581,9 +605,9 @@ class Tendermint(Replica):
         if self.gossip is not None:
             self.gossip_again(self.gossip)
             return
-        context.broadcast(Status(context.height))
+        self.say(Status(context.height))
         if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
-            context.broadcast(self.proposed[2])
+            self.say(self.proposed[2])
         for round_ in range(self.round + 1):
             self.repeat_votes(round_, values_only=False)
 
@@ -607,7 +631,7 @@ class Tendermint(Replica):
         for vote in (PREVOTE, PRECOMMIT):
             for ballot in list(context.ballots(round_, self.height)):
                 if context.has_voted(vote, ballot) and not (values_only and ballot.block is None):
-                    context.vote(vote, ballot)
+                    context.vote(vote, ballot, self.audience)
 
     @upon(Status)
     def on_status(self, sender: int, message: Status) -> None:
@@ -618,24 +642,9 @@ class Tendermint(Replica):
             self.blocks.hear_of(sender, message.height)
         elif self.gossip is not None:
             self.gossip.repeat(self.height, sender)
+        self.hear_newcomer(sender)
 
-    @upon(FETCH_TIMER)
-    def on_fetch_timeout(self, peer: int) -> None:
-        """No answer: ask the next."""
-        self.blocks.on_timeout(peer)
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send decided blocks with their commit certificates."""
-        self.blocks.answer(sender, message.height, self.quorums()[PRECOMMIT].voters_needed())
-
-    @upon(Blocks)
-    def on_blocks(self, sender: int, message: Blocks) -> None:
-        """Decide what was fetched, and take part."""
-        self.sync()
-        self.blocks.take(sender, message)
-        if self.gossip is not None and message.blocks and message.last <= self.context.height:
-            self.context.send(sender, Status(self.context.height))  # level: what was said at this height?
-        if self.context.height >= self.height:
-            self.begin_height()
-            self.resume()
+    def level_with(self, peer: int) -> None:
+        """With gossip: what was said at this height?"""
+        if self.gossip is not None:
+            self.context.send(peer, Status(self.context.height))

@@ -362,7 +362,8 @@ class Seats:
             nearest = sorted(everyone, key=lambda node: (distance[node], node))
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
             run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
-        if run.vacant:
+        run.on_serving = self._later
+        if run.vacant or run.not_serving:
             self._choose()
         run.entry_follows_leader = scenario.clients.entry == "leader"
 
@@ -384,7 +385,7 @@ class Seats:
         return (*voters, *(end for end, place in others if place in table and table[place].domain == domain))
 
     def stopped(self, node: int) -> None:
-        """Clients of a stopped voter turn to the next one after a while."""
+        """Clients of a stopped voter turn to the next one after a while; so do those of one who is no member."""
         self._later(node)
 
     def restarted(self, node: int) -> None:
@@ -398,5 +399,5 @@ class Seats:
     def _choose(self) -> None:
         peers = self.run.engine.peer()
         for gateway in self.gateways:
-            up = [node for node in self.order[gateway.endpoint] if self.run.works(node)]
+            up = [node for node in self.order[gateway.endpoint] if self.run.serves(node)]
             peers[gateway.endpoint, r.ENTRY] = up[0] if up else -1

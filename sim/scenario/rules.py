@@ -15,7 +15,6 @@ from sim.network.links import Ref
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
 from sim.parameters import Problem
-from sim.protocol import MEMBERSHIP
 from sim.protocols import PROTOCOLS
 from sim.scenario.followers import problems as follower_problems
 from sim.units import format_ns
@@ -54,12 +53,17 @@ def _membership(scenario: Scenario) -> Iterator[Problem]:
     """A protocol that can change its members, voters that exist, and times within the run."""
     network, name = scenario.network, scenario.protocol.name
     changes = bool(scenario.membership) or len(network.member_nodes) < network.n
-    if changes and name in PROTOCOLS and MEMBERSHIP not in PROTOCOLS[name].protocol.handlers:
-        able = [other for other, entry in PROTOCOLS.items() if MEMBERSHIP in entry.protocol.handlers]
+    allowed = PROTOCOLS[name].protocol.group_changes if name in PROTOCOLS else "learners"
+    if changes and allowed == "never":
+        able = [other for other, entry in PROTOCOLS.items() if entry.protocol.group_changes != "never"]
         key = "members" if network.members else "learners"
         where: Path = ("membership",) if scenario.membership else ("network", key)
         message = f"{name} cannot change its members; remove this, or choose a protocol that can: {', '.join(able)}"
         yield Problem(where, message)
+    elif allowed == "voters":
+        learning: list[Path] = [("membership", i, "learn") for i, c in enumerate(scenario.membership) if c.learn]
+        for path_ in [("network", "learners")] * bool(network.learners) + learning:
+            yield Problem(path_, f"{name} has no learners; write an entry of observers: instead, or remove this")
     for i, change in enumerate(scenario.membership):
         path: Path = ("membership", i)
         if change.at_ns >= scenario.duration_ns:

@@ -175,8 +175,12 @@ def test_the_highest_prepared_round_wins() -> None:
 
 
 def test_what_justifies_a_proposal() -> None:
-    judge = begin(scenario(4, protocol=FAST)).replica(3)
-    old, new, other = block(1), block(2), block(3)
+    run = begin(scenario(4, protocol=FAST))
+    judge = run.replica(3)
+    old, new, other, forged = block(1), block(2), block(3), block(4)
+    for round_, chosen, voters in ((0, old, (0, 1, 2)), (2, new, (0, 1, 2)), (2, forged, (0, 1))):
+        for host in (run.world.run.hosts[voter] for voter in voters):
+            host.vote(PREPARE, host.ballot(round_, 1, chosen))
     free = tuple(RoundChange(1, 3, sender, None, 3) for sender in range(3))
     bound = (free[0], RoundChange(1, 3, 1, (0, old), 3), RoundChange(1, 3, 2, (2, new), 3))
     assert judge.justifies(PrePrepare(1, 0, other))
@@ -188,6 +192,48 @@ def test_what_justifies_a_proposal() -> None:
     assert not judge.justifies(PrePrepare(1, 2, other, free))  # of another round
     assert not judge.justifies(PrePrepare(1, 3, old, bound))  # prepared, but not in the highest round
     assert not judge.justifies(PrePrepare(1, 3, other, bound))
+    lie = (*bound[:2], RoundChange(1, 3, 2, (2, forged), 3))
+    assert not judge.justifies(PrePrepare(1, 3, forged, lie))  # two PREPAREs are no certificate
+    assert not judge.justifies(PrePrepare(1, 3, old, lie))
+    early = (*free[:2], RoundChange(1, 3, 2, (3, new), 3))
+    assert not judge.justifies(PrePrepare(1, 3, new, early))  # prepared in a round that is not over
+
+
+class Forger(Qbft):
+    """Replica 1 claims in each ROUND-CHANGE that a block of its own was prepared in the last round."""
+
+    def send_round_change(self) -> None:
+        context = self.context
+        if context.me != 1:
+            super().send_round_change()
+            return
+        mine = context.new_block(context.decided_block(context.height), self.round, empty=True)
+        assert mine is not None
+        message = RoundChange(self.height, self.round, 1, (self.round - 1, mine), self.quorum_size())
+        context.broadcast(message)
+        self.take_round_change(message)
+
+
+class Gullible(Forger):
+    """Believes every certificate."""
+
+    def is_certified(self, round_: int, prepared: tuple[int, Block]) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("protocol", "fooled"), [(Forger, False), (Gullible, True)])
+def test_a_certificate_that_no_quorum_signed_counts_nothing(protocol: type[Qbft], fooled: bool) -> None:
+    """Replica 2 alone hears the COMMITs of round 0 and cannot tell; the others meet again in round 3."""
+    first = {"from": 1, "to": 1}
+    rules = [
+        {"types": ["COMMIT"], "dst": [0, 1, 3], "height": first, "view": {"to": 0}, "drop": True},
+        {"types": ["Status", "Blocks"], "src": [2], "until": "4 s", "drop": True},
+        {"types": ["PrePrepare"], "height": first, "view": {"from": 1, "to": 2}, "drop": True},
+    ]
+    run = play(scenario(4, protocol=FAST, duration="10 s", rules=rules), protocol=protocol)
+    first_blocks = {run.decided_blocks(node)[1] for node in range(4)}
+    assert len(first_blocks) == (2 if fooled else 1)
+    assert (unsafe(run) != []) == fooled
 
 
 def test_messages_weigh_what_they_prove() -> None:

@@ -1,0 +1,193 @@
+"""Replicas that decide one height after the other: what they keep for the next one, who votes at it, what they missed.
+
+IBFT, QBFT and Tendermint differ in what happens within a height. Between heights they do the same: proposals of
+heights to come wait, blocks that others decided are fetched (sim.ledger.sync), and a block may change who votes
+(sim.ledger.voters). Where voters change, messages go to the voters of the height only, a replica that has no vote is
+silent, and one that is to join fetches blocks until a member's message shows it that it has become one.
+"""
+
+from __future__ import annotations
+
+import bisect
+from typing import Any
+
+from sim.ledger.sync import FETCH_TIMER, Blocks, BlockSync, Fetch, Status
+from sim.ledger.voters import Voters
+from sim.protocol import ALL, MEMBERSHIP, Ballot, Block, Context, Letter, MembersChange, Quorum, Replica, VoteType, upon
+
+
+class HeightByHeight(Replica):
+    """Base of replicas that decide the block of one height before they vote on the next."""
+
+    lasting_leader = False
+    progress = "waiting"
+    group_changes = "voters"
+
+    def __init__(
+        self,
+        context: Context,
+        patience_ns: int,
+        *,
+        peers: tuple[int, ...] | None = None,
+        delay: int = 1,
+        by_vote: bool = False,
+    ) -> None:
+        super().__init__(context)
+        self.height = context.height + 1  # being decided
+        self.round = 0
+        self.early: list[tuple[int, Any]] = []  # proposals of heights to come, and who brought them
+        self.early_quorum = 0  # highest height of which a quorum came before the proposal
+        self.blocks = BlockSync(context, patience_ns, peers)
+        self.voters = Voters(context, delay=delay, by_vote=by_vote)
+        self.members = context.members  # who votes at this height
+        self.audience = ALL
+        self.is_member = True
+        self.restarted = bool(context.stable)
+        if context.members_change:
+            self.take_members()
+
+    # --- what the protocol says --------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane did."""
+        raise NotImplementedError
+
+    def begin_height(self) -> None:
+        """The last block is decided: the next height begins."""
+        raise NotImplementedError
+
+    def resume(self) -> None:
+        """Deal with what came early, and take part."""
+        raise NotImplementedError
+
+    def votes_of(self, members: int) -> int:
+        """How many votes of so many members are a quorum."""
+        raise NotImplementedError
+
+    # --- quorums and turns -------------------------------------------------------------------------------
+
+    def quorum_size(self) -> int:
+        """Of this height's members."""
+        return self.votes_of(len(self.members))
+
+    @property
+    def f(self) -> int:
+        """Byzantine voters said to be tolerated at this height."""
+        return (len(self.members) - 1) // 3
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        return self.voters.quorum(ballot.number, self.votes_of(len(self.voters.at(ballot.number))))
+
+    def voters_needed(self) -> int:
+        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
+        return self.context.n if self.context.members_change else super().voters_needed()
+
+    def turn_after(self, last: int, steps: int = 0) -> int:
+        """The member that follows replica `last`, or one that is so many steps further."""
+        members = self.members
+        return members[(bisect.bisect_right(members, last) + steps) % len(members)]
+
+    def say(self, letter: Letter, *, new: bool = False) -> None:
+        """Multicast to the members; `new`: a proposal that begins the block interval."""
+        if new:
+            self.context.proposing()
+        self.context.broadcast(letter, self.audience)
+
+    # --- from height to height ---------------------------------------------------------------------------
+
+    def next_height(self) -> None:
+        """The height after the last decided one, and its members."""
+        self.height = self.context.height + 1
+        self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
+        if self.context.members_change:
+            before = {*self.members}
+            self.take_members()
+            self.welcome(sorted({*self.members} - before - {self.context.me}))
+
+    def welcome(self, newcomers: list[int]) -> None:
+        """Whoever proposed the block that makes replicas members sends it to them."""
+        last = self.context.decided_block(self.context.height)
+        if last is not None and last.proposer == self.context.me:
+            for newcomer in newcomers:
+                self.blocks.answer(newcomer, self.context.height - 1, self.quorum_size())
+
+    def take_members(self) -> None:
+        """Who votes at this height, as the chain says."""
+        context, voters, me = self.context, self.voters, self.context.me
+        voters.follow()
+        self.members = voters.at(self.height)
+        self.is_member = me in self.members
+        self.audience = context.audience(self.members)
+        self.blocks.peers = tuple(member for member in self.members if member != me)
+        self.blocks.keeps_asking = not self.is_member and (voters.adds(me) or self.restarted)
+        context.serve(clients=self.is_member)
+
+    @upon(MEMBERSHIP)
+    def on_membership(self, request: MembersChange) -> None:
+        """The operator asks for a change. Whoever is to join fetches what it lacks."""
+        self.sync()
+        self.voters.ask(request)
+        if self.voters.adds(self.context.me):
+            self.take_members()
+            self.blocks.fetch_from_next(self.context.me)
+        self.resume()
+
+    def new_block(self, parent: Block | None) -> Block | None:
+        """A block for round 0, if transactions wait and it is due, or a change of the voters is."""
+        context = self.context
+        changes = context.members_change and self.voters.due() is not None
+        block = context.new_block(parent, 0, empty=changes) if context.await_batch() or changes else None
+        if block is None:
+            context.await_batch()
+        else:
+            self.voters.ride(block)
+        return block
+
+    def keep(self, via: int, message: Any) -> None:
+        """Keep a proposal until its height is reached. If that cannot be the next one here, fetch what is missing."""
+        if len(self.early) == 2 * self.context.n:
+            del self.early[0]
+        self.early.append((via, message))
+        if message.height > self.height + 1 or not self.is_member:
+            self.blocks.fetch(via)
+
+    # --- block synchronisation ---------------------------------------------------------------------------
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, peer: int) -> None:
+        """No answer: ask the next."""
+        self.blocks.on_timeout(peer)
+
+    @upon(Status)
+    def on_status(self, sender: int, message: Status) -> None:
+        """A peer is further, or one that is no member is level."""
+        self.blocks.hear_of(sender, message.height)
+        self.hear_newcomer(sender)
+
+    def hear_newcomer(self, sender: int) -> None:
+        """A replica that says how far it is, and is no member, is level: it may join."""
+        if sender not in self.members and sender not in self.voters.level:
+            self.voters.level.add(sender)
+            self.sync()
+            self.resume()
+
+    def level_with(self, peer: int) -> None:
+        """Blocks of a peer have brought this replica level with it."""
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send decided blocks with their commit certificates."""
+        self.blocks.answer(sender, message.height, self.quorum_size())
+
+    @upon(Blocks)
+    def on_blocks(self, sender: int, message: Blocks) -> None:
+        """Decide what was fetched, and take part."""
+        self.sync()
+        level = self.blocks.take(sender, message)
+        if level and message.blocks:
+            self.level_with(sender)
+        if self.context.height >= self.height:
+            self.begin_height()
+            self.resume()
+        if level and self.blocks.keeps_asking:
+            self.context.broadcast(Status(self.context.height), self.audience)

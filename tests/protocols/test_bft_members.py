@@ -1,0 +1,288 @@
+"""Voters that join and leave at a height: IBFT, PBFT, QBFT, Tendermint."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from sim.ledger import rows as r
+from sim.ledger.voters import Roll
+from sim.protocol import Block, MembersChange
+from sim.protocols.qbft import COMMIT, PREPARE, Qbft
+from sim.scenario.load import ScenarioError
+from tests.runs import MS, Played, S, begin, play, scenario, unsafe
+
+SHORT: dict[str, dict[str, Any]] = {
+    "ibft": {"name": "ibft", "round_timeout": "400 ms"},
+    "pbft": {"name": "pbft", "request_timeout": "400 ms", "checkpoint_interval": 10, "log_window": 20},
+    "qbft": {"name": "qbft", "round_timeout": "400 ms"},
+    "tendermint": {
+        "name": "tendermint",
+        "timeout_propose": "300 ms",
+        "timeout_prevote": "100 ms",
+        "timeout_precommit": "100 ms",
+        "resend_after": "500 ms",
+    },
+}
+NAMES = tuple(name for name in SHORT if name != "pbft")
+DELAY = {"ibft": 1, "pbft": 1, "qbft": 1, "tendermint": 2}
+DECIDING = {"ibft": "COMMIT", "pbft": "COMMIT", "qbft": "COMMIT", "tendermint": "PRECOMMIT"}
+PROPOSAL = {"ibft": "PrePrepare", "pbft": "PrePrepare", "qbft": "PrePrepare", "tendermint": "Proposal"}
+
+
+def changing(name: str, n: int, members: int, *requests: dict[str, Any], **changes: Any) -> Any:
+    """A scenario of n voters of which the first are members, with requests of the operator."""
+    changes = {"network.members": list(range(members)), "membership": list(requests), "duration": "3 s"} | changes
+    return scenario(n, protocol=SHORT[name] | changes.pop("parameters", {}), **changes)
+
+
+def members_by_height(run: Played) -> dict[int, tuple[int, ...]]:
+    """Whose votes counted at each height, from the tallies of the votes that decide."""
+    world = run.world.run
+    vote = next(vote for vote in world.protocol.votes if vote.name == DECIDING[run.world.scenario.protocol.name])
+    found = {}
+    for block in world.tree.of_row.values():
+        for ballot in block.ballots:
+            if vote in ballot.rows and ballot.view >= 0:
+                weights = world.quorum_of_row(ballot.rows[vote], vote).weights
+                found[block.height] = tuple(node for node, weight in enumerate(weights) if weight)
+    return found
+
+
+def rolls(run: Played) -> dict[int, Roll]:
+    """Blocks that say who votes, by height, as the last replica to join or stay decided them."""
+    blocks = run.world.run.tree.of_row.values()
+    return {block.height: block.body for block in blocks if isinstance(block.body, Roll)}
+
+
+def deciders(run: Played, after_ns: float) -> set[int]:
+    return {int(row[2]) for row in run.decided() if row[0] > after_ns}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_voter_joins_exactly_at_its_height(name: str) -> None:
+    run = play(changing(name, 5, 4, {"at": "1 s", "add": [4]}))
+    changed = [height for height, roll in rolls(run).items() if roll.members == (0, 1, 2, 3, 4)]
+    assert len(changed) == 1
+    first = changed[0] + DELAY[name]
+    seen = members_by_height(run)
+    assert {seen[height] for height in seen if height < first} == {(0, 1, 2, 3)}
+    assert {seen[height] for height in seen if height >= first} == {(0, 1, 2, 3, 4)}
+    last = run.world.run.hosts[0].height
+    assert run.sent(PROPOSAL[name]) in {3 * (first - 1) + 4 * (height - first + 1) for height in (last, last + 1)}
+    assert deciders(run, 2.9 * S) == {0, 1, 2, 3, 4}
+    assert min(int(row[0]) for row in run.decided(4)) > 1 * S, "it has fetched nothing before it was asked"
+    times = sorted(int(row[0]) for row in run.decided(1))
+    assert max(b - a for a, b in itertools.pairwise(times)) <= 200 * MS, "nobody waited for a timeout"
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_voter_leaves_and_is_silent(name: str) -> None:
+    run = play(changing(name, 5, 5, {"at": "1 s", "remove": [2]}, trace="messages"))
+    height = next(height for height, roll in rolls(run).items() if 2 not in roll.members)
+    first = height + DELAY[name]
+    assert {members for at, members in members_by_height(run).items() if at >= first} == {(0, 1, 3, 4)}
+    assert run.world.run.hosts[2].height == first - 1
+    left = max(int(row[0]) for row in run.decided(2))
+    assert left < 1.4 * S
+    later = run.log[run.log[:, 0] > left + 20 * MS]
+    assert 2 not in set(later[:, 1]), "a former voter sends nothing"
+    assert deciders(run, 2.9 * S) == {0, 1, 3, 4}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_proposes_is_removed_and_others_go_on(name: str) -> None:
+    run = play(changing(name, 5, 5, {"at": "1 s", "remove": [0]}, {"at": "2 s", "remove": [1]}))
+    proposers = {int(row[2]) for row in run.events(r.EVENT_PROPOSED) if row[0] > 2.5 * S}
+    assert proposers <= {2, 3, 4}
+    assert proposers
+    times = sorted(int(row[0]) for row in run.decided(3))
+    assert max(b - a for a, b in itertools.pairwise(times)) <= 200 * MS
+    assert deciders(run, 2.9 * S) == {2, 3, 4}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_joining_and_leaving_in_one_run_and_in_one_request(name: str) -> None:
+    requests = ({"at": "1 s", "add": [4, 5], "remove": [0]}, {"at": "2 s", "add": [0], "remove": [1, 2]})
+    run = play(changing(name, 6, 4, *requests, duration="4 s"))
+    assert run.replica(5).members == (0, 3, 4, 5)
+    assert deciders(run, 3.9 * S) == {0, 3, 4, 5}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_with_f_crashed_after_the_change_blocks_go_on(name: str) -> None:
+    """Seven of six: from then on two may crash, of six only one."""
+    crash = [{"at": "1.5 s", "crash": {"nodes": [1, 6]}}]
+    run = play(changing(name, 7, 6, {"at": "500 ms", "add": [6]}, faults=crash, duration="6 s"))
+    assert run.replica(0).members == tuple(range(7))
+    assert deciders(run, 4 * S) == {0, 2, 3, 4, 5}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_quorum_is_that_of_the_height(name: str) -> None:
+    """Four of six stay: three of them decide, and two of them with both former ones do not."""
+    crash = [{"at": "1.5 s", "crash": {"nodes": [3]}}, {"at": "4.5 s", "crash": {"nodes": [2]}}]
+    run = play(changing(name, 6, 6, {"at": "500 ms", "remove": [4, 5]}, faults=crash, duration="6 s"))
+    assert deciders(run, 1.6 * S) == {0, 1, 2}
+    assert not deciders(run, 4.6 * S)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_partition_around_the_change_is_safe_and_heals(name: str) -> None:
+    cut = [{"at": "950 ms", "for": "700 ms", "partition": {"groups": [[0, 1, 4], [2, 3]]}}]
+    requests = ({"at": "1 s", "add": [4]}, {"at": "1.1 s", "remove": [0]})
+    run = play(changing(name, 5, 4, *requests, faults=cut, duration="6 s"))
+    assert deciders(run, 5 * S) == {1, 2, 3, 4}
+    assert run.replica(3).members == (1, 2, 3, 4)
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newcomer_first_fetches_what_it_lacks(name: str) -> None:
+    run = begin(changing(name, 5, 4, {"at": "2 s", "add": [4]}, **{"network.bandwidth": "100 Mbit/s"}))
+    run.until(2 * S - 1)
+    height = run.world.run.hosts[0].height
+    assert run.world.run.hosts[4].height == 0
+    run.until(6 * S)
+    changed = min(rolls(run))
+    level_ns = min(int(row[0]) for row in run.decided(4) if row[4] >= height)
+    born = min(int(row[0]) for row in run.events(r.EVENT_PROPOSED) if row[4] == changed)
+    assert born > level_ns, "it was level before the block that admits it"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_removed_voter_that_was_away_learns_that_it_is_out(name: str) -> None:
+    crash = [{"at": "900 ms", "until": "2 s", "crash": {"nodes": [3]}}]
+    run = play(changing(name, 5, 5, {"at": "1 s", "remove": [3]}, faults=crash, duration="4 s"))
+    assert not run.replica(3).is_member
+    assert deciders(run, 3.9 * S) >= {0, 1, 2, 4}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(6))
+def test_agreement_while_voters_change_in_trouble(name: str, seed: int) -> None:
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "network.jitter": {"model": "proportional", "up_to": "50 %"},
+        "faults": [
+            {"at": "900 ms", "for": "500 ms", "crash": {"nodes": [seed % 6]}},
+            {"at": "1.8 s", "for": "600 ms", "partition": {"groups": [[seed % 6, (seed + 1) % 6]]}},
+            {"at": "2.9 s", "for": "400 ms", "crash": {"nodes": [(seed + 2) % 6]}},
+        ],
+        "duration": "7 s",
+    }
+    requests = (
+        {"at": "800 ms", "add": [4, 5]},
+        {"at": "1.9 s", "remove": [seed % 4]},
+        {"at": "3 s", "add": [seed % 4], "remove": [4]},
+    )
+    run = play(changing(name, 6, 4, *requests, **changes))
+    assert unsafe(run) == []
+    assert run.replica(5).members == (0, 1, 2, 3, 5)
+    assert deciders(run, 6 * S) >= {0, 1, 2, 3, 5}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_run_twice(name: str) -> None:
+    chosen = changing(name, 5, 4, {"at": "300 ms", "add": [4]}, {"at": "600 ms", "remove": [0]}, duration="1 s")
+    assert play(chosen).digest == play(chosen, lane=False).digest
+
+
+class Intruder(Qbft):
+    """Replica 4, which is no member, votes as if it were."""
+
+    def accept(self, ballot: Any) -> None:
+        super().accept(ballot)
+        for vote in (PREPARE, COMMIT):
+            self.run_host(4).vote(vote, ballot, self.audience)
+
+    def run_host(self, node: int) -> Any:
+        """Another replica's place."""
+        return self.context.run.hosts[node]  # type: ignore[attr-defined]
+
+
+def test_the_vote_of_one_who_is_no_member_weighs_nothing() -> None:
+    crash = [{"at": "1 s", "crash": {"nodes": [2, 3]}}]
+    run = play(changing("qbft", 5, 4, {"at": "2.9 s", "add": [4]}, faults=crash), protocol=Intruder)
+    assert deciders(run, 0) >= {0, 1, 2, 3}
+    assert not {0, 1} & deciders(run, 1.2 * S), "two members and a stranger are no quorum of four"
+
+
+class Usurper(Qbft):
+    """Replica 1 writes a set of voters into its blocks that nobody asked for."""
+
+    def new_block(self, parent: Block | None) -> Block | None:
+        block = super().new_block(parent)
+        if block is not None and self.context.me == 1:
+            block.body = Roll((1,), MembersChange(9, remove=(0, 2, 3)), done=())
+        return block
+
+
+def test_a_set_of_voters_that_does_not_follow_is_refused() -> None:
+    run = play(changing("qbft", 5, 4, {"at": "2.9 s", "add": [4]}), protocol=Usurper)
+    assert {*members_by_height(run).values()} == {(0, 1, 2, 3)}
+    theirs = {int(row[3]) for row in run.events(r.EVENT_PROPOSED) if row[2] == 1}
+    assert theirs
+    assert not theirs & {*run.decided_blocks(0).values()}
+    assert 1 in run.views(), "each block of replica 1 costs a round"
+
+
+def test_header_votes_need_more_than_half() -> None:
+    """IBFT: three of four proposers have to name the candidate, one block each."""
+    run = play(changing("ibft", 5, 4, {"at": "1 s", "add": [4]}))
+    said = sorted(rolls(run).items())
+    assert [len(roll.votes) for _, roll in said] == [1, 2, 0]
+    assert [roll.members for _, roll in said] == [(0, 1, 2, 3)] * 2 + [(0, 1, 2, 3, 4)]
+
+
+def test_header_votes_by_hand() -> None:
+    roll, request = Roll((0, 1, 2)), MembersChange(1, add=(3,), remove=(0,))
+    roll = roll.with_vote(request, 0)
+    assert (roll.members, roll.votes) == ((0, 1, 2), ((0, 3),))
+    assert roll.with_vote(request, 0).votes == ((0, 3),), "once each"
+    roll = roll.with_vote(request, 1)
+    assert (roll.members, roll.votes, roll.done) == ((0, 1, 2, 3), (), ())
+    for voter in (1, 2, 3):
+        roll = roll.with_vote(request, voter)
+    assert (roll.members, roll.done) == ((1, 2, 3), (1,))
+    assert Roll((7,)).after(MembersChange(1, remove=(7,))).members == (7,), "nobody left to vote: no change"
+
+
+def test_turns_go_on_when_powers_change() -> None:
+    """The newcomer begins last; powers 1, 1, 1 and 3: it has half of the turns in the long run."""
+    powers = {"parameters": {"power": [1, 1, 1, 3]}, "duration": "4 s"}
+    run = play(changing("tendermint", 4, 3, {"at": "1 s", "add": [3]}, **powers))
+    proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED) if row[0] > 1.2 * S]
+    assert abs(proposers.count(3) - len(proposers) / 2) <= 2
+    (height,) = rolls(run)
+    by_height = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+    assert by_height[height + 2] != 3, "who joins does not propose first"
+    assert unsafe(run) == []
+
+
+def test_by_gossip_a_newcomer_has_heard_everything_already() -> None:
+    gossip = {"dissemination": "gossip", "gossip_degree": 4}
+    run = play(changing("tendermint", 6, 5, {"at": "1 s", "add": [5]}, parameters=gossip))
+    assert min(int(row[0]) for row in run.decided(5)) < 200 * MS
+    assert run.replica(0).members == tuple(range(6))
+    assert deciders(run, 2.9 * S) == set(range(6))
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", ["hotstuff", "jolteon", "rpbft", "wheat", "clique"])
+def test_protocols_with_a_fixed_group_refuse(name: str) -> None:
+    with pytest.raises(ScenarioError, match=rf"test.yaml:1:\d+: membership: {name} cannot change its members"):
+        scenario(5, protocol=name, membership=[{"at": "500 ms", "add": [4]}])
+
+
+def test_learners_are_refused() -> None:
+    with pytest.raises(ScenarioError, match="qbft has no learners"):
+        scenario(5, protocol="qbft", membership=[{"at": "500 ms", "learn": [4]}])
