@@ -34,8 +34,10 @@ Deviations
   ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
 * A validator that is behind fetches blocks with their commit seals (sim.ledger.sync); a restarted one begins so.
 * What a validator voted for, its lock and its round are on disk before it speaks. (Quorum forgets its locks.)
+* Validators join and leave by votes in block headers, as in EIP-650 (sim.ledger.voters): a block names its proposer's
+  candidate; when more than half of the validators have, the next height has the other set. Epochs do not clear votes.
 
-Not modelled: validator votes, invalid blocks, the time to write to disk, a COMMIT counting as a PREPARE.
+Not modelled: invalid blocks, the time to write to disk, a COMMIT counting as a PREPARE.
 """
 
 from __future__ import annotations

@@ -34,8 +34,11 @@ Deviations
 * As with EEA, a justified proposal of a higher round draws a validator into that round.
 * A block that is proposed again keeps its header: its round is the one it was made in.
 * Votes, what was prepared, and the round are on disk before a validator speaks.
+* Validators join and leave as with Besu's and GoQuorum's validator contract (sim.ledger.voters): the set of a height is
+  what the contract says after the block before. Their other way, header votes, is IBFT's.
+* A prepared certificate is true if a quorum's PREPAREs for it exist, in transit or not.
 
-Not modelled: changes of the validator set, invalid blocks, the time to write to disk.
+Not modelled: invalid blocks, the time to write to disk.
 """
 
 from __future__ import annotations

@@ -40,8 +40,10 @@ Deviations
   `resend_after`; with gossip all that it has heard, to its neighbours. Who is further answers, and blocks are fetched
   with their commit certificates (sim.ledger.sync). A restarted process begins so.
 * Votes, valid value and round are on disk before a process speaks.
+* Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
+  (sim.ledger.voters), and the others' priorities go on (sim.ledger.powers).
 
-Not modelled: changes of the validator set, invalid values, evidence, block parts, the time to write to disk.
+Not modelled: changes of power, invalid values, evidence, block parts, the time to write to disk.
 """
 
 from __future__ import annotations

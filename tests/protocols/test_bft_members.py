@@ -286,3 +286,26 @@ def test_protocols_with_a_fixed_group_refuse(name: str) -> None:
 def test_learners_are_refused() -> None:
     with pytest.raises(ScenarioError, match="qbft has no learners"):
         scenario(5, protocol="qbft", membership=[{"at": "500 ms", "learn": [4]}])
+
+
+@pytest.mark.parametrize("name", [*NAMES, "raft"])
+def test_clients_of_one_who_is_no_member_turn_to_a_member(name: str) -> None:
+    """Clients beside voter 4 are served by another before it joins, by it afterwards; those of voter 0 the other way."""
+    chosen = scenario(
+        5,
+        protocol=SHORT.get(name, name),
+        duration="4 s",
+        workload=[{"kind": "open", "rate": "100 tx/s", "bytes": "500 B"}],
+        membership=[{"at": "1 s", "add": [4]}, {"at": "2 s", "remove": [0]}],
+        clients={"failover_after": "100 ms"},
+        **{"network.members": [0, 1, 2, 3]},
+    )
+    run = begin(chosen)
+    entry = run.world.run.engine.peer()[:, r.ENTRY]
+    first, last = run.world.gateways[0].endpoint, run.world.gateways[4].endpoint
+    assert (entry[first], entry[last]) == (0, 0)
+    run.until(2 * S)
+    assert (entry[first], entry[last]) == (0, 4)
+    run.until(4 * S)
+    assert (entry[first], entry[last]) == (1, 4)
+    assert unsafe(run) == []
