@@ -137,8 +137,8 @@ TALLY_PLACE = 69  # view and height of each tally's votes; written only while th
 IDENTITY = 70  # per seat: the voter whose votes it casts, -1 for an observer
 KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if each vote counts 1
 VOTE_WEIGHT = 72  # lists of weights, one entry per voter
-TALLY_WEIGHTS = 74  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
 SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there are borders
+TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
 COLUMNS = 80
 
 DESK_LEN = SCALARS + 2 * COLUMNS

@@ -290,7 +290,7 @@ def test_learners_are_refused() -> None:
 
 @pytest.mark.parametrize("name", [*NAMES, "raft"])
 def test_clients_of_one_who_is_no_member_turn_to_a_member(name: str) -> None:
-    """Clients beside voter 4 are served by another before it joins, by it afterwards; those of voter 0 the other way."""
+    """Those beside voter 4 are served by another until it has joined; those of voter 0 from when it has left."""
     chosen = scenario(
         5,
         protocol=SHORT.get(name, name),
