@@ -89,7 +89,8 @@ def run(
     key = store.run_key(scenario, variant)
     folder = None if out is None else store.RunFolder(out, study or scenario.name, key)
     try:
-        return _run(scenario, folder, key, progress, protocol, lane, until_ns)
+        with own_collection():
+            return _run(scenario, folder, key, progress, protocol, lane, until_ns)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -110,9 +111,8 @@ def _run(
     judge = Judge(world)
     files = _trace_files(world, folder)
     driving = time.perf_counter()
-    with rare_collections():
-        truncated = _drive(world, judge, progress, started, until_ns)
-        world.run.flush_trace()
+    truncated = _drive(world, judge, progress, started, until_ns)
+    world.run.flush_trace()
     drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
@@ -163,16 +163,22 @@ def _run(
 
 
 @contextlib.contextmanager
-def rare_collections() -> Iterator[None]:
-    """Let Python look for reference cycles less often: a run makes few, and each look visits everything alive."""
+def own_collection() -> Iterator[None]:
+    """Let Python look for reference cycles less often while a run lasts, and drop the run's own when it ends.
+
+    A run makes little garbage, and each look visits everything alive. But the run itself is one large cycle (engine,
+    hosts, replicas), whose columns must not wait for the next full collection: in a sweep that is gigabytes. What was
+    alive before is frozen, so that the collection at the end visits what the run made and nothing else.
+    """
     before = gc.get_threshold()
     gc.freeze()
     gc.set_threshold(200_000, 20, 20)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.collect()
         gc.unfreeze()
+        gc.set_threshold(*before)
 
 
 def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFile]:
