@@ -297,7 +297,9 @@ class Timer:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MembersChange:
-    """What the operator asks of the group, told to every replica that runs: each request once, numbered from 1.
+    """What the operator asks of the group, told to every replica: each request once, numbered from 1.
+
+    A replica that does not run hears it when it has started again.
 
     Whether, how and when it happens is the protocol's affair.
     """

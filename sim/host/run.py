@@ -163,6 +163,8 @@ class Run:
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
         self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]
+        self.requests: list[MembersChange] = []  # of the operator
+        self.told = [0] * self.engine.seats  # how many of them each seat has heard
         self._seat_all()
 
     def _refresh_views(self) -> None:
@@ -237,6 +239,7 @@ class Run:
         self.seat(host)
         assert host.replica is not None
         host.replica.start()
+        self._tell_requests(host)
 
     def works(self, seat: int) -> bool:
         """Whether a seat's node runs, and its replica with it."""
@@ -594,6 +597,7 @@ class Run:
                 self.tree.voter_comes(node)
             self.seat(self.hosts[node])
             self._begin(self.hosts[node])
+            self._tell_requests(self.hosts[node])
 
     def submit(self, gateway: int, class_: int, count: int) -> None:
         """Clients at a gateway submit so many transactions now (a few hundred at most)."""
@@ -624,12 +628,18 @@ class Run:
             self.set_link(dst, src, 0)
 
     def change_members(self, change: MembersChange) -> None:
-        """The operator asks for other members: every replica that runs hears of it."""
+        """The operator asks for other members: every replica that runs hears of it, others when they run again."""
         self.note(r.EVENT_MEMBERSHIP, -1, change.number)
+        self.requests.append(change)
         for host in self.hosts:
-            handler = host.handlers.get(MEMBERSHIP)
-            if handler is not None:
-                handler(change)
+            self._tell_requests(host)
+
+    def _tell_requests(self, host: Host) -> None:
+        """Tell a replica that runs of the requests it has not heard."""
+        handler = host.handlers.get(MEMBERSHIP)
+        while handler is not None and self.told[host.seat] < len(self.requests):
+            self.told[host.seat] += 1
+            handler(self.requests[self.told[host.seat] - 1])
 
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""

@@ -35,6 +35,10 @@ Deviations
 * The primary alone keeps below H; a backup accepts any batch above its h.
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
+* Replicas join and leave (the paper's group is fixed) as FISCO BCOS's sealers do, by its consensus precompiled contract
+  (addSealer, removeNode; documentation of version 2.x, "node management"): the batch that carries a request is the
+  last of its group, and the next group goes on from it as from a stable checkpoint, in views of its own
+  (`take_members`).
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
 tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
@@ -45,19 +49,23 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+from sim.ledger.sync import Status
+from sim.ledger.voters import Roll, Voters
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,
     BATCH,
     DECIDED,
+    MEMBERSHIP,
     NO_PROGRESS,
     Ballot,
     Block,
     Context,
     Lead,
     Letter,
+    MembersChange,
     NormalCase,
     Quorum,
     Replica,
@@ -71,6 +79,7 @@ from sim.protocol import (
 
 HEADER_BYTES = 48  # type, view, sequence number, sender, digest (32)
 FETCH_MAX = 512  # blocks per answer of a state transfer
+VIEWS = 1000  # numbers of views per group, where members change
 
 
 class PbftParameters(Parameters):
@@ -184,7 +193,9 @@ class Pbft(Replica):
 
     letters: ClassVar[tuple[type[Letter], ...]] = (PrePrepare, ViewChange, NewView, Fetch, Executed)
     votes: ClassVar[tuple[VoteType, ...]] = (PREPARE, COMMIT, CHECKPOINT)
+    later_letters = (Status,)
     decides_out_of_order = True
+    group_changes: ClassVar[Literal["never", "voters"]] = "voters"
     progress = "waiting"
 
     @staticmethod
@@ -204,6 +215,11 @@ class Pbft(Replica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.voters = Voters(context)
+        self.members = context.members
+        self.is_voter = True
+        self.epoch = 0  # how many groups were before this one
+        self.asked_at = -1  # height at which blocks were last fetched for a message of a later group
         self.f = self.tolerated()
         self.audience = ALL  # whom pre-prepares, votes and view changes go to
         self.first_view = 0  # whatever prepared did so in this view or a later one
@@ -221,11 +237,18 @@ class Pbft(Replica):
         self.fetch_from = context.me
         self.catching_up = False  # out of the fast lane until earlier batches are executed
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
+        if context.members_change:
+            self.join_group()
 
     def tolerated(self) -> int:
-        """f."""
+        """f, of this group."""
+        return self.tolerated_of(len(self.members))
+
+    def tolerated_of(self, members: int) -> int:
+        """f of so many."""
         faults: int | None = self.parameters.faults
-        return (self.context.n - 1) // 3 if faults is None else faults
+        most = (members - 1) // 3
+        return most if faults is None else min(faults, most)
 
     @property
     def view_number(self) -> int:
@@ -244,7 +267,17 @@ class Pbft(Replica):
 
     def committed_quorum(self) -> int:
         """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
-        return (self.context.n + self.f) // 2 + 1
+        return (len(self.members) + self.f) // 2 + 1
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        members = len(self.voters.at(ballot.number))
+        enough = (members + self.tolerated_of(members)) // 2 + 1
+        gated = vote is not CHECKPOINT
+        return self.voters.quorum(ballot.number, enough - 1 if vote is PREPARE else enough, gated=gated)
+
+    def voters_needed(self) -> int:
+        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
+        return self.context.n if self.context.members_change else super().voters_needed()
 
     def enough(self, replicas: Collection[int]) -> bool:
         """Whether these replicas are a quorum."""
@@ -255,11 +288,13 @@ class Pbft(Replica):
         return self.committed_quorum()
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()  # the lane knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
     def primary_of(self, view: int) -> int:
-        """p = v mod |R|."""
-        return view % self.context.n
+        """p = v mod |R|, in the group's order; views are counted from the group's first."""
+        return self.members[(view - self.epoch * VIEWS) % len(self.members)]
 
     @property
     def is_primary(self) -> bool:
@@ -294,7 +329,7 @@ class Pbft(Replica):
         return all(
             sequence in told or not context.has_voted(COMMIT, ballot)
             for sequence in range(context.height + 1, context.height + 3)
-            for view in range(own.view)
+            for view in range(self.first_view, own.view)
             for ballot in context.ballots(view, sequence)
         )
 
@@ -314,7 +349,7 @@ class Pbft(Replica):
 
     def start(self) -> None:
         stable = self.context.stable
-        if stable:  # after a crash: ask for the view and for what was executed meanwhile
+        if "view" in stable:  # after a crash: ask for the view and for what was executed meanwhile
             self.view = stable["view"]
             self.low_mark = stable["low_mark"]
             self.recovering = True
@@ -330,7 +365,7 @@ class Pbft(Replica):
     def enter(self, view: int) -> None:
         """Work in a view from now on."""
         self.view = view
-        self.active = True
+        self.active = self.is_voter
         self.recovering = False
         self.catching_up = self.context.height < self.low_mark
         self.height_at_entry = self.context.height
@@ -339,7 +374,7 @@ class Pbft(Replica):
         self.context.lane(None if self.catching_up else view)
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
-        self.context.watch_progress(0 if self.is_primary else self.timeout_ns)
+        self.context.watch_progress(0 if self.is_primary or not self.active else self.timeout_ns)
         early, self.early = self.early, []
         for sender, message in early:
             self.on_pre_prepare(sender, message)
@@ -362,17 +397,21 @@ class Pbft(Replica):
         self.checkpoint()
         if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
+        changes = context.members_change and self.voters.due() is not None
         while True:
             height, last = context.height, self.last_proposed
             if last is None or last.height <= height:
                 last = context.decided_block(height)
             top = height if last is None else last.height
-            if top >= height + self.parameters.pipeline or top >= self.high_mark or not context.await_batch():
+            if top >= height + self.parameters.pipeline or top >= self.high_mark or self.ends_group(last):
                 return
-            block = context.new_block(last, self.view)
+            if not context.await_batch() and not changes:
+                return
+            block = context.new_block(last, self.view, empty=changes)
             if block is None:
                 context.await_batch()
                 return
+            self.voters.ride(block)
             self.last_proposed = block
             self.pre_prepare(block)
 
@@ -382,13 +421,18 @@ class Pbft(Replica):
         upper = block.height - block.height % interval + interval - 1
         ballot = self.context.ballot(self.view, block.height, block)
         self.context.persist(proposed=(self.view, block))
-        self.context.propose(
-            PrePrepare(self.view, block.height, block),
-            ballot,
-            guard=(self.view, self.view),
-            tell=ALL if block.height % interval == 0 else None,
-            leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
-        )
+        message = PrePrepare(self.view, block.height, block)
+        if self.context.members_change:
+            self.context.proposing()
+            self.context.broadcast(message, self.audience)
+        else:
+            self.context.propose(
+                message,
+                ballot,
+                guard=(self.view, self.view),
+                tell=ALL if block.height % interval == 0 else None,
+                leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
+            )
         self.accept(ballot, self.context.me)
 
     def accept(self, ballot: Ballot, primary: int) -> None:
@@ -420,6 +464,9 @@ class Pbft(Replica):
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """A backup accepts: in view v, from its primary, above h, no other batch for (v, n)."""
+        if self.context.members_change and message.view // VIEWS > self.epoch:
+            self.keep(sender, message)
+            return
         if message.view < self.view or sender != self.primary_of(message.view):
             return
         if message.view > self.view or not self.active:
@@ -434,6 +481,8 @@ class Pbft(Replica):
         for ballot in context.ballots(message.view, message.sequence):
             if context.has_voted(PREPARE, ballot):
                 return
+        if self.ends_group(message.block.parent) or not self.voters.accepts(message.block):
+            return
         self.accept(context.ballot(message.view, message.sequence, message.block), sender)
 
     def keep(self, sender: int, message: PrePrepare) -> None:
@@ -441,6 +490,9 @@ class Pbft(Replica):
         if len(self.early) == self.window:
             del self.early[0]
         self.early.append((sender, message))
+        ahead = message.sequence - self.context.height
+        if self.context.members_change and (not self.is_voter or ahead > 1 + self.parameters.pipeline):
+            self.fetch_once()
 
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
@@ -454,6 +506,7 @@ class Pbft(Replica):
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
+            self.take_members()
             self.return_to_lane()
             self.propose()
 
@@ -470,11 +523,11 @@ class Pbft(Replica):
         """Multicast <CHECKPOINT, n, d, i> after executing a K-th batch, and `again` where it may have been lost."""
         height = self.context.height - self.context.height % self.parameters.checkpoint_interval
         block = self.context.decided_block(height) if height > self.low_mark else None
-        if block is None:
+        if block is None or not self.is_voter:
             return
         ballot = self.context.ballot(-1, height, block)
         if again or not self.context.has_voted(CHECKPOINT, ballot):
-            self.context.vote(CHECKPOINT, ballot)
+            self.context.vote(CHECKPOINT, ballot, self.audience)
 
     @upon(CHECKPOINT)
     def on_stable(self, ballot: Ballot) -> None:
@@ -507,6 +560,8 @@ class Pbft(Replica):
     def change_view(self, view: int) -> None:
         """Multicast <VIEW-CHANGE, v, h, C, P, i> and stop accepting normal messages."""
         context = self.context
+        if not self.is_voter:
+            return
         self.view = view
         self.active = False
         context.persist(view=view)
@@ -548,6 +603,8 @@ class Pbft(Replica):
     def on_view_change(self, sender: int, message: ViewChange) -> None:
         """Collect; join after f + 1 higher ones; the new primary answers 2f + 1."""
         context = self.context
+        if not self.concerns_group(sender, message.view, message.low_mark):
+            return
         if message.view < self.view or (message.view == self.view and self.active):
             return
         changes = self.changes.setdefault(message.view, {})
@@ -626,6 +683,8 @@ class Pbft(Replica):
     @upon(NewView)
     def on_new_view(self, sender: int, message: NewView) -> None:
         """A backup checks V and O, and enters the view."""
+        if not self.concerns_group(sender, message.view):
+            return
         if message.view < self.view or (message.view == self.view and self.active):
             return
         if sender != self.primary_of(message.view) or not self.enough({c.replica for c in message.changes}):
@@ -658,11 +717,91 @@ class Pbft(Replica):
         if context.height < low:
             self.fetch()
 
+    # --- members ---------------------------------------------------------------------------------------
+
+    def ends_group(self, block: Block | None) -> bool:
+        """Whether a batch not executed here changes the group: nothing follows it before it is."""
+        return block is not None and block.height > self.context.height and isinstance(block.body, Roll)
+
+    def take_members(self) -> None:
+        """Upon executing a batch that changes the group: the next one begins, in views that count from 1000 e.
+
+        Who proposed that batch sends it to the newcomers. Its commit certificate stands for a stable checkpoint.
+        """
+        context = self.context
+        if not context.members_change:
+            return
+        before = {*self.members}
+        self.voters.follow()
+        if self.voters.changes() == self.epoch:
+            return
+        self.join_group()
+        last = context.decided_block(context.height)
+        for newcomer in sorted({*self.members} - before - {context.me}):
+            if last is not None and last.proposer == context.me:
+                self.on_fetch(newcomer, Fetch(context.height - 1))
+        context.cancel(self.change_timer)
+        self.changes = {}
+        self.low_mark = context.height
+        self.timeout_ns = self.parameters.request_timeout_ns
+        context.persist(low_mark=self.low_mark)
+        self.enter(self.first_view)
+
+    def join_group(self) -> None:
+        """The group of the next batch, as the batches executed here say."""
+        context = self.context
+        self.members, self.epoch = self.voters.at(context.height + 1), self.voters.changes()
+        self.first_view = self.epoch * VIEWS
+        self.is_voter = context.me in self.members
+        self.f = self.tolerated()
+        self.audience = context.audience(self.members)
+        context.serve(clients=self.is_voter)
+
+    def concerns_group(self, sender: int, view: int, low_mark: int | None = None) -> bool:
+        """Whether a message about a view is one of this group's members'.
+
+        Who asks for a view of a group that is over is sent the batches since; for one to come: this replica is behind.
+        """
+        if not self.context.members_change:
+            return True
+        epoch = view // VIEWS
+        if epoch < self.epoch and low_mark is not None:
+            self.on_fetch(sender, Fetch(low_mark))
+        elif epoch > self.epoch:
+            self.fetch_once()
+        return epoch == self.epoch and self.is_voter and sender in self.members
+
+    def fetch_once(self) -> None:
+        """Fetch, once at each height."""
+        if self.asked_at < self.context.height:
+            self.asked_at = self.context.height
+            self.fetch()
+
+    @upon(MEMBERSHIP)
+    def on_membership(self, request: MembersChange) -> None:
+        """The operator asks for a change: the primary sees to it. Who is to join fetches what it lacks."""
+        self.voters.ask(request)
+        if self.voters.adds(self.context.me):
+            self.fetch()
+        self.propose()
+
+    def say_level(self) -> None:
+        """Tell the group that it can count on this replica, and go on asking until it is a member."""
+        context = self.context
+        context.broadcast(Status(context.height), self.audience)
+        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+
+    @upon(Status)
+    def on_status(self, sender: int, _: Status) -> None:
+        """A replica that is to join is level."""
+        self.voters.level.add(sender)
+        self.propose()
+
     # --- state transfer --------------------------------------------------------------------------------
 
     def peers(self) -> tuple[int, ...]:
         """Whom to ask, in ascending order."""
-        return tuple(replica for replica in range(self.context.n) if replica != self.context.me)
+        return tuple(replica for replica in self.members if replica != self.context.me)
 
     def fetch(self) -> None:
         """Ask the next replica for what was executed above this one's height."""
@@ -697,13 +836,18 @@ class Pbft(Replica):
         for block in message.blocks:
             if block.height == context.height + 1:
                 context.decide(block)
+        self.take_members()
         self.checkpoint()
         self.return_to_lane()
         if context.height < message.last:
             self.fetch()
             return
         context.cancel(self.fetching)
-        if message.active and (message.view > self.view or (message.view == self.view and not self.active)):
+        if not self.is_voter:
+            self.say_level()
+        elif context.members_change and message.view // VIEWS != self.epoch:
+            self.propose()
+        elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}
             self.enter(message.view)
         elif not message.active and message.view > self.view:

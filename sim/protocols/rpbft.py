@@ -10,7 +10,7 @@ paper                    here
 -----                    ----
 epoch_sealer_num         k, parameters.group
 epoch_block_num          E, parameters.epoch
-working sealers          members(epoch)
+working sealers          group_of(epoch)
 rotating, chosen index   rotate (r); the group of epoch e starts at node e r mod n
 leader index             primary_of(view): the view counts from 0 in each epoch
 view                     view = epoch * VIEWS + view in the epoch, so that all know where an epoch begins
@@ -37,6 +37,7 @@ from sim.protocols.pbft import (
     COMMIT,
     HEADER_BYTES,
     PREPARE,
+    VIEWS,
     Executed,
     Fetch,
     NewView,
@@ -44,8 +45,6 @@ from sim.protocols.pbft import (
     PrePrepare,
     ViewChange,
 )
-
-VIEWS = 1000  # numbers of views per epoch
 
 
 class RpbftParameters(Parameters):
@@ -84,6 +83,7 @@ class Rpbft(Pbft):
 
     letters = (*Pbft.letters, Committed)
     votes = (PREPARE, COMMIT)
+    group_changes = "never"  # but by turns
 
     @staticmethod
     def check(parameters: Parameters, voters: int) -> None:
@@ -132,9 +132,9 @@ class Rpbft(Pbft):
         return 1 if self.k == n else next(turns for turns in range(1, n + 1) if turns * r % n == 0)
 
     def groups(self) -> tuple[tuple[int, ...], ...]:
-        return () if self.k == self.context.n else tuple(self.members(turn) for turn in range(self.turns))
+        return () if self.k == self.context.n else tuple(self.group_of(turn) for turn in range(self.turns))
 
-    def members(self, epoch: int) -> tuple[int, ...]:
+    def group_of(self, epoch: int) -> tuple[int, ...]:
         """The group of an epoch, in its order."""
         n = self.context.n
         return tuple((epoch * self.parameters.rotate + i) % n for i in range(self.k))
@@ -145,13 +145,13 @@ class Rpbft(Pbft):
 
     def primary_of(self, view: int) -> int:
         """The view counts in its epoch."""
-        return self.members(view // VIEWS)[view % VIEWS % self.k]
+        return self.group_of(view // VIEWS)[view % VIEWS % self.k]
 
     def begin_epoch(self, epoch: int) -> None:
         """This epoch is the one of the next block here."""
         self.epoch = epoch
         self.first_view = epoch * VIEWS
-        self.is_member = self.context.me in self.members(epoch)
+        self.is_member = self.context.me in self.group_of(epoch)
         self.audience = ALL if self.k == self.context.n else group(epoch % self.turns)
 
     def checkpoint(self, *, again: bool = False) -> None:
@@ -208,7 +208,7 @@ class Rpbft(Pbft):
 
     def hand_out(self, height: int) -> None:
         """Send a decided block to the nodes outside that are mine for this height."""
-        context, members = self.context, self.members(self.epoch)
+        context, members = self.context, self.group_of(self.epoch)
         block = context.decided_block(height)
         assert block is not None
         outside = [(members[-1] + 1 + i) % context.n for i in range(context.n - self.k)]
@@ -243,7 +243,7 @@ class Rpbft(Pbft):
 
     def peers(self) -> tuple[int, ...]:
         """The group that decides the next height here, as far as this node knows; alone in it: everybody."""
-        group_ = sorted({*self.members(self.epoch)} - {self.context.me})
+        group_ = sorted({*self.group_of(self.epoch)} - {self.context.me})
         return tuple(group_) or super().peers()
 
     @upon(Executed)
@@ -271,7 +271,7 @@ class Rpbft(Pbft):
             self.on_fetch(sender, Fetch(message.low_mark))
         elif epoch > self.epoch:
             self.fill_gap()
-        elif self.is_member and sender in self.members(epoch):
+        elif self.is_member and sender in self.group_of(epoch):
             super().on_view_change(sender, message)
 
     @upon(NewView)

@@ -448,6 +448,8 @@ class Tendermint(HeightByHeight):
         author, proposal = (message.author, message.content) if isinstance(message, Said) else (via, message)
         assert isinstance(proposal, Proposal)
         unknown = self.context.members_change and proposal.height > self.height + 1  # whose turn that is
+        if self.context.members_change and proposal.height < self.height:
+            return
         if not unknown and author != self.proposer_of(proposal.height, proposal.round):
             return
         self.sync()

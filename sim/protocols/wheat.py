@@ -54,6 +54,8 @@ def tolerated(parameters: PbftParameters, voters: int) -> int:
 class Wheat(Pbft):
     """One replica of WHEAT."""
 
+    group_changes = "never"  # weights are given once
+
     @staticmethod
     def check(parameters: PbftParameters, voters: int) -> None:
         """Refuse parameters that n replicas cannot run with."""
