@@ -11,7 +11,7 @@ from typing import Any
 
 from sim.ledger.tree import GENESIS, QC, Blocks, BlockTree, Fetch
 from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn
-from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Replica, upon
+from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, VoteType, upon
 
 NOBODY = -2  # a guard that no replica's lane number meets
 
@@ -42,6 +42,13 @@ class CertifiedChain(Replica):
     def quorum(self) -> int:
         """n - f."""
         return self.context.n - self.f
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(self.quorum()) for vote in self.votes}
+
+    def voters_needed(self) -> int:
+        """n - f, also where votes travel in letters."""
+        return self.quorum()
 
     def leader_of(self, view: int) -> int:
         """Round robin."""
@@ -144,10 +151,10 @@ class CertifiedChain(Replica):
         if self.turn.waited(self.view, view):
             self.propose()
 
-    def extend(self, justify: QC) -> Block:
-        """A new block of this view on top of the certified one, with that certificate in its body."""
+    def extend(self, parent: Block | None, justify: QC) -> Block:
+        """A new block of this view on top of that one, with a certificate in its body."""
         self.turn.proposed()
-        block = self.context.new_block(justify.block, self.view, empty=True)
+        block = self.context.new_block(parent, self.view, empty=True)
         assert block is not None
         block.body = justify
         self.tree.add(block)
@@ -163,6 +170,14 @@ class CertifiedChain(Replica):
         if self.orphan is None or message.view > self.orphan.view:
             self.orphan = message
         self.fetch(sender, message.block.body)
+        return False
+
+    def is_here(self, certificate: QC, sender: int | None) -> bool:
+        """Whether a certificate's block and its ancestors are here. If not, whoever showed it is asked for them."""
+        if not self.tree.lacks(certificate.block):
+            return True
+        if sender is not None:
+            self.fetch(sender, certificate)
         return False
 
     def adopted(self) -> Any:
@@ -239,12 +254,8 @@ class PacedChain(CertifiedChain):
         view = self.pacemaker.drawn(self.view)
         if view is not None:
             self.enter(view)
-        self.after_new_view()
+        self.resume()
 
     def valid_new_view(self, message: NewView) -> bool:
         """A certificate of that view at most."""
         return self.valid_certificate(message.justify, message.view + 1)
-
-    def after_new_view(self) -> None:
-        """A NEW-VIEW letter has been heard."""
-        self.resume()

@@ -85,13 +85,17 @@ class Turn:
         if self.view >= view:
             return False
         self.view = view
-        context = self.context
-        wait = self.parameters.min_block_delay_ns
-        if self.proposed_ns is not None and context.block_interval_ns:
-            wait = max(wait, self.proposed_ns + context.block_interval_ns - context.now_ns)
+        wait = max(self.parameters.min_block_delay_ns, self.interval_left_ns())
         if wait > 0:
-            context.set_timer(PROPOSE_TIMER, wait, view)
+            self.context.set_timer(PROPOSE_TIMER, wait, view)
         return bool(wait <= 0)
+
+    def interval_left_ns(self) -> int:
+        """Time until the block interval of this proposer is over; 0 or less: it is."""
+        context = self.context
+        if self.proposed_ns is None or not context.block_interval_ns:
+            return 0
+        return self.proposed_ns + context.block_interval_ns - context.now_ns
 
     def due(self, view: int, under_way: Iterable[Block]) -> bool:
         """Whether to propose now. If not: BATCH or EMPTY_TIMER will say when.

@@ -50,7 +50,7 @@ from typing import Any
 from sim.ledger.certified import NOBODY, PacedChain
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
 from sim.ledger.views import NewView, TurnParameters
-from sim.protocol import Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
+from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
 
 
 class HotStuffParameters(TurnParameters):
@@ -99,9 +99,6 @@ class HotStuff(PacedChain):
             return None
         zero: Block | None = one.block.body.block
         return zero
-
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {VOTE: Quorum(self.quorum())}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
@@ -200,7 +197,7 @@ class HotStuff(PacedChain):
     def propose(self) -> None:
         """b* extends the block of the highest certificate: <GENERIC, curView, b*> to all."""
         context, view, justify = self.context, self.view, self.high
-        block = self.extend(justify)
+        block = self.extend(justify.block, justify)
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block),
@@ -270,9 +267,6 @@ class HotStuff(PacedChain):
         """A certificate of an earlier view."""
         return self.valid_certificate(message.justify, message.view)
 
-    def after_new_view(self) -> None:
-        self.lead_after_new_views()
-
     def lead_after_new_views(self) -> None:
         """The leader of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
         if self.leader_of(self.view) != self.context.me:
@@ -283,11 +277,7 @@ class HotStuff(PacedChain):
 
     def learn(self, justify: QC, sender: int | None) -> None:
         """A certificate, not as part of a new proposal: keep the highest, once its block is here."""
-        if justify.view <= self.high.view:
-            return
-        if self.tree.lacks(justify.block):
-            if sender is not None:
-                self.fetch(sender, justify)
+        if justify.view <= self.high.view or not self.is_here(justify, sender):
             return
         self.high = justify
         if justify.view >= self.view:

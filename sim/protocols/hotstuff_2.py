@@ -48,7 +48,6 @@ from sim.protocol import (
     Block,
     Context,
     NormalCase,
-    Quorum,
     Signing,
     Step,
     Timer,
@@ -137,9 +136,6 @@ class HotStuff2(PacedChain):
         """Once per view, for a block whose certificate ranks no lower than the lock."""
         return block.view > self.voted_view and block.body.view >= self.locked.view
 
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {VOTE: Quorum(self.quorum()), VOTE2: Quorum(self.quorum())}
-
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (
             NormalCase(Propose, (Step(VOTE, to_all=False),)),
@@ -215,7 +211,7 @@ class HotStuff2(PacedChain):
     def propose(self) -> None:
         """B_k extends the block of the highest certificate; the double certificate proves what is final."""
         context, view, justify, double = self.context, self.view, self.locked, self.double
-        block = self.extend(justify)
+        block = self.extend(justify.block, justify)
         message = Propose(view, block, double)
         fresh = justify.view == view - 1 == (0 if double is None else double.view)
         before = 0 if justify.block is None else justify.block.number
@@ -376,11 +372,7 @@ class HotStuff2(PacedChain):
 
     def learn(self, certificate: QC, sender: int | None) -> None:
         """A certificate, not as part of this view's work: keep the highest, once its block is here."""
-        if certificate.view <= self.locked.view:
-            return
-        if self.tree.lacks(certificate.block):
-            if sender is not None:
-                self.fetch(sender, certificate)
+        if certificate.view <= self.locked.view or not self.is_here(certificate, sender):
             return
         self.lock(certificate)
         self.context.lane(None)

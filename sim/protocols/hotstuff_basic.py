@@ -42,7 +42,7 @@ from typing import Any
 from sim.ledger.certified import NOBODY, PacedChain
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
 from sim.ledger.views import NewView, TurnParameters
-from sim.protocol import Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
+from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
 
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
 
@@ -108,9 +108,6 @@ class HotStuffBasic(PacedChain):
     def may_vote(self, block: Block) -> bool:
         """Once per view, never back."""
         return (block.view, PREPARED) > self.stage and self.safe_node(block)
-
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {vote: Quorum(self.quorum()) for vote in VOTES}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return tuple(
@@ -185,7 +182,7 @@ class HotStuffBasic(PacedChain):
     def propose(self) -> None:
         """Prepare phase: a leaf on top of highQC's block."""
         context, view, high = self.context, self.view, self.high
-        block = self.extend(high)
+        block = self.extend(high.block, high)
         before = 0 if high.block is None else high.block.number
         fresh = high.view == view - 1
         context.propose(
@@ -361,11 +358,7 @@ class HotStuffBasic(PacedChain):
 
     def learn(self, qc: QC, sender: int | None) -> None:
         """A prepareQC, not as part of this view's work: keep the highest, once its block is here."""
-        if qc.view <= self.high.view:
-            return
-        if self.tree.lacks(qc.block):
-            if sender is not None:
-                self.fetch(sender, qc)
+        if qc.view <= self.high.view or not self.is_here(qc, sender):
             return
         self.high = qc
         self.context.lane(None)

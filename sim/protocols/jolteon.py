@@ -55,7 +55,6 @@ from sim.protocol import (
     Context,
     Letter,
     NormalCase,
-    Quorum,
     Signing,
     Step,
     VoteType,
@@ -180,9 +179,6 @@ class Jolteon(CertifiedChain):
         zero: Block | None = one.body.block
         return zero
 
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {VOTE: Quorum(self.quorum())}
-
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=Proposal, votes=(Step(VOTE, to_all=False),)),)
 
@@ -244,7 +240,7 @@ class Jolteon(CertifiedChain):
     def propose(self) -> None:
         """B extends the block of qc_high; with the timeout certificate if the view before has none."""
         context, view, justify = self.context, self.view, self.high
-        block = self.extend(justify)
+        block = self.extend(justify.block, justify)
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block, self.tc),
@@ -315,11 +311,7 @@ class Jolteon(CertifiedChain):
 
     def learn(self, justify: QC, sender: int | None) -> None:
         """A certificate, not as part of a new proposal: lock and commit; advance if it is of this view or above."""
-        if justify.view <= self.high.view:
-            return
-        if self.tree.lacks(justify.block):
-            if sender is not None:
-                self.fetch(sender, justify)
+        if justify.view <= self.high.view or not self.is_here(justify, sender):
             return
         self.update(justify)
         view = justify.view + 1

@@ -43,20 +43,7 @@ from sim.ledger.certified import NOBODY, PacedChain
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
 from sim.ledger.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
-from sim.protocol import (
-    Block,
-    Context,
-    Gather,
-    Letter,
-    NormalCase,
-    Quorum,
-    Signing,
-    Timer,
-    Tree,
-    VoteType,
-    invariant,
-    upon,
-)
+from sim.protocol import Block, Context, Gather, Letter, NormalCase, Signing, Timer, Tree, invariant, upon
 
 
 class KauriParameters(ViewParameters):
@@ -97,7 +84,7 @@ class Kauri(PacedChain):
     """One replica of Kauri."""
 
     letters = (Proposal, Shares, NewView, Fetch, Blocks)
-    votes = ()
+    votes = ()  # they travel as letters
     lasting_leader = True
     progress = "waiting"
 
@@ -129,14 +116,11 @@ class Kauri(PacedChain):
 
     def tree_of(self, view: int) -> Tree:
         """Trees with inner nodes from one bin after the other, then stars around one replica after the other."""
-        tree = self.trees.get(view)
-        if tree is None:
-            n = self.context.n
-            k = (view - 1) % (self.bins + n)
-            inner = k < self.bins
-            tree = Tree(n, k * self.inner, self.fanout) if inner else Tree(n, k - self.bins, n - 1)
-            self.trees[view] = tree
-        return tree
+        if view not in self.trees:
+            n, k = self.context.n, (view - 1) % (self.bins + self.context.n)
+            binned = k < self.bins
+            self.trees[view] = Tree(n, k * self.inner, self.fanout) if binned else Tree(n, k - self.bins, n - 1)
+        return self.trees[view]
 
     def leader_of(self, view: int) -> int:
         """The root."""
@@ -166,9 +150,6 @@ class Kauri(PacedChain):
         zero = None if one is None else self.locks(one)
         return None if zero is None else zero.block
 
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {}  # votes are letters here
-
     def normal_cases(self) -> tuple[NormalCase, ...]:
         patience_ns = self.parameters.aggregation_timeout_ns
         return (NormalCase(Proposal, gather=Gather(Shares, self.quorum(), AGGREGATE_TIMER, patience_ns)),)
@@ -176,10 +157,6 @@ class Kauri(PacedChain):
     @staticmethod
     def letter_of(block: Block) -> Proposal:
         return Proposal(block.view, block)
-
-    def voters_needed(self) -> int:
-        """n - f."""
-        return self.quorum()
 
     @invariant("the lock is no higher than the highest certificate")
     def lock_is_known(self) -> bool:
@@ -247,13 +224,11 @@ class Kauri(PacedChain):
             self.tip = self.high.block
             self.pump()
 
-    def on_due(self, view: int) -> None:
+    def on_due(self, view: int | None = None) -> None:
         self.sync()
         self.pump()
 
-    def on_waited(self, view: int | None = None) -> None:
-        self.sync()
-        self.pump()
+    on_waited = on_due
 
     def pump(self) -> None:
         """Propose while the pipeline has room and there is something to order or to drive forward."""
@@ -263,7 +238,7 @@ class Kauri(PacedChain):
             if not due:
                 if not any(block.txs for block in self.tree.undecided(self.tip)):
                     return  # BATCH will come
-                wait = self.wait_ns()
+                wait = self.turn.interval_left_ns()
                 if wait > 0:
                     context.set_timer(PROPOSE_TIMER, wait, self.view)
                     return
@@ -275,20 +250,10 @@ class Kauri(PacedChain):
         tip = 0 if self.tip is None else self.tip.height
         return int(self.parameters.pipeline) - (tip - certified)
 
-    def wait_ns(self) -> int:
-        """Time until a block that only drives others forward is due."""
-        context, last_ns = self.context, self.turn.proposed_ns
-        return 0 if last_ns is None else last_ns + context.block_interval_ns - context.now_ns
-
     def propose(self) -> None:
         """A block upon the last one, with the highest certificate: to the children in the tree."""
         context, justify, tip = self.context, self.high, self.tip
-        self.turn.proposed()
-        block = context.new_block(tip, self.view, empty=True)
-        assert block is not None
-        block.body = justify
-        self.tip = block
-        self.tree.add(block)
+        block = self.tip = self.extend(tip, justify)
         first = self.view == 1 if tip is None else tip.view == self.view
         before = 0 if tip is None else tip.number
         context.propose(
@@ -449,9 +414,6 @@ class Kauri(PacedChain):
         self.move(view)
         self.pacemaker.enter(view, self.high, self.leader_of(view))
 
-    def after_new_view(self) -> None:
-        self.lead_after_new_views()
-
     def lead_after_new_views(self) -> None:
         """The root of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
         if self.leader_of(self.view) != self.context.me:
@@ -462,11 +424,7 @@ class Kauri(PacedChain):
 
     def learn(self, certificate: QC, sender: int | None) -> None:
         """A certificate, not as part of a new proposal: apply it once its block is here."""
-        if rank(certificate) <= rank(self.high):
-            return
-        if self.tree.lacks(certificate.block):
-            if sender is not None:
-                self.fetch(sender, certificate)
+        if rank(certificate) <= rank(self.high) or not self.is_here(certificate, sender):
             return
         self.context.lane(None)
         self.update(certificate)
