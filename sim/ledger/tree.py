@@ -150,9 +150,17 @@ class BlockTree:
             context.decide(block)
             self.blocks.pop(block.number, None)
         for number, block in list(self.blocks.items()):
-            if block.parent is not head and not extends(block, head):
+            if self._is_beside(block, head):
                 context.abandon(block)
                 del self.blocks[number]
+
+    def _is_beside(self, block: Block | None, head: Block) -> bool:
+        """Whether the block does not extend the head, as far as its ancestors are here."""
+        while block is not None and block.height > head.height:
+            if block.number not in self.blocks:
+                return False  # nobody can tell until it is here, or the chain has passed it
+            block = block.parent
+        return block is not head
 
     # --- missing blocks ----------------------------------------------------------------------------------
 

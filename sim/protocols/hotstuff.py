@@ -18,7 +18,7 @@ genericQC, lockedQC       high, locked
 LEADER(v)                 leader_of(v): v mod n
 b.justify, b.parent       block.body, block.parent
 safeNode(node, qc)        safe_node(block)
-QC                        QC; its n - f signatures are listed, not combined
+QC                        QC; n - f signatures, listed or combined as `cpu: {certificates}` says
 nextView, onNextSyncView  on_timeout, enter (sim.ledger.certified, with turns and missing blocks)
 n - f NEW-VIEW messages   lead_after_new_views
 
@@ -39,8 +39,8 @@ Deviations
 * A transaction waits where its client sent it until that replica leads, unless the scenario spreads it.
 * Vote and lock are on disk before a vote leaves. A restarted replica knows them, and asks for what it missed.
 
-Not modelled: threshold signatures (a certificate is a list), dissemination of transactions ahead of
-consensus, leaders chosen by reputation.
+Not modelled: combining the shares of a threshold signature, dissemination of transactions ahead of consensus, leaders
+chosen by reputation.
 """
 
 from __future__ import annotations

@@ -20,8 +20,6 @@ from tests.chains import (
     decided,
     digest,
     events,
-    lane_and_handlers,
-    lossy_crashes,
     replica,
 )
 
@@ -88,13 +86,6 @@ def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(no
     assert agree(run)
 
 
-@pytest.mark.parametrize("n", [4, 7, 10])
-@pytest.mark.parametrize("case", ["jitter", "datagrams", "crash"])
-def test_fast_lane_and_handlers_give_the_same_events(n: int, case: str) -> None:
-    fast, slow = lane_and_handlers(n, Kauri, BRIEF, case)
-    assert fast == slow
-
-
 def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
     """An inner voter whose clock runs at half the rate waits twice as long for a leaf that is down."""
     seen = []
@@ -134,15 +125,6 @@ def test_the_lane_does_all_but_the_roots_work() -> None:
     assert "proposal" not in calls
     assert blocks - 3 <= len(calls) <= blocks
     assert run.desk[r.DECISIONS] > 70
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_agreement_and_progress_with_jitter_loss_and_crashes(seed: int) -> None:
-    run = lossy_crashes((4, 7, 5, 10)[seed % 4], seed, Kauri, BRIEF)
-    before = run.desk[r.DECISIONS]
-    run.advance(16_000 * MS)
-    assert run.desk[r.DECISIONS] > before + 20
-    assert agree(run)
 
 
 @pytest.mark.parametrize("seed", range(3))
