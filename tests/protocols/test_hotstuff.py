@@ -1,4 +1,4 @@
-"""Chained HotStuff: what only it does (see test_certified_chains): its delays, rules, patience, and a lying leader."""
+"""Chained HotStuff: what only it does (see test_certified_chains): delays, rules, patience, and a lying leader."""
 
 from __future__ import annotations
 

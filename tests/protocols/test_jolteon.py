@@ -1,4 +1,4 @@
-"""Jolteon: what only it does (see test_certified_chains): leaders of several views, timeout certificates, its voting rule."""
+"""Jolteon: what only it does (see test_certified_chains): leaders of several views, timeout certificates, votes."""
 
 from __future__ import annotations
 
