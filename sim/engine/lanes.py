@@ -32,6 +32,7 @@ from sim.kernel.desk import (
     WEIGHTED,
     column,
     compiled,
+    inlined,
 )
 from sim.kernel.due import DISK_DONE, FIRE, VOTED, ready_push, ready_push_at
 from sim.kernel.post import (
@@ -155,23 +156,28 @@ def count_now(desk, row, node, voter, weight):
         fire(desk, parent, node, count_here(desk, parent, node, voter, weight), -1)
 
 
-@compiled
+@inlined
 def vote_arrives(desk, row, node, voter, done):
     """Count a vote from the network, which will be processed at `done`, in its row and in the row's parent."""
     number = count_arrival(desk, row, node, voter)
-    tally = column(desk, TALLY)
-    parent = tally[row * ROW + PARENT]
+    parent = column(desk, TALLY)[row * ROW + PARENT]
     in_parent = np.int64(0)
     if parent >= 0:
         in_parent = count_arrival(desk, parent, node, voter)
-    if number == 0 and in_parent == 0:
-        return
+    if number != 0 or in_parent != 0:
+        _follow_up(desk, row, parent, node, number, in_parent, done)
+
+
+@compiled
+def _follow_up(desk, row, parent, node, number, in_parent, done):
+    """A threshold may hang on the vote that has just been counted: look again when it has been processed."""
     if done == desk[NOW]:
         if number:
             fire(desk, row, node, settle_vote(desk, row, node, number), -1)
         if in_parent:
             fire(desk, parent, node, settle_vote(desk, parent, node, in_parent), -1)
         return
+    tally = column(desk, TALLY)
     tally[row * ROW + REFERENCES] += 1
     if parent >= 0:
         tally[parent * ROW + REFERENCES] += 1

@@ -21,6 +21,7 @@ NO_LIMIT = 1 << 62
 LONG_AGO = -(1 << 62)
 TRACE_ROWS = 1 << 15
 _POOL_START = 1 << 10
+_SWEPT_BYTES = 1 << 18
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +102,8 @@ class Engine:
         self.identity = settings.identity or tuple(range(settings.voters))
         self.seats = len(self.identity)
         self.words = (self.seats + 63) // 64
+        # Closed blocks, or decisions, between two sweeps: so many that their tallies stay in the processor's cache.
+        self.sweep_every = min(max(_SWEPT_BYTES // (16 * self.seats * (self.words + 2)), 2), CLOSED_MAX // 16)
         if self.identity[: self.voters] != tuple(range(self.voters)) or max(self.identity) >= self.voters:
             raise ValueError("seats: the first are the voters in order, and others are their twins or observers (-1)")
         self._lay_scalars()
@@ -290,7 +293,7 @@ class Engine:
             (d.TALLY_PLACE, 2 * count),
             (d.TALLY_WEIGHTS, count),
         ):
-            data = np.zeros(len(desk[number]) + extra, dtype=np.int64)
+            data = d.zeros(len(desk[number]) + extra)
             data[: len(desk[number])] = desk[number]
             desk.replace(number, data)
         table = desk[d.TALLY].reshape(-1, tally.ROW)
@@ -344,7 +347,7 @@ class Engine:
         desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
         desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
-        state[lanes.SWEEP_CLOSED] = CLOSED_MAX // 16
+        state[lanes.SWEEP_CLOSED] = self.sweep_every
         state[lanes.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes

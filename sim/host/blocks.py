@@ -19,7 +19,6 @@ from sim.protocol import Ballot, Block, VoteType
 if TYPE_CHECKING:
     from sim.host.run import Run
 
-_SWEEP_EVERY = CLOSED_MAX // 16  # decisions, or closed blocks
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
 
@@ -247,13 +246,14 @@ class Blocks:
             self._scan_above = 2 * len(self.of_row) + 4 * _DEAD_AFTER
         if self._crashed_ns:
             self._shed()
-        run.desk[lanes.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + _SWEEP_EVERY
+        run.desk[lanes.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + run.engine.sweep_every
         self._sweep_next()
 
     def _sweep_next(self) -> None:
         """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""
         desk = self.run.desk
-        desk[lanes.SWEEP_DECISIONS] = desk[r.DECISIONS] + _SWEEP_EVERY if self._crashed_ns else NO_LIMIT
+        again = desk[r.DECISIONS] + self.run.engine.sweep_every
+        desk[lanes.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
 
     def _lowest_needed(self) -> int:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""

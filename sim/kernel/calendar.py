@@ -36,6 +36,7 @@ from sim.kernel.desk import (
     HEAP_SEQ,
     IN_FLIGHT,
     IN_RING,
+    LINE,
     NEAR,
     NEAR_LEN,
     NEVER,
@@ -47,12 +48,13 @@ from sim.kernel.desk import (
     Desk,
     column,
     compiled,
+    fetch,
     length,
 )
 from sim.kernel.heap import WIDTH, heap_drop, heap_push
 
 BUCKETS = 4096  # ring size, a power of two
-CHUNK = 16  # rows per chunk
+CHUNK = 64  # rows per chunk
 REVIEW = 64  # buckets opened between two reviews of the width
 BUCKET_MAX = 8192  # rows: more than this and sorting leaves the cache
 FINE_BITS = 11  # a large bucket is sorted by this many bits at first
@@ -139,6 +141,8 @@ def append_to_bucket(desk, bucket, time, ref):
             column(desk, CHUNK_NEXT)[tail[slot]] = chunk
         tail[slot] = chunk
     row = 2 * (tail[slot] * CHUNK + place)
+    if 2 * place & (LINE - 1) == 0:  # the first row in its cache line: the next line will be needed later
+        fetch(desk, CHUNK_ROWS, row + LINE)
     rows[row] = time
     rows[row + 1] = ref
     lens[slot] = count + 1
@@ -225,6 +229,9 @@ def _take_out(desk, bucket, count, out):
     o = 0
     for start in range(0, count, CHUNK):
         base = 2 * chunk * CHUNK
+        if start + CHUNK < count:
+            for i in range(0, 2 * CHUNK, LINE):
+                fetch(desk, CHUNK_ROWS, 2 * after[chunk] * CHUNK + i)
         for i in range(2 * min(count - start, CHUNK)):
             out[o] = rows[base + i]
             o += 1

@@ -69,6 +69,7 @@ from sim.kernel.desk import (
     WORKERS,
     column,
     compiled,
+    inlined,
     length,
 )
 from sim.kernel.rules import apply_rules, begin_message, meets_rules
@@ -82,7 +83,7 @@ RX_BUSY, VERIFY_BUSY, THREAD_BUSY, RX_WAIT, CPU_WAIT, RX_BYTES = 8, 9, 10, 11, 1
 TX_FREE, TX_PS, SIGN_FREE, TX_BUSY, SIGN_BUSY, TX_BYTES, TX_WAIT = 16, 17, 18, 19, 20, 21, 22
 DISK_FREE, DISK_BUSY, DISK_Q10, EXECUTE_FREE, EXECUTE_BUSY = 23, 24, 25, 26, 27
 PROGRESS_NS, PROGRESS_NUMBER = 28, 29  # last progress and how often, for the progress timer
-RX_COUNT = 30
+RX_COUNT = 14
 PROGRESS_TOKEN = 31  # which progress timer is the current one
 
 # An envelope.
@@ -155,7 +156,7 @@ def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, 
     return envelope
 
 
-@compiled
+@inlined
 def drop_reference(desk, envelope):
     """One copy fewer; returns True if it was the last and the envelope is free again."""
     row = column(desk, ENVELOPE)
@@ -501,7 +502,7 @@ def link_is_down(desk, src, dst):
     return True
 
 
-@compiled
+@inlined
 def verified_at(desk, dst, received, cost):
     """Stage 5: when a message received at `received` is verified, `cost` ns on the first free worker."""
     node = column(desk, NODE)
@@ -510,21 +511,21 @@ def verified_at(desk, dst, received, cost):
         start = max(received, node[d + VERIFY_FREE])
         node[d + VERIFY_FREE] = start + cost
     else:
-        workers = desk[WORKERS]
         free = column(desk, WORKER_FREE)
-        first = dst * workers
-        best = first
-        for w in range(first + 1, first + workers):
-            if free[w] < free[best]:
-                best = w
-        start = max(received, free[best])
-        free[best] = start + cost
+        worker = dst * desk[WORKERS]
+        last = worker + desk[WORKERS] - 1
+        start = max(received, free[worker])
+        # Which worker it is does not matter: times are kept in ascending order, and the first is the next to be free.
+        while worker < last and free[worker + 1] < start + cost:
+            free[worker] = free[worker + 1]
+            worker += 1
+        free[worker] = start + cost
     node[d + VERIFY_BUSY] += cost
     node[d + CPU_WAIT] += start - received
     return start + cost
 
 
-@compiled
+@inlined
 def receive(desk, time, dst, size, verify_ns):
     """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`."""
     node = column(desk, NODE)
@@ -547,7 +548,7 @@ def receive(desk, time, dst, size, verify_ns):
     return received, verified
 
 
-@compiled
+@inlined
 def hand_over(desk, dst, verified, handle_ns):
     """Stage 6: when the consensus thread has handled a message verified at `verified`."""
     node = column(desk, NODE)

@@ -38,6 +38,7 @@ from sim.kernel.desk import (
     WEIGHTED,
     column,
     compiled,
+    inlined,
 )
 
 ROW = 16  # integers per tally row
@@ -60,7 +61,7 @@ OWN_LATE = 1 << 17  # its own vote, which had been counted already as its twin's
 WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
 
 
-@compiled
+@inlined
 def weight_of(desk, row, voter):
     """What a voter's vote counts in a row; an observer (-1) has no weight."""
     if desk[WEIGHTED] == 0:
@@ -102,7 +103,7 @@ def _enter_voter(desk, row, node, voter):
     return True
 
 
-@compiled
+@inlined
 def count_arrival(desk, row, node, voter):
     """Count a vote from the network; returns the votes counted so far if a threshold may hang on it, else 0.
 
