@@ -86,6 +86,8 @@ HELD_LETTER = 115  # envelope + 1 that Python is dealing with
 GATHERS_FREE = 119
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
+TURNS = 122  # of the run loop since it last paused
+TURNS_MAX = 123  # turns after which it pauses; 0: never
 
 # columns
 REACTIONS = 56

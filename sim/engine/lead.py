@@ -31,9 +31,23 @@ from sim.engine.lanes import (
 )
 from sim.engine.room import has_room
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import NODE, NOW, RULES, SEATS, SEED, TALLY, TALLY_PLACE, column, compiled, length
+from sim.kernel.desk import (
+    MESSAGE_HEIGHT,
+    MESSAGE_VIEW,
+    NODE,
+    NOW,
+    RULES,
+    SEATS,
+    SEED,
+    TALLY,
+    TALLY_PLACE,
+    column,
+    compiled,
+    length,
+)
 from sim.kernel.due import BATCH, ready_push
 from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope, send_group
+from sim.kernel.rules import NOWHERE
 from sim.kernel.tally import GATE, REFERENCES, ROW
 from sim.ledger.chain import CLOSED_MAX, free_block, new_block, parent_of
 from sim.ledger.pool import batch_is_due
@@ -91,7 +105,9 @@ LEAD_WIDTH = 24
     RUNNING,
     AFTER,
     VOTES_TO,
-) = range(19)
+    SAID_VIEW,  # what rules match: the letter's view, and its height less the block's (NOWHERE: it has none)
+    SAID_HEIGHT,
+) = range(21)
 NAME_BITS = 24  # a letter of the engine's names its block in ARG: number << NAME_BITS | row
 
 
@@ -177,6 +193,9 @@ def _propose(desk, node, parent, height):
     size = lead[at + EXTRA_BYTES] + rows[b + BYTES]
     verify_ns = lead[at + VERIFY_NS] + size * lead[at + HASH_PS] // 1000
     case, to = lead[at + IN_CASE], lead[at + VOTES_TO]
+    if desk[RULES] > 0:
+        desk[MESSAGE_VIEW] = lead[at + SAID_VIEW]
+        desk[MESSAGE_HEIGHT] = NOWHERE if lead[at + SAID_HEIGHT] == NOWHERE else height + lead[at + SAID_HEIGHT]
     _, reaction, row_1, row_2, row_3 = send_case(
         desk, case, node, kind, size, lead[at + SIGN_NS], verify_ns, lead[at + HANDLE_NS],
         post_number(desk, node, kind), lead[at + NEEDS], lead[at + RUNNING], lead[at + AFTER], block,
@@ -205,7 +224,7 @@ def go_on(desk, node):
     """
     lead = column(desk, LEAD)
     at = node * LEAD_WIDTH
-    if lead[at + UNTIL] == 0 or desk[RULES] > 0:  # what rules must know of a letter, its sender's host tells
+    if lead[at + UNTIL] == 0:
         return False
     peer = column(desk, PEER)
     p = node * PEER_WIDTH

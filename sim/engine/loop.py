@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from sim.engine.arrivals import envelope_copy, reply_arrives, transaction_copy
 from sim.engine.lanes import (
     EVENTS,
     EVENTS_MAX,
@@ -29,30 +30,27 @@ from sim.engine.lanes import (
     STILL_MAX,
     SWEEP_CLOSED,
     SWEEP_DECISIONS,
+    TURNS,
+    TURNS_MAX,
     current_reaction,
     end_write,
     finish_after_disk,
     let_go,
     let_go_vote,
     react,
-    recycle_tally,
-    vote_arrives,
     vote_is_processed,
 )
 from sim.engine.lead import arm_batch, go_on
-from sim.engine.relay import flood_arrives, relay
+from sim.engine.relay import relay
 from sim.engine.room import has_room
 from sim.engine.trees import TIMER_BITS, in_tree, timer_is_idle
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (
     DIGEST_ORDER,
-    DROPPED,
     ENVELOPE,
     IN_FLIGHT,
-    KIND_COUNT,
     LETTERS_DONE,
-    LINKS_CHANGED,
     LOG,
     LOG_LEN,
     LOG_ON,
@@ -95,19 +93,9 @@ from sim.kernel.due import (
     ready_push,
 )
 from sim.kernel.heap import heap_drop
-from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.post import (
-    COUNT_DROPPED,
     ENVELOPE_WIDTH,
-    FATE_DELIVERED,
-    FATE_LOST_ARRIVING,
-    FATE_RECEIVER_DOWN,
-    FLOOD,
-    HANDLE_NS,
     INCARNATION,
-    KEY,
-    KIND,
-    KIND_WIDTH,
     LOG_WIDTH,
     NODE_WIDTH,
     PROGRESS_NS,
@@ -115,49 +103,25 @@ from sim.kernel.post import (
     PROGRESS_TOKEN,
     REACTION,
     REPLY,
-    SENT_NS,
-    SIZE,
     SRC,
     STATEMENT,
-    UP,
-    VERIFY_NS,
-    VOTER,
-    _log,
     drop_reference,
-    hand_over,
-    link_is_down,
-    receive,
-    ref_dst,
-    ref_index,
 )
-from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, REFERENCES, RELEASED, ROW
+from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
 from sim.kernel.tally import REACTION as TALLY_REACTION
-from sim.ledger.chain import maybe_close, reply_if_same
+from sim.ledger.chain import reply_if_same
 from sim.ledger.pool import (
-    acknowledge,
     oldest_waiting_ns,
     pool_enter,
     release_tx,
     submit_next,
-    submit_one,
 )
 from sim.ledger.rows import (
-    ACKS_NEEDED,
     BACKLOG_BYTES,
     BATCH_ON,
     BATCH_TIMER,
-    BLOCK,
-    BLOCK_REPLIES,
-    BLOCK_WIDTH,
-    CLASS,
-    CLASS_BYTES,
-    CLASS_WIDTH,
     CLOSED_LEN,
-    CLOSED_LOOP,
     DECISIONS,
-    GATEWAY_FIRST,
-    GATEWAYS,
-    NUMBER,
     PEER,
     PEER_WIDTH,
     POOL_HEAD,
@@ -168,13 +132,7 @@ from sim.ledger.rows import (
     TRACE_LEN,
     TRACE_WIDTH,
     TX,
-    TX_CLASS,
-    TX_ENTRY,
-    TX_GATEWAY,
-    TX_KIND,
-    TX_LAST,
     TX_NUMBER,
-    TX_VERIFY_NS,
     TX_WIDTH,
 )
 
@@ -195,7 +153,8 @@ from sim.ledger.rows import (
     TOO_MANY_EVENTS,
     STANDS_STILL,  # events without time moving: an instant livelock
     WAKE_DECIDED,  # a watched node has decided a block; argument: row << 32 | number
-) = range(15)
+    PAUSE,  # Python wants to look at the clock on the wall
+) = range(16)
 
 
 @compiled
@@ -248,120 +207,6 @@ def _pool_full(desk, node):
     return peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= desk[POOL_SIZE] - 1
 
 
-@compiled
-def _closed_loop(desk, gateway, count):
-    """Clients that got their answer submit again at once."""
-    class_ = column(desk, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
-    if class_ < 0:
-        return
-    for _ in range(count):
-        submit_one(desk, gateway, class_)
-
-
-@compiled
-def _reply_arrives(desk, envelope, gateway):
-    e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
-    block = row[e + ENVELOPE_ARG]
-    blocks = column(desk, BLOCK)
-    if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + REACTION]:
-        return  # a late reply: the block has been served and freed
-    entry = row[e + SRC]
-    if desk[ACKS_NEEDED] > 0:
-        at = block * desk[GATEWAYS] + gateway - desk[GATEWAY_FIRST]
-        replies = column(desk, BLOCK_REPLIES)
-        replies[at] += 1
-        if replies[at] != desk[ACKS_NEEDED]:
-            return
-        entry = np.int64(-1)
-    count = acknowledge(desk, block, gateway, entry)
-    maybe_close(desk, block)
-    _closed_loop(desk, gateway, count)
-
-
-@compiled
-def _transaction_copy(desk, time, ref):
-    """A transaction's copy arrives at a voter's NIC."""
-    dst = ref_dst(ref)
-    tx = ref_index(ref)
-    t = tx * TX_WIDTH
-    rows = column(desk, TX)
-    src = rows[t + TX_ENTRY]
-    if src == dst:
-        src = rows[t + TX_GATEWAY]
-    node = column(desk, NODE)
-    if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(desk, src, dst):
-        desk[DROPPED] += 1
-        column(desk, KIND_COUNT)[desk[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
-        release_tx(desk, tx)
-        return
-    size = column(desk, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-    _, verified = receive(desk, time, dst, size, desk[TX_VERIFY_NS])
-    peer = column(desk, PEER)
-    p = dst * PEER_WIDTH
-    verified = max(verified, peer[p + TX_LAST])
-    peer[p + TX_LAST] = verified
-    ready_push(desk, verified, TX_ARRIVES, dst, tx)
-
-
-@compiled
-def _envelope_copy(desk, time, ref):
-    """A copy of an envelope arrives at a NIC."""
-    dst = ref_dst(ref)
-    envelope = ref_index(ref)
-    e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
-    src = row[e + SRC]
-    statement = row[e + STATEMENT]
-    up = column(desk, NODE)[dst * NODE_WIDTH + UP]
-    if up == 0 or (desk[LINKS_CHANGED] and link_is_down(desk, src, dst)):
-        desk[DROPPED] += 1
-        column(desk, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
-        if desk[LOG_ON]:
-            fate = FATE_LOST_ARRIVING if up else FATE_RECEIVER_DOWN
-            _log(
-                desk,
-                row[e + SENT_NS],
-                src,
-                dst,
-                row[e + KIND],
-                statement,
-                time,
-                0,
-                0,
-                0,
-                row[e + SIZE],
-                fate,
-                np.uint64(row[e + KEY]),
-            )
-        _drop(desk, envelope, statement)
-        return
-    if statement == FLOOD:
-        flood_arrives(desk, time, dst, envelope)
-        return
-    received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
-    done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
-    if desk[LOG_ON]:
-        _log(
-            desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, received, verified, done,
-            row[e + SIZE], FATE_DELIVERED, np.uint64(row[e + KEY]),
-        )  # fmt: skip
-    if statement >= 0:
-        if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
-            vote_arrives(desk, statement, dst, row[e + VOTER], done)
-        _drop(desk, envelope, statement)
-    else:
-        ready_push(desk, done, DELIVER, dst, envelope)
-
-
-@compiled
-def _drop(desk, envelope, statement):
-    if drop_reference(desk, envelope) and statement >= 0:
-        tally = column(desk, TALLY)
-        if tally[statement * ROW + RELEASED] == 1 and tally[statement * ROW + REFERENCES] == 0:
-            recycle_tally(desk, statement)
-
-
 _OUT = types.UniTuple(types.int64, 4)
 _DESK = types.Array(types.int64, 1, "C")
 
@@ -379,6 +224,10 @@ def advance(array, until):
         drop_reference(desk, desk[HELD_LETTER] - 1)
         desk[HELD_LETTER] = 0
     while True:
+        desk[TURNS] += 1
+        if desk[TURNS_MAX] > 0 and desk[TURNS] > desk[TURNS_MAX]:
+            desk[TURNS] = 0
+            return PAUSE, none, none, desk[NOW]
         if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[SEATS] * TRACE_WIDTH > length(desk, TRACE):
             return EMPTY_TRACE, none, none, desk[NOW]
         if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > length(desk, LOG):
@@ -417,9 +266,9 @@ def advance(array, until):
             desk[IN_FLIGHT] -= 1
             desk[NOW] = arrives
             if ref & 1:
-                _transaction_copy(desk, arrives, ref)
+                transaction_copy(desk, arrives, ref)
             else:
-                _envelope_copy(desk, arrives, ref)
+                envelope_copy(desk, arrives, ref)
             if desk[READY_LEN] > 0:
                 limit = min(ready[0] - 1, until)
             steps += 1
@@ -501,7 +350,7 @@ def advance(array, until):
             e = argument * ENVELOPE_WIDTH
             envelopes = column(desk, ENVELOPE)
             if envelopes[e + STATEMENT] == REPLY:
-                _reply_arrives(desk, argument, node)
+                reply_arrives(desk, argument, node)
                 drop_reference(desk, argument)
                 continue
             reaction = current_reaction(desk, envelopes[e + REACTION])

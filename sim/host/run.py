@@ -141,7 +141,7 @@ class Run:
         self.trees = Trees(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
-        self.out_of_time: Callable[[], bool] = lambda: False  # asked now and then; True ends the run
+        self.out_of_time: Callable[[], bool] = lambda: False
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
@@ -475,7 +475,7 @@ class Run:
         block.reactions.append(reaction)
         self._note_proposal(src, block)
         if leave is not None:
-            self._give_leave(src, leave, case, ballot, guards, to, (kind, size, sign_ns, verify_ns))
+            self._give_leave(src, leave, case, ballot, guards, to, (kind, size, sign_ns, verify_ns), letter.place())
 
     def send_down(
         self, src: int, letter: Letter, ballot: Ballot, case: Case, guard: tuple[int, int], along: Tree,
@@ -510,9 +510,9 @@ class Run:
 
     def _give_leave(
         self, src: int, leave: Lead, case: Case, ballot: Ballot, guards: tuple[int, int, int], to: int,
-        costs: tuple[int, int, int, int],
+        costs: tuple[int, int, int, int], said: tuple[int | None, int | None],
     ) -> None:  # fmt: skip
-        """What the engine must know to propose by itself."""
+        """What the engine must know to propose by itself. `said`: the view and height that the letter is about."""
         block = ballot.block
         assert block is not None
         leads, at = self.leads, src * lead.LEAD_WIDTH
@@ -531,6 +531,8 @@ class Run:
         leads[at + lead.HANDLE_NS] = self.costs.handle_ns
         leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
         leads[at + lead.VOTES_TO] = to
+        leads[at + lead.SAID_VIEW] = rules.NOWHERE if said[0] is None else said[0]
+        leads[at + lead.SAID_HEIGHT] = rules.NOWHERE if said[1] is None else said[1] - block.height
 
     def letter(self, envelope: int) -> Letter | None:
         """What an envelope carries; None: a proposal of the engine's whose block nobody needs any more."""
@@ -682,6 +684,11 @@ class Run:
         self.scalars[trees.TIMER_NUMBER] = number
         return number
 
+    def stop_when(self, out_of_time: Callable[[], bool]) -> None:
+        """Ask this now and then, also while no replica has anything to do; True ends the run."""
+        self.out_of_time = out_of_time
+        self.scalars[lanes.TURNS_MAX] = max((1 << 20) // self.engine.seats, 256)  # a turn is at most one broadcast
+
     def advance(self, until_ns: int) -> int:
         """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before.
 
@@ -702,10 +709,12 @@ class Run:
         names = self.name_of_seat
         width = post.ENVELOPE_WIDTH
         wakes = 0
+        if self.out_of_time():
+            return OUT_OF_TIME
         while True:
             code, node, argument, _time_ns = advance(desk, until_ns)
             wakes += 1
-            if wakes & 255 == 0 and self.out_of_time():
+            if wakes & 15 == 0 and self.out_of_time():
                 return OUT_OF_TIME
             if code == letter_code:
                 body = self.letter(argument)
@@ -745,6 +754,9 @@ class Run:
                 self._tell_decided(node, argument)
             elif code == loop.WAKE_CALL:
                 self.calls.pop(argument)()
+            elif code == loop.PAUSE:
+                if self.out_of_time():
+                    return OUT_OF_TIME
             else:
                 return int(code)
 

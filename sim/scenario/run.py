@@ -201,8 +201,10 @@ def _drive(
     """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
     scenario = world.scenario
     limits = scenario.limits
-    deadline_s = math.inf if limits.wall_ns is None else started + limits.wall_ns / 1e9
-    world.run.out_of_time = lambda: time.perf_counter() > deadline_s
+    deadline_s = math.inf
+    if limits.wall_ns is not None:
+        deadline_s = started + limits.wall_ns / 1e9
+        world.run.stop_when(lambda: time.perf_counter() > deadline_s)
     end_ns = scenario.duration_ns if until_ns is None else min(until_ns, scenario.duration_ns)
     limit_ns = end_ns if limits.simulated_ns is None else limits.simulated_ns
     cut, end_ns = limit_ns < end_ns, min(limit_ns, end_ns)

@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import sim
+from sim.engine import loop
+from sim.host import OUT_OF_TIME
 from sim.protocol import Timer, upon
 from sim.protocols.pbft import Pbft
+from sim.scenario.build import build
 from sim.scenario.run import EXIT_LIMIT, Result
 from sim.scenario.store import run_key
 from tests.runs import scenario
@@ -62,3 +65,17 @@ def test_a_cut_run_is_stored_as_such_and_shown_without_numbers(tmp_path: Path) -
     assert frame.status.tolist() == ["truncated"]
     assert frame.committed_tps.isna().all()
     assert sim.results(tmp_path / "test", truncated=True).committed_tps.notna().all()
+
+
+def test_a_run_that_wakes_nobody_looks_at_the_clock_all_the_same() -> None:
+    """The lane decides hundreds of blocks between two wakes; each look at this clock takes it a tick further."""
+    looks = []
+
+    def late() -> bool:
+        looks.append(world.run.now_ns)
+        return len(looks) > 5
+
+    world = build(scenario(64, duration="100 s"))
+    world.run.stop_when(late)
+    assert world.clock.drive(world.run.advance, loop.UNTIL, 100_000_000_000) == OUT_OF_TIME
+    assert 0 < world.run.now_ns < 10_000_000_000

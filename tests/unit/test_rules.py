@@ -116,6 +116,20 @@ def test_rules_act_alike_in_the_fast_lane_and_in_the_handlers() -> None:
     assert play(chosen, lane=True).digest == play(chosen, lane=False).digest
 
 
+def test_a_leader_goes_on_by_itself_while_rules_are_in_force() -> None:
+    """Its letters then name their view and height as those of its handler do."""
+    rules = [
+        {"types": ["PrePrepare"], "view": 0, "height": {"from": 5, "to": 9}, "dst": [2], "delay_by": "3 ms"},
+        {"types": ["PrePrepare"], "height": {"from": 700}, "drop": True},
+    ]
+    chosen = scenario(rules=rules, duration="1 s", **{"network.latency": {"model": "fixed", "one_way": "1 ms"}})
+    lane, handlers = play(chosen, lane=True), play(chosen, lane=False)
+    assert lane.digest == handlers.digest
+    assert _hits(lane) == _hits(handlers) == [(5, 5), (0, 0)]
+    assert len(lane.decided(0)) > 300
+    assert len(lane.world.run.tree.of_row) < 5  # the others never became objects
+
+
 def test_before_gst_messages_are_late_and_afterwards_they_are_not() -> None:
     gst = {"at": "200 ms", "delta": "15 ms", "up_to": "300 ms"}
     played = _run(**{"network.gst": gst, "trace": "messages"})

@@ -1,0 +1,179 @@
+"""Arrivals: what happens when a copy reaches a NIC, and when a reply reaches the clients."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.engine.lanes import recycle_tally, vote_arrives
+from sim.engine.relay import flood_arrives
+from sim.kernel.desk import DROPPED, ENVELOPE, KIND_COUNT, LINKS_CHANGED, LOG_ON, NODE, TALLY, column, compiled
+from sim.kernel.due import DELIVER, TX_ARRIVES, ready_push
+from sim.kernel.post import ARG as ENVELOPE_ARG
+from sim.kernel.post import (
+    COUNT_DROPPED,
+    ENVELOPE_WIDTH,
+    FATE_DELIVERED,
+    FATE_LOST_ARRIVING,
+    FATE_RECEIVER_DOWN,
+    FLOOD,
+    HANDLE_NS,
+    KEY,
+    KIND,
+    KIND_WIDTH,
+    NODE_WIDTH,
+    REACTION,
+    SENT_NS,
+    SIZE,
+    SRC,
+    STATEMENT,
+    UP,
+    VERIFY_NS,
+    VOTER,
+    _log,
+    drop_reference,
+    hand_over,
+    link_is_down,
+    receive,
+    ref_dst,
+    ref_index,
+)
+from sim.kernel.tally import REFERENCES, RELEASED, ROW
+from sim.ledger.chain import maybe_close
+from sim.ledger.pool import acknowledge, release_tx, submit_one
+from sim.ledger.rows import (
+    ACKS_NEEDED,
+    BLOCK,
+    BLOCK_REPLIES,
+    BLOCK_WIDTH,
+    CLASS,
+    CLASS_BYTES,
+    CLASS_WIDTH,
+    CLOSED_LOOP,
+    GATEWAY_FIRST,
+    GATEWAYS,
+    NUMBER,
+    PEER,
+    PEER_WIDTH,
+    TX,
+    TX_CLASS,
+    TX_ENTRY,
+    TX_GATEWAY,
+    TX_KIND,
+    TX_LAST,
+    TX_VERIFY_NS,
+    TX_WIDTH,
+)
+
+
+@compiled
+def _closed_loop(desk, gateway, count):
+    """Clients that got their answer submit again at once."""
+    class_ = column(desk, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
+    if class_ < 0:
+        return
+    for _ in range(count):
+        submit_one(desk, gateway, class_)
+
+
+@compiled
+def reply_arrives(desk, envelope, gateway):
+    e = envelope * ENVELOPE_WIDTH
+    row = column(desk, ENVELOPE)
+    block = row[e + ENVELOPE_ARG]
+    blocks = column(desk, BLOCK)
+    if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + REACTION]:
+        return  # a late reply: the block has been served and freed
+    entry = row[e + SRC]
+    if desk[ACKS_NEEDED] > 0:
+        at = block * desk[GATEWAYS] + gateway - desk[GATEWAY_FIRST]
+        replies = column(desk, BLOCK_REPLIES)
+        replies[at] += 1
+        if replies[at] != desk[ACKS_NEEDED]:
+            return
+        entry = np.int64(-1)
+    count = acknowledge(desk, block, gateway, entry)
+    maybe_close(desk, block)
+    _closed_loop(desk, gateway, count)
+
+
+@compiled
+def transaction_copy(desk, time, ref):
+    """A transaction's copy arrives at a voter's NIC."""
+    dst = ref_dst(ref)
+    tx = ref_index(ref)
+    t = tx * TX_WIDTH
+    rows = column(desk, TX)
+    src = rows[t + TX_ENTRY]
+    if src == dst:
+        src = rows[t + TX_GATEWAY]
+    node = column(desk, NODE)
+    if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(desk, src, dst):
+        desk[DROPPED] += 1
+        column(desk, KIND_COUNT)[desk[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        release_tx(desk, tx)
+        return
+    size = column(desk, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    _, verified = receive(desk, time, dst, size, desk[TX_VERIFY_NS])
+    peer = column(desk, PEER)
+    p = dst * PEER_WIDTH
+    verified = max(verified, peer[p + TX_LAST])
+    peer[p + TX_LAST] = verified
+    ready_push(desk, verified, TX_ARRIVES, dst, tx)
+
+
+@compiled
+def envelope_copy(desk, time, ref):
+    """A copy of an envelope arrives at a NIC."""
+    dst = ref_dst(ref)
+    envelope = ref_index(ref)
+    e = envelope * ENVELOPE_WIDTH
+    row = column(desk, ENVELOPE)
+    src = row[e + SRC]
+    statement = row[e + STATEMENT]
+    up = column(desk, NODE)[dst * NODE_WIDTH + UP]
+    if up == 0 or (desk[LINKS_CHANGED] and link_is_down(desk, src, dst)):
+        desk[DROPPED] += 1
+        column(desk, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        if desk[LOG_ON]:
+            fate = FATE_LOST_ARRIVING if up else FATE_RECEIVER_DOWN
+            _log(
+                desk,
+                row[e + SENT_NS],
+                src,
+                dst,
+                row[e + KIND],
+                statement,
+                time,
+                0,
+                0,
+                0,
+                row[e + SIZE],
+                fate,
+                np.uint64(row[e + KEY]),
+            )
+        _drop(desk, envelope, statement)
+        return
+    if statement == FLOOD:
+        flood_arrives(desk, time, dst, envelope)
+        return
+    received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
+    if desk[LOG_ON]:
+        _log(
+            desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, received, verified, done,
+            row[e + SIZE], FATE_DELIVERED, np.uint64(row[e + KEY]),
+        )  # fmt: skip
+    if statement >= 0:
+        if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
+            vote_arrives(desk, statement, dst, row[e + VOTER], done)
+        _drop(desk, envelope, statement)
+    else:
+        ready_push(desk, done, DELIVER, dst, envelope)
+
+
+@compiled
+def _drop(desk, envelope, statement):
+    if drop_reference(desk, envelope) and statement >= 0:
+        tally = column(desk, TALLY)
+        if tally[statement * ROW + RELEASED] == 1 and tally[statement * ROW + REFERENCES] == 0:
+            recycle_tally(desk, statement)
