@@ -254,7 +254,8 @@ class NormalCase:
 
     A gated quorum's condition is the letter: with `gate`, on the word of its sender, who casts no first vote;
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
-    Every letter counts as progress (`Context.made_progress`) if the progress timer always runs.
+    Every letter counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
+    (`Replica.forks`) whoever takes a letter in the lane adopts its block (`Context.adopt`), which extends its head.
 
     With `gather` the letter goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
     passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A letter

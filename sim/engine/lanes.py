@@ -66,8 +66,19 @@ from sim.kernel.tally import (
     settle_vote,
 )
 from sim.kernel.tally import REACTION as TALLY_REACTION
-from sim.ledger.chain import decide, decide_or_wait, extends_tip
-from sim.ledger.rows import DECIDE_WAITS, LANE_NUMBER, LAST_LANE, PEER, PEER_WIDTH
+from sim.ledger.chain import decide, decide_or_wait, extends_tip, trace
+from sim.ledger.rows import (
+    BLOCK,
+    BLOCK_WIDTH,
+    DECIDE_WAITS,
+    EVENT_HEAD,
+    HEIGHT,
+    LANE_NUMBER,
+    LAST_LANE,
+    NUMBER,
+    PEER,
+    PEER_WIDTH,
+)
 
 # scalars
 REACTIONS_FREE = 104
@@ -84,6 +95,7 @@ STILL_MAX = 114
 STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
 HELD_LETTER = 115  # envelope + 1 that Python is dealing with
 GATHERS_FREE = 119
+ADOPTS = 122  # 1: where blocks compete, the block of a letter becomes the head of whoever takes it in the lane
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
 TURNS = 122  # of the run loop since it last paused
@@ -335,6 +347,9 @@ def react(desk, node, reaction, voter):
         if desk[PROGRESS_MODE] == 2:
             state[s + PROGRESS_NS] = desk[NOW]
         column(desk, PEER)[node * PEER_WIDTH + LAST_LANE] = rows[r + OF_BLOCK]
+        if desk[ADOPTS]:
+            blocks, b = column(desk, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
+            trace(desk, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
     if rows[r + PERSIST_NS] > 0:
         cost = (rows[r + PERSIST_NS] * state[s + DISK_Q10]) >> 10
         done = max(desk[NOW], state[s + DISK_FREE]) + cost

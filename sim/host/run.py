@@ -136,6 +136,7 @@ class Run:
         self.desk[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
         self.desk[r.FORKS] = protocol.forks
         self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
+        self.engine.state[lanes.ADOPTS] = self.adopts = protocol.forks
         self.bodies: dict[int, Letter] = {}
         self.tree = Blocks(self)
         self.trees = Trees(self)

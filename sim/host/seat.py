@@ -238,6 +238,7 @@ class Host:
     def lane(self, number: int | None) -> None:
         run = self.run
         at = self.seat * r.PEER_WIDTH
+        self._follow_lane()
         inside = -1 if number is None or not self.fast else number
         run.peers[at + r.LAST_LANE] = -1
         run.peers[at + r.LANE_NUMBER] = inside
@@ -327,6 +328,8 @@ class Host:
 
     def adopt(self, head: Block) -> None:
         run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
+        self._follow_lane()
+        peers[at + r.LAST_LANE] = -1
         kept, old, new = _fork(self.head, head)
         run.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
@@ -337,6 +340,11 @@ class Host:
         self.head = head
         if old:
             peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
+
+    def _follow_lane(self) -> None:
+        """Where blocks compete, my branch ends in the last block that the lane accepted for me."""
+        if self.run.adopts and self.run.peers[self.seat * r.PEER_WIDTH + r.LAST_LANE] >= 0:
+            self.head = self.lane_block()
 
     def behind(self) -> bool:
         return self.run.peers[self.seat * r.PEER_WIDTH + r.WAITING] > 0

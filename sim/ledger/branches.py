@@ -8,7 +8,7 @@ oldest first, so many at a time, from the last block decided here or, if the bra
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sim.protocol import Block, Context, Letter, Signing
 
@@ -115,6 +115,22 @@ class Branches:
             self.ask(sender, block.parent)
             return []
         return self._connect(block)
+
+    def take(self, path: Iterable[Block]) -> None:
+        """Blocks above the last decided one that the fast lane accepted, parents first: none had rivals."""
+        for height in [height for height in self.at_height if height <= self.context.height]:
+            del self.at_height[height]
+        for block in path:
+            if block.number not in self.known:
+                self.known[block.number] = block
+                self._place(block)
+        if len(self.known) > self.forget_above:
+            self._forget()
+
+    @property
+    def calm(self) -> bool:
+        """Whether no block competes with another, and none waits for its parent."""
+        return not self.waiting and all(len(rivals) == 1 for rivals in self.at_height.values())
 
     def look_at(self, sender: int, head: Block) -> None:
         """Somebody's chain ends in this block: ask for it if I lack it."""

@@ -39,9 +39,10 @@ from pydantic import Field
 
 from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, upon
+from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, upon
 
 SCORE_MAX = (1 << 128) - 1
+DEPTH_BITS = 20  # of a lane number: the head, then how many blocks up to it are not decided
 
 
 class AuraParameters(Parameters):
@@ -85,6 +86,11 @@ class Window:
         return self.blocks[0][0]
 
     @property
+    def last(self) -> Block | None:
+        """The last block in it."""
+        return self.blocks[-1][0] if self.blocks else None
+
+    @property
     def signers(self) -> int:
         """How many validators sealed these blocks."""
         return len(self.blocks_of)
@@ -124,6 +130,9 @@ class Aura(Replica):
     def view_number(self) -> int:
         return self.step_at(self.context.now_ns)
 
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=NewBlock),)
+
     def quorums(self) -> dict[VoteType, Quorum]:
         return {}
 
@@ -143,7 +152,45 @@ class Aura(Replica):
         )
         self.head = stable["head"]
         self.window.restart(self.undecided(self.head))
+        self.sync()
+        self.take_lane()
         self.await_step()
+
+    # --- the fast lane: a block that extends the head of one who knows no other branch -------------------
+
+    def sync(self) -> None:
+        """Learn what the fast lane accepted and decided since the last handler ran."""
+        head = self.context.lane_block()
+        if head is not None and head is not self.head:
+            path = self.undecided(head)
+            self.branches.take(block for block, _ in path)
+            self.window.restart(path)
+            self.head = head
+            self.context.persist(head=head)
+
+    def take_lane(self) -> None:
+        """Let the lane take blocks on my head, unless something competes with it or waits."""
+        self.context.lane(self.lane_number(self.head, self.context.height) if self.branches.calm else None)
+
+    def lane_number(self, head: Block | None, decided: int) -> int:
+        """Of replicas with this head, that have decided so much of its chain."""
+        return 0 if head is None else (head.number << DEPTH_BITS) + head.height - decided
+
+    def send(self, block: Block) -> None:
+        """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
+        context, height = self.context, self.context.height
+        self.window.extend(block, context.me)
+        final = self.final_block()
+        if (final is not None and final.height > height + 1) or block.view > self.step_at(context.now_ns):
+            context.broadcast(NewBlock(block))
+            return
+        after = self.lane_number(block, height if final is None else final.height)
+        context.propose(
+            NewBlock(block),
+            context.ballot(block.view, block.height, block),
+            guard=(self.lane_number(self.head, height), after),
+            decided=final,
+        )
 
     # --- steps -------------------------------------------------------------------------------------------
 
@@ -166,14 +213,16 @@ class Aura(Replica):
     @upon(STEP)
     def on_step(self, step: int) -> None:
         """My step: seal a block on my head and send it to all."""
+        self.sync()
         context, parent = self.context, self.header_of(self.head)
         context.persist(sealed_step=step)
         if step > parent.step:
             block = context.new_block(self.head, step, empty=True)
             assert block is not None
             block.body = Header(context.me, step, parent.total + self.score(parent.step, step))
-            context.broadcast(NewBlock(block))
+            self.send(block)
             self.choose(self.branches.receive(context.me, block))
+            self.take_lane()
         self.await_step()
 
     # --- choosing a branch -------------------------------------------------------------------------------
@@ -212,7 +261,8 @@ class Aura(Replica):
     def adopt(self, block: Block) -> None:
         """The chain ends in this block: decide what is final in it."""
         if block.parent is self.head:
-            self.window.extend(block, self.header_of(block).signer)
+            if self.window.last is not block:
+                self.window.extend(block, self.header_of(block).signer)
         else:
             self.window.restart(self.undecided(block))
         self.head = block
@@ -250,14 +300,19 @@ class Aura(Replica):
     @upon(NewBlock)
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
+        self.sync()
         self.choose(self.branches.receive(sender, message.block))
+        self.take_lane()
 
     @upon(GetBlocks)
     def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
         """Somebody lacks blocks."""
+        self.sync()
         self.branches.answer(sender, message)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
+        self.sync()
         self.choose(self.branches.receive_answer(sender, message))
+        self.take_lane()

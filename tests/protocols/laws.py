@@ -21,6 +21,10 @@ def half(n: int) -> int:
     return (n - 1) // 2
 
 
+PERIOD_MS = 100
+NO_VOTES = "Conformance laws on votes do not apply: there are none"
+
+
 @dataclasses.dataclass(frozen=True)
 class Law:
     """One protocol's row."""
@@ -34,6 +38,14 @@ class Law:
     once_per_view: tuple[str, ...] = ()  # votes of which a replica casts one per view
     once_per_place: tuple[str, ...] = ()  # ... one per view and number
     exempt: dict[str, str] = dataclasses.field(default_factory=dict)  # check -> sentence on the docs page
+    periods: Callable[[int], int] | None = None  # in place of delays, where blocks come by the clock
+    clock: str = ""  # the parameter that is its period: PERIOD_MS in all runs, scaled with the delays
+    lingers_s: float = 0.1  # so long after one crash too many what was under way is still decided
+    once_per_block: tuple[str, ...] = ()  # of which blocks it builds one: on a "parent", in a "view"
+
+    def timed(self, parameters: dict[str, Any], scale: int = 1) -> dict[str, Any]:
+        """Parameters, with the period if there is one."""
+        return parameters | ({self.clock: f"{PERIOD_MS * scale} ms"} if self.clock else {})
 
 
 LAWS: dict[str, Law] = {
@@ -156,5 +168,31 @@ LAWS: dict[str, Law] = {
         patient={"view_timeout": "100 s", "view_timeout_max": "100 s"},
         heals_within_s=8,
         once_per_view=("VOTE",),
+    ),
+    "clique": Law(
+        messages=lambda n: n - 1,
+        delays=0,
+        periods=lambda n: n // 2 + 1,
+        clock="block_period",
+        faults=half,
+        quick={"wiggle": "50 ms", "status_interval": "300 ms", "request_timeout": "200 ms"},
+        patient={"wiggle": "1000 s"},
+        heals_within_s=8,
+        lingers_s=2,
+        once_per_block=("parent",),
+        exempt={"votes once": NO_VOTES},
+    ),
+    "aura": Law(
+        messages=lambda n: n - 1,
+        delays=0,
+        periods=lambda n: 2 * n // 3,
+        clock="step_duration",
+        faults=third,
+        quick={"request_timeout": "200 ms"},
+        patient={},
+        heals_within_s=8,
+        lingers_s=2,
+        once_per_block=("view",),
+        exempt={"votes once": NO_VOTES},
     ),
 }

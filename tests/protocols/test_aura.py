@@ -141,6 +141,26 @@ def test_a_restarted_validator_seals_once_a_step() -> None:
     assert unsafe(run) == []
 
 
+@pytest.mark.parametrize("finality", ["two_thirds", "majority"])
+@pytest.mark.parametrize("step", ["100 ms", "15 ms"])
+def test_the_fast_lane_does_what_the_handlers_do(step: str, finality: str) -> None:
+    """Splits, crashes, and steps shorter than some deliveries: the same events, to the nanosecond."""
+    changes: dict[str, Any] = {
+        "network.jitter": {"model": "proportional", "up_to": "80 %"},
+        "workload": [{"kind": "open", "rate": "200 tx/s", "bytes": "300 B"}],
+        "faults": [
+            {"at": "1 s", "for": "600 ms", "partition": {"groups": [[1, 2]]}},
+            {"at": "2 s", "for": "400 ms", "crash": {"nodes": [0, 4]}},
+            {"at": "2.7 s", "for": "100 ms", "crash": {"nodes": [1, 2, 3]}},
+        ],
+    }
+    protocol = {"name": "aura", "step_duration": step, "finality": finality}
+    chosen = scenario(7, protocol=protocol, duration="4 s", **changes)
+    fast, slow = (play(chosen, lane=lane) for lane in (True, False))
+    assert fast.digest == slow.digest
+    assert len(fast.decided()) > 100
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_agreement_under_a_split_and_crashes_of_a_third(seed: int) -> None:
     rng = np.random.default_rng(seed)
