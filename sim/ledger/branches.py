@@ -8,7 +8,7 @@ oldest first, so many at a time, from the last block decided here or, if the bra
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from sim.protocol import Block, Context, Letter, Signing
 
@@ -116,21 +116,27 @@ class Branches:
             return []
         return self._connect(block)
 
-    def take(self, path: Iterable[Block]) -> None:
-        """Blocks above the last decided one that the fast lane accepted, parents first: none had rivals."""
-        for height in [height for height in self.at_height if height <= self.context.height]:
-            del self.at_height[height]
-        for block in path:
-            if block.number not in self.known:
-                self.known[block.number] = block
-                self._place(block)
-        if len(self.known) > self.forget_above:
+    def follow(self, head: Block) -> None:
+        """The fast lane has accepted the blocks up to this one; none of them has a rival."""
+        height, known = self.context.height, self.known
+        for lower in [lower for lower in self.at_height if lower <= height]:
+            del self.at_height[lower]
+        path: list[Block] = []
+        block: Block | None = head
+        while block is not None and block.row >= 0 and block.number not in known:
+            path.append(block)
+            block = block.parent
+        for fresh in reversed(path):
+            known[fresh.number] = fresh
+            if fresh.height > height:
+                self.at_height.setdefault(fresh.height, []).append(fresh)
+        if len(known) > self.forget_above:
             self._forget()
 
     @property
     def calm(self) -> bool:
         """Whether no block competes with another, and none waits for its parent."""
-        return not self.waiting and all(len(rivals) == 1 for rivals in self.at_height.values())
+        return not self.waiting and max(map(len, self.at_height.values()), default=1) == 1
 
     def look_at(self, sender: int, head: Block) -> None:
         """Somebody's chain ends in this block: ask for it if I lack it."""

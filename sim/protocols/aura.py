@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Literal
 
 from pydantic import Field
@@ -96,21 +96,24 @@ class Window:
         return len(self.blocks_of)
 
     def extend(self, block: Block, signer: int) -> None:
-        """The chain goes on. The lowest blocks leave as long as the others are enough without them."""
+        """The chain goes on."""
         self.blocks.append((block, signer))
         self.blocks_of[signer] = self.blocks_of.get(signer, 0) + 1
-        while self.enough(self.signers - (self.blocks_of[self.blocks[0][1]] == 1)):
+        self.narrow()
+
+    def narrow(self) -> None:
+        """Drop the lowest blocks as long as the others are enough without them."""
+        while self.blocks and self.enough(self.signers - (self.blocks_of[self.blocks[0][1]] == 1)):
             _, lowest = self.blocks.popleft()
             self.blocks_of[lowest] -= 1
             if not self.blocks_of[lowest]:
                 del self.blocks_of[lowest]
 
-    def restart(self, path: Iterable[tuple[Block, int]]) -> None:
+    def restart(self, path: Collection[tuple[Block, int]]) -> None:
         """The chain is another one."""
-        self.blocks.clear()
-        self.blocks_of.clear()
-        for block, signer in path:
-            self.extend(block, signer)
+        self.blocks = collections.deque(path)
+        self.blocks_of = collections.Counter(signer for _, signer in path)
+        self.narrow()
 
 
 class Aura(Replica):
@@ -162,9 +165,8 @@ class Aura(Replica):
         """Learn what the fast lane accepted and decided since the last handler ran."""
         head = self.context.lane_block()
         if head is not None and head is not self.head:
-            path = self.undecided(head)
-            self.branches.take(block for block, _ in path)
-            self.window.restart(path)
+            self.branches.follow(head)
+            self.window.restart(self.undecided(head))
             self.head = head
             self.context.persist(head=head)
 
@@ -281,10 +283,10 @@ class Aura(Replica):
 
     def undecided(self, head: Block | None) -> list[tuple[Block, int]]:
         """The chain that ends in a block, from above the last one decided here, with signers."""
-        path = []
+        path, decided = [], self.context.height
         block = head
-        while block is not None and block.height > self.context.height:
-            path.append((block, self.header_of(block).signer))
+        while block is not None and block.height > decided:
+            path.append((block, block.body.signer))
             block = block.parent
         return path[::-1]
 
