@@ -213,7 +213,7 @@ def _count(report: Report | Refused | None, state: State, study: Study, folder: 
     state.last = ""
     if isinstance(report, Refused):
         state.last = f"worker {report.worker} is refused: {report.reason}"
-    elif report is not None and report.outcome in ("started", "returned"):
+    elif report is not None and report.outcome == "started":
         state.running += 1
     elif report is not None:
         state.running -= 1

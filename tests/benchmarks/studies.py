@@ -2,10 +2,11 @@
 
     python tests/benchmarks/studies.py [--runs 200] [--seconds 1] [--stored 10000]
 
-The layer's share: a sweep of so many runs of one second each (`--seconds`; their simulated time is found by a trial) by
-one worker, against the same scenarios run and stored one after the other in this process. CPU time of this process
-and its children is counted, so that a busy machine does not matter, and time on the wall clock beside it; starting the
-one worker process, a constant of a few seconds, is shown apart (a sweep of a single run). Loading: CPU time of
+The layer's share: blocks of runs of one second each (`--seconds`; their simulated time is found by a trial), in turn as
+a study by one worker that stays, and bare: run and stored one after the other in this process. A block of both is a
+pair, so that a machine that is busy in between does not matter much. CPU time of this process and of the worker is
+counted, and time on the wall clock beside it. Starting the worker, a constant of a few seconds, is shown apart.
+Loading: CPU time of
 `sim.results` on a folder of stored runs without and with its index; best of three.
 """
 
@@ -13,35 +14,40 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 import sim
+from sim.measure.statistics import ratio_interval, t_interval
 from sim.scenario import store
 from sim.scenario.results import STUDY, open_runs, write_index
 from sim.scenario.study import load_study
-from sim.scenario.sweep import sweep
+from sim.scenario.sweep import executor, run_study, sweep
 
 TRIAL_S = 1000
+BLOCKS = 10
 ROOT = Path(__file__).parents[2]
 STUDY_TEXT = """
 base: {base}
 set: {{duration: {duration_s} s, stop_after_decisions: null, trace: off}}
 sweep: {{cases: [{{}}]}}
+seed: {seed}
 replications: {runs}
 """
 
 
 def cpu_s() -> float:
-    """CPU time of this process and of its ended children, s."""
-    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(usage.ru_utime + usage.ru_stime for usage in both)
+    """CPU time of this process and of its children that run now, s."""
+    now = psutil.Process()
+    times = [process.cpu_times() for process in (now, *now.children())]
+    return sum(one.user + one.system for one in times)
 
 
 class Stopwatch:
-    """Since it was made: CPU time of this process and of its ended children, and time on the wall clock, s."""
+    """Since it was made: CPU time of this process and of its children, and time on the wall clock, s."""
 
     def __init__(self) -> None:
         self.began = cpu_s(), time.monotonic()
@@ -50,11 +56,11 @@ class Stopwatch:
         return cpu_s() - self.began[0], time.monotonic() - self.began[1]
 
 
-def written(folder: Path, runs: int, duration_s: int) -> Path:
-    """A study file of so many equal runs."""
-    file = folder / f"cost-{runs}.yaml"
+def written(folder: Path, runs: int, duration_s: int, seed: int = 1) -> Path:
+    """A study file of so many runs that differ in their seeds."""
+    file = folder / f"cost-{seed}-{runs}.yaml"
     base = ROOT / "scenarios" / "protocols" / "pbft" / "baseline.yaml"
-    file.write_text(STUDY_TEXT.format(base=base, runs=runs, duration_s=duration_s))
+    file.write_text(STUDY_TEXT.format(base=base, runs=runs, duration_s=duration_s, seed=seed))
     return file
 
 
@@ -69,24 +75,31 @@ def duration_of(folder: Path, seconds: float) -> int:
 
 def layer(runs: int, seconds: float) -> None:
     """Print the study layer's share."""
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, executor(1) as execute:
         folder = Path(temporary)
         duration_s = duration_of(folder, seconds)
-        planned = load_study(written(folder, runs, duration_s)).runs
         watch = Stopwatch()
-        for run in planned:
-            sim.run(run.scenario, out=folder / "bare", study="bare")
-        bare = watch.read()
-        watch = Stopwatch()
-        sweep(written(folder, 1, duration_s), out=folder / "one", workers=1)
-        start = [one - whole / runs for one, whole in zip(watch.read(), bare, strict=True)]
-        watch = Stopwatch()
-        sweep(written(folder, runs, duration_s), out=folder / "many", workers=1)
-        swept = watch.read()
-    for name, alone, begun, whole in zip(("CPU time", "wall clock"), bare, start, swept, strict=True):
-        share = 100 * (whole - begun - alone) / alone
-        print(f"{name}: {runs} runs bare {alone:.1f} s ({alone / runs:.2f} s each), as a study {whole:.1f} s, of which")
-        print(f"  {begun:.1f} s ({100 * begun / alone:.1f} %) start the worker; the layer adds {share:.1f} % per run")
+        run_study(load_study(written(folder, 1, 1, seed=0)), out=folder, execute=execute)
+        print(f"starting the worker: {watch.read()[0]:.1f} s of CPU")
+        pairs = []
+        for block in range(1, BLOCKS + 1):
+            file = written(folder, runs // BLOCKS, duration_s, seed=block)
+            watch = Stopwatch()
+            run_study(load_study(file), out=folder / "study", execute=execute)
+            as_study = watch.read()
+            planned = load_study(file).runs
+            watch = Stopwatch()
+            for run in planned:
+                sim.run(run.scenario, out=folder / "bare", study=file.stem)
+            pairs.append((as_study, watch.read()))
+    each = runs // BLOCKS
+    for i, name in enumerate(("CPU time", "wall clock")):
+        bare = t_interval([one[i] / each for _, one in pairs])
+        added = t_interval([(whole[i] - alone[i]) / each for whole, alone in pairs])
+        share = ratio_interval([whole[i] - alone[i] for whole, alone in pairs], [alone[i] for _, alone in pairs])
+        print(f"{name} of a run: {bare.text('s')}, {BLOCKS} blocks of {each}")
+        print(f"  a study adds {added.text('s')}")
+        print(f"  which is {100 * share.estimate:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]")
 
 
 def loading(stored: int) -> None:

@@ -19,7 +19,7 @@ import sim
 from sim.scenario import store
 from sim.scenario.errors import ScenarioError
 from sim.scenario.results import INDEX
-from sim.scenario.sweep import State, sweep
+from sim.scenario.sweep import State, sweep, verify
 
 BASE = """
 duration: 2 s
@@ -119,6 +119,8 @@ def test_two_workers_one_of_which_dies_leave_what_one_process_leaves(cluster: Cl
     assert "its worker has gone: case 0 (duration=600 s), replication 0" in told
     assert sweep(tmp_path / "study.yaml", out=tmp_path / "one", workers=1).statuses == {"ok": 8}
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
+    checked = [one for _, one in verify(tmp_path / "one" / "study", sample=3, cluster=cluster.address)]
+    assert [one.differences for one in checked] == [(), (), ()]
 
 
 def test_a_worker_with_other_model_code_is_refused(cluster: Cluster, tmp_path: Path) -> None:
