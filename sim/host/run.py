@@ -160,6 +160,7 @@ class Run:
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
+        self._groups_of: dict[tuple[int, ...], int] = {}  # of the engine, for sets of replicas
         self._audiences: list[tuple[int, ...]] = []  # sets of voters formed while the run goes on
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
@@ -335,7 +336,7 @@ class Run:
         if to >= 0:
             return self.engine.address[to]
         if to <= _AUDIENCES:
-            return self.engine.group(self.seats_of(self._audiences[_AUDIENCES - to]))
+            return self.several(self._audiences[_AUDIENCES - to])
         return to if to == ALL else 1 + to - self.engine.groups_from
 
     def meant_by(self, to: int) -> tuple[int, ...]:
@@ -364,6 +365,13 @@ class Run:
     def seats_of(self, names: tuple[int, ...]) -> tuple[int, ...]:
         """The seats of replicas, one after the other: a voter may have several."""
         return tuple(seat for name in names for seat, own in enumerate(self.name_of_seat) if own == name)
+
+    def several(self, names: tuple[int, ...]) -> int:
+        """Where these replicas are, as receivers of one message: a group of the engine."""
+        group = self._groups_of.get(names)
+        if group is None:
+            group = self._groups_of[names] = self.engine.group(self.seats_of(names))
+        return group
 
     def _name_place(self, letter: Letter) -> None:
         """Tell the engine which view and height the next message is about, for the rules."""

@@ -121,7 +121,7 @@ class Host:
         self.run.post(self.seat, self.run.engine.address[to], letter)
 
     def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
-        self.run.post(self.seat, self.run.engine.group(self.run.seats_of(to)), letter)
+        self.run.post(self.seat, self.run.several(to), letter)
 
     def neighbours(self, degree: int) -> tuple[int, ...]:
         from sim.network.topology import neighbours  # networkx: only where it is needed

@@ -68,6 +68,7 @@ class Gossip:
     def __init__(self, context: Context, degree: int) -> None:
         self.context = context
         self.neighbours = context.neighbours(degree)
+        self.others: dict[int, tuple[int, ...]] = {}  # the neighbours without the one that something came from
         self.heard: dict[int, dict[CastVote | Letter, int]] = {}  # height -> content -> author
 
     def know(self, height: int, content: CastVote | Letter) -> None:
@@ -88,9 +89,11 @@ class Gossip:
         if message.content in known:
             return False
         known[message.content] = message.author
-        for neighbour in self.neighbours:
-            if neighbour != sender:
-                self.context.send(neighbour, Relayed(message.author, message.height, message.content))
+        others = self.others.get(sender)
+        if others is None:
+            others = self.others[sender] = tuple(other for other in self.neighbours if other != sender)
+        if others:
+            self.context.multicast(others, Relayed(message.author, message.height, message.content))
         return True
 
     def repeat(self, height: int, to: int | None = None) -> None:
