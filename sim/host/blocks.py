@@ -143,6 +143,10 @@ class Blocks:
 
     def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
         """Find or open a ballot."""
+        if block is not None:
+            for ballot in block.ballots:  # one or two, and asked for several times
+                if ballot.view == view and ballot.number == number:
+                    return ballot
         same = self.ballots.setdefault((view, number), [])
         for ballot in same:
             if ballot.block is block:

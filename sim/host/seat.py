@@ -233,7 +233,7 @@ class Host:
 
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
-        self.run.leads[self._lead_at + lead.LAST_NS] = self.now_ns
+        self.run.leads[self._lead_at + lead.LAST_NS] = self.run.scalars[d.NOW]
 
     def lane(self, number: int | None) -> None:
         run = self.run
@@ -406,8 +406,9 @@ class Host:
             self._watch(0)
 
     def made_progress(self) -> None:
-        self.run.nodes[self._node_at + post.PROGRESS_NS] = self.now_ns
-        self.run.nodes[self._node_at + post.PROGRESS_NUMBER] += 1
+        nodes, at = self.run.nodes, self._node_at
+        nodes[at + post.PROGRESS_NS] = self.run.scalars[d.NOW]
+        nodes[at + post.PROGRESS_NUMBER] += 1
 
     @property
     def since_progress_ns(self) -> int:

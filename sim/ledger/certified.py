@@ -135,12 +135,15 @@ class CertifiedChain(Replica):
     def lead(self, view: int) -> None:
         """Propose in this view as soon as delays and the block interval allow."""
         if self.turn.begin(view):
-            self.on_due(view)
+            self._propose_if_due(view)
 
     @upon(PROPOSE_TIMER)
     def on_due(self, view: int) -> None:
         """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
         self.sync()
+        self._propose_if_due(view)
+
+    def _propose_if_due(self, view: int) -> None:
         if view == self.view and self.turn.due(view, self.tree.undecided(self.high.block)):
             self.propose()
 

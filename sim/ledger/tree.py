@@ -125,8 +125,10 @@ class BlockTree:
 
     def hold(self, block: Block | None) -> None:
         """The block and its undecided ancestors are here."""
-        for one in self.undecided(block):
-            self.blocks[one.number] = one
+        decided, here = self.context.height, self.blocks
+        while block is not None and block.height > decided:
+            here[block.number] = block
+            block = block.parent
 
     def renew(self, block: Block) -> None:
         """Nothing but the block and its undecided ancestors is here."""
@@ -144,8 +146,10 @@ class BlockTree:
 
     def commit(self, head: Block) -> None:
         """The block and all its ancestors are final; blocks on other branches never will be."""
-        context = self.context
-        path = list(self.undecided(head))
+        context, decided = self.context, self.context.height
+        path = [head]
+        while path[-1].parent is not None and path[-1].parent.height > decided:
+            path.append(path[-1].parent)
         for block in reversed(path):
             context.decide(block)
             self.blocks.pop(block.number, None)
