@@ -384,6 +384,9 @@ class Context(Interface):
         The graph is a function of the run's seed, the same for all. `degree` or the number of voters is even.
         """
 
+    def latency_ns(self, sender: int, receiver: int) -> int:
+        """The one-way delay declared for a link between two voters, without jitter."""
+
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         """The ballot of that name, opened if new."""
 

@@ -128,6 +128,13 @@ class Host:
 
         return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
 
+    def latency_ns(self, sender: int, receiver: int) -> int:
+        settings = self.run.engine.settings
+        table = settings.latency_ns
+        if table.shape == (1, 1):
+            return int(table[0, 0])  # the same for all links
+        return int(table[settings.site_of[sender], settings.site_of[receiver]])
+
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
         return self.run.tree.ballot(view, number, block)
 

@@ -15,7 +15,7 @@ n, f, delta              context.n, f, delta
 Vmax, Vmin               f + delta, f: integers, all weights times f
 Qv                       f (2 (f + delta) + 1)
 PROPOSE, WRITE, ACCEPT   PrePrepare, PREPARE (of the leader too), COMMIT
-u: replica -> weight     weights; the heavy replicas are a parameter
+u: replica -> weight     weights; the heavy replicas are a parameter, or `fastest` chooses them
 regency                  view
 
 Deviations
@@ -23,6 +23,7 @@ Deviations
   in place of Mod-SMaRt's leader change; quorums of view changes and checkpoints are weighted as well.
 * Certificates are counted with 2f + 1 signatures, the fewest that reach Qv.
 * f = 0 has no heavy replica: all weights are 1, and a majority is a quorum.
+* `fastest` goes by the latencies that the scenario declares, once, at the start; every replica knows them.
 
 Not modelled: tentative execution, choosing the weights from measurements while running (AWARE), and whatever pbft.py
 does not model.
@@ -31,6 +32,7 @@ does not model.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Literal
 
 from pydantic import Field
 
@@ -41,8 +43,10 @@ from sim.protocols.pbft import CHECKPOINT, COMMIT, PREPARE, Pbft, PbftParameters
 class WheatParameters(PbftParameters):
     """Parameters of WHEAT: those of PBFT, and who is heavy."""
 
-    heavy: tuple[int, ...] | None = Field(
-        None, description="the 2f replicas of weight Vmax; by default the first of the scenario"
+    heavy: tuple[int, ...] | Literal["fastest"] | None = Field(
+        None,
+        description="the 2f replicas of weight Vmax, or fastest: those with the nearest quorums by the links' declared "
+        "latencies; by default the first of the scenario",
     )
 
 
@@ -62,7 +66,7 @@ class Wheat(Pbft):
         Pbft.check(parameters, voters)
         assert isinstance(parameters, WheatParameters)
         heavy = parameters.heavy
-        if heavy is None:
+        if heavy is None or heavy == "fastest":
             return
         wanted = 2 * tolerated(parameters, voters)
         if len(set(heavy)) != wanted or len(heavy) != wanted or not all(0 <= node < voters for node in heavy):
@@ -75,10 +79,24 @@ class Wheat(Pbft):
         super().__init__(context)
         self.delta = context.n - 3 * self.f - 1
         chosen = self.parameters.heavy
+        if chosen == "fastest":
+            chosen = self.fastest()
         self.heavy = tuple(range(2 * self.f)) if chosen is None else tuple(chosen)
         self.quorum = Quorum(self.committed_quorum(), gated=True, weights=self.weights())
 
     # --- weights, section V ----------------------------------------------------------------------------
+
+    def fastest(self) -> tuple[int, ...]:
+        """The 2f replicas that get answers from 2f others soonest, then from all, then by number."""
+        context, everyone = self.context, range(self.context.n)
+
+        def answers_ns(node: int) -> tuple[int, int, int]:
+            trips = sorted(
+                context.latency_ns(node, other) + context.latency_ns(other, node) for other in everyone if other != node
+            )
+            return (trips[2 * self.f - 1], sum(trips), node) if self.f else (0, 0, node)
+
+        return tuple(sorted(sorted(everyone, key=answers_ns)[: 2 * self.f]))
 
     def weights(self) -> tuple[int, ...]:
         """Vmax for the heavy, Vmin for the others, times f."""

@@ -101,6 +101,22 @@ def far_and_near(near: list[int], n: int) -> np.ndarray:
     return ms
 
 
+@pytest.mark.parametrize("near", [[2, 4, 5], [0, 3, 6]])
+def test_the_fastest_are_those_near_each_other_wherever_they_stand(near: list[int]) -> None:
+    """f = 1 of 7: two of three near replicas are heavy, and these three commit without any far one."""
+    ms = far_and_near(near, 7)
+    run = one_block(ms, {"name": "wheat", "faults": 1, "heavy": "fastest"})
+    assert [run.replica(node).heavy for node in range(7)] == [tuple(near[:2])] * 7
+    slow = one_block(ms, {"name": "wheat", "faults": 1, "heavy": [n for n in range(7) if n not in near][:2]})
+
+    def first(run: Played) -> int:
+        return min(at for (_, node), at in run.latencies_ns().items() if node in near)
+
+    far = 0 if 0 in near else 75 * MS  # how much later the proposal of a far leader is there
+    assert first(run) == 3 * 5 * MS + far
+    assert first(slow) > first(run)
+
+
 def test_three_near_replicas_commit_without_waiting_for_four_far_ones() -> None:
     """PBFT with f = 1 needs 5 of 7, so two far replicas; WHEAT two heavy ones and any third."""
     ms = far_and_near([0, 1, 2], 7)
