@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,3 +222,21 @@ def test_layers_below_know_no_scenario_and_no_protocol(layer: str) -> None:
     for path in (SIM / layer).rglob("*.py"):
         above = [m for m in imports(path) if re.match(r"sim\.(scenario|cli|report|plan|protocols)\b", m)]
         assert above == [], relative(path)
+
+
+# --- the engine ------------------------------------------------------------------------------------------------
+
+
+def test_no_two_scalars_of_the_engine_share_a_number() -> None:
+    """They stand in one array, and are numbered by hand in several files."""
+    names: dict[int, set[str]] = {}
+    parts = [file for file in FILES if file.parent.name in ("kernel", "ledger", "engine")]
+    columns = {name for file in parts for name in re.findall(r"column\(desk, ([A-Z0-9_]+)\)", file.read_text("utf-8"))}
+    for file in parts:
+        if file.name != "office.py":  # names columns the same way
+            module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
+            for name in re.findall(r"\bdesk\[([A-Z][A-Z0-9_]*)\]", file.read_text(encoding="utf-8")):
+                if name not in columns:
+                    names.setdefault(getattr(module, name), set()).add(name)
+    assert len(names) > 50
+    assert {number: sorted(found) for number, found in names.items() if len(found) > 1} == {}
