@@ -31,20 +31,10 @@ from __future__ import annotations
 
 import dataclasses
 
+from sim.ledger.viewchange import HEADER_BYTES, Executed, Fetch, NewView, ViewChange
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import ALL, NO_PROGRESS, Ballot, Block, Context, Letter, Quorum, Signing, VoteType, group, upon
-from sim.protocols.pbft import (
-    COMMIT,
-    HEADER_BYTES,
-    PREPARE,
-    VIEWS,
-    Executed,
-    Fetch,
-    NewView,
-    Pbft,
-    PrePrepare,
-    ViewChange,
-)
+from sim.protocols.pbft import COMMIT, PREPARE, VIEWS, Pbft, PrePrepare
 
 
 class RpbftParameters(Parameters):

@@ -13,7 +13,8 @@ from sim.engine.office import Settings
 from sim.host import Costs, Run
 from sim.kernel import post
 from sim.ledger import rows as r
-from sim.protocols.pbft import HEADER_BYTES, Pbft, PbftParameters
+from sim.ledger.viewchange import HEADER_BYTES
+from sim.protocols.pbft import Pbft, PbftParameters
 from tests.oracle import pbft as oracle
 from tests.oracle.engine import Kind, Network
 

@@ -11,8 +11,9 @@ import pytest
 
 from sim.engine import loop
 from sim.ledger import rows as r
+from sim.ledger.viewchange import ViewChange
 from sim.protocol import Signing, upon
-from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare, ViewChange
+from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 OPEN = [{"kind": "open", "rate": "80 tx/s", "bytes": "500 B"}]

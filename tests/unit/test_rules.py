@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.ledger.viewchange import Fetch
 from sim.protocol import Block, Letter
 from sim.protocols.hotstuff import Proposal
-from sim.protocols.pbft import Fetch, PrePrepare
+from sim.protocols.pbft import PrePrepare
 from sim.scenario.errors import ScenarioError
 from sim.trace import read
 from tests.runs import MS, Played, play, scenario

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from sim.adversary.mutants.bent import Twice
+from sim.ledger.viewchange import ViewChange
 from sim.protocol import Block, Context, Timer, upon
-from sim.protocols.pbft import Pbft, ViewChange
+from sim.protocols.pbft import Pbft
 
 ONCE = Timer("set once, never reset")
 
