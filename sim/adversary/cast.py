@@ -14,6 +14,7 @@ from sim.adversary.scripted import Scripted, Step
 from sim.adversary.settings import NodesOf, nodes_at, nodes_meant
 from sim.adversary.silent import Silent
 from sim.adversary.slow import Slow
+from sim.adversary.understating import Understating
 from sim.adversary.withholding import Withholding
 from sim.adversary.wrapper import Behaviour, Seat
 
@@ -86,11 +87,13 @@ def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
         return Withholding(*when, entry.messages, nodes_at(entry.to, nodes_of))
     if isinstance(entry, s.Equivocating):
         groups = entry.groups and (nodes_at(entry.groups[0], nodes_of), nodes_at(entry.groups[1], nodes_of))
-        return Equivocating(*when, groups)
+        return Equivocating(*when, groups, entry.older)
     if isinstance(entry, s.DoubleVoting):
         return DoubleVoting(*when, entry.messages)
     if isinstance(entry, s.Replaying):
         return Replaying(*when, entry.messages, entry.after_ns, entry.times)
+    if isinstance(entry, s.Understating):
+        return Understating(*when, entry.messages, entry.older)
     if isinstance(entry, s.Amnesia):
         return Amnesia(*when)
     assert isinstance(entry, s.Scripted)

@@ -34,22 +34,20 @@ class DoubleVoting(Behaviour):
         return (message,)
 
     def looks(self) -> None:
-        for (vote, view, number), (ballot, to) in list(self.cast.items()):
-            for rival in self._rivals(ballot, view, number):
-                if not self.seat.host.has_voted(vote, rival):
-                    self._vote(vote, rival, to)
-
-    def _rivals(self, ballot: Ballot, view: int, number: int) -> list[Ballot]:
         known = self.seat.host.run.tree.ballots
-        if ballot.block is not None:
-            return [other for other in known.get((view, number), ()) if other is not ballot and other.block is not None]
-        return [
-            other
-            for (its_view, _), same in known.items()
-            if its_view == view
-            for other in same
-            if other is not ballot and other.block is None
-        ]
+        candidates: dict[int, list[Ballot]] | None = None  # ballots without a block, by view
+        for (vote, view, number), (ballot, to) in list(self.cast.items()):
+            if (view, number) not in known:
+                del self.cast[vote, view, number]  # over
+                continue
+            if ballot.block is not None:
+                rivals = [other for other in known[view, number] if other.block is not None]
+            else:
+                candidates = candidates or _without_block(known.values())
+                rivals = candidates[view]
+            for rival in rivals:
+                if rival is not ballot and not self.seat.host.has_voted(vote, rival):
+                    self._vote(vote, rival, to)
 
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:
         seat, host = self.seat, self.seat.host
@@ -62,3 +60,13 @@ class DoubleVoting(Behaviour):
         host.vote_to(vote, rival, to, (), own=True, gate=gated)
         receivers = seat.receivers(to)
         seat.carry_out(Message(vote.name, rival.view, receivers, vote=vote, ballot=rival, meant_for=to))
+
+
+def _without_block(known: Iterable[list[Ballot]]) -> dict[int, list[Ballot]]:
+    """Ballots that have no block, by view."""
+    found: dict[int, list[Ballot]] = {}
+    for same in known:
+        for ballot in same:
+            if ballot.block is None:
+                found.setdefault(ballot.view, []).append(ballot)
+    return found

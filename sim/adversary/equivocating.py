@@ -2,7 +2,8 @@
 
 Whatever it says of the first block to the first group, it says of the second to the second group: votes, and the
 condition that a proposal is for them. A vote that one node counts alone goes to that node for both blocks.
-Certificates are never altered, so that a second block stands on the certificate of the first.
+Certificates are never altered: a second block stands on the certificate of the first, or, with `older`, on one that its
+chain carries so many blocks before, as if the replica had not seen the latest (sim.ledger.tree).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Message
+from sim.ledger.tree import QC
 from sim.protocol import Ballot, Block, Letter, VoteType
 
 _KEPT = 4096  # blocks remembered
@@ -20,9 +22,10 @@ class Equivocating(Behaviour):
     """Doubles proposals and votes. `groups`: receivers of the first and of the second block."""
 
     def __init__(
-        self, at_ns: int, until_ns: int | None, groups: tuple[Iterable[int], Iterable[int]] | None
+        self, at_ns: int, until_ns: int | None, groups: tuple[Iterable[int], Iterable[int]] | None, older: int = 0
     ) -> None:
         super().__init__(at_ns, until_ns)
+        self.older = older
         self.groups = None if groups is None else (frozenset(groups[0]), frozenset(groups[1]))
         self.rivals: dict[Block, Block] = {}  # first block -> second
 
@@ -62,12 +65,19 @@ class Equivocating(Behaviour):
 
     def _rival(self, block: Block) -> Block | None:
         """A second block in the place of one just proposed."""
-        parent = block.parent
-        if block.body is None and parent is not None:
+        parent, body, height = block.parent, block.body, block.height
+        if body is None and parent is not None:
             parent = self.rivals.get(parent, parent)  # no certificate binds it to the first one
-        made: Block | None = self.seat.host.new_block(parent, block.view, number=block.height, empty=True)
+        for _ in range(self.older if isinstance(body, QC) else 0):
+            before = body.block
+            if before is None or before.body is None:
+                break
+            parent, body, height = before.parent, before.body, before.height
+        if parent is not None and parent.row < 0:
+            return None  # long gone
+        made: Block | None = self.seat.host.new_block(parent, block.view, number=height, empty=True)
         if made is not None:
-            made.body = block.body
+            made.body = body
             self.rivals[block] = made
             if len(self.rivals) > _KEPT:
                 del self.rivals[next(iter(self.rivals))]
@@ -81,10 +91,12 @@ class Equivocating(Behaviour):
                 yield dataclasses.replace(message, to=to)
 
     def _other_ballot(self, ballot: Ballot) -> Ballot | None:
-        rival = None if ballot.block is None else self.rivals.get(ballot.block)
-        if rival is None or rival.row < 0:
+        first = ballot.block
+        rival = None if first is None else self.rivals.get(first)
+        if first is None or rival is None or rival.row < 0:
             return None
-        return self.seat.host.ballot(ballot.view, ballot.number, rival)
+        number = rival.height if ballot.number == first.height else ballot.number
+        return self.seat.host.ballot(ballot.view, number, rival)
 
     def _votes(self, message: Message) -> Iterable[Message]:
         assert message.ballot is not None

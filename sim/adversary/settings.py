@@ -92,6 +92,9 @@ class Equivocating(Corruption):
 
     behaviour: Literal["equivocating"] = Field(description="proposes two blocks, and votes for both")
     groups: tuple[tuple[Ref, ...], tuple[Ref, ...]] | None = Field(default=None, description=_TWO_GROUPS)
+    older: int = count(
+        0, "the second block stands on a certificate so many blocks older, where blocks carry one", low=0, high=8
+    )
 
 
 class DoubleVoting(Corruption):
@@ -111,6 +114,17 @@ class Replaying(Corruption):
     after_ns: Nanoseconds = quantity(..., "time between a message and its repetition", positive=True)
     times: int = count(1, "repetitions of each message", low=1, high=1000)
     messages: tuple[str, ...] = Field(default=(), description=_TYPES)
+
+
+class Understating(Corruption):
+    """Reports older certificates than it has, in letters such as NEW-VIEW, where the protocol's blocks carry them."""
+
+    behaviour: Literal["understating"] = Field(description="reports older certificates than it has")
+    older: int = count(1, "so many blocks older", low=1, high=8)
+    messages: tuple[str, ...] = Field(default=(), description="letters, by name; none: all that report certificates")
+
+    def letter_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        return self.message_names()
 
 
 class Amnesia(Corruption):
@@ -207,7 +221,7 @@ class Scripted(Corruption):
 
 
 Corrupted = Annotated[
-    Silent | Slow | Withholding | Equivocating | DoubleVoting | Replaying | Amnesia | Twin | Scripted,
+    Silent | Slow | Withholding | Equivocating | DoubleVoting | Replaying | Understating | Amnesia | Twin | Scripted,
     Field(discriminator="behaviour"),
 ]
 

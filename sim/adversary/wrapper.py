@@ -199,7 +199,9 @@ class Seat:
             self.carry_out(one)
 
     def carry_out(self, message: Message) -> None:
-        """Send a message as it is now."""
+        """Send a message as it is now, unless it was held back for so long that its block is forgotten."""
+        if message.block is not None and message.block.row < 0:
+            return
         if message.delay_ns > 0:
             now = dataclasses.replace(message, delay_ns=0)
             self.later(message.delay_ns, functools.partial(self.carry_out, now))

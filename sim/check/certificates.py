@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from sim.check.evidence import Certificate, best_certificate, charge, culprits
+from sim.check.evidence import best_certificate, charge, culprits, has_quorum
 from sim.check.verdict import Violation
 from sim.host import Run
 from sim.protocol import Ballot, VoteType
@@ -31,13 +31,11 @@ def rival_certificates(run: Run, correct: Iterable[int]) -> Iterator[Violation]:
 def _pair(run: Run, vote: VoteType, rivals: list[Ballot], nodes: list[int]) -> Iterator[Violation]:
     if sum(vote in ballot.rows for ballot in rivals) < 2:
         return
-    complete: list[Certificate] = []
-    for ballot in rivals:
-        found = best_certificate(run, ballot, vote, nodes)
-        if found is not None and found.complete:
-            complete.append(found)
-    if len(complete) > 1:
-        first, second = complete[:2]
+    complete = [ballot for ballot in rivals if has_quorum(run, ballot, vote, nodes)]
+    if len(complete) < 2:
+        return
+    first, second = (best_certificate(run, ballot, vote, nodes) for ballot in complete[:2])
+    if first is not None and second is not None:
         yield Violation(
             "certificates", "safety", run.now_ns, -1,
             f"two certificates where there can be one: {charge(first, second, run.engine.voters)}",

@@ -49,15 +49,28 @@ def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certi
         return None
     tally, bits = run.engine.desk[TALLY], run.engine.desk[TALLY_BITS]
     first = int(tally[row * ROW + BITS_AT] + node * tally[row * ROW + BITS_STEP])
-    at = int(tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP])
     everybody = range(run.engine.voters)
     voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
-    count, quorum = int(run.engine.desk[TALLY_COUNT][at]), run.quorum_of_row(row, vote)
-    own = quorum.weights[node] if quorum.weights else 1
-    votes = count % GATE + (own if int(run.engine.desk[TALLY_FIRED][at]) & OWN else 0)
-    complete = votes >= quorum.votes and (count >= GATE or not quorum.gated)
     block = None if ballot.block is None else ballot.block.number
+    complete = has_quorum(run, ballot, vote, (node,))
     return Certificate(vote.name, ballot.view, ballot.number, block, voters, complete) if voters else None
+
+
+def has_quorum(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -> bool:
+    """Whether some of the nodes holds a quorum of these votes."""
+    row = ballot.rows.get(vote)
+    if row is None:
+        return False
+    desk, quorum = run.engine.desk, run.quorum_of_row(row, vote)
+    counts, fired = desk[TALLY_COUNT], desk[TALLY_FIRED]
+    start, step = (int(desk[TALLY][row * ROW + column]) for column in (COUNT_AT, COUNT_STEP))
+    for node in nodes:
+        count = int(counts[start + node * step])
+        own = quorum.weights[node] if quorum.weights else 1
+        votes = count % GATE + (own if int(fired[start + node * step]) & OWN else 0)
+        if votes >= quorum.votes and (count >= GATE or not quorum.gated):
+            return True
+    return False
 
 
 def best_certificate(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -> Certificate | None:

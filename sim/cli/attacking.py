@@ -1,4 +1,4 @@
-"""Commands that attack protocols: attacks (known flaws with their controls), mutants (seeded bugs)."""
+"""Commands that attack protocols: attacks (known flaws), mutants (seeded bugs), hunts (both, searched for)."""
 
 from __future__ import annotations
 
@@ -81,3 +81,38 @@ def mutants(
         (out / "mutants.md").write_text(mutation.table(scores, budget), encoding="utf-8")
         (out / "mutants.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     raise typer.Exit(0 if caught == len(scores) else 1)
+
+
+@app.command(epilog="Exit codes: 0 the hunts were done, 1 a protocol as it is broke, 2 bad input.")
+def hunts(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="what to hunt; all if none")] = None,
+    schedules: Annotated[int, typer.Option("--schedules", min=2, help="try so many at the most for each")] = 300,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="also write hunts.md and hunts.json here")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hunt every seeded bug, published flaws, and every protocol as it is: how good a hunt is."""
+    with compiling_is_announced():
+        from sim.plan import hunts as hunts_
+
+    with bad_input_is_an_error():
+        chosen = hunts_.preys(names or [])
+    bags = []
+    for bag in hunts_.hunt_all(chosen, schedules):
+        bags.append(bag)
+        if not as_json:
+            fate = f"{bag.what} ({bag.source})" if bag.what else "nothing"
+            bug = bag.bug or "as it is"
+            typer.echo(f"{bag.name:<26} {bug:<62} {fate}, {bag.schedules} schedules, {bag.wall_s:.0f} s")
+    data = {"schedules": schedules, "hunts": [asdict(bag) for bag in bags]}
+    if as_json:
+        typer.echo(json.dumps(data))
+    else:
+        broken = [bag for bag in bags if bag.bug]
+        typer.echo(f"{sum(bag.what is not None for bag in broken)} of {len(broken)} found")
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "hunts.md").write_text(hunts_.tables(bags, schedules), encoding="utf-8")
+        (out / "hunts.json").write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    raise typer.Exit(1 if any(bag.what is not None for bag in bags if not bag.bug) else 0)

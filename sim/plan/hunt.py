@@ -50,7 +50,10 @@ class Catch:
 
 @dataclasses.dataclass(frozen=True)
 class Hunt:
-    """How a hunt ended. `bound`: of the share of such schedules that break a promise, if none did."""
+    """How a hunt ended. `bound`: of the share of such schedules that break a promise, if none did.
+
+    Schedules run while a find was shrunk are counted too; `first` is the number of the first that broke a promise.
+    """
 
     enumerated: int
     drawn: int
@@ -59,6 +62,7 @@ class Hunt:
     catch: Catch | None
     bound: Interval | None
     wall_s: float
+    first: int | None = None
 
     @property
     def tried(self) -> int:
@@ -81,8 +85,9 @@ class Trial:
         replica: type[Replica] | None,
         pause_s: float | None,
         folder: Path,
+        unlike: type[Replica] | None = None,
     ) -> None:
-        self.path, self.replica, self.pause_s, self.folder = path, replica, pause_s, folder
+        self.path, self.replica, self.pause_s, self.folder, self.unlike = path, replica, pause_s, folder, unlike
         self.protocols = PROTOCOLS
         if replica is not None and not any(issubclass(replica, entry.protocol) for entry in PROTOCOLS.values()):
             name, entry = own(replica)
@@ -93,8 +98,8 @@ class Trial:
         self.base = load_scenario(path, self.overrides, seed, protocols=self.protocols)
         self.tried = 0
         self.refused = 0
+        self.first: int | None = None
         self.known: dict[str, tuple[str, str] | None] = {}
-        self.last: tuple[Patch, str, str] | None = None
 
     def limits(self, corrupted: int | None) -> Limits:
         """Message types of the protocol, and f unless `corrupted` says otherwise: none where lies are not tolerated."""
@@ -107,8 +112,9 @@ class Trial:
         return Limits(
             n,
             tolerated if corrupted is None else corrupted,
-            tuple(letter.__name__ for letter in cls.letters),
+            tuple(letter.__name__ for letter in (*cls.letters, *cls.later_letters)),
             tuple(vote.name for vote in cls.votes),
+            tuple(case.upon.__name__ for case in world.run.normal_cases[1:]),
         )
 
     def outcome(self, patch: Patch) -> tuple[str, str] | None:
@@ -125,7 +131,19 @@ class Trial:
             self.refused += 1
             return None
         self.tried += 1
-        result = run(scenario, protocol=self.replica)
+        broken = self._broken(scenario, self.replica)
+        if broken is not None and self.unlike is not None and self._broken(scenario, self.unlike) is not None:
+            return None  # that one breaks it too: too much is asked
+        if broken is not None and self.first is None:
+            self.first = self.tried
+        return broken
+
+    def _broken(self, scenario: Scenario, replica: type[Replica] | None) -> tuple[str, str] | None:
+        """What a protocol breaks in a scenario."""
+        try:
+            result = run(scenario, protocol=replica)
+        except Exception as error:  # a variant's own code may break
+            return "error", f"{type(error).__name__}: {error}"
         broken = [violation for violation in result.violations if violation.kind == "safety"]
         if broken:
             return broken[0].check, broken[0].evidence
@@ -188,18 +206,21 @@ def hunt(
     corrupted: int | None = None,
     pause_s: float | None = None,
     most: int | None = None,
+    unlike: type[Replica] | None = None,
+    shrink: bool = True,
     out: str | os.PathLike[str] = "results",
     tell: Callable[[int], None] | None = None,
 ) -> Hunt:
     """Try schedules until one breaks a promise, `budget_s` wall-clock seconds are over, or `most` were tried.
 
-    `corrupted`: nodes that may misbehave (default: as many as the quorums tolerate). Raises ScenarioError.
+    `corrupted`: nodes that may misbehave (default: as many as the quorums tolerate). `unlike`: what this protocol
+    breaks too does not count. Raises ScenarioError.
     """
     started = time.monotonic()
-    trial = Trial(Path(path), overrides, seed, replica, pause_s, Path(out) / "hunt")
+    trial = Trial(Path(path), overrides, seed, replica, pause_s, Path(out) / "hunt", unlike)
     limits = trial.limits(corrupted)
     if trial.outcome({}) is not None:  # it needs no trouble to break
-        return Hunt(0, 1, 0, limits, trial.catch({}), None, time.monotonic() - started)
+        return Hunt(0, 1, 0, limits, trial.catch({}), None, time.monotonic() - started, 1)
     trial.tried = 0
 
     def over(share: float) -> bool:
@@ -213,14 +234,15 @@ def hunt(
         if over(0.5):
             break
         if trial.outcome(candidate) is not None:
-            patch = _without(trial, candidate)
+            patch = _without(trial, candidate) if shrink else candidate
             break
     listed = trial.tried
     if patch is None:
-        patch = _search(trial, limits, over)
+        patch = _search(trial, limits, over, shrink=shrink)
     catch = None if patch is None else trial.catch(patch)
     bound = rule_of_three(trial.tried) if catch is None and trial.tried else None
-    return Hunt(listed, trial.tried - listed, trial.refused, limits, catch, bound, time.monotonic() - started)
+    wall_s = time.monotonic() - started
+    return Hunt(listed, trial.tried - listed, trial.refused, limits, catch, bound, wall_s, trial.first)
 
 
 def _without(trial: Trial, patch: Patch) -> Patch:
@@ -238,7 +260,7 @@ def _without(trial: Trial, patch: Patch) -> Patch:
     return {section: entries for section, entries in smaller.items() if entries}
 
 
-def _search(trial: Trial, limits: Limits, over: Callable[[float], bool]) -> Patch | None:
+def _search(trial: Trial, limits: Limits, over: Callable[[float], bool], *, shrink: bool) -> Patch | None:
     """Draw schedules, a chunk at a time; Hypothesis shrinks the first that breaks a promise."""
     caught: list[Patch] = []
     deadline: list[float] = []
@@ -262,7 +284,7 @@ def _search(trial: Trial, limits: Limits, over: Callable[[float], bool]) -> Patc
                 max_examples=_CHUNK,
                 deadline=None,
                 database=None,
-                phases=(Phase.generate, Phase.shrink),
+                phases=(Phase.generate, Phase.shrink) if shrink else (Phase.generate,),
                 suppress_health_check=list(HealthCheck),
                 verbosity=Verbosity.quiet,
                 report_multiple_bugs=False,
@@ -272,5 +294,5 @@ def _search(trial: Trial, limits: Limits, over: Callable[[float], bool]) -> Patc
             test()
         except (_BrokenError, HypothesisException):
             if caught:
-                return _without(trial, caught[0])
+                return _without(trial, caught[0]) if shrink else caught[0]
     return None

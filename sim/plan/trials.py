@@ -33,6 +33,13 @@ _QUICK = {
 }  # fmt: skip
 
 
+def quick(entry: Entry) -> list[str]:
+    """Overrides of a scenario that give a protocol such timers and small blocks."""
+    keys = entry.parameters.keys()
+    timers = [f"protocol.{key}={value}" for key, value in _QUICK.items() if key in keys]
+    return [*timers, "block.max_transactions=10", "block.interval=50 ms"]
+
+
 def _crash(at_ms: int, for_ms: int | None, *nodes: int) -> Patch:
     lasting = {} if for_ms is None else {"for": f"{for_ms} ms"}
     return {"at": f"{at_ms} ms", **lasting, "crash": {"nodes": list(nodes)}}
@@ -75,24 +82,31 @@ def patch(number: int, n: int, types: tuple[str, ...], *, lies: bool) -> Patch:
         found = SCRIPTS[number](n)
         return found if lies else {key: value for key, value in found.items() if key != "corrupted"}
     rng = np.random.default_rng(chance.draw(number, _TRIALS_DRAW, n))
+    kind = (_mixed, _mixed, _by_view, _by_view, _restarts)[int(rng.integers(5))]
+    made = kind(rng, n, types)
+    if lies and rng.integers(2):
+        made["corrupted"] = [_liar(rng, n)]
+    return made
+
+
+def _some(rng: np.random.Generator, n: int, most: int) -> list[int]:
+    found: list[int] = sorted(rng.permutation(n)[: int(rng.integers(1, most + 1))].tolist())
+    return found
+
+
+def _mixed(rng: np.random.Generator, n: int, types: tuple[str, ...]) -> Patch:
+    """Up to four of: crashes, partitions, lost, late and doubled messages, one node after the other down or cut off."""
     last = int(QUIET_S * 1000) // _MS
-
-    def window() -> tuple[int, int]:
-        at = int(rng.integers(1, last - 4))
-        return at * _MS, int(rng.integers(2, last - at)) * _MS
-
-    def some(most: int) -> list[int]:
-        return sorted(rng.permutation(n)[: int(rng.integers(1, most + 1))].tolist())
-
     faults: list[Patch] = []
     rules: list[Patch] = []
     for _ in range(int(rng.integers(1, 5))):
-        kind = int(rng.integers(6))
-        at_ms, for_ms = window()
+        kind = int(rng.integers(7))
+        at = int(rng.integers(1, last - 4))
+        at_ms, for_ms = at * _MS, int(rng.integers(2, last - at)) * _MS
         if kind == 0:
-            faults.append(_crash(at_ms, for_ms, *some(n)))
+            faults.append(_crash(at_ms, for_ms, *_some(rng, n, n)))
         elif kind == 1:
-            faults.append(_partition(at_ms, for_ms, some(n - 1)))
+            faults.append(_partition(at_ms, for_ms, _some(rng, n, n - 1)))
         elif kind in (4, 5):
             every_ms, for_ms = (int(rng.integers(2, 10)) * _MS for _ in range(2))
             times = (int(QUIET_S * 1000) - 200 - for_ms) // every_ms
@@ -102,16 +116,60 @@ def patch(number: int, n: int, types: tuple[str, ...], *, lies: bool) -> Patch:
             if rng.integers(2):
                 rule["types"] = [types[int(rng.integers(len(types)))]]
             side = int(rng.integers(3))
-            rule |= {"src": some(n - 1)} if side == 0 else {"dst": some(n - 1)} if side == 1 else {}
-            rules.append(rule | ({"drop": True} if kind == 2 else {"delay_by": f"{int(rng.integers(1, 20)) * _MS} ms"}))
+            rule |= {"src": _some(rng, n, n - 1)} if side == 0 else {"dst": _some(rng, n, n - 1)} if side == 1 else {}
+            late = {"delay_by": f"{int(rng.integers(1, 20)) * _MS} ms"}
+            rules.append(rule | ({"drop": True} if kind == 2 else late if kind == 3 else {"duplicate": 1}))
     made: Patch = {"faults": faults, "rules": rules, "network.jitter": {"model": "uniform", "plus_minus": "5 ms"}}
     if rng.integers(4) == 0:
         made["network.loss"] = "5 %"
-    if lies and rng.integers(2):
-        node = int(rng.integers(n))
-        behaviour = ("equivocating", "double-voting", "silent", "amnesia")[int(rng.integers(4))]
-        made["corrupted"] = [{"nodes": [node], "behaviour": behaviour}]
     return made
+
+
+def _by_view(rng: np.random.Generator, n: int, types: tuple[str, ...]) -> Patch:
+    """In each of the first views, each type of message reaches all, only some, or all from only some."""
+    rules: list[Patch] = []
+    for view in range(5):
+        for name in types:
+            kind = int(rng.integers(8))
+            rule: Patch = {"types": [name], "view": view, "until": f"{QUIET_S:g} s"}
+            if kind == 0:
+                rules.append(rule | {"only_to": _some(rng, n, n - 1)})
+            elif kind == 1:
+                rules.append(rule | {"src": _some(rng, n, n - 1), "drop": True})
+            elif kind == 2:
+                rules.append(rule | {"src": _some(rng, n, n - 1), "delay_by": f"{int(rng.integers(1, 60)) * _MS} ms"})
+    return {"rules": rules}
+
+
+def _restarts(rng: np.random.Generator, n: int, types: tuple[str, ...]) -> Patch:
+    """Messages take long and overtake each other, while one node after the other crashes and is back at once."""
+    spread_ms = int(rng.integers(2, 16)) * _MS
+    late: Patch = {"until": f"{QUIET_S:g} s", "delay_by": "0 ms", "spread": f"{spread_ms} ms"}
+    if rng.integers(2):
+        late["types"] = [types[int(rng.integers(len(types)))]]
+    every_ms = int(rng.integers(1, 8)) * _MS
+    times = min((int(QUIET_S * 1000) - 300) // every_ms, 60)
+    return {"rules": [late], "faults": _in_turn(n, times, every_ms, 20, isolated=False)}
+
+
+def _liar(rng: np.random.Generator, n: int) -> Patch:
+    """One corrupted node."""
+    node = int(rng.integers(n))
+    halves = [int(other) for other in rng.permutation(n) if other != node]
+    middle = int(rng.integers(1, n - 1))
+    groups = [sorted(halves[:middle]), sorted(halves[middle:])]
+    behaviours: tuple[Patch, ...] = (
+        {"behaviour": "equivocating", "groups": groups},
+        {"behaviour": "equivocating", "groups": groups, "older": int(rng.integers(1, 4))},
+        {"behaviour": "understating", "older": int(rng.integers(1, 4))},
+        {"behaviour": "double-voting"},
+        {"behaviour": "silent"},
+        {"behaviour": "withholding", "to": groups[0]},
+        {"behaviour": "amnesia"},
+        {"behaviour": "replaying", "after": f"{int(rng.integers(1, 20)) * _MS} ms", "times": 3},
+        {"behaviour": "twin", "groups": groups},
+    )
+    return {"nodes": [node]} | behaviours[int(rng.integers(len(behaviours)))]
 
 
 def trial(number: int, name: str, entry: Entry, n: int, protocols: Mapping[str, Entry]) -> Scenario:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sim.adversary.equivocating import Equivocating
 from tests.runs import MS, Played, S, play, scenario, unsafe
 
 
@@ -75,6 +76,24 @@ def _leader_of_raft(n: int) -> int:
     return next(i for i in range(n) if run.replica(i).role.value == "leader")
 
 
+def test_a_second_block_may_stand_on_an_older_certificate() -> None:
+    """It competes with the block that the first one certifies, and correct replicas are not divided."""
+    run = play(scenario(7, protocol="hotstuff", duration="5 s", corrupted=corrupt("equivocating", 1, older=1)))
+    pairs = [pair for pair in _equivocator(run).rivals.items() if min(block.row for block in pair) >= 0]
+    later = [pair for pair in pairs if pair[0].body.block is not None]  # the genesis block has nothing before it
+    assert later
+    for first, second in later:
+        assert (second.height, second.body.view) < (first.height, first.body.view)
+        assert second.view == first.view
+    assert unsafe(run) == []
+
+
+def _equivocator(run: Played) -> Equivocating:
+    behaviour = run.world.cast.parts[0].behaviour
+    assert isinstance(behaviour, Equivocating)
+    return behaviour
+
+
 def test_double_votes_do_not_divide_correct_replicas() -> None:
     both = corrupt("equivocating", 0) + corrupt("double-voting", 3)
     run = play(scenario(7, duration="10 s", corrupted=both))
@@ -87,6 +106,12 @@ def test_replayed_messages_change_nothing() -> None:
     honest = play(scenario(7, duration="5 s"))
     assert [run.decided_blocks(i) for i in range(7)] == [honest.decided_blocks(i) for i in range(7)]
     assert run.sent() > honest.sent()
+
+
+def test_what_is_long_forgotten_is_not_replayed() -> None:
+    """The blocks of chained HotStuff are gone by then, and what was said of them with them."""
+    run = play(scenario(protocol="hotstuff", duration="8 s", corrupted=corrupt("replaying", after="5 s", times=1)))
+    assert unsafe(run) == []
 
 
 def test_amnesia_needs_a_restart() -> None:
