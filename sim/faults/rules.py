@@ -10,7 +10,7 @@ from sim.network.links import DRAW_SPAN_NS, Ref
 from sim.parameters import Count, Nanoseconds, Parameters, Problem, RuleError, quantity
 
 ACTIONS = ("drop", "delay_by", "delay_until", "delay_until_healed", "duplicate", "only_to")
-_ENDS = "node numbers, or places for the voters and clients there; all: everybody"
+_ENDS = "node numbers, names of observers, or places for the voters and clients there; all: everybody"
 
 
 class Span(Parameters):

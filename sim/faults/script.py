@@ -291,6 +291,7 @@ class Ends:
     attacker: Callable[[int], tuple[int, int]]  # of a flood, by its fault: a gateway, and the class of the invalid
     latency_ns: Callable[[tuple[tuple[str, str], ...]], np.ndarray]  # without some cables; -1: no path
     endpoints: int
+    homes: tuple[tuple[int, int], ...]  # gateways, and a voter at the same place, where one stands
     stopped: Callable[[int], None]
     restarted: Callable[[int], None]
 
@@ -315,10 +316,12 @@ class Ends:
         return [(node, end) for end in others] + [(end, node) for end in others]
 
     def across(self, groups: Iterable[Iterable[int | str]]) -> list[tuple[int, int]]:
-        """All links between groups; endpoints in no group are one group more."""
+        """All links between groups; who is in none is in one more, but clients stay with the voter beside them."""
         group = np.zeros(self.endpoints, dtype=int)
         for number, members in enumerate(groups, start=1):
             for end in self.with_gateways(members):
                 group[end] = number
+        for gateway, voter in self.homes:
+            group[gateway] = group[gateway] or group[voter]
         everyone = range(self.endpoints)
         return [(i, j) for i in everyone for j in everyone if group[i] != group[j]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.engine.office import NO_LIMIT
 from sim.host import Run
 from sim.kernel import desk as d
 from sim.kernel import post
@@ -67,10 +68,13 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     simulated_s = end_ns / 1e9
     m: Metrics = {}
     clients = run.engine.settings.gateways > 0
-    m["offered_tps"] = _ratio(int(s[r.SUBMITTED]), simulated_s) if clients else None
+    attack, attack_over = _attack(run)
+    rejected = max(int(s[r.REJECTED]) - attack_over, 0)
+    submitted = int(s[r.SUBMITTED]) - attack
+    m["offered_tps"] = _ratio(submitted, simulated_s) if clients else None
     m["offered_nominal_tps"] = offered_tps or None
     m["committed_tps"] = _ratio(blocks.measured_txs, measured_s)
-    m["committed_share"] = _ratio(int(s[r.COMMITTED]), int(s[r.SUBMITTED])) if clients else None
+    m["committed_share"] = _ratio(int(s[r.COMMITTED]), submitted) if clients else None
     for kind, column in (("latency", r.HIST_CLIENT), ("finality", r.HIST_FINAL)):
         us, count = histogram(run, column)
         for name, q in QUANTILES.items():
@@ -90,12 +94,13 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m.update(_messages(run, blocks))
     m["view_changes"] = max(len(blocks.views) - 1, 0)
     m.update(_resources(run, end_ns))
-    m["submitted"] = int(s[r.SUBMITTED])
+    m["submitted"] = submitted
+    m["attack_submitted"] = attack
     m["committed"] = int(s[r.COMMITTED])
     m["acknowledged"] = int(s[r.ACKED])
-    m["rejected"] = int(s[r.REJECTED])
+    m["rejected"] = rejected
     m["expired"] = int(s[r.EXPIRED])
-    m["pending"] = int(s[r.SUBMITTED] - s[r.COMMITTED] - s[r.REJECTED] - s[r.EXPIRED]) if clients else 0
+    m["pending"] = max(submitted - int(s[r.COMMITTED] + s[r.EXPIRED]) - rejected, 0) if clients else 0
     m["repeated"] = int(s[r.REPEATED])
     m["measured_transactions"] = int(s[r.MEASURED])
     m["messages_sent"] = int(s[d.SENT])
@@ -103,6 +108,18 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m["events"] = int(s[d.DELIVERED])
     m["simulated_s"] = simulated_s
     return m
+
+
+def _attack(run: Run) -> tuple[int, int]:
+    """Invalid transactions of a flood: how many were sent, and how many of them were dealt with."""
+    first, desk = run.engine.settings.invalid_class, run.desk
+    if first == NO_LIMIT:
+        return 0, 0
+    sent = int(desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)[first:, r.CLASS_SUBMITTED].sum())
+    rows = desk[r.TX].reshape(-1, r.TX_WIDTH)
+    live = np.ones(len(rows), dtype=bool)
+    live[desk[r.TX_FREE][: int(desk[r.TX_FREE_LEN])]] = False
+    return sent, sent - int((live & (rows[:, r.TX_CLASS] >= first)).sum())
 
 
 def _ratio(a: float, b: float) -> float | None:

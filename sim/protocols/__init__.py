@@ -49,8 +49,9 @@ class Entry:
 
     @property
     def vote_names(self) -> tuple[str, ...]:
-        """Its vote types."""
-        return tuple(vote.name for vote in self.protocol.votes)
+        """Its vote types, but for umbrellas, which nobody casts."""
+        over = {vote.umbrella for vote in self.protocol.votes}
+        return tuple(vote.name for vote in self.protocol.votes if vote not in over)
 
     def check(self, parameters: Parameters, voters: int) -> None:
         """Raise ValueError if the parameters do not fit the number of voters."""

@@ -112,6 +112,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         attacker=lambda number: next((f.gateway.endpoint, f.class_) for f in floods if f.fault == number),
         latency_ns=lambda cut: without_cables_ns(network, scenario.seed, scenario.places, cut),
         endpoints=run.engine.endpoints,
+        homes=tuple((g.endpoint, g.home) for g in gateways if g.place == network.place_of_node[g.home]),
         stopped=seats.stopped,
         restarted=seats.restarted,
     )

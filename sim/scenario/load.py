@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from sim.network.links import BASE_DIR
 from sim.network.sites import suggestion
+from sim.observers.letters import LETTERS
 from sim.parameters import Parameters, Problem, RuleError, text_context
 from sim.scenario import messages
 from sim.scenario.errors import ScenarioError
@@ -253,7 +254,8 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         found.append(f"{origin.where}: {text}: {error}")
     found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
     entry = table[scenario.protocol.name]
-    found.extend(_unknown_types(source, scenario, (*entry.letter_names, *entry.vote_names)))
+    followed = tuple(letter.__name__ for letter in LETTERS) if scenario.observers or scenario.catch_up else ()
+    found.extend(_unknown_types(source, scenario, (*entry.letter_names, *entry.vote_names, *followed)))
     if not network.topology.is_mesh:
         from sim.network.latency import one_way_matrix_ns  # numpy and networkx: only where needed
 

@@ -230,9 +230,9 @@ def _message_rule(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator
 
 
 def _end(ref: Ref, scenario: Scenario, path: Path) -> Iterator[Problem]:
-    """A rule's end is a voter, or a place of voters or clients."""
+    """A rule's end is a voter, an observer, or a place of voters or clients."""
     if ref not in scenario.places:
-        yield from _voter(ref, scenario.network, path)
+        yield from _voter(ref, scenario, path)
 
 
 def _heals(number: int, scenario: Scenario, path: Path) -> Iterator[Problem]:
@@ -246,13 +246,13 @@ def _heals(number: int, scenario: Scenario, path: Path) -> Iterator[Problem]:
 
 def _links_of(rule: MessageRule, scenario: Scenario, path: Path) -> Iterator[Problem]:
     """A rule needs a link whose ends differ, and a receiver that only_to leaves without it."""
-    everybody = {*range(scenario.network.n), *scenario.places}
+    everybody = {*range(scenario.network.n + len(scenario.observer_of_seat)), *scenario.places}
 
     def members(refs: object) -> set[int | str]:
         if not isinstance(refs, tuple):
             return set(everybody)
-        voters = {node for ref in refs for node in scenario.network.nodes_of(ref)}
-        return voters | {ref for ref in refs if isinstance(ref, str)}
+        nodes = {node for ref in refs for node in scenario.nodes_of(ref)}
+        return nodes | {ref for ref in refs if ref in scenario.places}
 
     sources, targets = members(rule.src), members(rule.dst)
     if len(sources | targets) == 1:

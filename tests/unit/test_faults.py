@@ -12,6 +12,7 @@ from sim.faults.weibull import quantiles, weibull_ns
 from sim.kernel import desk as d
 from sim.kernel import post
 from sim.ledger import rows as r
+from sim.measure.metrics import collect
 from sim.network.sites import DATA, read_rows
 from sim.scenario.errors import ScenarioError
 from sim.trace import read
@@ -178,6 +179,17 @@ def test_a_burst_of_clients_is_submitted_on_top() -> None:
     assert int(busy[r.SUBMITTED]) - int(calm[r.SUBMITTED]) == 3000
 
 
+def test_clients_stay_with_the_voter_beside_them_in_a_partition() -> None:
+    """Five of seven voters, named by their numbers, go on serving the clients of one of their places."""
+    parted = {"at": "1 s", "partition": {"groups": [[0, 1, 2, 3, 4]]}}
+    run = _island(parted, workload=CLIENTS, duration="4 s").until(4 * S).world.run
+    assert int(run.desk[r.SUBMITTED]) == pytest.approx(200, rel=0.3)
+    assert int(run.desk[r.ACKED]) > 0.9 * int(run.desk[r.SUBMITTED])
+    apart = {"at": "1 s", "partition": {"groups": [[5, 6, "HAK"]]}}
+    run = _island(apart, workload=CLIENTS, duration="4 s").until(4 * S).world.run
+    assert int(run.desk[r.ACKED]) < 0.5 * int(run.desk[r.SUBMITTED])
+
+
 def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
     flood = {"at": "1 s", "for": "1 s", "invalid_flood": {"node": 3, "rate": "2000 tx/s", "bytes": "600 B"}}
     changes: dict[str, Any] = {"workload": CLIENTS, "duration": "4 s", "cpu": {"crypto": "ecdsa-p256"}}
@@ -187,6 +199,12 @@ def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
     assert int(hit.world.run.desk[r.COMMITTED]) == int(calm.world.run.desk[r.COMMITTED])
     assert int(after[3, post.RX_BYTES] - before[3, post.RX_BYTES]) == 2000 * 600
     assert int(after[3, post.VERIFY_BUSY] - before[3, post.VERIFY_BUSY]) == pytest.approx(2000 * 44_500, rel=0.02)
+    shown, quiet = (
+        collect(one.world.run, one.judge.blocks, one.judge.lags, end_ns=4 * S, offered_tps=0.0) for one in (hit, calm)
+    )
+    assert shown["attack_submitted"] == 2000
+    for name in ("submitted", "rejected", "pending", "offered_tps", "committed_share"):
+        assert shown[name] == quiet[name], "the attack's load is not the clients'"
     verdict = hit.verdict()
     assert {verdict.outcomes[f"conservation_{what}"] for what in ("transactions", "messages", "bytes")} == {"pass"}
 

@@ -56,6 +56,15 @@ def test_pull_lags_uniformly_within_the_interval() -> None:
     assert played.judge.lags.quantile_blocks("max") == pytest.approx(20, abs=2)
 
 
+def test_rules_can_name_observers_and_what_they_are_sent() -> None:
+    """All that goes to it takes 10 ms more, from the moment it has asked; a name of no observer is refused."""
+    late = {"dst": ["bank"], "types": ["SyncHeaders", "SyncBodies"], "delay_by": "10 ms"}
+    played = play(scenario(4, duration="2 s", observers=[{"name": "bank", "source": 0}], rules=[late], **SLOW))
+    assert set(lags_ns(played, 4)[2:].tolist()) == {20 * MS}
+    with pytest.raises(ScenarioError, match="no observer has this name"):
+        scenario(4, observers=[{"name": "bank"}], rules=[{"dst": ["bnk"], "drop": True}])
+
+
 def test_headers_only_moves_no_bodies() -> None:
     whole = play(scenario(4, duration="5 s", observers=[{"name": "o"}], **SLOW))
     thin = play(scenario(4, duration="5 s", observers=[{"name": "o", "headers_only": True}], **SLOW))

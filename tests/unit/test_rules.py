@@ -180,6 +180,12 @@ def test_a_rule_that_can_never_take_effect_is_refused_with_its_place(rule: dict[
     assert "test.yaml:1:" in message
 
 
+def test_what_votes_count_under_is_not_sent() -> None:
+    """An umbrella of Tendermint: no rule on it can ever match."""
+    with pytest.raises(ScenarioError, match="PREVOTES: tendermint sends no such message; did you mean 'PREVOTE'"):
+        scenario(protocol="tendermint", rules=[{"types": ["PREVOTES"], "drop": True}])
+
+
 def test_a_fault_that_never_heals_holds_no_message() -> None:
     message = _refusal({"delay_until_healed": 0}, faults=[{"at": "50 ms", "crash": {"nodes": [1]}}])
     assert "never heals" in message
