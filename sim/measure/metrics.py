@@ -112,13 +112,13 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
 
 def _attack(run: Run) -> tuple[int, int]:
     """Invalid transactions of a flood: how many were sent, and how many of them were dealt with."""
-    first, desk = run.engine.settings.invalid_class, run.desk
+    first, desk = run.engine.settings.invalid_class, run.engine.desk
     if first == NO_LIMIT:
         return 0, 0
     sent = int(desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)[first:, r.CLASS_SUBMITTED].sum())
     rows = desk[r.TX].reshape(-1, r.TX_WIDTH)
     live = np.ones(len(rows), dtype=bool)
-    live[desk[r.TX_FREE][: int(desk[r.TX_FREE_LEN])]] = False
+    live[desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
     return sent, sent - int((live & (rows[:, r.TX_CLASS] >= first)).sum())
 
 

@@ -19,6 +19,7 @@ from sim.plan.mutation import home
 from sim.plan.trials import quick
 from sim.protocol import Replica
 from sim.protocols import PROTOCOLS
+from sim.protocols.ibft import Ibft
 from sim.scenario.errors import ScenarioError
 
 SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios" / "protocols"
@@ -63,19 +64,22 @@ def preys(names: Sequence[str] = ()) -> list[Prey]:
         Prey(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S)
         for mutant in MUTANTS
     ]
-    found.append(Prey("d2-equivocation", "D2 (a): IBFT v1, quorum 2F + 1", "ibft", 5))
-    found.append(Prey("d2-partition", "D2 (b): IBFT v1, quorum 2F + 1", "ibft", 6, corrupted=0))
+    ibft = _name_of(Ibft)
+    found.append(Prey("d2-equivocation", "D2 (a): IBFT v1, quorum 2F + 1", ibft, 5))
+    found.append(Prey("d2-partition", "D2 (b): IBFT v1, quorum 2F + 1", ibft, 6, corrupted=0))
     slow = (*_JITTER, "protocol.view_timeout_max=200 ms", "protocol.delta=40 ms")
     hidden = "D5: two-phase HotStuff without Delta, an honest view fails"
-    found.append(Prey("d5-hidden-lock", hidden, "hotstuff-2", 4, WithoutWait, 0.45, sets=slow))
-    flawed = {prey.protocol for prey in found if prey.replica is None}
-    found += [Prey(name, "", name, 4) for name in PROTOCOLS if name not in flawed]
-    found += [Prey(name, "", name, 4) for name in sorted(flawed)]
+    found.append(Prey("d5-hidden-lock", hidden, _name_of(WithoutWait), 4, WithoutWait, 0.45, sets=slow))
+    found += [Prey(name, "", name, 4) for name in PROTOCOLS]
     known = {prey.name: prey for prey in found}
     for name in names:
         if name not in known:
             raise ScenarioError(f"{name}: nothing of that name to hunt; there are {', '.join(known)}")
     return [known[name] for name in names] if names else found
+
+
+def _name_of(replica: type[Replica]) -> str:
+    return next(name for name, entry in PROTOCOLS.items() if issubclass(replica, entry.protocol))
 
 
 def _voters(mutant: Mutant) -> int:
