@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from sim.measure.resilience import sensitivity_s
 from sim.plan.downtime import Downtime, downtime
 from sim.plan.losses import KINDS, Element, Kind, can_decide, elements, losses
 from sim.scenario.build import build
@@ -44,6 +45,7 @@ class Loss:
     committed_ratio: float
     latency_p99_ratio: float | None
     recovery_s: float | None
+    sensitivity_s: float  # area between the latency distributions of this and the calm run (Stabl); infinite: halted
     status: str
     key: str
 
@@ -97,10 +99,11 @@ def contingency(
     quorum = _quorum(base)
     rows = frame_of(swept.runs, truncated=True).to_dict("records")
     calm = rows[0]
+    latencies = {key: _latencies(swept.folder, key) for key in (str(row["key"]) for row in rows)}
     window = (AT_S, AT_S + outage_ns / 1e9)
     calm_txs, _ = _committed(swept.folder, str(calm["key"]), window)
     judged = [
-        _judge(lost, row, calm, calm_txs, swept.folder, window, can_decide(base.network.n, quorum, lost))
+        _judge(lost, row, calm, calm_txs, swept.folder, window, can_decide(base.network.n, quorum, lost), latencies)
         for lost, row in zip(sets, rows[1:], strict=True)
     ]
     return Contingency(
@@ -152,6 +155,13 @@ def _committed(folder: Path, key: str, window: tuple[float, float]) -> tuple[int
     return txs, blocks
 
 
+def _latencies(folder: Path, key: str) -> dict[str, Any]:
+    """Latency at the client, or to finality where no client was answered."""
+    tables = (pq.read_table(folder / "runs" / key / f"latency_{what}.parquet") for what in ("client", "final"))
+    client, final = (dict(table.to_pydict()) for table in tables)
+    return client if client["transactions"] else final
+
+
 def _judge(
     lost: tuple[Element, ...],
     row: Mapping[Hashable, Any],
@@ -160,6 +170,7 @@ def _judge(
     folder: Path,
     window: tuple[float, float],
     possible: bool,
+    latencies: Mapping[str, Mapping[str, Any]],
 ) -> Loss:
     key = str(row["key"])
     txs, blocks = _committed(folder, key, window)
@@ -173,6 +184,7 @@ def _judge(
         txs / calm_txs if calm_txs else 0.0,
         ratio,
         _number(row.get("recovery_s")),
+        sensitivity_s(latencies[key], latencies[str(calm["key"])], live=row["status"] != "liveness failure"),
         str(row["status"]),
         key,
     )

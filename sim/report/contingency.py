@@ -23,8 +23,8 @@ EFFECTS: tuple[Effect, ...] = ("carries on", "slows", "halts")
 _SHADES = {"carries on": "#e3ece6", "slows": COLOURS[5], "halts": COLOURS[1]}
 _MARKS = {"carries on": "o", "slows": "^", "halts": "X"}
 _COLUMNS = (
-    "lost", "elements", "effect", "predicted_halt", "committed_ratio", "latency_p99_ratio", "recovery_s", "status",
-    "key",
+    "lost", "elements", "effect", "predicted_halt", "committed_ratio", "latency_p99_ratio", "recovery_s",
+    "sensitivity_s", "status", "key",
 )  # fmt: skip
 
 
@@ -49,7 +49,7 @@ def as_csv(study: Contingency) -> str:
     for loss in study.losses:
         writer.writerow([
             loss.name, len(loss.lost), loss.effect, loss.predicted_halt, f"{loss.committed_ratio:.4f}",
-            _text(loss.latency_p99_ratio), _text(loss.recovery_s), loss.status, loss.key,
+            _text(loss.latency_p99_ratio), _text(loss.recovery_s), _text(loss.sensitivity_s), loss.status, loss.key,
         ])  # fmt: skip
     return stream.getvalue()
 
@@ -90,12 +90,14 @@ def lines(study: Contingency) -> list[str]:
 def markdown(study: Contingency, command: str) -> str:
     """The summary, then every loss that does not simply carry on."""
     text = [f"- {line}" for line in lines(study)]
-    text += ["", "| lost | effect | committed, of calm | p99 latency, of calm | recovery |", "|---|---|---:|---:|---:|"]
+    heads = "| lost | effect | committed, of calm | p99 latency, of calm | recovery | sensitivity |"
+    text += ["", heads, "|---|---|---:|---:|---:|---:|"]
     for loss in study.losses:
         if loss.effect != "carries on":
             p99 = "-" if loss.latency_p99_ratio is None else f"{loss.latency_p99_ratio:,.1f}"
             back = f"{loss.recovery_s:.3f} s" if loss.effect == "halts" and loss.recovery_s is not None else "-"
-            text.append(f"| {loss.name} | {loss.effect} | {loss.committed_ratio:.2f} | {p99} | {back} |")
+            area = f"{loss.sensitivity_s:.3g} s"
+            text.append(f"| {loss.name} | {loss.effect} | {loss.committed_ratio:.2f} | {p99} | {back} | {area} |")
     text += ["", "Assumptions behind expected downtime:", *(f"- {line}" for line in assumptions())]
     return "\n".join([*text, "", f"Made with `{command}`."]) + "\n"
 
