@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -55,3 +56,10 @@ def test_the_command_names_survivors() -> None:
     scores = json.loads(result.output)["scores"]
     assert [one["caught_by"] for one in scores] == ["messages per decision", None]
     assert "no such mutant" in CliRunner().invoke(app, ["mutants", "nobody"]).output
+
+
+@pytest.mark.parametrize("name", ["mutants.md", "hunts.md"])
+def test_the_page_shows_what_was_published(name: str) -> None:
+    """The tables of docs/mutants.md are the commands' own output (`--out results/published`)."""
+    root = Path(__file__).resolve().parents[2]
+    assert (root / "results" / "published" / name).read_text().strip() in (root / "docs" / "mutants.md").read_text()
