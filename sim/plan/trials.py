@@ -29,7 +29,8 @@ _MS = 25  # times are multiples of this
 # Timers that are quick beside links of 10 ms, for whatever protocol has such a parameter.
 _QUICK = {
     "request_timeout": "200 ms", "view_timeout": "200 ms", "view_timeout_max": "400 ms", "round_timeout": "200 ms",
-    "delta": "40 ms", "block_period": "100 ms", "wiggle": "40 ms", "status_interval": "500 ms", "heartbeat_interval": "50 ms",
+    "delta": "40 ms", "block_period": "100 ms", "wiggle": "40 ms", "status_interval": "500 ms",
+    "heartbeat_interval": "50 ms",
 }  # fmt: skip
 
 
