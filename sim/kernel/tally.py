@@ -18,8 +18,9 @@ Votes may have integer weights: then a threshold T hangs on the vote from the ne
 reaches T less the receiver's own weight, and on the one with which it first reaches T. Every vote of weight 1 is
 the case above.
 
-A vote is an identity's. Two seats may share one (twins): whichever vote comes first counts, the other changes
-nothing, and a seat's own vote that its twin's had counted for is remembered only so that it survives a crash.
+A vote is an identity's. Two seats may share one (twins): it counts once, from whichever vote is processed first. A
+seat's own vote counts at once even if its twin's has arrived and waits; TWIN_AFTER tells whether q - 1 others had come
+before the twin's, for then the first event decides, else the second.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ THRESHOLDS = 3
 # A receiver's state in a row, one bit per threshold and one for its own vote.
 FIRED, NEAR, MET, REACHED = 1, 1 << 4, 1 << 8, 1 << 12  # told; votes - 1 and votes processed; due to be told
 OWN = 1 << 16
-OWN_LATE = 1 << 17  # its own vote, which had been counted already as its twin's
+OWN_LATE = 1 << 17  # its own vote, when its twin's had been counted on arrival
+TWIN_AFTER = 1 << 20  # one bit per threshold: the twin's vote arrived after the votes that need but the own one
 WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
 
 
@@ -120,6 +122,8 @@ def count_arrival(desk, row, node, voter):
     column(desk, TALLY_COUNT)[c] = count
     number = count & (GATE - 1)
     before = number - weight
+    if voter == column(desk, IDENTITY)[node]:
+        _note_twin(desk, row, node, before)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
         if threshold == 0:
@@ -130,6 +134,18 @@ def count_arrival(desk, row, node, voter):
         if before < votes <= number and column(desk, TALLY_FIRED)[c] & OWN == 0:
             return number
     return np.int64(0)
+
+
+@compiled
+def _note_twin(desk, row, node, before):
+    """The vote of the node's twin has arrived, after others of weight `before`."""
+    t = row * ROW
+    tally = column(desk, TALLY)
+    c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
+    own = weight_of(desk, row, column(desk, IDENTITY)[node])
+    for k in range(THRESHOLDS):
+        if before >= (tally[t + THRESHOLD + k] & (GATE - 1)) - own:
+            column(desk, TALLY_FIRED)[c] |= TWIN_AFTER << k
 
 
 @compiled
@@ -191,7 +207,8 @@ def _reached(desk, row, node):
             continue
         votes = threshold & (GATE - 1)
         near = votes <= own or state & (NEAR << k)
-        if votes == 0 or state & (MET << k) or (near and state & OWN):
+        decides = state & OWN or (state & OWN_LATE and state & (TWIN_AFTER << k))
+        if votes == 0 or state & (MET << k) or (near and decides):
             reached |= 1 << k
     column(desk, TALLY_FIRED)[c] = state | reached * REACHED
     return reached
