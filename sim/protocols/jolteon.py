@@ -418,7 +418,10 @@ class Jolteon(CertifiedChain):
     # --- what waited for blocks --------------------------------------------------------------------------
 
     def apply(self, block: Block) -> None:
+        """Its certificate ends the view before, whatever the certificate of the answer is: senders may understate."""
         self.update(block.body)
+        if block.body.view >= self.view:
+            self.view, self.tc = block.body.view + 1, None
 
     def resume(self) -> None:
         orphan, certified = self.adopted(), self.certified

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sim
 from sim.host import Run
 from sim.ledger import rows as r
 from sim.measure.metrics import message_table
@@ -15,6 +16,7 @@ from tests.chains import (
     events,
     replica,
 )
+from tests.runs import scenario
 
 EVEN = JolteonParameters(view_timeout_ns=100 * MS, view_timeout_max_ns=100 * MS)  # no back-off
 BRIEF = JolteonParameters(view_timeout_ns=150 * MS, view_timeout_max_ns=1_200 * MS)
@@ -100,3 +102,19 @@ def test_vote_and_commit_rules() -> None:
     assert not found.may_vote(block, TC(high.view + 2, high.view + 1, 3))  # hides a higher certificate
     assert found.commits(high) is high.block.parent
     assert found.commits(QC(block.view, block, 3)) is None  # its parent is not of the view before
+
+
+def test_fetched_blocks_take_a_replica_to_their_view_whatever_the_sender_claims() -> None:
+    """Found by a hunt: after a restart, blocks from a peer that shows an older certificate than they carry."""
+    result = sim.run(
+        scenario(
+            4,
+            protocol={"name": "jolteon", "view_timeout": "200 ms", "view_timeout_max": "400 ms"},
+            duration="2 s",
+            block={"max_transactions": 10, "interval": "50 ms"},
+            corrupted=[{"nodes": [0], "behaviour": "understating", "older": 1}],
+            faults=[{"at": at, "for": "50 ms", "crash": {"nodes": [3]}} for at in ("1100 ms", "1700 ms")]
+            + [{"at": "1400 ms", "for": "50 ms", "crash": {"nodes": [1]}}],
+        )
+    )
+    assert result.checks["invariants"] == "pass", result.violations
