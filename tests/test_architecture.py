@@ -22,8 +22,8 @@ SEAM = {
     "sim.protocol", "sim.parameters", "sim.units",
     "sim.ledger.branches", "sim.ledger.catchup", "sim.ledger.certified", "sim.ledger.gossip", "sim.ledger.heights",
     "sim.ledger.log", "sim.ledger.members", "sim.ledger.powers", "sim.ledger.reads", "sim.ledger.rpc",
-    "sim.ledger.server", "sim.ledger.sync", "sim.ledger.tree", "sim.ledger.viewchange", "sim.ledger.views",
-    "sim.ledger.voters",
+    "sim.ledger.server", "sim.ledger.sync", "sim.ledger.tree", "sim.ledger.validators", "sim.ledger.viewchange",
+    "sim.ledger.views", "sim.ledger.voters",
 }  # fmt: skip
 VARIANTS = {"wheat": {"sim.protocols.pbft"}, "rpbft": {"sim.protocols.pbft"}}  # subclasses of what they vary
 

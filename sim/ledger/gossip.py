@@ -106,3 +106,12 @@ class Gossip:
         """This replica works at a height now: what is far below is forgotten."""
         for old in [known for known in self.heard if known < height - KEPT_HEIGHTS]:
             del self.heard[old]
+
+
+def check_degree(degree: int, voters: int) -> None:
+    """Raise ValueError if the parameter `gossip_degree` gives no graph of so many voters."""
+    if degree < voters - 1 and degree * voters % 2:
+        raise ValueError(
+            f"gossip_degree: {degree} neighbours for each of {voters} voters: one of the two must be even; "
+            f"write gossip_degree: {degree + 1}"
+        )

@@ -13,6 +13,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Iterable
+
+POWER_MAX = (1 << 21) - 1  # of all voters together: what a tally can count
 
 
 class Powers:
@@ -86,3 +89,25 @@ def powers_after(history: tuple[tuple[int, tuple[int, ...]], ...]) -> Powers:
         return Powers(history[0][1])
     (before, _), (height, powers) = history[-2:]
     return powers_after(history[:-1]).changed(height - before, powers)
+
+
+def powers_at(
+    height: int, power: tuple[int, ...], rolls: Iterable[tuple[int, tuple[int, ...]]]
+) -> tuple[int, Powers]:
+    """Since when the powers of a height are in force, and which they are: `power` for members, 0 for others.
+
+    `rolls`: (height from which in force, members), ascending, from height 1 on.
+    """
+    known = [(first, members) for first, members in rolls if first <= height or first == 1]
+    changes = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
+    everybody = range(len(power))
+    history = tuple((first, tuple(power[i] * (i in members) for i in everybody)) for first, members in changes)
+    return history[-1][0], powers_after(history)
+
+
+def check_power(power: tuple[int, ...] | None, voters: int) -> None:
+    """Raise ValueError if the parameter `power` does not fit the number of voters."""
+    if power is not None and len(power) != voters:
+        raise ValueError(f"power: {len(power)} values for {voters} voters; give each voter one, or leave power out")
+    if power is not None and sum(power) > POWER_MAX:
+        raise ValueError(f"power: adds up to {sum(power)}, at most {POWER_MAX}; give it in a larger unit")
