@@ -66,6 +66,9 @@ class Links:
         self.run = run
         self.held: dict[tuple[int, int], dict[int, LinkEffect]] = {}
         self.rows: dict[tuple[tuple[int, ...], LinkEffect], int] = {}
+        self.row_of: dict[tuple[int, int], int] = {}  # of links that are held
+        self.users = [0] * (RULES_MAX + 1)  # links by row
+        self.past_hits: dict[int, int] = {}  # by fault, of rows given to another combination since
 
     def hold(self, fault: int, links: Iterable[tuple[int, int]], effect: LinkEffect) -> None:
         """A fault takes hold of links (directed pairs of endpoints)."""
@@ -80,6 +83,7 @@ class Links:
                 self._apply(link)
 
     def _apply(self, link: tuple[int, int]) -> None:
+        self.users[self.row_of.pop(link, 0)] -= 1
         effects = self.held[link]
         if not effects:
             del self.held[link]
@@ -88,24 +92,42 @@ class Links:
         joined = LinkEffect()
         for number in sorted(effects):
             joined = joined.joined(effects[number])
-        key = (tuple(sorted(effects)), joined)
-        if key not in self.rows:
-            if len(self.rows) == RULES_MAX:
-                raise ValueError(f"{RULES_MAX} combinations of link faults are the most a run can have")
-            self.rows[key] = len(self.rows) + 1
-            rules = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
-            row = rules[self.rows[key]]
-            row[post.RULE_DOWN] = joined.down
-            row[post.RULE_ADD_NS] = joined.add_ns
-            row[post.RULE_LOSS_Q32] = int(joined.loss * (1 << 32))
-        self.run.set_link(*link, self.rows[key])
+        row = self._row((tuple(sorted(effects)), joined))
+        self.users[row] += 1
+        self.row_of[link] = row
+        self.run.set_link(*link, row)
+
+    def _row(self, key: tuple[tuple[int, ...], LinkEffect]) -> int:
+        """The engine's row for a combination; once all are taken, that of one that holds no link any more."""
+        if key in self.rows:
+            return self.rows[key]
+        row = len(self.rows) + 1
+        if row > RULES_MAX:
+            unused = next((old for old, number in self.rows.items() if self.users[number] == 0), None)
+            if unused is None:
+                raise ValueError(f"{RULES_MAX} combinations of link faults at one time are the most a run can have")
+            for fault in unused[0]:
+                self.past_hits[fault] = self.past_hits.get(fault, 0) + self._hits(self.rows[unused])
+            row = self.rows.pop(unused)
+        self.rows[key] = row
+        effect, rule = key[1], self._rule(row)
+        rule[post.RULE_DOWN] = effect.down
+        rule[post.RULE_ADD_NS] = effect.add_ns
+        rule[post.RULE_LOSS_Q32] = int(effect.loss * (1 << 32))
+        rule[post.RULE_HITS] = 0
+        return row
+
+    def _rule(self, row: int) -> np.ndarray:
+        rule: np.ndarray = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)[row]
+        return rule
+
+    def _hits(self, row: int) -> int:
+        return int(self._rule(row)[post.RULE_HITS])
 
     def hits(self, fault: int) -> int:
         """Copies that met a rule this fault was part of."""
-        rules = self.run.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
-        return int(
-            sum(rules[row][post.RULE_HITS] for (faults, _), row in self.rows.items() if fault in faults)
-        )
+        now = sum(self._hits(row) for (faults, _), row in self.rows.items() if fault in faults)
+        return now + self.past_hits.get(fault, 0)
 
 
 class FaultScript:

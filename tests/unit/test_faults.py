@@ -159,6 +159,20 @@ def test_a_flapping_link_is_down_in_its_periods_only() -> None:
     assert (report.note, report.ended_ns) == ("down 3 times", 350 * MS)
 
 
+def test_a_run_may_have_more_link_faults_than_rows_if_not_at_one_time() -> None:
+    """300 one after the other in 255 rows: each is felt, and each is counted for itself."""
+    faults = [
+        {"at": f"{10 * i} ms", "for": "10 ms", "degrade_link": {"between": [0, 1], "add_latency": f"{i + 1} us"}}
+        for i in range(300)
+    ]
+    played = play(scenario(faults=faults, duration="4 s"))
+    reports = played.world.faults.finish()
+    felt = [report.messages for report in reports]
+    assert len(felt) == 300
+    assert sum(count > 0 for count in felt) > 50
+    assert max(felt) < 100, "no fault has the hits of another"
+
+
 @pytest.mark.parametrize(("rate", "expires_ns"), [(1.0, 2 * S), (2.0, 1 * S), (0.5, 4 * S)])
 def test_a_wrong_clock_changes_when_timeouts_expire(rate: float, expires_ns: int) -> None:
     """The primary is silent from the start: each backup asks for a new view when its own two seconds are over."""
