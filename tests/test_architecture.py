@@ -20,10 +20,10 @@ MODULES = sorted(entry.module for entry in PROTOCOLS.values())
 PLAIN = {"__future__", "collections", "dataclasses", "enum", "functools", "pydantic", "typing"}  # words, not deeds
 SEAM = {
     "sim.protocol", "sim.parameters", "sim.units",
-    "sim.ledger.branches", "sim.ledger.catchup", "sim.ledger.certified", "sim.ledger.gossip", "sim.ledger.heights",
-    "sim.ledger.log", "sim.ledger.members", "sim.ledger.powers", "sim.ledger.reads", "sim.ledger.rpc",
-    "sim.ledger.server", "sim.ledger.sync", "sim.ledger.tree", "sim.ledger.validators", "sim.ledger.viewchange",
-    "sim.ledger.views", "sim.ledger.voters",
+    "sim.ledger.branches", "sim.ledger.catchup", "sim.ledger.certified", "sim.ledger.gossip", "sim.ledger.groups",
+    "sim.ledger.heights", "sim.ledger.log", "sim.ledger.members", "sim.ledger.powers", "sim.ledger.reads",
+    "sim.ledger.rpc", "sim.ledger.server", "sim.ledger.sync", "sim.ledger.tree", "sim.ledger.validators",
+    "sim.ledger.viewchange", "sim.ledger.views", "sim.ledger.voters",
 }  # fmt: skip
 VARIANTS = {"wheat": {"sim.protocols.pbft"}, "rpbft": {"sim.protocols.pbft"}}  # subclasses of what they vary
 

@@ -35,10 +35,7 @@ Deviations
 * The primary alone keeps below H; a backup accepts any batch above its h.
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
-* Replicas join and leave (the paper's group is fixed) as FISCO BCOS's sealers do, by its consensus precompiled contract
-  (addSealer, removeNode; documentation of version 2.x, "node management"): the batch that carries a request is the
-  last of its group, and the next group goes on from it as from a stable checkpoint, in views of its own
-  (`take_members`).
+* Replicas join and leave (the paper's group is fixed): sim.ledger.groups, where state transfer stands, too.
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
 tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
@@ -49,27 +46,24 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from sim.ledger.groups import VIEWS, GroupReplica
 from sim.ledger.sync import Status
-from sim.ledger.viewchange import FETCH_MAX, HEADER_BYTES, Executed, Fetch, NewView, ViewChange
-from sim.ledger.voters import Roll, Voters
+from sim.ledger.viewchange import HEADER_BYTES, Executed, Fetch, NewView, ViewChange
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,
     BATCH,
     DECIDED,
-    MEMBERSHIP,
     NO_PROGRESS,
     Ballot,
     Block,
     Context,
     Lead,
     Letter,
-    MembersChange,
     NormalCase,
     Quorum,
-    Replica,
     Signing,
     Step,
     Timer,
@@ -77,8 +71,6 @@ from sim.protocol import (
     invariant,
     upon,
 )
-
-VIEWS = 1000  # numbers of views per group, where members change
 
 
 class PbftParameters(Parameters):
@@ -117,17 +109,15 @@ COMMIT = VoteType("COMMIT", HEADER_BYTES)
 CHECKPOINT = VoteType("CHECKPOINT", HEADER_BYTES, decides=False)
 
 VIEW_CHANGE_TIMER = Timer("view change")
-FETCH_TIMER = Timer("fetch")
 
 
-class Pbft(Replica):
+class Pbft(GroupReplica):
     """One PBFT replica."""
 
     letters: ClassVar[tuple[type[Letter], ...]] = (PrePrepare, ViewChange, NewView, Fetch, Executed)
     votes: ClassVar[tuple[VoteType, ...]] = (PREPARE, COMMIT, CHECKPOINT)
     later_letters = (Status,)
     decides_out_of_order = True
-    group_changes: ClassVar[Literal["never", "voters"]] = "voters"
     progress = "waiting"
 
     @staticmethod
@@ -147,30 +137,11 @@ class Pbft(Replica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.voters = Voters(context)
-        self.members = context.members
-        self.is_voter = True
-        self.epoch = 0  # how many groups were before this one
-        self.asked_at = -1  # height at which blocks were last fetched for a message of a later group
-        self.f = self.tolerated()
-        self.audience = ALL  # whom pre-prepares, votes and view changes go to
-        self.first_view = 0  # whatever prepared did so in this view or a later one
-        self.view = 0
-        self.active = False
-        self.recovering = False  # restarted, and not yet in a view
-        self.low_mark = 0
         self.last_proposed: Block | None = None
-        self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
         self.early: list[tuple[int, PrePrepare]] = []  # of views this replica is not in yet
-        self.change_timer = 0
-        self.timeout_ns = self.parameters.request_timeout_ns
         self.height_at_entry = 0
-        self.fetching = 0  # timer of a state transfer under way
-        self.fetch_from = context.me
         self.catching_up = False  # out of the fast lane until earlier batches are executed
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
-        if context.members_change:
-            self.join_group()
 
     def tolerated(self) -> int:
         """f, of this group."""
@@ -181,10 +152,6 @@ class Pbft(Replica):
         faults: int | None = self.parameters.faults
         most = (members - 1) // 3
         return most if faults is None else min(faults, most)
-
-    @property
-    def view_number(self) -> int:
-        return self.view
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {
@@ -206,10 +173,6 @@ class Pbft(Replica):
         enough = (members + self.tolerated_of(members)) // 2 + 1
         gated = vote is not CHECKPOINT
         return self.voters.quorum(ballot.number, enough - 1 if vote is PREPARE else enough, gated=gated)
-
-    def voters_needed(self) -> int:
-        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
-        return self.context.n if self.context.members_change else super().voters_needed()
 
     def enough(self, replicas: Collection[int]) -> bool:
         """Whether these replicas are a quorum."""
@@ -648,146 +611,3 @@ class Pbft(Replica):
         self.enter(message.view)
         if context.height < low:
             self.fetch()
-
-    # --- members ---------------------------------------------------------------------------------------
-
-    def ends_group(self, block: Block | None) -> bool:
-        """Whether a batch not executed here changes the group: nothing follows it before it is."""
-        return block is not None and block.height > self.context.height and isinstance(block.body, Roll)
-
-    def take_members(self) -> None:
-        """Upon executing a batch that changes the group: the next one begins, in views that count from 1000 e.
-
-        Who proposed that batch sends it to the newcomers. Its commit certificate stands for a stable checkpoint.
-        """
-        context = self.context
-        if not context.members_change:
-            return
-        before = {*self.members}
-        self.voters.follow()
-        if self.voters.changes() == self.epoch:
-            return
-        self.join_group()
-        last = context.decided_block(context.height)
-        for newcomer in sorted({*self.members} - before - {context.me}):
-            if last is not None and last.proposer == context.me:
-                self.on_fetch(newcomer, Fetch(context.height - 1))
-        context.cancel(self.change_timer)
-        self.changes = {}
-        self.low_mark = context.height
-        self.timeout_ns = self.parameters.request_timeout_ns
-        context.persist(low_mark=self.low_mark)
-        self.enter(self.first_view)
-
-    def join_group(self) -> None:
-        """The group of the next batch, as the batches executed here say."""
-        context = self.context
-        self.members, self.epoch = self.voters.at(context.height + 1), self.voters.changes()
-        self.first_view = self.epoch * VIEWS
-        self.is_voter = context.me in self.members
-        self.f = self.tolerated()
-        self.audience = context.audience(self.members)
-        context.serve(clients=self.is_voter)
-
-    def concerns_group(self, sender: int, view: int, low_mark: int | None = None) -> bool:
-        """Whether a message about a view is one of this group's members'.
-
-        Who asks for a view of a group that is over is sent the batches since; for one to come: this replica is behind.
-        """
-        if not self.context.members_change:
-            return True
-        epoch = view // VIEWS
-        if epoch < self.epoch and low_mark is not None:
-            self.on_fetch(sender, Fetch(low_mark))
-        elif epoch > self.epoch:
-            self.fetch_once()
-        return epoch == self.epoch and self.is_voter and sender in self.members
-
-    def fetch_once(self) -> None:
-        """Fetch, once at each height."""
-        if self.asked_at < self.context.height:
-            self.asked_at = self.context.height
-            self.fetch()
-
-    @upon(MEMBERSHIP)
-    def on_membership(self, request: MembersChange) -> None:
-        """The operator asks for a change: the primary sees to it. Who is to join fetches what it lacks."""
-        self.voters.ask(request)
-        if self.voters.adds(self.context.me):
-            self.fetch()
-        self.propose()
-
-    def say_level(self) -> None:
-        """Tell the group that it can count on this replica, and go on asking until it is a member."""
-        context = self.context
-        context.broadcast(Status(context.height), self.audience)
-        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
-
-    @upon(Status)
-    def on_status(self, sender: int, _: Status) -> None:
-        """A replica that is to join is level."""
-        self.voters.level.add(sender)
-        self.propose()
-
-    # --- state transfer --------------------------------------------------------------------------------
-
-    def peers(self) -> tuple[int, ...]:
-        """Whom to ask, in ascending order."""
-        return tuple(replica for replica in self.members if replica != self.context.me)
-
-    def fetch(self) -> None:
-        """Ask the next replica for what was executed above this one's height."""
-        context = self.context
-        context.cancel(self.fetching)
-        peers = self.peers()
-        if not peers:
-            self.enter(self.view)
-            return
-        self.fetch_from = next((peer for peer in peers if peer > self.fetch_from), peers[0])
-        context.send(self.fetch_from, Fetch(context.height))
-        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
-
-    @upon(FETCH_TIMER)
-    def on_fetch_timeout(self, _: None) -> None:
-        """No answer: ask somebody else."""
-        self.fetch()
-
-    @upon(Fetch)
-    def on_fetch(self, sender: int, message: Fetch) -> None:
-        """Send executed blocks with their certificates, and the view this replica works in."""
-        context = self.context
-        top = min(context.height, message.height + FETCH_MAX)
-        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
-        known = tuple(block for block in blocks if block is not None)
-        context.send(sender, Executed(self.view, known, self.signers(), context.height, self.active))
-
-    @upon(Executed)
-    def on_executed(self, sender: int, message: Executed) -> None:
-        """Execute what was fetched; go on until level with the sender, then take part in its view."""
-        context = self.context
-        for block in message.blocks:
-            if block.height == context.height + 1:
-                context.decide(block)
-        self.take_members()
-        self.checkpoint()
-        self.return_to_lane()
-        if context.height < message.last:
-            self.fetch()
-            return
-        context.cancel(self.fetching)
-        if not self.is_voter:
-            self.say_level()
-        elif context.members_change and message.view // VIEWS != self.epoch:
-            self.propose()
-        elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
-            self.changes = {view: of for view, of in self.changes.items() if view > message.view}
-            self.enter(message.view)
-        elif not message.active and message.view > self.view:
-            self.change_view(message.view)
-        elif not message.active and self.recovering:  # everybody is recovering
-            self.change_view(self.view + 1)
-        elif not self.active and self.primary_of(self.view) == context.me:
-            if self.enough(self.changes.get(self.view, {})):
-                self.new_view(self.view)
-        elif self.active:
-            self.propose()

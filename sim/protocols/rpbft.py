@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from sim.ledger.groups import VIEWS
 from sim.ledger.viewchange import HEADER_BYTES, Executed, Fetch, NewView, ViewChange
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import ALL, NO_PROGRESS, Ballot, Block, Context, Letter, Quorum, Signing, VoteType, group, upon
-from sim.protocols.pbft import COMMIT, PREPARE, VIEWS, Pbft, PrePrepare
+from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
 class RpbftParameters(Parameters):

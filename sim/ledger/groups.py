@@ -1,0 +1,246 @@
+"""A group that orders one sequence of batches: who belongs to it, and how one of it that is behind catches up.
+
+For PBFT and its variants. A protocol says how a batch is agreed on and how a view is changed; here are the handlers
+around that. They are methods of the replica, for a handler needs one.
+
+State transfer fetches the missing batches from one replica at a time, each with its commit certificate, and the view
+that replica works in.
+
+Replicas join and leave as FISCO BCOS's sealers do, by its consensus precompiled contract (addSealer, removeNode;
+documentation of version 2.x, "node management"): the batch that carries a request is the last of its group, and the
+next group goes on from it as from a stable checkpoint, in views of its own (`take_members`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+from sim.ledger.sync import Status
+from sim.ledger.viewchange import FETCH_MAX, Executed, Fetch, ViewChange
+from sim.ledger.voters import Roll, Voters
+from sim.protocol import ALL, MEMBERSHIP, Block, Context, MembersChange, Replica, Timer, upon
+
+VIEWS = 1000  # numbers of views per group, where members change
+FETCH_TIMER = Timer("fetch")
+
+
+class GroupReplica(Replica):
+    """A replica in its group's view, or on its way there."""
+
+    group_changes: ClassVar[Literal["never", "voters"]] = "voters"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.voters = Voters(context)
+        self.members = context.members
+        self.is_voter = True
+        self.epoch = 0  # how many groups were before this one
+        self.asked_at = -1  # height at which blocks were last fetched for a message of a later group
+        self.f = self.tolerated()
+        self.audience = ALL  # whom proposals, votes and view changes go to
+        self.first_view = 0  # whatever prepared did so in this view or a later one
+        self.view = 0
+        self.active = False
+        self.recovering = False  # restarted, and not yet in a view
+        self.low_mark = 0
+        self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
+        self.change_timer = 0
+        self.timeout_ns = self.parameters.request_timeout_ns
+        self.fetching = 0  # timer of a state transfer under way
+        self.fetch_from = context.me
+        if context.members_change:
+            self.join_group()
+
+    @property
+    def view_number(self) -> int:
+        return self.view
+
+    # --- what the protocol says --------------------------------------------------------------------------
+
+    def tolerated(self) -> int:
+        """f, of this group."""
+        raise NotImplementedError
+
+    def enough(self, replicas: Collection[int]) -> bool:
+        """Whether these replicas are a quorum."""
+        raise NotImplementedError
+
+    def signers(self) -> int:
+        """How many signatures a certificate counts."""
+        raise NotImplementedError
+
+    def primary_of(self, view: int) -> int:
+        """Who leads a view."""
+        raise NotImplementedError
+
+    def enter(self, view: int) -> None:
+        """Work in a view from now on."""
+        raise NotImplementedError
+
+    def change_view(self, view: int) -> None:
+        """Ask for a view."""
+        raise NotImplementedError
+
+    def new_view(self, view: int) -> None:
+        """Lead a view that enough have asked for."""
+        raise NotImplementedError
+
+    def propose(self) -> None:
+        """Propose what waits, if this replica leads."""
+        raise NotImplementedError
+
+    def checkpoint(self) -> None:
+        """Say how far the log is executed here, if it is time."""
+        raise NotImplementedError
+
+    def return_to_lane(self) -> None:
+        """Work in the fast lane again if nothing is missing any more."""
+        raise NotImplementedError
+
+    # --- members -----------------------------------------------------------------------------------------
+
+    def voters_needed(self) -> int:
+        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
+        return self.context.n if self.context.members_change else super().voters_needed()
+
+    def ends_group(self, block: Block | None) -> bool:
+        """Whether a batch not executed here changes the group: nothing follows it before it is."""
+        return block is not None and block.height > self.context.height and isinstance(block.body, Roll)
+
+    def take_members(self) -> None:
+        """Upon executing a batch that changes the group: the next one begins, in views that count from 1000 e.
+
+        Who proposed that batch sends it to the newcomers. Its commit certificate stands for a stable checkpoint.
+        """
+        context = self.context
+        if not context.members_change:
+            return
+        before = {*self.members}
+        self.voters.follow()
+        if self.voters.changes() == self.epoch:
+            return
+        self.join_group()
+        last = context.decided_block(context.height)
+        for newcomer in sorted({*self.members} - before - {context.me}):
+            if last is not None and last.proposer == context.me:
+                self.on_fetch(newcomer, Fetch(context.height - 1))
+        context.cancel(self.change_timer)
+        self.changes = {}
+        self.low_mark = context.height
+        self.timeout_ns = self.parameters.request_timeout_ns
+        context.persist(low_mark=self.low_mark)
+        self.enter(self.first_view)
+
+    def join_group(self) -> None:
+        """The group of the next batch, as the batches executed here say."""
+        context = self.context
+        self.members, self.epoch = self.voters.at(context.height + 1), self.voters.changes()
+        self.first_view = self.epoch * VIEWS
+        self.is_voter = context.me in self.members
+        self.f = self.tolerated()
+        self.audience = context.audience(self.members)
+        context.serve(clients=self.is_voter)
+
+    def concerns_group(self, sender: int, view: int, low_mark: int | None = None) -> bool:
+        """Whether a message about a view is one of this group's members'.
+
+        Who asks for a view of a group that is over is sent the batches since; for one to come: this replica is behind.
+        """
+        if not self.context.members_change:
+            return True
+        epoch = view // VIEWS
+        if epoch < self.epoch and low_mark is not None:
+            self.on_fetch(sender, Fetch(low_mark))
+        elif epoch > self.epoch:
+            self.fetch_once()
+        return epoch == self.epoch and self.is_voter and sender in self.members
+
+    def fetch_once(self) -> None:
+        """Fetch, once at each height."""
+        if self.asked_at < self.context.height:
+            self.asked_at = self.context.height
+            self.fetch()
+
+    @upon(MEMBERSHIP)
+    def on_membership(self, request: MembersChange) -> None:
+        """The operator asks for a change: the primary sees to it. Who is to join fetches what it lacks."""
+        self.voters.ask(request)
+        if self.voters.adds(self.context.me):
+            self.fetch()
+        self.propose()
+
+    def say_level(self) -> None:
+        """Tell the group that it can count on this replica, and go on asking until it is a member."""
+        context = self.context
+        context.broadcast(Status(context.height), self.audience)
+        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+
+    @upon(Status)
+    def on_status(self, sender: int, _: Status) -> None:
+        """A replica that is to join is level."""
+        self.voters.level.add(sender)
+        self.propose()
+
+    # --- state transfer ----------------------------------------------------------------------------------
+
+    def peers(self) -> tuple[int, ...]:
+        """Whom to ask, in ascending order."""
+        return tuple(replica for replica in self.members if replica != self.context.me)
+
+    def fetch(self) -> None:
+        """Ask the next replica for what was executed above this one's height."""
+        context = self.context
+        context.cancel(self.fetching)
+        peers = self.peers()
+        if not peers:
+            self.enter(self.view)
+            return
+        self.fetch_from = next((peer for peer in peers if peer > self.fetch_from), peers[0])
+        context.send(self.fetch_from, Fetch(context.height))
+        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+
+    @upon(FETCH_TIMER)
+    def on_fetch_timeout(self, _: None) -> None:
+        """No answer: ask somebody else."""
+        self.fetch()
+
+    @upon(Fetch)
+    def on_fetch(self, sender: int, message: Fetch) -> None:
+        """Send executed blocks with their certificates, and the view this replica works in."""
+        context = self.context
+        top = min(context.height, message.height + FETCH_MAX)
+        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
+        known = tuple(block for block in blocks if block is not None)
+        context.send(sender, Executed(self.view, known, self.signers(), context.height, self.active))
+
+    @upon(Executed)
+    def on_executed(self, sender: int, message: Executed) -> None:
+        """Execute what was fetched; go on until level with the sender, then take part in its view."""
+        context = self.context
+        for block in message.blocks:
+            if block.height == context.height + 1:
+                context.decide(block)
+        self.take_members()
+        self.checkpoint()
+        self.return_to_lane()
+        if context.height < message.last:
+            self.fetch()
+            return
+        context.cancel(self.fetching)
+        if not self.is_voter:
+            self.say_level()
+        elif context.members_change and message.view // VIEWS != self.epoch:
+            self.propose()
+        elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
+            self.changes = {view: of for view, of in self.changes.items() if view > message.view}
+            self.enter(message.view)
+        elif not message.active and message.view > self.view:
+            self.change_view(message.view)
+        elif not message.active and self.recovering:  # everybody is recovering
+            self.change_view(self.view + 1)
+        elif not self.active and self.primary_of(self.view) == context.me:
+            if self.enough(self.changes.get(self.view, {})):
+                self.new_view(self.view)
+        elif self.active:
+            self.propose()
