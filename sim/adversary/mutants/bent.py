@@ -28,9 +28,9 @@ class WithoutOwnVotes(Bent):
 class Twice(Bent):
     """Every letter leaves twice."""
 
-    def broadcast(self, letter: Letter) -> None:
-        self._context.broadcast(letter)
-        self._context.broadcast(letter)
+    def broadcast(self, letter: Letter, to: int = ALL) -> None:
+        self._context.broadcast(letter, to)
+        self._context.broadcast(letter, to)
 
     def send(self, to: int, letter: Letter) -> None:
         self._context.send(to, letter)
