@@ -23,6 +23,7 @@ def half(n: int) -> int:
 
 PERIOD_MS = 100
 NO_VOTES = "Conformance laws on votes do not apply: there are none"
+NO_CERTIFICATES = "Agreement is not promised while messages are lost: final means buried, not certified"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,7 +181,7 @@ LAWS: dict[str, Law] = {
         heals_within_s=8,
         lingers_s=2,
         once_per_block=("parent",),
-        exempt={"votes once": NO_VOTES},
+        exempt={"votes once": NO_VOTES, "loss": NO_CERTIFICATES},
     ),
     "aura": Law(
         messages=lambda n: n - 1,
@@ -193,6 +194,6 @@ LAWS: dict[str, Law] = {
         heals_within_s=8,
         lingers_s=2,
         once_per_block=("view",),
-        exempt={"votes once": NO_VOTES},
+        exempt={"votes once": NO_VOTES, "loss": NO_CERTIFICATES},
     ),
 }
