@@ -8,7 +8,7 @@ oldest first, so many at a time, from the last block decided here or, if the bra
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sim.protocol import Block, Context, Letter, Signing
 
@@ -73,6 +73,25 @@ class Blocks(Housekeeping):
 
     def signatures(self) -> int:
         return len(self.blocks)
+
+
+def lies_on_decided(context: Context, head: Block | None) -> bool:
+    """Whether the chain that ends in a head and the one decided here are one."""
+    block, height = head, context.height
+    while block is not None and block.height > height:
+        block = block.parent
+    decided = None if block is None else context.decided_block(block.height)
+    return decided is None or decided is block
+
+
+def links(head: Block | None, above: int) -> Iterator[tuple[Block, Block | None]]:
+    """Blocks of the chain that ends in a head, down to a height, each with its parent (None: the genesis block)."""
+    block = head
+    while block is not None and block.height > above and block.body is not None:
+        parent = block.parent
+        if parent is None or parent.body is not None:
+            yield block, parent
+        block = parent
 
 
 class Branches:

@@ -7,6 +7,7 @@ one, so protocols derive from these classes: one level more than usual, instead 
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from sim.ledger.tree import GENESIS, QC, Blocks, BlockTree, Fetch
@@ -16,7 +17,7 @@ from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, Vo
 NOBODY = -2  # a guard that no replica's lane number meets
 
 
-class CertifiedChain(Replica):
+class CertifiedChain(Replica, abc.ABC):
     """A replica of n >= 3f + 1 that knows a tree of certified blocks, and leaders who propose in turn."""
 
     lasting_leader = False
@@ -78,33 +79,33 @@ class CertifiedChain(Replica):
 
     # --- what each protocol says -------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def propose(self) -> None:
         """Bring the block of this view."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def learn(self, certificate: QC, sender: int | None) -> None:
         """A certificate, not as part of this view's work: keep the highest, once its block is here."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def resume(self) -> None:
         """Take up what waited for blocks."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def sync(self) -> None:
         """Catch up with the fast lane."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def recall(self, stable: dict[str, Any]) -> None:
         """What was saved; its blocks are here."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def watch(self) -> None:
         """The progress timer begins."""
-        raise NotImplementedError
 
     # --- start and restart -------------------------------------------------------------------------------
 
@@ -214,9 +215,9 @@ class CertifiedChain(Replica):
             self.learn(message.justify, None if here else sender)
         self.resume()
 
+    @abc.abstractmethod
     def apply(self, block: Block) -> None:
         """What the certificate in a fetched block teaches."""
-        raise NotImplementedError
 
 
 class PacedChain(CertifiedChain):
@@ -229,9 +230,9 @@ class PacedChain(CertifiedChain):
     def watch(self) -> None:
         self.pacemaker.start()
 
+    @abc.abstractmethod
     def lead_after_new_views(self) -> None:
         """Propose in this view if it is mine and enough NEW-VIEW letters have come."""
-        raise NotImplementedError
 
     @upon(NO_PROGRESS)
     def on_timeout(self) -> None:

@@ -13,6 +13,7 @@ next group goes on from it as from a stable checkpoint, in views of its own (`ta
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
@@ -25,7 +26,7 @@ VIEWS = 1000  # numbers of views per group, where members change
 FETCH_TIMER = Timer("fetch")
 
 
-class GroupReplica(Replica):
+class GroupReplica(Replica, abc.ABC):
     """A replica in its group's view, or on its way there."""
 
     group_changes: ClassVar[Literal["never", "voters"]] = "voters"
@@ -58,45 +59,45 @@ class GroupReplica(Replica):
 
     # --- what the protocol says --------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def tolerated(self) -> int:
         """f, of this group."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def enough(self, replicas: Collection[int]) -> bool:
         """Whether these replicas are a quorum."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def signers(self) -> int:
         """How many signatures a certificate counts."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def primary_of(self, view: int) -> int:
         """Who leads a view."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def enter(self, view: int) -> None:
         """Work in a view from now on."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def change_view(self, view: int) -> None:
         """Ask for a view."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def new_view(self, view: int) -> None:
         """Lead a view that enough have asked for."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def propose(self) -> None:
         """Propose what waits, if this replica leads."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def checkpoint(self) -> None:
         """Say how far the log is executed here, if it is time."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def return_to_lane(self) -> None:
         """Work in the fast lane again if nothing is missing any more."""
-        raise NotImplementedError
 
     # --- members -----------------------------------------------------------------------------------------
 

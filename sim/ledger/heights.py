@@ -8,15 +8,37 @@ silent, and one that is to join fetches blocks until a member's message shows it
 
 from __future__ import annotations
 
+import abc
 import bisect
+from collections.abc import Iterable
 from typing import Any
 
 from sim.ledger.sync import FETCH_TIMER, Blocks, BlockSync, Fetch, Status
 from sim.ledger.voters import Voters
-from sim.protocol import ALL, MEMBERSHIP, Ballot, Block, Context, Letter, MembersChange, Quorum, Replica, VoteType, upon
+from sim.protocol import (
+    ALL,
+    MEMBERSHIP,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    MembersChange,
+    Quorum,
+    Replica,
+    VoteType,
+    invariant,
+    upon,
+)
+
+DOUBLINGS_MAX = 30  # of a round timer; beyond, it would not fit 64 bits
 
 
-class HeightByHeight(Replica):
+def doubled(timeout_ns: int, round_: int) -> int:
+    """A timeout that doubles with every round."""
+    return timeout_ns << min(round_, DOUBLINGS_MAX)
+
+
+class HeightByHeight(Replica, abc.ABC):
     """Base of replicas that decide the block of one height before they vote on the next."""
 
     lasting_leader = False
@@ -48,21 +70,52 @@ class HeightByHeight(Replica):
 
     # --- what the protocol says --------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def sync(self) -> None:
         """Catch up with what the fast lane did."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def begin_height(self) -> None:
         """The last block is decided: the next height begins."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def resume(self) -> None:
         """Deal with what came early, and take part."""
-        raise NotImplementedError
 
     def votes_of(self, members: int) -> int:
         """How many votes of so many members are a quorum."""
         raise NotImplementedError
+
+    # --- votes of a height -------------------------------------------------------------------------------
+
+    def voted_blocks(self, vote: VoteType, rounds: Iterable[int]) -> list[tuple[int, Block]]:
+        """Rounds of this height in which this replica cast such a vote for a block, and the block."""
+        context, height = self.context, self.height
+        return [
+            (ballot.view, ballot.block)
+            for round_ in rounds
+            for ballot in context.ballots(round_, height)
+            if ballot.block is not None and context.has_voted(vote, ballot)
+        ]
+
+    def voted_for_another(self, vote: VoteType, ballot: Ballot) -> bool:
+        """Whether this replica cast such a vote for something else in a ballot's round."""
+        same = self.context.ballots(ballot.view, ballot.number)
+        return any(other is not ballot and self.context.has_voted(vote, other) for other in same)
+
+    @property
+    def has_moved_on(self) -> bool:
+        """Whether the fast lane has decided this height, and no handler has run since."""
+        return self.context.height >= self.height
+
+    @invariant("at most one vote of each type in a round")
+    def votes_once(self) -> bool:
+        """Of those cast in this round, nil among them; a replica's own votes outlast its crashes."""
+        context = self.context
+        ballots = context.ballots(self.round, self.height)
+        return len(ballots) < 2 or all(
+            sum(context.has_voted(vote, ballot) for ballot in ballots) <= 1 for vote in self.votes if vote.decides
+        )
 
     # --- quorums and turns -------------------------------------------------------------------------------
 
@@ -94,6 +147,14 @@ class HeightByHeight(Replica):
         self.context.broadcast(letter, self.audience)
 
     # --- from height to height ---------------------------------------------------------------------------
+
+    def decide_next(self, block: Block) -> None:
+        """A block is final: if it is the next one here, the height after it begins."""
+        context = self.context
+        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+            context.decide(block)
+            self.begin_height()
+            self.resume()
 
     def next_height(self) -> None:
         """The height after the last decided one, and its members."""

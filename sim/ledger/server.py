@@ -15,6 +15,7 @@ Deviations
 
 from __future__ import annotations
 
+import abc
 import enum
 import functools
 from collections.abc import Collection
@@ -51,6 +52,7 @@ class Role(enum.Enum):
     LEADER = "leader"
 
 
+HEARTBEAT_TIMER = Timer("heartbeat")
 QUORUM_TIMER = Timer("check quorum")
 
 
@@ -73,7 +75,7 @@ class LogParameters(Parameters):
     snapshot_chunk_bytes: Bytes = quantity("1 MB", "most of a snapshot sent at a time", positive=True)
 
 
-class LogServer(Replica):
+class LogServer(Replica, abc.ABC):
     """One server: its term, role and log, and what is around them."""
 
     later_letters = (Stored, Granted, InstallSnapshot, Received, Read, ReadAnswer)
@@ -81,10 +83,12 @@ class LogServer(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.term = 0
+        self.voted_for: int | None = None
         self.role = Role.FOLLOWER
         self.leader: int | None = None
         self.log = Log(context)
         self.sent_ns = 0  # of a leader: when all followers were last sent something
+        self.commit_at_election = 0  # of a leader: commit index when its term began
         self.heard: set[int] = set()  # of a leader: followers heard from since the last quorum check
         self.catchup = Catchup(context, self.log)
         self.membership = Membership(context, joint=self.parameters.membership == "joint")
@@ -113,33 +117,33 @@ class LogServer(Replica):
 
     # --- what the protocol says --------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def quorum(self) -> int:
         """How many servers are enough where members do not change."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def step_down(self, term: int) -> None:
         """Be a follower."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def hear(self, sender: int, term: int) -> bool:
         """Whether a message comes from this term's leader."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_elected(self, ballot: Ballot) -> None:
         """Enough voted for me."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_pre_elected(self, ballot: Ballot) -> None:
         """Enough would vote for me."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def replicate(self, block: Block) -> None:
         """Append an entry and send it to all."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def count_replicas(self) -> None:
         """Commit what enough servers store."""
-        raise NotImplementedError
 
     # --- the log -----------------------------------------------------------------------------------------
 
@@ -157,6 +161,31 @@ class LogServer(Replica):
         """AppendEntries rule 5: decide the log up to an index."""
         for block in self.log.commit_to(index):
             self.settle_members(block)
+
+    @invariant("currentTerm and votedFor are on disk")
+    def promises_are_stored(self) -> bool:
+        """Before anybody hears of them (figure 2, persistent state)."""
+        stable = self.context.stable
+        return bool(stable["term"] == self.term and stable["voted_for"] == self.voted_for)
+
+    @invariant("who stands for election, or leads, has voted for itself")
+    def candidates_vote_for_themselves(self) -> bool:
+        """In this term."""
+        return self.role not in (Role.CANDIDATE, Role.LEADER) or self.voted_for == self.context.me
+
+    @invariant("a leader commits entries of its own term, and older ones with them")
+    def commits_its_own(self) -> bool:
+        """Section 5.4.2: what it committed last is of its term."""
+        height = self.context.height
+        if self.role is not Role.LEADER or height == self.commit_at_election:
+            return True
+        last = self.context.decided_block(height)
+        return last is None or last.view == self.term
+
+    @invariant("the log goes on where it is committed to")
+    def log_is_whole(self) -> bool:
+        """No entry lacks between the commit index and the last index."""
+        return not self.log.tail or self.log.tail[0].height <= self.context.height + 1
 
     @invariant("entries follow each other, in terms that never go back")
     def log_is_in_order(self) -> bool:
@@ -184,6 +213,7 @@ class LogServer(Replica):
     def begin_term(self) -> None:
         """I lead: what I know of others and of my own leadership begins anew."""
         self.heard = set()
+        self.commit_at_election = self.context.height
         self.catchup.begin()
         self.membership.joining = set()
         self.reads.begin()
@@ -206,6 +236,17 @@ class LogServer(Replica):
         self.tell_all(self.heartbeat(round_))
         self.sent_ns = self.context.now_ns
         self.reads.answered(round_, self.context.me, self.majority)  # alone, I am a majority
+
+    @upon(HEARTBEAT_TIMER)
+    def on_heartbeat_due(self, term: int) -> None:
+        """Send a heartbeat if nothing else was sent for an interval."""
+        context = self.context
+        if self.role is not Role.LEADER or term != self.term:
+            return
+        interval_ns = self.parameters.heartbeat_interval_ns
+        if context.now_ns - self.sent_ns >= interval_ns:
+            self.send_heartbeat()
+        context.set_timer(HEARTBEAT_TIMER, self.sent_ns + interval_ns - context.now_ns, term)
 
     def answers_me(self, term: int) -> bool:
         """Whether the result of a call is meant for me as I am: this term's leader. Follow whoever has a newer one."""

@@ -19,6 +19,7 @@ They are methods of the replica, for a handler needs one. How powers, gossip and
 
 from __future__ import annotations
 
+import abc
 from typing import Any, ClassVar
 
 from sim.ledger.gossip import CastVote, Gossip, Relayed, Said
@@ -57,29 +58,29 @@ class Validator(HeightByHeight):
 
     # --- what the protocol says --------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def proposer_of(self, height: int, round_: int) -> int:
         """Whose turn it is."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def timeout_propose_ns(self, round_: int) -> int:
         """How long to wait for a proposal."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def take(self, via: int, message: Any) -> None:
         """Take a proposal, as its author's letter or as what a neighbour said."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def on_turn(self) -> None:
         """Propose, if it is this process's turn."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def recall_proposal(self, block: Block, round_: int) -> None:
         """This process has voted for a block, so it had this round's proposal of it."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def recall_lock(self, block: Block, round_: int) -> None:
         """This process has cast its second vote of a round for a block."""
-        raise NotImplementedError
 
     # --- power -------------------------------------------------------------------------------------------
 

@@ -37,9 +37,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock
+from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, upon
+from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
 SCORE_MAX = (1 << 128) - 1
 DEPTH_BITS = 20  # of a lane number: the head, then how many blocks up to it are not decided
@@ -158,6 +158,33 @@ class Aura(Replica):
         self.sync()
         self.take_lane()
         self.await_step()
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    def chain(self) -> Block | None:
+        """The head, as of the last block that the lane accepted."""
+        return self.context.lane_block() or self.head
+
+    @invariant("the head lies on the decided chain")
+    def head_is_on_decided(self) -> bool:
+        """What is final for this validator is never given up."""
+        return lies_on_decided(self.context, self.chain())
+
+    @invariant("steps grow along the chain, and each block is its step's primary's")
+    def steps_grow(self) -> bool:
+        """Of the blocks that are not decided; none is of a step to come."""
+        pairs = [(block.body, self.header_of(parent)) for block, parent in links(self.chain(), self.context.height)]
+        now = self.step_at(self.context.now_ns)
+        return all(
+            parent.step < header.step <= now and header.signer == self.primary(header.step) for header, parent in pairs
+        )
+
+    @invariant("whatever it sealed is of a step that it has noted")
+    def seals_once(self) -> bool:
+        """So that it seals one block a step, restarts or not."""
+        context = self.context
+        mine = [block.body for block, _ in links(self.chain(), context.height) if block.proposer == context.me]
+        return all(header.step <= context.stable["sealed_step"] for header in mine)
 
     # --- the fast lane: a block that extends the head of one who knows no other branch -------------------
 

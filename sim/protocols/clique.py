@@ -36,13 +36,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, Status
+from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, Status, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, upon
+from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, invariant, upon
 
 IN_TURN, OUT_OF_TURN = 2, 1
 HASH_MAX = (1 << 31) - 2
@@ -138,6 +139,33 @@ class Clique(Replica):
         self.head_since_ns = context.now_ns
         self.prepare()
         context.set_timer(STATUS, parameters.status_interval_ns)
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    def last_links(self) -> Iterator[tuple[Block, Block | None]]:
+        """The last SIGNER_LIMIT blocks of this signer's chain, each with its parent."""
+        return links(self.head, self.view_number - self.signer_limit())
+
+    @invariant("the head lies on the decided chain")
+    def head_is_on_decided(self) -> bool:
+        """What is final for this signer is never given up."""
+        return lies_on_decided(self.context, self.head)
+
+    @invariant("of SIGNER_LIMIT consecutive blocks no signer sealed two")
+    def signers_take_turns(self) -> bool:
+        """The recency rule, of the end of the chain."""
+        signers = [self.header_of(block).signer for block, _ in self.last_links()]
+        return len(signers) == len({*signers})
+
+    @invariant("blocks are BLOCK_PERIOD apart, and each adds its difficulty")
+    def headers_follow(self) -> bool:
+        """At the end of the chain."""
+        pairs = [(self.header_of(block), self.header_of(parent)) for block, parent in self.last_links()]
+        return all(
+            header.time_ns >= parent.time_ns + self.parameters.block_period_ns
+            and header.total == parent.total + header.difficulty
+            for header, parent in pairs
+        )
 
     # --- sealing -----------------------------------------------------------------------------------------
 

@@ -47,7 +47,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.heights import HeightByHeight
+from sim.ledger.heights import HeightByHeight, doubled
 from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
@@ -63,10 +63,9 @@ from sim.protocol import (
     Signing,
     Step,
     VoteType,
+    invariant,
     upon,
 )
-
-DOUBLINGS_MAX = 30  # of the round timer; beyond, the timer would not fit 64 bits
 
 
 class IbftParameters(Parameters):
@@ -142,8 +141,7 @@ class Ibft(HeightByHeight):
 
     def timeout_ns(self, round_: int) -> int:
         """The round timer doubles with every round."""
-        timeout: int = self.parameters.round_timeout_ns << min(round_, DOUBLINGS_MAX)
-        return timeout
+        return doubled(self.parameters.round_timeout_ns, round_)
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
@@ -152,6 +150,21 @@ class Ibft(HeightByHeight):
         if self.context.members_change:
             return ()  # the lane knows one set of validators
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    @invariant("the lock is of the height being decided")
+    def lock_is_of_height(self) -> bool:
+        """Insertion releases it."""
+        return self.locked is None or self.locked.height == self.height
+
+    @invariant("locked on whatever it sent COMMIT for")
+    def lock_is_committed(self) -> bool:
+        """Nothing releases a lock within a height, and nothing but a COMMIT goes with one."""
+        if self.has_moved_on or (self.locked is None and self.round == 0 and not self.changing):
+            return True  # the lane may have locked since
+        blocks = [block for _, block in self.voted_blocks(COMMIT, range(self.round + 1))]
+        return all(block is self.locked for block in blocks) and (self.locked is None or self.locked in blocks)
 
     # --- start, and the fast lane ------------------------------------------------------------------------
     #
@@ -296,12 +309,12 @@ class Ibft(HeightByHeight):
         if message.height == self.height:
             self.received.append(message.block)
             if context.complete(COMMIT, ballot):
-                self.insert(message.block)
+                self.decide_next(message.block)
                 return
         place, here = (message.height, message.round), (self.height, self.round)
         if place > here or (place == here and self.changing):
             self.keep(sender, message)
-        elif place == here and sender == self.proposer_of(self.round) and not self.voted_for_another(ballot):
+        elif place == here and sender == self.proposer_of(self.round) and not self.voted_for_another(PREPARE, ballot):
             on_top = message.block.parent is context.decided_block(context.height)
             if not on_top or not self.voters.accepts(message.block):
                 return
@@ -310,11 +323,6 @@ class Ibft(HeightByHeight):
             else:
                 self.change_round(self.round + 1)
         self.set_lane()
-
-    def voted_for_another(self, ballot: Ballot) -> bool:
-        """Whether this validator sent PREPARE for another block of this height and round."""
-        same = self.context.ballots(ballot.view, ballot.number)
-        return any(other is not ballot and self.context.has_voted(PREPARE, other) for other in same)
 
     def accept(self, ballot: Ballot) -> None:
         """Enter PRE-PREPARED: multicast <PREPARE>."""
@@ -339,22 +347,14 @@ class Ibft(HeightByHeight):
 
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
-        """2F + 1 COMMITs: enter COMMITTED and insert the block, if it is here."""
+        """2F + 1 COMMITs: enter COMMITTED, insert the block if it is here (FINAL COMMITTED), begin the next height."""
         self.sync()
         assert ballot.block is not None
         if ballot.block in self.received:
-            self.insert(ballot.block)
+            self.decide_next(ballot.block)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
             self.set_lane()
-
-    def insert(self, block: Block) -> None:
-        """FINAL COMMITTED: the block is on the chain; the next height begins."""
-        context = self.context
-        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
-            context.decide(block)
-            self.begin_height()
-            self.resume()
 
     # --- ROUND CHANGE ------------------------------------------------------------------------------------
 

@@ -46,7 +46,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.ledger.heights import HeightByHeight
+from sim.ledger.heights import HeightByHeight, doubled
 from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
@@ -62,10 +62,9 @@ from sim.protocol import (
     Signing,
     Step,
     VoteType,
+    invariant,
     upon,
 )
-
-DOUBLINGS_MAX = 30  # of the round timer; beyond, the timer would not fit 64 bits
 
 
 class QbftParameters(Parameters):
@@ -156,8 +155,7 @@ class Qbft(HeightByHeight):
 
     def timeout_ns(self, round_: int) -> int:
         """t(r)."""
-        timeout: int = self.parameters.round_timeout_ns << min(round_, DOUBLINGS_MAX)
-        return timeout
+        return doubled(self.parameters.round_timeout_ns, round_)
 
     def justifies(self, message: PrePrepare) -> bool:
         """JustifyPrePrepare: round 0, or a quorum of ROUND-CHANGEs of which none prepared another block later.
@@ -185,6 +183,31 @@ class Qbft(HeightByHeight):
         if self.context.members_change:
             return ()  # the lane knows one set of voters
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    @invariant("what it prepared is of this height, and of no round to come")
+    def prepared_is_here(self) -> bool:
+        """pr <= r, and pv is of this instance."""
+        return self.prepared is None or (
+            0 <= self.prepared[0] <= self.round and self.prepared[1].height == self.height
+        )
+
+    @invariant("what it prepared has a quorum of PREPAREs")
+    def prepared_is_certified(self) -> bool:
+        """The certificate that a ROUND-CHANGE would carry."""
+        if self.has_moved_on or self.prepared is None:
+            return True
+        return self.is_certified(self.prepared[0] + 1, self.prepared)
+
+    @invariant("a ROUND-CHANGE tells the last block that its sender prepared")
+    def changes_are_honest(self) -> bool:
+        """Its own of this round; who prepares sends COMMIT."""
+        own = self.changes.get(self.round, {}).get(self.context.me)
+        if own is None or self.has_moved_on:
+            return True
+        before = self.voted_blocks(COMMIT, range(self.round))
+        return not before or own.prepared == before[-1]
 
     # --- start, and the fast lane ------------------------------------------------------------------------
     #
@@ -322,7 +345,7 @@ class Qbft(HeightByHeight):
             self.received.append(message.block)
             ballot = context.ballot(message.round, message.height, message.block)
             if context.complete(COMMIT, ballot):
-                self.decide(message.block)
+                self.decide_next(message.block)
                 return
             fresh = message.round > self.round or (message.round == self.round and self.accepted is None)
             on_top = message.block.parent is context.decided_block(context.height)
@@ -330,14 +353,9 @@ class Qbft(HeightByHeight):
             if fresh and on_top and sender == self.proposer_of(message.round) and self.justifies(message):
                 if message.round > self.round:
                     self.enter_round(message.round)
-                if not self.voted_for_another(ballot):
+                if not self.voted_for_another(PREPARE, ballot):
                     self.accept(ballot)
         self.set_lane()
-
-    def voted_for_another(self, ballot: Ballot) -> bool:
-        """Whether this validator sent PREPARE for another block of this height and round."""
-        same = self.context.ballots(ballot.view, ballot.number)
-        return any(other is not ballot and self.context.has_voted(PREPARE, other) for other in same)
 
     def accept(self, ballot: Ballot) -> None:
         """Multicast <PREPARE>."""
@@ -367,18 +385,10 @@ class Qbft(HeightByHeight):
         self.sync()
         assert ballot.block is not None
         if ballot.block in self.received:
-            self.decide(ballot.block)
+            self.decide_next(ballot.block)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
             self.set_lane()
-
-    def decide(self, block: Block) -> None:
-        """The block is final; the next instance begins."""
-        context = self.context
-        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
-            context.decide(block)
-            self.begin_height()
-            self.resume()
 
     # --- Algorithm 3: round change -----------------------------------------------------------------------
 

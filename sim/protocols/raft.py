@@ -48,7 +48,7 @@ import functools
 from pydantic import Field
 
 from sim.ledger.rpc import HEADER_BYTES, AppendEntries, Heartbeat, Repair, Reply, RequestVote, Stored
-from sim.ledger.server import QUORUM_TIMER, LogParameters, LogServer, Role
+from sim.ledger.server import HEARTBEAT_TIMER, QUORUM_TIMER, LogParameters, LogServer, Role
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
     BATCH,
@@ -59,8 +59,8 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Step,
-    Timer,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -84,8 +84,7 @@ class RaftParameters(LogParameters):
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
 VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False, unique="view")
 PRE_VOTE = VoteType("PRE_VOTE", HEADER_BYTES, decides=False, signed=False, unique="")
-
-HEARTBEAT_TIMER = Timer("heartbeat")
+CANDIDATES_LOOKED_AT = 8  # by the invariant of votes: others are looked at by other servers
 
 
 class Raft(LogServer):
@@ -116,7 +115,6 @@ class Raft(LogServer):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.voted_for: int | None = None
         self.round_ = 0  # of trials before elections
         self.told_commit = 0  # of a leader: commit index in the last AppendEntries
 
@@ -143,6 +141,19 @@ class Raft(LogServer):
             self.first_start()
         self.await_leader()
         self.begin_reads()
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    @invariant("votes of a term go to one candidate")
+    def votes_once(self) -> bool:
+        """To votedFor; VOTEs of this term that have reached a candidate, some candidates at a time."""
+        context = self.context
+        some = ((context.me + i) % context.n for i in range(min(context.n, CANDIDATES_LOOKED_AT)))
+        return all(
+            candidate == self.voted_for or not context.has_voted(VOTE, ballot)
+            for candidate in some
+            for ballot in context.ballots(self.term, candidate)
+        )
 
     # --- leader election, sections 5.2 and 5.4.1 -------------------------------------------------------
 
@@ -349,17 +360,6 @@ class Raft(LogServer):
                 self.change_members()
                 self.propose()
                 return
-
-    @upon(HEARTBEAT_TIMER)
-    def on_heartbeat_due(self, term: int) -> None:
-        """Send a heartbeat if nothing else was sent for an interval."""
-        context = self.context
-        if self.role is not Role.LEADER or term != self.term:
-            return
-        interval_ns = self.parameters.heartbeat_interval_ns
-        if context.now_ns - self.sent_ns >= interval_ns:
-            self.send_heartbeat()
-        context.set_timer(HEARTBEAT_TIMER, self.sent_ns + interval_ns - context.now_ns, term)
 
     @upon(Reply)
     def on_reply(self, follower: int, message: Reply) -> None:

@@ -65,6 +65,7 @@ from sim.protocol import (
     Step,
     Timer,
     VoteType,
+    invariant,
     upon,
 )
 
@@ -193,6 +194,30 @@ class Tendermint(Validator):
         """The height, the locked and the valid value."""
         locked, valid = self.locked_value, self.valid_value
         return self.height, 0 if locked is None else locked.number, 0 if valid is None else valid.number
+
+    # --- invariants --------------------------------------------------------------------------------------
+
+    @invariant("lockedRound <= validRound <= round")
+    def rounds_are_in_order(self) -> bool:
+        """What is locked is valid (lines 36 to 43), and nothing is of a round to come."""
+        return -1 <= self.locked_round <= self.valid_round <= self.round
+
+    @invariant("what is locked or valid is of this height")
+    def lock_is_of_height(self) -> bool:
+        """A decision releases it (line 53); round -1 stands for nil."""
+        pairs = ((self.locked_round, self.locked_value), (self.valid_round, self.valid_value))
+        return all(
+            (round_ == -1) == (value is None) and (value is None or value.height == self.height)
+            for round_, value in pairs
+        )
+
+    @invariant("locked on the last value it precommitted")
+    def lock_is_precommitted(self) -> bool:
+        """Lines 38 to 40: in that round, and on none other."""
+        if self.has_moved_on or (self.locked_round == -1 and self.round == 0):
+            return True  # the lane may have locked since
+        locked = [] if self.locked_value is None else [(self.locked_round, self.locked_value)]
+        return self.voted_blocks(PRECOMMIT, range(self.round + 1))[-1:] == locked
 
     # --- initialization, lines 1 to 10 -------------------------------------------------------------------
 
@@ -346,7 +371,7 @@ class Tendermint(Validator):
         for block in [proposal.block for proposal in self.proposals]:  # line 49; v counts, whichever round brought it
             for earlier in range(round_ + 1):
                 if context.complete(PRECOMMIT, context.ballot(earlier, height, block)):
-                    self.decide(block)
+                    self.decide_next(block)  # lines 50 to 54
                     return
         current = [proposal for proposal in self.proposals if proposal.round == round_]
         for proposal in current:
@@ -382,14 +407,6 @@ class Tendermint(Validator):
         """Broadcast <PRECOMMIT, h, r, id(v)>, nil for no block."""
         self.step = PRECOMMITTED
         self.cast(PRECOMMIT, block)
-
-    def decide(self, block: Block) -> None:
-        """Lines 50 to 54."""
-        context = self.context
-        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
-            context.decide(block)
-            self.begin_height()
-            self.resume()
 
     # --- timeouts, lines 57 to 67 ------------------------------------------------------------------------
 

@@ -447,6 +447,7 @@ def test_figure_8(protocol: type[Raft], safe: bool) -> None:
     assert lab.server(s1).term == 4
     assert [lab.server(v).log.last_index for v in range(4)] == [3, 3, 2, 1]
     assert run.hosts[s1].height == (1 if safe else 2)
+    assert lab.server(s1).commits_its_own() is safe
     run.crash(s1)
     lab.heal()
     run.restart(s5)  # (d) term 5: S5's log ends in term 3, that of S3 in term 2
