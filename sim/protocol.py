@@ -256,6 +256,7 @@ class NormalCase:
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
     Every letter counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
     (`Replica.forks`) whoever takes a letter in the lane adopts its block (`Context.adopt`), which extends its head.
+    Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the letter's block.
 
     With `gather` the letter goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
     passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A letter
@@ -294,6 +295,22 @@ class Timer:
     """The kind of timer a handler waits for."""
 
     name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Turns:
+    """When a replica proposes a block on top of another if it has seen nobody do so (`Context.await_turn`).
+
+    Its own turn are the heights that leave `place` when divided by `places`. Then it proposes `period_ns` after the
+    block below was made; at other heights it holds back for a draw from [0, spread_ns) more, keyed by itself and the
+    height. It proposes neither before it has the block below nor within the block interval of its own last proposal.
+    """
+
+    timer: Timer  # its handler gets the time of the turn, without the draw
+    period_ns: int
+    spread_ns: int
+    place: int
+    places: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -430,6 +447,7 @@ class Context(Interface):
         leave: Lead | None = None,
         along: Tree | None = None,
         known: Block | None = None,
+        made_ns: int | None = None,
     ) -> None:
         """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
 
@@ -441,7 +459,8 @@ class Context(Interface):
         if votes of that case have been cast in this ballot already, this is `broadcast`.
 
         `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
-        `known`: the block that a receiver must have for the letter to be kept if it comes early.
+        `known`: the block that a receiver must have for the letter to be kept if it comes early. `made_ns`: the time
+        that the block bears, now if not given; turns to propose on top of it count from there (`await_turn`).
         """
 
     def gathered(self, block: Block) -> dict[int, int]:
@@ -526,6 +545,13 @@ class Context(Interface):
 
     def cancel(self, handle: int) -> None:
         """Stop a timer; a handle that has fired or was cancelled is fine."""
+
+    def await_turn(self, turns: Turns, height: int, since_ns: int, lowest: int = 0) -> None:
+        """Wait for my turn to propose at this height, on top of a block made at that time, and for no other turn.
+
+        I propose nothing below height `lowest`: till then there is no timer. The wait goes on in the fast lane: a
+        block that I take there ends it, and begins that for the height above.
+        """
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
         """NO_PROGRESS after this long without progress; with `high_ns`, each period is drawn anew from [low, high].

@@ -36,7 +36,7 @@ def schema() -> None:
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="one run per row, up to 256 voters")] = False,
     all_protocols: Annotated[
-        bool, typer.Option("--protocols", help="every protocol at 100 voters, in place of the table")
+        bool, typer.Option("--protocols", help="every protocol at 100 voters, from its tenth decision on")
     ] = False,
     as_json: AsJson = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="also write table and plot here")] = None,

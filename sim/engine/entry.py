@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 
 from sim.engine import lead as leading
-from sim.engine import trees
+from sim.engine import timers, trees
 from sim.engine.lanes import (
     PROGRESS,
     cast_vote,
@@ -342,6 +342,23 @@ def set_timer(array, node, at_ns, number):
     """Wake the node with this timer number at a time."""
     desk = bench(array)
     ready_push(desk, at_ns, TIMER, node, number)
+    return np.int64(0)
+
+
+@entry(_I(_D, *[_I] * 9))
+def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, spread_ns, place, places):
+    """The node waits for its turn to propose, by this rule from now on (see `timers.await_turn`)."""
+    desk = bench(array)
+    turns = column(desk, timers.TURN)
+    t = node * timers.TURN_WIDTH
+    turns[t + timers.LOWEST] = lowest
+    turns[t + timers.EARLIEST_NS] = earliest_ns
+    turns[t + timers.PERIOD_NS] = period_ns
+    turns[t + timers.SPREAD_NS] = spread_ns
+    turns[t + timers.PLACE] = place
+    turns[t + timers.PLACES] = places
+    desk[timers.TAKES_TURNS] = 1
+    timers.await_turn(desk, node, height, since_ns)
     return np.int64(0)
 
 

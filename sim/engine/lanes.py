@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.engine.timers import TAKES_TURNS, await_turn
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     GROUP_MEMBER,
@@ -111,7 +112,7 @@ NARROW_FREE = 61
 PROGRESS = 62  # per node: low, span (progress timer)
 GATHER_FREE = 75  # gatherings (sim.engine.trees)
 
-REACTION_WIDTH = 16
+REACTION_WIDTH = 24
 (
     NEED,
     SET,
@@ -129,7 +130,8 @@ REACTION_WIDTH = 16
     TOLD_ROW,
     GATHER,
     TREE,
-) = range(16)
+    MADE_NS,
+) = range(17)
 REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
 SILENT = -1  # in place of a tally's reaction: nobody is told of this threshold
 TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
@@ -360,8 +362,13 @@ def react(desk, node, reaction, voter):
         if rows[r + VOTE_ROW] >= 0:
             column(desk, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
         _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
-        return PERFORMED
-    return _finish(desk, node, reaction)
+        outcome = PERFORMED
+    else:
+        outcome = _finish(desk, node, reaction)
+    if voter >= 0 and desk[TAKES_TURNS]:
+        height = column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
+        await_turn(desk, node, height + 1, rows[r + MADE_NS])
+    return outcome
 
 
 @compiled
@@ -489,6 +496,7 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     rows[r + WRITES] = 0
     rows[r + TOLD_ROW] = -1
     rows[r + GATHER] = 0
+    rows[r + MADE_NS] = desk[NOW]
     return reaction
 
 

@@ -43,7 +43,8 @@ from sim.engine.lanes import (
 from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import relay
 from sim.engine.room import has_room
-from sim.engine.trees import TIMER_BITS, in_tree, timer_is_idle
+from sim.engine.timers import OF_TURN, TIMER_BITS, turn_has_come
+from sim.engine.trees import in_tree, timer_is_idle
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (
@@ -404,7 +405,10 @@ def advance(array, until):
         elif kind == DECIDED:
             return WAKE_DECIDED, node, argument, time
         elif kind == TIMER:
-            if timer_is_idle(desk, node, argument):
+            if argument & OF_TURN:
+                if not turn_has_come(desk, node, argument):
+                    continue
+            elif timer_is_idle(desk, node, argument):
                 continue
             return WAKE_TIMER, node, argument, time
         elif kind == CALL:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.engine import lanes, lead, loop, trees
+from sim.engine import lanes, lead, loop, timers, trees
 from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
@@ -187,6 +187,7 @@ class Engine:
         leads[:, lead.LAST] = -1
         leads[:, lead.LAST_NS] = LONG_AGO
         desk.allocate(lead.POSTED, n * post.KINDS)
+        desk.allocate(timers.TURN, self.seats * timers.TURN_WIDTH)
         desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
         desk.allocate(lanes.CASES, lanes.CASES_MAX * lanes.CASE_WIDTH)
         reactions = 256

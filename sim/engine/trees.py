@@ -32,6 +32,7 @@ from sim.engine.lanes import (
     open_case,
 )
 from sim.engine.lead import NAME_BITS, post_number
+from sim.engine.timers import TIMER_BITS, TIMER_NUMBER, by_clock
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import ENVELOPE, NODE, NOW, RULES, SEATS, SEED, column, compiled, length
 from sim.kernel.due import TIMER, ready_push
@@ -58,7 +59,6 @@ from sim.ledger.chain import decide, parent_of
 from sim.ledger.rows import (
     BLOCK,
     BLOCK_WIDTH,
-    CLOCK_Q20,
     HEIGHT,
     LANE_NUMBER,
     LAST_LANE,
@@ -71,7 +71,6 @@ from sim.ledger.rows import (
 )
 
 # scalars
-TIMER_NUMBER = 120  # of the last timer that anybody set
 GATHER_STRIDE = 121  # integers of a gathering
 
 # columns
@@ -92,7 +91,6 @@ TREE_PARENT, TREE_GROUP, TREE_SIZE, TREE_PATIENCE_NS, ANSWER_BYTES, ANSWER_VERIF
 CASE_ANSWER, CASE_SIGN_NS, CASE_ANSWER_SIGN_NS, CASE_HANDLE_NS, CASE_QUORUM = range(16, 21)
 
 HELD_SLOTS = 8
-TIMER_BITS = 32  # of a timer's argument: its number; above them the gathering + 1, if the lane has set it
 
 
 @compiled
@@ -205,13 +203,6 @@ def _decide_up_to(desk, node, block):
 
 
 @compiled
-def _by_clock(desk, node, delay_ns):
-    """How long a delay takes by the node's clock."""
-    rate = column(desk, PEER)[node * PEER_WIDTH + CLOCK_Q20]
-    return delay_ns if rate == 0 else max((delay_ns << 20) // rate, np.int64(delay_ns > 0))
-
-
-@compiled
 def _accept(desk, node, reaction, envelope):
     """The letter fits: pass it on, decide, and answer or wait for answers."""
     rows = column(desk, REACTIONS)
@@ -247,7 +238,7 @@ def _accept(desk, node, reaction, envelope):
     words[how] = (words[how] & TOLD_PARENT) | WAITS | (1 << COUNT)
     desk[TIMER_NUMBER] += 1
     words[how + 1] = desk[TIMER_NUMBER]
-    due = desk[NOW] + _by_clock(desk, node, tree[at + TREE_PATIENCE_NS])
+    due = desk[NOW] + by_clock(desk, node, tree[at + TREE_PATIENCE_NS])
     ready_push(desk, due, TIMER, node, desk[TIMER_NUMBER] | ((gather + 1) << TIMER_BITS))
 
 

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from sim.engine import entry, lanes, lead, loop, trees
+from sim.engine import entry, lanes, lead, loop, timers, trees
 from sim.engine.office import Engine, Settings
 from sim.host.blocks import Blocks
 from sim.host.costs import Costs, ProtocolError
@@ -142,6 +142,7 @@ class Run:
         self.trees = Trees(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
+        self.turn_timers: dict[int, Timer] = {}  # of the seats that await their turn
         self.out_of_time: Callable[[], bool] = lambda: False
         self.calls: dict[int, Callable[[], None]] = {}
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
@@ -179,6 +180,7 @@ class Run:
         self.leads = self.engine.desk[lead.LEAD].data
         self.posted = self.engine.desk[lead.POSTED].data
         self.held = self.engine.desk[trees.HELD].data
+        self.turns = self.engine.desk[timers.TURN].data
 
     def _seat_all(self) -> None:
         for host in self.hosts:
@@ -456,6 +458,7 @@ class Run:
         decided: Block | None,
         wakes: int,
         leave: Lead | None,
+        made_ns: int | None,
     ) -> None:
         """Broadcast a letter together with the normal case declared for it. `guards`: before, during and after."""
         block = ballot.block
@@ -482,6 +485,9 @@ class Run:
             if vote.umbrella is not None:
                 self._lay_umbrella(ballot, vote.umbrella, row, guards[2] if i == last else guards[1])
         block.reactions.append(reaction)
+        if made_ns is not None:
+            at = (reaction & lanes.REACTION_NUMBER) * lanes.REACTION_WIDTH
+            self.engine.desk[lanes.REACTIONS][at + lanes.MADE_NS] = made_ns
         self._note_proposal(src, block)
         if leave is not None:
             self._give_leave(src, leave, case, ballot, guards, to, (kind, size, sign_ns, verify_ns), letter.place())
@@ -689,8 +695,8 @@ class Run:
 
     def next_timer(self) -> int:
         """The number of a new timer or call."""
-        number = self.scalars[trees.TIMER_NUMBER] + 1
-        self.scalars[trees.TIMER_NUMBER] = number
+        number = self.scalars[timers.TIMER_NUMBER] + 1
+        self.scalars[timers.TIMER_NUMBER] = number
         return number
 
     def stop_when(self, out_of_time: Callable[[], bool]) -> None:
@@ -744,10 +750,9 @@ class Run:
             elif code == loop.WAKE_PROGRESS:
                 self._signal(node, NO_PROGRESS)
             elif code == loop.WAKE_TIMER:
-                if argument >> trees.TIMER_BITS:
-                    entry_: Any = self.trees.timer(argument)
-                else:
-                    entry_ = self.timers.pop(argument, None)
+                entry_: Any = self.timers.pop(argument, None)
+                if argument >> timers.TIMER_BITS:
+                    entry_ = self._timer_of_lane(node, argument)
                 if entry_ is not None:
                     handler = hosts[node].handlers.get(entry_[0])
                     if handler is not None:
@@ -768,6 +773,12 @@ class Run:
                     return OUT_OF_TIME
             else:
                 return int(code)
+
+    def _timer_of_lane(self, node: int, argument: int) -> tuple[Timer, Any]:
+        """A timer that the engine has set, and what its handler gets."""
+        if argument & timers.OF_TURN:
+            return self.turn_timers[node], int(self.turns[node * timers.TURN_WIDTH + timers.TURN_NS])
+        return self.trees.timer(argument)
 
     def _tell_decided(self, node: int, argument: int) -> None:
         row = argument >> 32

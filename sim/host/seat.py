@@ -12,7 +12,7 @@ from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, Tree, VoteType
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, Tree, Turns, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -203,6 +203,7 @@ class Host:
         leave: Lead | None = None,
         along: Tree | None = None,
         known: Block | None = None,
+        made_ns: int | None = None,
     ) -> None:
         run = self.run
         self.proposing()
@@ -227,7 +228,7 @@ class Host:
         if after is None:
             after = running
         wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
-        run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave)
+        run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave, made_ns)
 
     def gathered(self, block: Block) -> dict[int, int]:
         return self.run.trees.gathered(self.seat, block)
@@ -389,6 +390,15 @@ class Host:
 
     def cancel(self, handle: int) -> None:
         self.run.timers.pop(handle, None)
+
+    def await_turn(self, turns: Turns, height: int, since_ns: int, lowest: int = 0) -> None:
+        run = self.run
+        run.turn_timers[self.seat] = turns.timer
+        earliest_ns = run.leads[self._lead_at + lead.LAST_NS] + run.block_interval_ns
+        entry.await_turn(
+            self._desk, self.seat, height, since_ns, lowest, earliest_ns, turns.period_ns, turns.spread_ns,
+            turns.place, turns.places,
+        )  # fmt: skip
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
         self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns)

@@ -21,7 +21,7 @@ MASK64 = (1 << 64) - 1
 _M1 = np.uint64(0xBF58476D1CE4E5B9)
 _M2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_S30, _S27, _S31, _S32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
+_S27, _S30, _S31, _S32, _S34 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(34)
 
 # Purposes. A number is never used twice and never changes its meaning.
 JITTER = 1
@@ -37,6 +37,7 @@ FAULT = 10
 REPLICATION = 11
 TOPOLOGY = 12
 RULE_DELAY = 13
+TURN_DRAW = 14
 
 TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20
@@ -64,6 +65,13 @@ def join(state, key):
 def below(draw, bound):
     """A draw -> an integer in [0, bound), bound < 2**31, from the draw's high 32 bits."""
     return np.int64(((draw >> _S32) * np.uint64(bound)) >> _S32)
+
+
+@compiled
+def part_of(draw, bound):
+    """A draw -> an integer in [0, bound) as one of 2**30 steps; 0 if bound is 0. For spans of more than 2 s."""
+    steps = np.int64(draw >> _S34)
+    return ((steps * (bound >> 20)) >> 10) + ((steps * (bound & 0xFFFFF)) >> 30)
 
 
 @compiled

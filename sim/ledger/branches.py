@@ -17,6 +17,12 @@ STATUS_BYTES = 120  # network, total difficulty, head
 REQUEST_BYTES = 80
 FIRST_STEP_DOWN = 8  # heights below the last decided block that are asked for first, then twice as many
 FORGET_ABOVE = 1024  # known blocks from which it is worth looking for some to forget
+DEPTH_BITS = 20  # of a lane number: the head, then how many blocks up to it are not decided
+
+
+def lane_number(head: Block | None, decided: int) -> int:
+    """For the fast lane: of replicas with this head, that have decided so much of its chain."""
+    return 0 if head is None else (head.number << DEPTH_BITS) + head.height - decided
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,27 +141,32 @@ class Branches:
             return []
         return self._connect(block)
 
-    def follow(self, head: Block) -> None:
-        """The fast lane has accepted the blocks up to this one; none of them has a rival."""
+    def follow(self, head: Block) -> list[Block]:
+        """The fast lane has accepted the blocks up to this one, and decided some of them; their rivals are lost.
+
+        Returns what it accepted, parents first.
+        """
         height, known = self.context.height, self.known
-        for lower in [lower for lower in self.at_height if lower <= height]:
-            del self.at_height[lower]
         path: list[Block] = []
         block: Block | None = head
         while block is not None and block.row >= 0 and block.number not in known:
             path.append(block)
             block = block.parent
-        for fresh in reversed(path):
+        path.reverse()
+        for fresh in path:
             known[fresh.number] = fresh
-            if fresh.height > height:
+            if fresh.height > height or fresh.height in self.at_height:
                 self.at_height.setdefault(fresh.height, []).append(fresh)
+        for lower in [lower for lower in self.at_height if lower <= height]:
+            rivals = self.at_height.pop(lower)
+            if len(rivals) > 1:
+                final = self.context.decided_block(lower)
+                for rival in rivals:
+                    if rival is not final:
+                        self.context.abandon(rival)
         if len(known) > self.forget_above:
             self._forget()
-
-    @property
-    def calm(self) -> bool:
-        """Whether no block competes with another, and none waits for its parent."""
-        return not self.waiting and max(map(len, self.at_height.values()), default=1) == 1
+        return path
 
     def look_at(self, sender: int, head: Block) -> None:
         """Somebody's chain ends in this block: ask for it if I lack it."""

@@ -37,12 +37,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, lies_on_decided, links
+from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, lane_number, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
 SCORE_MAX = (1 << 128) - 1
-DEPTH_BITS = 20  # of a lane number: the head, then how many blocks up to it are not decided
 
 
 class AuraParameters(Parameters):
@@ -186,7 +185,7 @@ class Aura(Replica):
         mine = [block.body for block, _ in links(self.chain(), context.height) if block.proposer == context.me]
         return all(header.step <= context.stable["sealed_step"] for header in mine)
 
-    # --- the fast lane: a block that extends the head of one who knows no other branch -------------------
+    # --- the fast lane: a block that extends the head -----------------------------------------------------
 
     def sync(self) -> None:
         """Learn what the fast lane accepted and decided since the last handler ran."""
@@ -198,12 +197,8 @@ class Aura(Replica):
             self.context.persist(head=head)
 
     def take_lane(self) -> None:
-        """Let the lane take blocks on my head, unless something competes with it or waits."""
-        self.context.lane(self.lane_number(self.head, self.context.height) if self.branches.calm else None)
-
-    def lane_number(self, head: Block | None, decided: int) -> int:
-        """Of replicas with this head, that have decided so much of its chain."""
-        return 0 if head is None else (head.number << DEPTH_BITS) + head.height - decided
+        """Let the lane take blocks on my head, unless some block waits for its parent."""
+        self.context.lane(None if self.branches.waiting else lane_number(self.head, self.context.height))
 
     def send(self, block: Block) -> None:
         """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
@@ -213,11 +208,11 @@ class Aura(Replica):
         if (final is not None and final.height > height + 1) or block.view > self.step_at(context.now_ns):
             context.broadcast(NewBlock(block))
             return
-        after = self.lane_number(block, height if final is None else final.height)
+        after = lane_number(block, height if final is None else final.height)
         context.propose(
             NewBlock(block),
             context.ballot(block.view, block.height, block),
-            guard=(self.lane_number(self.head, height), after),
+            guard=(lane_number(self.head, height), after),
             decided=final,
         )
 

@@ -25,8 +25,8 @@ Deviations
   chain, then tosses a coin. `tie_break: first_seen` keeps the branch that came first.
 * A block is filled when it is sealed; go-ethereum fills it when its parent came and a few times since.
 * The sealer sends a block to all; go-ethereum sends it to some and announces it to others. Who lacks a parent
-  asks the sender. A replica that has had no new head for `status_interval` tells its own, which stands for the
-  handshake of peers that find each other again.
+  asks the sender. A replica that has had no new head for `status_interval` tells its own, again and again, which
+  stands for the handshake of peers that find each other again.
 * A block's time is in ns, not in whole seconds; clocks agree.
 
 Not modelled: voting signers in and out, epochs and checkpoints, gas, uncles (Clique has none), disk writes.
@@ -41,13 +41,33 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, Status, lies_on_decided, links
+from sim.ledger.branches import (
+    Blocks,
+    Branches,
+    GetBlocks,
+    NewBlock,
+    Status,
+    lane_number,
+    lies_on_decided,
+    links,
+)
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, Quorum, Replica, Timer, VoteType, invariant, upon
+from sim.protocol import (
+    NO_PROGRESS,
+    Block,
+    Context,
+    NormalCase,
+    Quorum,
+    Replica,
+    Timer,
+    Turns,
+    VoteType,
+    invariant,
+    upon,
+)
 
 IN_TURN, OUT_OF_TURN = 2, 1
 HASH_MAX = (1 << 31) - 2
-WIGGLE_STEPS_BITS = 30  # a wiggle is one of 2**30 parts of its range
 
 
 class CliqueParameters(Parameters):
@@ -84,7 +104,6 @@ class Header:
 
 GENESIS = Header(-1, 0, 0, 0, (), 0)
 SEAL = Timer("seal")
-STATUS = Timer("status")
 
 
 class Clique(Replica):
@@ -94,19 +113,20 @@ class Clique(Replica):
     votes = ()
     lasting_leader = False
     forks = True
+    progress = "always"  # a new head
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.head: Block | None = None
-        self.sealing = 0  # timer
-        self.sealed_ns = -(1 << 62)
-        self.head_since_ns = 0
+        range_ns = self.parameters.wiggle_ns * self.signer_limit()
+        self.turns = Turns(SEAL, self.parameters.block_period_ns, range_ns, place=context.me, places=context.n)
         # the head and the blocks below it, down to the one that it makes final
         self.buried: collections.deque[Block] = collections.deque(maxlen=self.confirmations() + 1)
 
     @property
     def view_number(self) -> int:
-        return 0 if self.head is None else self.head.height
+        head = self.chain()
+        return 0 if head is None else head.height
 
     def signer_limit(self) -> int:
         """SIGNER_LIMIT: of so many consecutive blocks a signer may seal one."""
@@ -119,6 +139,9 @@ class Clique(Replica):
         """How deep a block lies when it is taken to be final."""
         chosen: int | None = self.parameters.confirmations
         return self.signer_limit() if chosen is None else chosen
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(upon=NewBlock),)
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {}
@@ -136,20 +159,56 @@ class Clique(Replica):
         )
         self.head = stable["head"]
         self.bury_under(self.head)
-        self.head_since_ns = context.now_ns
+        self.sync()
+        self.take_lane()
         self.prepare()
-        context.set_timer(STATUS, parameters.status_interval_ns)
+        context.watch_progress(parameters.status_interval_ns)
+
+    # --- the fast lane: a block that extends the head -----------------------------------------------------
+
+    def sync(self) -> None:
+        """Learn what the fast lane accepted and decided since the last handler ran."""
+        head = self.context.lane_block()
+        if head is not None and head is not self.head:
+            self.buried.extend(self.branches.follow(head))
+            self.head = head
+            self.context.persist(head=head)
+
+    def take_lane(self) -> None:
+        """Let the lane take blocks on my head, unless some block waits for its parent."""
+        self.context.lane(None if self.branches.waiting else lane_number(self.head, self.context.height))
+
+    def send(self, block: Block, time_ns: int) -> None:
+        """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
+        context, height = self.context, self.context.height
+        final = self.final_under(block)
+        if final is not None and final.height > height + 1:
+            context.proposing()
+            context.broadcast(NewBlock(block))
+            return
+        after = lane_number(block, height if final is None else final.height)
+        context.propose(
+            NewBlock(block),
+            context.ballot(block.view, block.height, block),
+            guard=(lane_number(self.head, height), after),
+            decided=final,
+            made_ns=time_ns,
+        )
 
     # --- invariants --------------------------------------------------------------------------------------
 
+    def chain(self) -> Block | None:
+        """The head, as of the last block that the lane accepted."""
+        return self.context.lane_block() or self.head
+
     def last_links(self) -> Iterator[tuple[Block, Block | None]]:
         """The last SIGNER_LIMIT blocks of this signer's chain, each with its parent."""
-        return links(self.head, self.view_number - self.signer_limit())
+        return links(self.chain(), self.view_number - self.signer_limit())
 
     @invariant("the head lies on the decided chain")
     def head_is_on_decided(self) -> bool:
         """What is final for this signer is never given up."""
-        return lies_on_decided(self.context, self.head)
+        return lies_on_decided(self.context, self.chain())
 
     @invariant("of SIGNER_LIMIT consecutive blocks no signer sealed two")
     def signers_take_turns(self) -> bool:
@@ -184,28 +243,19 @@ class Clique(Replica):
         """The recency rule: whoever sealed one of the last SIGNER_LIMIT - 1 blocks may not seal the next."""
         return signer not in parent.recent
 
-    def wiggle_ns(self) -> int:
-        """How long a signer out of turn holds back."""
-        range_ns: int = self.parameters.wiggle_ns * self.signer_limit()
-        return (self.context.draw("wiggle", 0, (1 << WIGGLE_STEPS_BITS) - 1) * range_ns) >> WIGGLE_STEPS_BITS
-
     def prepare(self) -> None:
         """Wait for the time at which I may seal the next block on my head."""
-        context = self.context
-        context.cancel(self.sealing)
-        parent = self.header_of(self.head)
-        if not self.may_seal(context.me, parent):
-            return
+        me, parent = self.context.me, self.header_of(self.head)
         height = 1 if self.head is None else self.head.height + 1
-        time_ns = max(parent.time_ns + self.parameters.block_period_ns, context.now_ns)
-        time_ns = max(time_ns, self.sealed_ns + context.block_interval_ns)
-        in_turn = self.difficulty(context.me, height) == IN_TURN
-        delay_ns = time_ns - context.now_ns + (0 if in_turn else self.wiggle_ns())
-        self.sealing = context.set_timer(SEAL, delay_ns, time_ns)
+        lowest = 0
+        if not self.may_seal(me, parent):
+            lowest = height - len(parent.recent) + parent.recent.index(me) + self.signer_limit()
+        self.context.await_turn(self.turns, height, parent.time_ns, lowest)
 
     @upon(SEAL)
     def on_time_to_seal(self, time_ns: int) -> None:
         """No block came before my time: seal one and send it to all."""
+        self.sync()
         context = self.context
         height = 1 if self.head is None else self.head.height + 1
         block = context.new_block(self.head, height, empty=True)
@@ -215,9 +265,9 @@ class Clique(Replica):
         block.body = Header(
             context.me, difficulty, parent.total + difficulty, time_ns, recent, context.draw("hash", 0, HASH_MAX)
         )
-        self.sealed_ns = context.now_ns
-        context.broadcast(NewBlock(block))
+        self.send(block, time_ns)
         self.choose(self.branches.receive(context.me, block))
+        self.take_lane()
 
     # --- choosing a branch -------------------------------------------------------------------------------
 
@@ -260,19 +310,27 @@ class Clique(Replica):
         else:
             self.bury_under(block)
         self.head = block
-        self.head_since_ns = context.now_ns
         context.persist(head=block)
         context.adopt(block)
+        context.made_progress()
         final = self.buried[0] if len(self.buried) == self.buried.maxlen else None
         if final is not None and final.row >= 0:
             self.branches.decide_to(final)
         self.prepare()
 
+    def final_under(self, block: Block) -> Block | None:
+        """What a block on my head makes final, if it is not decided already."""
+        depth = self.confirmations()
+        if depth > len(self.buried):
+            return None
+        final = block if depth == 0 else self.buried[-depth]
+        return final if final.row >= 0 and final.height > self.context.height else None
+
     def bury_under(self, head: Block | None) -> None:
         """The chain is another one."""
         self.buried.clear()
-        block = head
-        while block is not None and len(self.buried) < self.confirmations() + 1:
+        block, depth = head, self.confirmations()
+        while block is not None and len(self.buried) <= depth:
             self.buried.appendleft(block)
             block = block.parent
 
@@ -281,27 +339,33 @@ class Clique(Replica):
     @upon(NewBlock)
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
+        self.sync()
         self.choose(self.branches.receive(sender, message.block))
+        self.take_lane()
 
-    @upon(STATUS)
-    def on_quiet(self, _about: None) -> None:
-        """Tell all what my head is, if it has been the same for long: they, or I, may have missed something."""
-        context, interval_ns = self.context, self.parameters.status_interval_ns
-        if self.head is not None and context.now_ns - self.head_since_ns >= interval_ns:
-            context.broadcast(Status(self.head))
-        context.set_timer(STATUS, interval_ns)
+    @upon(NO_PROGRESS)
+    def on_quiet(self) -> None:
+        """Tell all what my head is, for it has been the same for long: they, or I, may have missed something."""
+        self.sync()
+        if self.head is not None:
+            self.context.broadcast(Status(self.head))
+        self.context.watch_progress(self.parameters.status_interval_ns)
 
     @upon(Status)
     def on_status(self, sender: int, message: Status) -> None:
         """Another's head: if I lack it, ask for it."""
+        self.sync()
         self.branches.look_at(sender, message.head)
 
     @upon(GetBlocks)
     def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
         """Somebody lacks blocks."""
+        self.sync()
         self.branches.answer(sender, message)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
+        self.sync()
         self.choose(self.branches.receive_answer(sender, message))
+        self.take_lane()

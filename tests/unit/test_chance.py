@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sim.kernel import chance
-from sim.kernel.chance import TABLE, below, compiled, exponential_ns, exponential_table, join, lognormal_table
+from sim.kernel.chance import TABLE, below, compiled, exponential_ns, exponential_table, join, lognormal_table, part_of
 from tests.oracle import engine as oracle
 
 _KEYS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=5)
@@ -31,6 +31,11 @@ def _below(keys, count, bound):
 
 
 @compiled
+def _part_of(draw, bound):
+    return part_of(np.uint64(draw), bound)
+
+
+@compiled
 def _exponentials(seed, mean_ns, table, out):
     for i in range(len(out)):
         out[i] = exponential_ns(join(join(np.uint64(0), seed), i), mean_ns, table)
@@ -44,6 +49,14 @@ def test_a_draw_in_python_equals_the_compiled_chain_and_the_oracle(keys: list[in
     assert number == int(_chain(array, len(keys))) == oracle.draw(*[k & oracle.MASK for k in keys])
     assert chance.draw_below(bound, *keys) == _below(array, len(keys), bound) == oracle.below(number, bound)
     assert 0 <= chance.draw_below(bound, *keys) < bound
+
+
+@settings(max_examples=300, derandomize=True, deadline=None)
+@given(st.integers(0, (1 << 64) - 1), st.integers(0, 1 << 52))
+def test_a_part_of_a_long_span_lies_where_the_draw_does(draw: int, bound: int) -> None:
+    found = int(_part_of(np.uint64(draw), bound))
+    assert 0 <= found < max(bound, 1)
+    assert 0 <= bound * (draw >> 34) / 2**30 - found < 2 + 2**-10
 
 
 def test_the_mixer_is_splitmix64() -> None:
