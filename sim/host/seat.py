@@ -283,9 +283,10 @@ class Host:
         run.tree.add(block)
         return block
 
-    def _waiting(self) -> bool:
+    def _waiting(self) -> int:
+        """Transactions in my pool, some of them perhaps decided since it was last looked through."""
         at = self.seat * r.PEER_WIDTH
-        return bool(self.run.peers[at + r.POOL_TAIL] > self.run.peers[at + r.POOL_HEAD])
+        return int(self.run.peers[at + r.POOL_TAIL] - self.run.peers[at + r.POOL_HEAD])
 
     @property
     def block_interval_ns(self) -> int:
@@ -365,14 +366,21 @@ class Host:
         return self.run.tree.decided(self.seat, height)
 
     def follow(self, leader: int) -> None:
-        waiting = (
-            self.run.peers[self.seat * r.PEER_WIDTH + r.POOL_TAIL]
-            - self.run.peers[self.seat * r.PEER_WIDTH + r.POOL_HEAD]
-        )
-        self.run.ensure_room(int(waiting) * (self.n if self.run.engine.settings.broadcast_txs else 1))
+        self.run.ensure_room(self._waiting() * (self.n if self.run.engine.settings.broadcast_txs else 1))
         entry.follow(self._desk, self.seat, leader)
         if self.run.entry_follows_leader:
             self.run.turn_clients(self.seat, leader)
+
+    def spread(self) -> None:
+        if self.run.engine.settings.broadcast_txs:
+            return  # all have it
+        at = self.seat * r.PEER_WIDTH + r.FORWARD_TO
+        leader = int(self.run.peers[at])
+        for voter in range(self.n):
+            if voter not in (self.me, leader):
+                self.run.ensure_room(self._waiting())
+                entry.follow(self._desk, self.seat, voter)
+        self.run.peers[at] = leader
 
     def serve(self, *, clients: bool) -> None:
         self.run.serve_clients(self.seat, yes=clients)

@@ -11,7 +11,7 @@ import abc
 from typing import Any
 
 from sim.ledger.tree import GENESIS, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn
+from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish
 from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, VoteType, upon
 
 NOBODY = -2  # a guard that no replica's lane number meets
@@ -223,9 +223,15 @@ class CertifiedChain(Replica, abc.ABC):
 class PacedChain(CertifiedChain):
     """A certified chain whose replicas leave views by the pacemaker of sim.ledger.views."""
 
+    later_letters = (Wish,)
+
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.pacemaker = Pacemaker(context, self.f, self.quorum())
+        self.pacemaker = Pacemaker(context, self.f, self.quorum(), self.alone())
+
+    def alone(self) -> int:
+        """Views in a row that a replica leaves by itself: f leaders in turn may have crashed."""
+        return self.f
 
     def watch(self) -> None:
         self.pacemaker.start()
@@ -238,8 +244,19 @@ class PacedChain(CertifiedChain):
     def on_timeout(self) -> None:
         """The view expired."""
         self.sync()
-        self.enter(self.pacemaker.expired(self.view))
-        self.lead_after_new_views()
+        self.enter_if(self.pacemaker.expired(self.view))
+
+    @upon(Wish)
+    def on_wish(self, sender: int, message: Wish) -> None:
+        """Another replica would enter a view."""
+        self.sync()
+        self.enter_if(self.pacemaker.wished(sender, message.view, self.view))
+
+    def enter_if(self, view: int | None) -> None:
+        """Enter a view if there is one to enter, and lead if it is mine."""
+        if view is not None:
+            self.enter(view)
+            self.lead_after_new_views()
 
     def enter(self, view: int) -> None:
         """Enter a view without a certificate of the one before, and send the highest to its leader."""

@@ -124,7 +124,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewView(Letter):
-    """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before, or is stuck in it."""
+    """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before."""
 
     view: int
     justify: QC
@@ -136,19 +136,35 @@ class NewView(Letter):
         return (self.justify.signatures,)
 
 
-class Pacemaker:
-    """One replica's patience with a view, and what it has heard of the views of others.
+@dataclasses.dataclass(frozen=True, slots=True)
+class Wish(Letter):
+    """<WISH, view>: the sender's view expired, and it would enter this one together with a quorum."""
 
-    A replica whose view expires doubles its patience (until the next commit) and sends NEW-VIEW to the next
-    leader. After f + 1 expiries in a row, more than crashed leaders explain, it sends NEW-VIEW to all and goes
-    on only when a quorum is known to have come as far: so replicas apart meet again, however long their timers.
+    view: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES
+
+
+class Pacemaker:
+    """One replica's patience with a view, what it has heard of the views of others, and how they stay together.
+
+    A replica whose view expires doubles its patience (until the next commit). Up to `alone` times in a row, as often
+    as crashed leaders explain it, it enters the next view by itself. From then on it *wishes* for the next view, stays
+    in its own and does its work there. It tells all what it wishes, again at each expiry; f + 1 wishes for a higher
+    view become its own; and it enters the highest view for which a quorum wishes. Of a quorum f + 1 are correct, so
+    all others enter at most two delays after the first, and all timers begin together, whatever they were before.
+
+    The rule is the synchroniser of M. Bravo, G. Chockler, A. Gotsman, "Making Byzantine Consensus Live", DISC 2020.
     """
 
-    def __init__(self, context: Context, f: int, quorum: int) -> None:
+    def __init__(self, context: Context, f: int, quorum: int, alone: int) -> None:
         self.context = context
         self.f = f
         self.quorum = quorum
+        self.alone = alone
         self.news: dict[int, NewView] = {}  # replica -> its latest NEW-VIEW
+        self.wishes: dict[int, int] = {}  # replica -> the highest view it wished for
         self.failures = 0  # views in a row that expired
         self.timeout_ns: int = context.parameters.view_timeout_ns
 
@@ -172,25 +188,51 @@ class Pacemaker:
         """Whether patience is as at first."""
         return bool(self.timeout_ns == self.context.parameters.view_timeout_ns)
 
-    def expired(self, view: int) -> int:
-        """The view expired. Returns the one to enter: the next, or the same while replicas are apart."""
+    def expired(self, view: int) -> int | None:
+        """The view expired. Returns the one to enter, or None while no quorum wishes to."""
         self.failures += 1
         self.timeout_ns = min(2 * self.timeout_ns, self.context.parameters.view_timeout_max_ns)
-        me = self.context.me
-        there = 1 + sum(news.view >= view for replica, news in self.news.items() if replica != me)
-        return view if self.failures > self.f and there < self.quorum else view + 1
+        if self.failures <= self.alone:
+            return view + 1
+        self.context.lane(None)
+        self.context.watch_progress(self.timeout_ns)
+        self._wish(max(view + 1, self.wishes.get(self.context.me, 0)))
+        return self._agreed(view)
+
+    def wished(self, sender: int, wish: int, view: int) -> int | None:
+        """A replica in this view hears a wish. Returns the view to enter, if any."""
+        self.wishes[sender] = max(wish, self.wishes.get(sender, 0))
+        heard = sorted(self.wishes.values(), reverse=True)
+        if len(heard) > self.f and heard[self.f] > max(view, self.wishes.get(self.context.me, 0)):
+            self._wish(heard[self.f])
+        return self._agreed(view)
+
+    def alone_with_wish(self, view: int) -> bool:
+        """Whether this replica has wished to leave this view, and so few others have that no correct one need have."""
+        mine = self.wishes.get(self.context.me, 0)
+        return mine > view and sum(wish > view for wish in self.wishes.values()) <= self.f
+
+    def _wish(self, view: int) -> None:
+        self.wishes[self.context.me] = view
+        self.context.broadcast(Wish(view))
+
+    def _agreed(self, view: int) -> int | None:
+        """The highest view that a quorum wishes for, if it is above this one."""
+        heard = sorted(self.wishes.values(), reverse=True)
+        if len(heard) < self.quorum or heard[self.quorum - 1] <= view:
+            return None
+        self.failures = max(self.failures, self.alone)  # nobody parts from the others before it has seen progress
+        return heard[self.quorum - 1]
 
     def enter(self, view: int, high: QC, leader: int) -> None:
-        """Enter a view without a certificate of the one before, and tell its leader, or all."""
+        """Enter a view without a certificate of the one before, and tell its leader."""
         context = self.context
         context.lane(None)
         context.enter_view(view)
         context.watch_progress(self.timeout_ns)
         message = NewView(view, high)
         self.news[context.me] = message
-        if self.failures > self.f:
-            context.broadcast(message)
-        elif leader != context.me:
+        if leader != context.me:
             context.send(leader, message)
 
     def hear(self, sender: int, message: NewView) -> None:

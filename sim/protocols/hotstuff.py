@@ -32,8 +32,8 @@ Deviations
 * The paper leaves the pacemaker open. Here a replica whose view expires doubles its patience (until the next
   commit) and sends NEW-VIEW with `high` to the leader of the next view, which proposes upon n - f of them. A
   proposal or certificate of a higher view, or NEW-VIEW of f + 1 replicas above, draw a replica forward. After
-  f + 1 expiries in a row, more than crashed leaders explain, it sends NEW-VIEW to all and goes on only when
-  n - f replicas are known to have come as far: so replicas apart meet again, however long their timers are.
+  f + 1 expiries in a row, more than crashed leaders explain, it goes on only together with n - f replicas that
+  wish for the next view as it does (sim.ledger.views): so replicas apart meet again, whatever their timers are.
 * A proposal across a gap carries no proof that n - f replicas left the skipped views: `safeNode` judges it.
 * A proposal of a view that the replica has left gets no vote.
 * A transaction waits where its client sent it until that replica leads, unless the scenario spreads it.

@@ -20,7 +20,7 @@ WaitFor, aggregate             Shares, collect
 impatient channel (Delta)      AGGREGATE_TIMER
 pipelining stretch             parameter pipeline: 1 + stretch blocks without certificate
 prepareQC, lockedQC            high, locked
-NEW-VIEW                       sim.ledger.views
+NEW-VIEW                       sim.ledger.views, with WISH
 
 Deviations
 * A block's phases are those of chained HotStuff, carried by later blocks of the same view, in a window: a new block is
@@ -28,7 +28,10 @@ Deviations
 * A replica votes for blocks of a view in order of height, each extending the one before.
 * An inner node sends what it has when its children are complete or its patience ends, and again what comes late.
 * Voters below a crashed inner node follow by Fetch, once a timeout, while the rest has a quorum.
-* The paper leaves the timer open: patience doubles with each expiry, until a commit.
+* The paper leaves timer and view synchronisation open: patience doubles with each expiry, until a commit, and nobody
+  leaves a tree alone. A quorum of WISH moves all together (sim.ledger.views), for a view in which all n - f survivors
+  are needed must be theirs long enough. A root alone is no progress: the timer runs on until a block is final.
+* Whoever is alone with its wish after two timeouts passes what its clients wait for to all.
 * Each hop is signed by its sender.
 
 Not modelled: choice of fan-out and stretch from measured bandwidth, other orders of replicas within a bin.
@@ -125,6 +128,10 @@ class Kauri(PacedChain):
     def leader_of(self, view: int) -> int:
         """The root."""
         return self.tree_of(view).first
+
+    def alone(self) -> int:
+        """Never: a view lasts, and who is cut off from its root must not leave those who are not."""
+        return 0
 
     def safe_node(self, block: Block) -> bool:
         """It extends the locked block (safety rule), or its certificate is above the lock (liveness rule)."""
@@ -398,9 +405,14 @@ class Kauri(PacedChain):
     # --- reconfiguration ---------------------------------------------------------------------------------
 
     def on_timeout(self) -> None:
-        """Nothing became final: the next tree. Ask the old root too: perhaps only my path to it is broken."""
+        """Nothing became final: the next tree. Ask the old root too: perhaps only my path to it is broken.
+
+        If the others are content after two timeouts, perhaps nothing waits there: they get what waits here.
+        """
         self.sync()
         self.fetch(self.leader_of(self.high.view or self.view), None)
+        if self.pacemaker.alone_with_wish(self.view):
+            self.context.spread()
         super().on_timeout()
 
     def move(self, view: int) -> None:

@@ -25,7 +25,8 @@ Deviations
 * A request is a transaction of the ledger; a batch is a block, and its digest is its number.
 * The request timer is the progress timer: it expires when a request has waited for its whole period without
   any batch being executed here. The primary does not run it.
-* A backup passes requests of its own clients to the primary instead of the clients' retransmission to all.
+* A backup passes requests of its own clients to the primary; to all, as the paper's clients do, if its VIEW-CHANGE
+  finds too few others that wait for something.
 * VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
 * State transfer fetches the missing blocks from one replica at a time, each with its commit certificate; it
   starts upon a stable checkpoint above the last executed batch, upon restart, while a view change finds no quorum,
@@ -531,6 +532,8 @@ class Pbft(GroupReplica):
         context.broadcast(own, self.audience)
         self.await_new_view()
         self.fetch()
+        if len(self.changes[view]) <= self.f:
+            context.spread()
 
     def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
         """min-s and O's batches: per sequence number the one prepared in the highest view, or none (null)."""

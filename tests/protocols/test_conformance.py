@@ -164,6 +164,24 @@ def test_agreement_in_trouble_and_progress_after_it(name: str, kind: str, seeds:
         assert max(int(row[0]) for row in run.decided()) > 1.5 * S, seed
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_one_voter_with_clients_is_enough_to_replace_a_leader(name: str) -> None:
+    """The others hear of what waits, for the crash of a leader who has nothing to do is no fault to see."""
+    network = {
+        "sites": ["SYX", "HAK", "QHI", "YPG", "WEC", "RSC", "LSH"],
+        "latency": {"model": "distance", "quality": "mid", "intra_site": "0.25 ms"},
+    }
+    changes: dict[str, Any] = {
+        "duration": "10 s",
+        "network": network,
+        "faults": [{"at": "1 s", "crash": {"nodes": [0]}}],
+        "workload": [{"kind": "open", "rate": "20 tx/s", "bytes": "300 B", "sites": ["HAK"]}],
+    }
+    run = play(scenario(protocol=quick(name), **changes))
+    assert unsafe(run) == []
+    assert max(int(row[0]) for row in run.decided()) > 9 * S
+
+
 @pytest.mark.parametrize("n", [4, 7])
 @pytest.mark.parametrize("name", NAMES)
 def test_one_crash_too_many_halts_and_a_return_heals(name: str, n: int) -> None:

@@ -86,6 +86,45 @@ def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(no
     assert agree(run)
 
 
+def test_voters_leave_a_view_together_however_far_apart_their_timers_are() -> None:
+    """Clocks that differ, patience at its bound, all survivors needed: every view begins within two delays."""
+    steady = KauriParameters(view_timeout_ns=300 * MS, view_timeout_max_ns=300 * MS, aggregation_timeout_ns=60 * MS)
+    run = world(7, parameters=steady, **JITTER)
+    for node in range(7):
+        run.hosts[node].run_clock_at(0.8 + 0.1 * node)
+    run.advance(505 * MS)
+    run.crash(0)
+    run.crash(4)
+    run.advance(6_000 * MS)
+    entered: dict[int, list[int]] = {}
+    for time, _, _, view, *_ in events(run, r.EVENT_VIEW):
+        entered.setdefault(view, []).append(time)
+    assert [max(times) - min(times) <= 3 * DELAY for times in entered.values()] == [True] * len(entered)
+    assert set(entered) == {2, 3, 4}  # a broken tree, a star around a crashed voter, a star
+    assert {len(times) for times in entered.values()} == {5}
+    assert max(row[0] for row in decided(run)[1]) > 5_900 * MS
+    assert agree(run)
+
+
+def test_voters_cut_off_from_the_root_wait_in_its_view() -> None:
+    """They wish for the next tree, and are there when others need them: in this view, or to leave it."""
+    run = world(13)
+    run.advance(505 * MS)
+    run.crash(1)  # four below it with itself: f; the nine others go on
+    run.advance(10_000 * MS)
+    assert {replica(run, node).view for node in range(13) if node != 1} == {1}
+    assert {replica(run, node).pacemaker.wishes[node] for node in (4, 5, 6)} == {2}
+    run.restart(1)
+    run.advance(12_000 * MS)
+    assert {replica(run, node).pacemaker.timeout_ns for node in (4, 5, 6)} == {300 * MS}
+    run.crash(1)
+    run.crash(0)
+    run.advance(16_000 * MS)
+    assert max(row[0] for row in decided(run)[4]) > 15_900 * MS
+    assert {replica(run, node).view for node in range(2, 13)} == {2}
+    assert agree(run)
+
+
 def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
     """An inner voter whose clock runs at half the rate waits twice as long for a leaf that is down."""
     seen = []
