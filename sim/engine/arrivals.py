@@ -39,7 +39,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.tally import REFERENCES, RELEASED, ROW
 from sim.ledger.chain import maybe_close
-from sim.ledger.pool import acknowledge, release_tx, submit_one
+from sim.ledger.payload import acknowledge
 from sim.ledger.rows import (
     ACKS_NEEDED,
     BLOCK,
@@ -63,6 +63,7 @@ from sim.ledger.rows import (
     TX_VERIFY_NS,
     TX_WIDTH,
 )
+from sim.ledger.transactions import release_tx, submit_one
 
 
 @compiled

@@ -60,12 +60,13 @@ from sim.kernel.post import (
 )
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
-from sim.ledger.pool import empty_pool, forward_again, lead, submit_one
+from sim.ledger.pool import empty_pool, forward_again, lead
 from sim.ledger.rows import (
     PEER,
     PEER_WIDTH,
     TX_LAST,
 )
+from sim.ledger.transactions import submit_one
 
 _I = types.int64
 _D = types.Array(types.int64, 1, "C")

@@ -111,12 +111,7 @@ from sim.kernel.post import (
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
 from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import reply_if_same
-from sim.ledger.pool import (
-    oldest_waiting_ns,
-    pool_enter,
-    release_tx,
-    submit_next,
-)
+from sim.ledger.pool import oldest_waiting_ns, pool_enter
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_ON,
@@ -136,6 +131,7 @@ from sim.ledger.rows import (
     TX_NUMBER,
     TX_WIDTH,
 )
+from sim.ledger.transactions import release_tx, submit_next
 
 # What advance returns.
 (

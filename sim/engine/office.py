@@ -13,8 +13,8 @@ from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.desk import Desk
 from sim.kernel.heap import WIDTH
-from sim.ledger import pool
 from sim.ledger import rows as r
+from sim.ledger import transactions
 from sim.ledger.chain import CLOSED_MAX
 
 NO_LIMIT = 1 << 62
@@ -344,8 +344,8 @@ class Engine:
         desk.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
         desk.adopt(r.PAYLOAD_FREE, np.arange(payloads)[::-1])
         state[r.PAYLOADS_FREE] = payloads
-        desk.allocate(r.HIST_CLIENT, pool.HIST_LEN if s.gateways else 1)
-        desk.allocate(r.HIST_FINAL, pool.HIST_LEN if s.gateways else 1)
+        desk.allocate(r.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
+        desk.allocate(r.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
         desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
         state[lanes.SWEEP_CLOSED] = self.sweep_every

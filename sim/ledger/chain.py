@@ -25,7 +25,7 @@ from sim.kernel.post import (
     new_envelope,
     send_one,
 )
-from sim.ledger.pool import fill_block, free_payload, settle_payload
+from sim.ledger.payload import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,
     BLOCK,

@@ -1,8 +1,12 @@
-"""Letters by which PBFT and its variants change their view, and bring one another up to date (Castro, Liskov, 1999)."""
+"""How PBFT and its variants change their view, and bring one another up to date: letters, and what follows from them.
+
+M. Castro, B. Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999, section 4.4.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sim.protocol import Block, Letter, Signing
 
@@ -40,6 +44,13 @@ class NewView(Letter):
         inside = sum(change.size_bytes(signing) + signing.signature_bytes for change in self.changes)
         return HEADER_BYTES + inside + len(self.proposals) * HEADER_BYTES
 
+    def follows_from(self, carried: list[tuple[int, Block | None]]) -> bool:
+        """Whether O is what V asks for: the batches carried over, and in the gaps whatever the primary chose."""
+        return len(self.proposals) == len(carried) and all(
+            sequence == expected and (block is None or proposed is block)
+            for (sequence, proposed), (expected, block) in zip(self.proposals, carried, strict=True)
+        )
+
     def signatures(self) -> int:
         return len(self.changes)
 
@@ -75,3 +86,32 @@ class Executed(Letter):
 
     def certificates(self) -> tuple[int, ...]:
         return (self.quorum,) * len(self.blocks)
+
+
+def first_quorum(
+    changes: Mapping[int, ViewChange], enough: Callable[[Collection[int]], bool]
+) -> tuple[ViewChange, ...]:
+    """V: of the VIEW-CHANGEs for a view, by sender and as they came, those that were a quorum first."""
+    chosen: dict[int, ViewChange] = {}
+    for replica, change in changes.items():
+        chosen[replica] = change
+        if enough(chosen):
+            break
+    return tuple(chosen.values())
+
+
+def min_s(changes: Iterable[ViewChange]) -> int:
+    """The latest stable checkpoint in V."""
+    return max(change.low_mark for change in changes)
+
+
+def carried_over(changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
+    """min-s and O's batches: per sequence number the one prepared in the highest view, or none (null)."""
+    low = min_s(changes)
+    best: dict[int, tuple[int, Block]] = {}
+    for change in changes:
+        for sequence, view, block in change.prepared:
+            if sequence > low and (sequence not in best or view > best[sequence][0]):
+                best[sequence] = (view, block)
+    top = max(best, default=low)
+    return low, [(s, best[s][1] if s in best else None) for s in range(low + 1, top + 1)]

@@ -8,8 +8,8 @@ from sim.engine.office import NO_LIMIT
 from sim.host import Run
 from sim.kernel import desk as d
 from sim.kernel import post
-from sim.ledger import pool
 from sim.ledger import rows as r
+from sim.ledger import transactions
 from sim.ledger.header import HEADER_BYTES
 from sim.measure.blocks import Blocks
 from sim.measure.observers import Lags
@@ -23,8 +23,8 @@ _PART = 1 << 18  # buckets looked at in one go
 
 
 def histogram_edges_us(buckets: np.ndarray) -> np.ndarray:
-    """Lower edge of latency buckets, microseconds (the inverse of `pool.histogram_bucket`)."""
-    bits = pool.HIST_EXACT_BITS
+    """Lower edge of latency buckets, microseconds (the inverse of `transactions.histogram_bucket`)."""
+    bits = transactions.HIST_EXACT_BITS
     s = np.maximum((buckets >> bits) - 1, 0)
     edges: np.ndarray = (buckets - (s << bits)) << s
     return edges

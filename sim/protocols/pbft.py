@@ -51,7 +51,16 @@ from typing import ClassVar
 
 from sim.ledger.groups import VIEWS, GroupReplica
 from sim.ledger.sync import Status
-from sim.ledger.viewchange import HEADER_BYTES, Executed, Fetch, NewView, ViewChange
+from sim.ledger.viewchange import (
+    HEADER_BYTES,
+    Executed,
+    Fetch,
+    NewView,
+    ViewChange,
+    carried_over,
+    first_quorum,
+    min_s,
+)
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,
@@ -196,23 +205,28 @@ class Pbft(GroupReplica):
     def is_primary(self) -> bool:
         return self.primary_of(self.view) == self.context.me
 
-    @invariant("one batch is prepared for a view and sequence number")
-    def prepares_one(self) -> bool:
-        """Of what it works on now."""
+    # --- invariants --------------------------------------------------------------------------------------
+
+    @property
+    def next_sequences(self) -> range:
+        """What it works on now."""
+        return range(self.context.height + 1, self.context.height + 3)
+
+    def votes_once(self, vote: VoteType) -> bool:
+        """Whether it cast such a vote once at the most for a view and sequence number."""
         context, view = self.context, self.view
         return all(
-            sum(context.has_voted(PREPARE, ballot) for ballot in context.ballots(view, sequence)) <= 1
-            for sequence in range(context.height + 1, context.height + 3)
+            sum(context.has_voted(vote, ballot) for ballot in context.ballots(view, sequence)) <= 1
+            for sequence in self.next_sequences
         )
+
+    @invariant("one batch is prepared for a view and sequence number")
+    def prepares_one(self) -> bool:
+        return self.votes_once(PREPARE)
 
     @invariant("one batch is committed for a view and sequence number")
     def commits_one(self) -> bool:
-        """Of what it works on now."""
-        context, view = self.context, self.view
-        return all(
-            sum(context.has_voted(COMMIT, ballot) for ballot in context.ballots(view, sequence)) <= 1
-            for sequence in range(context.height + 1, context.height + 3)
-        )
+        return self.votes_once(COMMIT)
 
     @invariant("a VIEW-CHANGE tells what its sender committed to")
     def changes_are_honest(self) -> bool:
@@ -224,22 +238,15 @@ class Pbft(GroupReplica):
         told = {sequence for sequence, _, _ in own.prepared}
         return all(
             sequence in told or not context.has_voted(COMMIT, ballot)
-            for sequence in range(context.height + 1, context.height + 3)
+            for sequence in self.next_sequences
             for view in range(self.first_view, own.view)
             for ballot in context.ballots(view, sequence)
         )
 
     def abstract_state(self) -> tuple[int, tuple[tuple[int, int], ...]]:
         """Executed height, and what prepared above it."""
-        context = self.context
-        prepared = (
-            (sequence, ballot.block.number)
-            for sequence in range(context.height + 1, context.height + 3)
-            for view in range(self.view, self.first_view - 1, -1)
-            for ballot in context.ballots(view, sequence)
-            if ballot.block is not None and context.complete(PREPARE, ballot)
-        )
-        return context.height, tuple(dict.fromkeys(prepared))
+        found = [(sequence, self.last_prepared(sequence)) for sequence in self.next_sequences]
+        return self.context.height, tuple((sequence, last[1].number) for sequence, last in found if last is not None)
 
     # --- normal case, section 4.2 ----------------------------------------------------------------------
 
@@ -476,24 +483,22 @@ class Pbft(GroupReplica):
 
     def prepared(self) -> tuple[tuple[int, int, Block], ...]:
         """P: what prepared here above the stable checkpoint, each with the highest view it prepared in."""
+        found = [(sequence, self.last_prepared(sequence)) for sequence in range(self.low_mark + 1, self.high_mark + 1)]
+        return tuple((sequence, *last) for sequence, last in found if last is not None)
+
+    def last_prepared(self, sequence: int) -> tuple[int, Block] | None:
+        """The highest view in which a batch of this number prepared here, and the batch."""
         context = self.context
-        found = []
-        for sequence in range(self.low_mark + 1, self.high_mark + 1):
-            block = context.decided_block(sequence)
-            if block is not None:  # executed: no certificate for another batch can be younger
-                found.append((sequence, self.view - 1, block))
-                continue
-            best: tuple[int, int, Block] | None = None
-            for view in range(self.view, self.first_view - 1, -1):
-                for ballot in context.ballots(view, sequence):
-                    # A COMMIT of my own stands for a certificate that I had before a crash.
-                    certified = context.complete(PREPARE, ballot) or context.has_voted(COMMIT, ballot)
-                    if ballot.block is not None and certified:
-                        best = (sequence, view, ballot.block)
-                if best is not None:
-                    found.append(best)
-                    break
-        return tuple(found)
+        block = context.decided_block(sequence)
+        if block is not None:  # executed: no certificate for another batch can be younger
+            return self.view - 1, block
+        for view in range(self.view, self.first_view - 1, -1):
+            for ballot in reversed(context.ballots(view, sequence)):
+                # A COMMIT of my own stands for a certificate that I had before a crash.
+                certified = context.complete(PREPARE, ballot) or context.has_voted(COMMIT, ballot)
+                if ballot.block is not None and certified:
+                    return view, ballot.block
+        return None
 
     @upon(ViewChange)
     def on_view_change(self, sender: int, message: ViewChange) -> None:
@@ -536,29 +541,13 @@ class Pbft(GroupReplica):
             context.spread()
 
     def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
-        """min-s and O's batches: per sequence number the one prepared in the highest view, or none (null)."""
-        low = max(change.low_mark for change in changes)
-        best: dict[int, tuple[int, Block]] = {}
-        for change in changes:
-            for sequence, view, block in change.prepared:
-                if sequence > low and (sequence not in best or view > best[sequence][0]):
-                    best[sequence] = (view, block)
-        top = max(best, default=low)
-        return low, [(s, best[s][1] if s in best else None) for s in range(low + 1, top + 1)]
-
-    def first_enough(self, view: int) -> tuple[ViewChange, ...]:
-        """V: the changes that were a quorum first."""
-        chosen: dict[int, ViewChange] = {}
-        for replica, change in self.changes[view].items():
-            chosen[replica] = change
-            if self.enough(chosen):
-                break
-        return tuple(chosen.values())
+        """min-s and O's batches, as V says."""
+        return carried_over(changes)
 
     def new_view(self, view: int) -> None:
         """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
         context = self.context
-        changes = self.first_enough(view)
+        changes = first_quorum(self.changes[view], self.enough)
         low, carried = self.carried_over(changes)
         if context.height < low:
             self.fetch()
@@ -588,12 +577,8 @@ class Pbft(GroupReplica):
         if sender != self.primary_of(message.view) or not self.enough({c.replica for c in message.changes}):
             return
         _, carried = self.carried_over(message.changes)
-        if len(message.proposals) != len(carried):
-            return
-        for (sequence, block), (expected_sequence, expected) in zip(message.proposals, carried, strict=True):
-            if sequence != expected_sequence or (expected is not None and block is not expected):
-                return
-        self.adopt(sender, message)
+        if message.follows_from(carried):
+            self.adopt(sender, message)
 
     def adopt(self, primary: int, message: NewView) -> None:
         """Enter the view and treat O's batches as pre-prepared in it."""
@@ -603,7 +588,7 @@ class Pbft(GroupReplica):
         self.last_proposed = message.proposals[-1][1] if message.proposals else None
         if context.me == primary:
             context.persist(proposed=(message.view, self.last_proposed))
-        low = max(change.low_mark for change in message.changes)
+        low = min_s(message.changes)
         if low > self.low_mark:
             self.low_mark = low
             context.persist(low_mark=low)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from sim.adversary.mutants.bent import Twice
-from sim.ledger.viewchange import ViewChange
+from sim.ledger.viewchange import ViewChange, min_s
 from sim.protocol import Block, Context, Timer, upon
 from sim.protocols.pbft import Pbft
 
@@ -48,7 +48,7 @@ class LowestPrepared(Pbft):
     """Of two batches for one sequence number the one of the older view is carried over."""
 
     def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
-        low = max(change.low_mark for change in changes)
+        low = min_s(changes)
         best: dict[int, tuple[int, Block]] = {}
         for change in changes:
             for sequence, view, block in change.prepared:

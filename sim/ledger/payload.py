@@ -1,0 +1,213 @@
+"""What is inside a block: transactions taken from a mempool, final once it is decided, acknowledged, let go."""
+
+from __future__ import annotations
+
+from sim.kernel.desk import NOW, column, compiled
+from sim.ledger.pool import known_decided, trim_pool
+from sim.ledger.rows import (
+    ACKED,
+    BACKLOG_BYTES,
+    BLOCK,
+    BLOCK_BYTES_MAX,
+    BLOCK_WIDTH,
+    BYTES,
+    CLASS,
+    CLASS_ACKED,
+    CLASS_BYTES,
+    CLASS_COMMITTED,
+    CLASS_WIDTH,
+    COMMITTED,
+    COMMITTED_MEASURED,
+    FORKS,
+    FRESH,
+    HEIGHT,
+    HIST_CLIENT,
+    HIST_FINAL,
+    MARK,
+    MEASURED,
+    PARENT,
+    PAYLOAD,
+    PAYLOAD_AT,
+    PAYLOAD_SIZE,
+    PEER,
+    PEER_WIDTH,
+    POOL,
+    POOL_HEAD,
+    POOL_SIZE,
+    POOL_TAIL,
+    REPEATED,
+    STAMP,
+    TIP_HEIGHT,
+    TX,
+    TX_BLOCK,
+    TX_BYTES_COMMITTED,
+    TX_CLASS,
+    TX_DECIDED,
+    TX_ENTRY,
+    TX_GATEWAY,
+    TX_REFS,
+    TX_SUBMIT,
+    TX_WIDTH,
+    TXS,
+    UNACKED,
+    WARM_UP_NS,
+)
+from sim.ledger.transactions import histogram_bucket, release_tx
+
+
+@compiled
+def _claim_payload(desk, block):
+    """Of several blocks that contain a transaction, it remembers one: let it be this one."""
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if blocks[b + PAYLOAD_AT] < 0:
+        return
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    rows = column(desk, TX)
+    for i in range(blocks[b + TXS]):
+        if payload[at + i] >= 0:
+            rows[payload[at + i] * TX_WIDTH + TX_BLOCK] = block
+
+
+@compiled
+def fill_block(desk, node, block):
+    """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
+
+    Left out are transactions that the node knows to be decided or sees in an undecided ancestor of the block.
+    Where branches compete, one that is final anywhere is left out: a copy would be void.
+    """
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    limit = desk[PAYLOAD_SIZE]
+    if desk[BACKLOG_BYTES] > 0:
+        if desk[BLOCK_BYTES_MAX] > 0:
+            limit = min(limit, max(desk[BLOCK_BYTES_MAX] // desk[BACKLOG_BYTES], 1))
+        blocks[b + TXS] = limit
+        blocks[b + BYTES] = limit * desk[BACKLOG_BYTES]
+        return
+    trim_pool(desk, node)
+    desk[MARK] += 1
+    mark = desk[MARK]
+    ancestor = blocks[b + PARENT]
+    while ancestor >= 0 and blocks[ancestor * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]:
+        blocks[ancestor * BLOCK_WIDTH + STAMP] = mark
+        if desk[FORKS]:
+            _claim_payload(desk, ancestor)
+        ancestor = blocks[ancestor * BLOCK_WIDTH + PARENT]
+    pool = column(desk, POOL)
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * limit
+    rows = column(desk, TX)
+    classes = column(desk, CLASS)
+    mask = desk[POOL_SIZE] - 1
+    total = 0
+    count = 0
+    i = peer[p + POOL_HEAD]
+    while i < peer[p + POOL_TAIL] and count < limit:
+        tx = pool[2 * (node * desk[POOL_SIZE] + (i & mask))]
+        t = tx * TX_WIDTH
+        inside = rows[t + TX_BLOCK]
+        decided = rows[t + TX_DECIDED] > 0 if desk[FORKS] else known_decided(desk, tx, node)
+        if not decided and not (inside >= 0 and blocks[inside * BLOCK_WIDTH + STAMP] == mark):
+            bytes_ = classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+            if desk[BLOCK_BYTES_MAX] > 0 and count > 0 and total + bytes_ > desk[BLOCK_BYTES_MAX]:
+                break
+            rows[t + TX_BLOCK] = block
+            rows[t + TX_REFS] += 1
+            payload[at + count] = tx
+            count += 1
+            total += bytes_
+        i += 1
+    peer[p + FRESH] = peer[p + POOL_TAIL] - i
+    blocks[b + TXS] = count
+    blocks[b + BYTES] = total
+    blocks[b + UNACKED] = count
+
+
+@compiled
+def settle_payload(desk, block):
+    """The block is decided for the first time, now: its transactions are final."""
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if blocks[b + PAYLOAD_AT] < 0:
+        desk[COMMITTED] += blocks[b + TXS]
+        desk[TX_BYTES_COMMITTED] += blocks[b + BYTES]
+        return
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    rows = column(desk, TX)
+    classes = column(desk, CLASS)
+    histogram = column(desk, HIST_FINAL)
+    for i in range(blocks[b + TXS]):
+        tx = payload[at + i]
+        t = tx * TX_WIDTH
+        if rows[t + TX_DECIDED] > 0:  # an earlier block has it: this copy is void
+            desk[REPEATED] += 1
+            payload[at + i] = -1
+            blocks[b + UNACKED] -= 1
+            release_tx(desk, tx)
+            continue
+        rows[t + TX_DECIDED] = blocks[b + HEIGHT]
+        desk[COMMITTED] += 1
+        class_ = rows[t + TX_CLASS] * CLASS_WIDTH
+        classes[class_ + CLASS_COMMITTED] += 1
+        desk[TX_BYTES_COMMITTED] += classes[class_ + CLASS_BYTES]
+        if rows[t + TX_SUBMIT] >= desk[WARM_UP_NS]:
+            desk[COMMITTED_MEASURED] += 1
+            histogram[histogram_bucket(desk[NOW] - rows[t + TX_SUBMIT])] += 1
+
+
+@compiled
+def acknowledge(desk, block, gateway, entry):
+    """A gateway's clients learn now that their transactions in a block are final.
+
+    `entry` < 0: all of the gateway's; otherwise those it had sent to that node. Returns how many.
+    """
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if blocks[b + PAYLOAD_AT] < 0:
+        return 0
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    rows = column(desk, TX)
+    classes = column(desk, CLASS)
+    histogram = column(desk, HIST_CLIENT)
+    count = 0
+    for i in range(blocks[b + TXS]):
+        tx = payload[at + i]
+        if tx < 0:
+            continue
+        t = tx * TX_WIDTH
+        if rows[t + TX_GATEWAY] != gateway or (entry >= 0 and rows[t + TX_ENTRY] != entry):
+            continue
+        count += 1
+        desk[ACKED] += 1
+        classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_ACKED] += 1
+        if rows[t + TX_SUBMIT] >= desk[WARM_UP_NS]:
+            desk[MEASURED] += 1
+            histogram[histogram_bucket(desk[NOW] - rows[t + TX_SUBMIT])] += 1
+        payload[at + i] = -1
+        release_tx(desk, tx)
+    blocks[b + UNACKED] -= count
+    return count
+
+
+@compiled
+def free_payload(desk, block):
+    """The block is gone: whatever it still held is let go."""
+    blocks = column(desk, BLOCK)
+    b = block * BLOCK_WIDTH
+    if blocks[b + PAYLOAD_AT] < 0:
+        return
+    payload = column(desk, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
+    rows = column(desk, TX)
+    for i in range(blocks[b + TXS]):
+        tx = payload[at + i]
+        if tx >= 0:
+            if rows[tx * TX_WIDTH + TX_BLOCK] == block:
+                rows[tx * TX_WIDTH + TX_BLOCK] = -1
+            release_tx(desk, tx)
