@@ -7,6 +7,7 @@ checks do not apply to the protocol, with the words of its docs page that say wh
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,35 @@ def third(n: int) -> int:
 def half(n: int) -> int:
     """Faults that a majority tolerates."""
     return (n - 1) // 2
+
+
+TENDERMINT_MS = {
+    "timeout_propose": 300,
+    "timeout_propose_delta": 5,
+    "timeout_prevote": 100,
+    "timeout_prevote_delta": 5,
+    "timeout_precommit": 100,
+    "timeout_precommit_delta": 5,
+    "resend_after": 700,
+}
+
+
+def one_rotation_s(ms: dict[str, int], n: int, reached: int, delay_ms: float) -> float:
+    """How long after messages cease to be lost Tendermint decides, when the highest round by then is `reached`.
+
+    What was lost is heard again within two periods of `resend_after` (one has just begun; or who is further answers).
+    From then on a round fails only if its proposer does not know the value of the highest lock. Locks of before stay:
+    line 36 makes a value valid in its own round only. Whoever has that lock proposes its value within n rounds, and
+    all vote for it, as prevotes of earlier rounds are repeated. A round lasts its three timeouts and four delays.
+    """
+    waits = ms["timeout_propose"] + ms["timeout_prevote"] + ms["timeout_precommit"] + 4 * delay_ms
+    growth = ms["timeout_propose_delta"] + ms["timeout_prevote_delta"] + ms["timeout_precommit_delta"]
+    return (2 * ms["resend_after"] + sum(waits + growth * round_ for round_ in range(reached, reached + n))) / 1000
+
+
+def rounds_before(ms: dict[str, int], heals_s: float, delay_ms: float) -> int:
+    """The most rounds until then: one lasts timeout_precommit and three delays at least."""
+    return int(1000 * heals_s / (ms["timeout_precommit"] + 3 * delay_ms))
 
 
 PERIOD_MS = 100
@@ -99,15 +129,10 @@ LAWS: dict[str, Law] = {
         messages=lambda n: (2 * n + 1) * (n - 1),
         delays=3,
         faults=third,
-        quick={
-            "timeout_propose": "300 ms",
-            "timeout_propose_delta": "100 ms",
-            "timeout_prevote": "100 ms",
-            "timeout_precommit": "100 ms",
-            "resend_after": "700 ms",
-        },
+        quick={key: f"{value} ms" for key, value in TENDERMINT_MS.items()},
         patient={"timeout_propose": "100 s"},
-        heals_within_s=6,
+        # Seven voters, delays of 10 ms at least, and of 15 ms with 30 % of jitter while messages are lost.
+        heals_within_s=math.ceil(one_rotation_s(TENDERMINT_MS, 7, rounds_before(TENDERMINT_MS, 1.5, 10), 20)),
         once_per_place=("PREVOTE", "PRECOMMIT"),
     ),
     "raft": Law(

@@ -18,6 +18,7 @@ from sim.network.topology import neighbours
 from sim.protocol import Block
 from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal
 from sim.scenario.errors import ScenarioError
+from tests.protocols.laws import one_rotation_s
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 FAST = {
@@ -63,6 +64,25 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
 def test_few_validators_decide_too(n: int) -> None:
     run = play(scenario(n, protocol="tendermint", duration="1 s", **{"block.interval": "100 ms"}))
     assert min(len(run.decided(node)) for node in range(n)) >= 10
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_after_losses_the_holder_of_the_highest_lock_has_its_turn_within_n_rounds(seed: int) -> None:
+    """Growing timeouts make later rounds long: the bound follows from the round reached when losses end."""
+    n, delay_ms = 7, 15
+    lossy = [
+        {"at": "0 s", "until": "1.5 s", "degrade_link": {"between": list(pair), "loss": "30 %"}}
+        for pair in itertools.combinations(range(n), 2)
+    ]
+    changes: dict[str, Any] = {"faults": lossy, "workload": OPEN, "network.links": "datagram"}
+    changes["network.jitter"] = {"model": "proportional", "up_to": "30 %"}
+    run = begin(scenario(n, protocol=FAST, seed=seed, duration="60 s", **changes)).until(1_500 * MS)
+    reached = max(run.replica(node).view_number for node in range(n))
+    ms = {key: int(value.split()[0]) for key, value in FAST.items() if key != "name"}
+    bound_ns = int(one_rotation_s(ms, n, reached, delay_ms) * S)
+    run.until(1_500 * MS + bound_ns)
+    assert max(int(row[0]) for row in run.decided()) > 1_500 * MS
     assert unsafe(run) == []
 
 
