@@ -23,11 +23,6 @@ from typing import Protocol as Interface
 ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
 
 
-def group(number: int) -> int:
-    """Destination: the voters of a group that the protocol declares (`Replica.groups`), but the sender."""
-    return -2 - number
-
-
 _VIEWS = ("view", "round", "term", "epoch")
 _HEIGHTS = ("sequence", "height", "number")
 
@@ -193,7 +188,7 @@ class Step:
     """One vote of a normal case: its type and whom it goes to (all, or the receiver named with the letter)."""
 
     vote: VoteType
-    to_all: bool = True
+    to_all: bool = True  # all of the letter's audience
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -281,7 +276,7 @@ class Lead:
     Whenever this replica has decided a block in the lane, or a batch is due, the lane does what the handlers of
     DECIDED and BATCH would: while fewer than `pipeline` blocks are under way and a batch is due (`await_batch`),
     it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.letter_of`
-    names, of the same size but for the block's bytes, in the same view, with the same guards and receiver, and
+    names, of the same size but for the block's bytes, in the same view, with the same guards and receivers, and
     telling this replica. If the case is gated by the letter it opens its own gate, else it casts its own vote.
     It proposes up to height `until`; there the handler runs again. `Context.lane` takes the leave back.
     """
@@ -384,10 +379,10 @@ class Context(Interface):
         """Simulated time."""
 
     def audience(self, members: tuple[int, ...]) -> int:
-        """Destination: these voters but the sender; like a `group`, but formed while the run goes on."""
+        """Destination: these voters but the sender."""
 
     def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        """Send a letter to every other voter, or those of a `group`."""
+        """Send a letter to every other voter, or those of an `audience`."""
 
     def send(self, to: int, letter: Letter) -> None:
         """Send a letter to one replica."""
@@ -411,7 +406,7 @@ class Context(Interface):
         """All ballots of a view and number (more than one block: somebody equivocated)."""
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
-        """Vote. `to`: ALL, a `group`, or one replica; the own vote counts at once if the voter is among them.
+        """Vote. `to`: ALL, an `audience`, or one replica; the own vote counts at once if the voter is among them.
 
         `gate` says that the voter's own condition for this quorum holds.
         """
@@ -442,6 +437,7 @@ class Context(Interface):
         guard: tuple[int, int],
         after: int | None = None,
         to: int = ALL,
+        audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
@@ -453,14 +449,24 @@ class Context(Interface):
 
         `guard`: the lane number a receiver must be in, and the one it is in from the letter on (a different one,
         or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it is in
-        when the case is through, if not the same; `to`: receiver of votes that do not go to all; `decided`: a
-        block this letter proves decided; `tell`: whose DECIDED handler runs when the case is through there: ALL,
-        or one replica (None: this one); `leave`: the lane may propose the next blocks by itself. Without a lane, or
-        if votes of that case have been cast in this ballot already, this is `broadcast`.
+        when the case is through, if not the same; `to`: receiver of votes that do not go to all; `audience`: who
+        are all, for the letter and for votes; `decided`: a block this letter proves decided; `tell`: whose DECIDED
+        handler runs when the case is through there: ALL, or one replica (None: this one); `leave`: the lane may
+        propose the next blocks by itself. Without a lane, or if votes of that case have been cast in this ballot
+        already, this is `broadcast`.
 
         `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
         `known`: the block that a receiver must have for the letter to be kept if it comes early. `made_ns`: the time
         that the block bears, now if not given; turns to propose on top of it count from there (`await_turn`).
+        """
+
+    def pass_on(
+        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+    ) -> None:
+        """Send a letter that says more of a block proposed before, with its normal case, one without votes.
+
+        As `propose`, but no block interval begins, several replicas may do it for one block, and by default nobody is
+        told.
         """
 
     def gathered(self, block: Block) -> dict[int, int]:
@@ -628,10 +634,6 @@ class Replica:
         It follows from the ballot: every replica that knows whose votes count would say the same.
         """
         return self.quorums()[vote]
-
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        """Sets of voters that letters and votes can be sent to besides ALL, the same at every replica."""
-        return ()
 
     def voters_needed(self) -> int:
         """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""

@@ -161,6 +161,7 @@ class Seat:
         guard: tuple[int, int],
         after: int | None = None,
         to: int = ALL,
+        audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
@@ -169,9 +170,14 @@ class Seat:
     ) -> None:
         self.host.proposing()
         if along is None:
-            self.broadcast(letter)
+            self.broadcast(letter, audience)
         else:
             self.multicast(along.children(self.host.me), letter)
+
+    def pass_on(
+        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+    ) -> None:
+        self.broadcast(letter, audience)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         self._to_all[vote] = to < 0

@@ -139,12 +139,12 @@ def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold
     return open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
-@entry(types.UniTuple(_I, 5)(_D, *[_I] * 17))
+@entry(types.UniTuple(_I, 5)(_D, *[_I] * 18))
 def propose(
     array, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
-    need, running, after, block, view, number, to, decided, wakes,
+    need, running, after, block, view, number, to, audience, decided, wakes,
 ):  # fmt: skip
-    """Lay out a declared normal case for a block and the ballot (view, number), and broadcast the letter.
+    """Lay out a declared normal case for a block and the ballot (view, number), and send the letter to its audience.
 
     Returns (envelope, the letter's reaction, its tally rows); envelope -1: make room and call again.
     """
@@ -154,7 +154,7 @@ def propose(
         return none, none, none, none, none
     return leading.send_case(
         desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
-        need, running, after, block, view, number, to, decided, wakes, 0,
+        need, running, after, block, view, number, to, audience, decided, wakes, 0,
     )  # fmt: skip
 
 

@@ -134,7 +134,6 @@ REACTION_WIDTH = 24
 ) = range(17)
 REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
 SILENT = -1  # in place of a tally's reaction: nobody is told of this threshold
-TO_GROUP_0 = -1  # VOTE_TO: -1 - group, or a node
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
 WAKE_NOBODY, WAKE_ALL = -1, -2  # in WAKES, which else is the node that is told
@@ -532,13 +531,13 @@ def first_vote_weight(desk, c):
 
 
 @compiled
-def _chain(desk, c, i, row, next_row, running, after, to, block, wakes):
+def _chain(desk, c, i, row, next_row, running, after, to, audience, block, wakes):
     """The reaction to the quorum of a case's vote number i: the next vote, or the decision, or none."""
     cases = column(desk, CASES)
     none = np.int64(-1)
     if i + 1 < cases[c + CASE_VOTES]:
         v = c + CASE_VOTE + 4 * (i + 1)
-        target = np.int64(TO_GROUP_0) if cases[v + 1] else to
+        target = audience if cases[v + 1] else to
         weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
         reaction = _new_reaction(
             desk, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
@@ -551,10 +550,11 @@ def _chain(desk, c, i, row, next_row, running, after, to, block, wakes):
 
 
 @compiled
-def open_case(desk, case, need, running, after, block, key, to, decided, wakes):
+def open_case(desk, case, need, running, after, block, key, to, audience, decided, wakes):
     """Lay out a declared normal case for one block.
 
-    Guards: `need` before the letter, `running` from then on, `after` when the case is through.
+    Guards: `need` before the letter, `running` from then on, `after` when the case is through. Votes go to the
+    `audience` (-1 - group) or, where the case says so, to the node `to`.
     Returns (letter's reaction, first tally row, second, third), -1 where there is none; a letter's reaction of -1
     means that Python must make room.
     """
@@ -574,7 +574,7 @@ def open_case(desk, case, need, running, after, block, key, to, decided, wakes):
             row_2 = row
         else:
             row_3 = row
-    target = np.int64(TO_GROUP_0) if cases[c + CASE_VOTE + 1] else to
+    target = audience if cases[c + CASE_VOTE + 1] else to
     decides = decided
     if votes == 0 and cases[c + CASE_DECIDES] == DECIDES_AT_END:
         decides = block
@@ -592,10 +592,10 @@ def open_case(desk, case, need, running, after, block, key, to, decided, wakes):
         block,
     )
     if votes > 0:
-        _chain(desk, c, 0, row_1, row_2, running, after, to, block, wakes)
+        _chain(desk, c, 0, row_1, row_2, running, after, to, audience, block, wakes)
     if votes > 1:
-        _chain(desk, c, 1, row_2, row_3, running, after, to, block, wakes)
+        _chain(desk, c, 1, row_2, row_3, running, after, to, audience, block, wakes)
     if votes > 2:
-        _chain(desk, c, 2, row_3, none, running, after, to, block, wakes)
+        _chain(desk, c, 2, row_3, none, running, after, to, audience, block, wakes)
     generation = column(desk, REACTIONS)[letter * REACTION_WIDTH + GENERATION]
     return letter + (generation << 32), row_1, row_2, row_3

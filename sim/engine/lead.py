@@ -20,7 +20,6 @@ from sim.engine.lanes import (
     CASES,
     NARROW_FREE_LEN,
     REACTIONS_FREE,
-    TO_GROUP_0,
     WIDE_FREE_LEN,
     cast_vote,
     count_now,
@@ -107,7 +106,8 @@ LEAD_WIDTH = 24
     VOTES_TO,
     SAID_VIEW,  # what rules match: the letter's view, and its height less the block's (NOWHERE: it has none)
     SAID_HEIGHT,
-) = range(21)
+    AUDIENCE,  # whom the letter and votes to all go to, -1 - group
+) = range(22)
 NAME_BITS = 24  # a letter of the engine's names its block in ARG: number << NAME_BITS | row
 
 
@@ -142,16 +142,18 @@ def await_batch(desk, node, not_before_ns):
 @compiled
 def send_case(
     desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
-    need, running, after, block, view, number, to, decided, wakes, arg,
+    need, running, after, block, view, number, to, audience, decided, wakes, arg,
 ):  # fmt: skip
-    """Lay out a normal case for a block and the ballot (view, number), and broadcast its letter.
+    """Lay out a normal case for a block and the ballot (view, number), and send its letter to the audience.
 
     Returns (envelope, the letter's reaction, its tally rows); envelope -1: there was no room.
     """
     none = np.int64(-1)
     identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    reaction, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, decided, wakes)
+    reaction, row_1, row_2, row_3 = open_case(
+        desk, case, need, running, after, block, key, to, audience, decided, wakes
+    )
     if reaction < 0:
         return none, none, none, none, none
     if desk[RULES] > 0:
@@ -161,7 +163,7 @@ def send_case(
                 column(desk, TALLY_PLACE)[2 * row + 1] = number
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
     envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, arg)
-    send_group(desk, envelope, src, 0, sign_ns)
+    send_group(desk, envelope, src, -1 - audience, sign_ns)
     return envelope, reaction, row_1, row_2, row_3
 
 
@@ -192,14 +194,14 @@ def _propose(desk, node, parent, height):
     kind = lead[at + OF_KIND]
     size = lead[at + EXTRA_BYTES] + rows[b + BYTES]
     verify_ns = lead[at + VERIFY_NS] + size * lead[at + HASH_PS] // 1000
-    case, to = lead[at + IN_CASE], lead[at + VOTES_TO]
+    case, to, audience = lead[at + IN_CASE], lead[at + VOTES_TO], lead[at + AUDIENCE]
     if desk[RULES] > 0:
         desk[MESSAGE_VIEW] = lead[at + SAID_VIEW]
         desk[MESSAGE_HEIGHT] = NOWHERE if lead[at + SAID_HEIGHT] == NOWHERE else height + lead[at + SAID_HEIGHT]
     _, reaction, row_1, row_2, row_3 = send_case(
         desk, case, node, kind, size, lead[at + SIGN_NS], verify_ns, lead[at + HANDLE_NS],
         post_number(desk, node, kind), lead[at + NEEDS], lead[at + RUNNING], lead[at + AFTER], block,
-        lead[at + IN_VIEW], height, to, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
+        lead[at + IN_VIEW], height, to, audience, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
     )  # fmt: skip
     rows[b + CASE] = case
     rows[b + CASE_REACTION] = reaction
@@ -211,7 +213,7 @@ def _propose(desk, node, parent, height):
     if column(desk, CASES)[c + CASE_GATED]:
         count_now(desk, row_1, node, node, GATE)
     elif row_1 >= 0:
-        target = np.int64(TO_GROUP_0) if column(desk, CASES)[c + CASE_VOTE + 1] else to
+        target = audience if column(desk, CASES)[c + CASE_VOTE + 1] else to
         cast_vote(desk, node, row_1, target, first_vote_weight(desk, c))
     return True
 

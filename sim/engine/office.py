@@ -225,19 +225,6 @@ class Engine:
             self.desk.adopt(d.GROUP_START, np.append(starts, starts[-1] + len(seats)))
         return self._groups[seats]
 
-    def lay_groups(self, groups: Sequence[Sequence[int]]) -> None:
-        """More groups of voters to send to; the first has number `groups_from`."""
-        starts, members = self.desk[d.GROUP_START].tolist(), self.desk[d.GROUP_MEMBER].tolist()
-        self.groups_from = len(starts) - 1
-        seats: dict[int, list[int]] = {}
-        for seat, who in enumerate(self.identity):
-            seats.setdefault(who, []).append(seat)
-        for group in groups:
-            members += sorted(seat for voter in group for seat in seats[voter])
-            starts.append(len(members))
-        self.desk.adopt(d.GROUP_START, np.array(starts))
-        self.desk.adopt(d.GROUP_MEMBER, np.array(members))
-
     def lay_weights(self, kind: int, weights: Sequence[int]) -> None:
         """Votes of a type count by weight, one per voter. Raises ValueError unless they are whole and not too large."""
         if len(weights) != self.voters or min(weights) < 0 or sum(weights) > tally.WEIGHT_MAX:

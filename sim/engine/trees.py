@@ -129,7 +129,7 @@ def send_down(
         return none, none
     identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    name, _, _, _ = open_case(desk, case, need, running, running, block, key, none, decided, none)
+    name, _, _, _ = open_case(desk, case, need, running, running, block, key, none, none, decided, none)
     if name < 0:
         return none, none
     gather = open_gathering(desk, block, case)

@@ -61,7 +61,7 @@ class Service(Interface):
 _PROGRESS_MODES = {"never": 0, "waiting": 1, "always": 2}
 OUT_OF_TIME = 100  # `Run.advance`: the deadline on the wall clock has passed
 _TRANSACTION, _REPLY = 0, 1  # message types every run has
-_AUDIENCES = -1 << 20  # destinations from here down are sets of voters formed while a run goes on
+_AUDIENCES = -1 << 20  # destinations from here down are sets of voters
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -162,7 +162,8 @@ class Run:
         self.entry_follows_leader = False
         self._refresh_views()
         self._groups_of: dict[tuple[int, ...], int] = {}  # of the engine, for sets of replicas
-        self._audiences: list[tuple[int, ...]] = []  # sets of voters formed while the run goes on
+        self._audiences: list[tuple[int, ...]] = []  # sets of voters that were asked for
+        self._audience_of: dict[tuple[int, ...], int] = {}  # their numbers
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
         self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]
@@ -189,9 +190,7 @@ class Run:
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self.voters_needed = first.voters_needed()
-        self.groups = first.groups()
         self._row_quorums: dict[int, Quorum] = {}  # by tally row, where members change
-        self.engine.lay_groups(self.groups)
         self._lay_costs()
         self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
         for case in self.normal_cases if self.lane_allowed else ():
@@ -339,21 +338,21 @@ class Run:
             return self.engine.address[to]
         if to <= _AUDIENCES:
             return self.several(self._audiences[_AUDIENCES - to])
-        return to if to == ALL else 1 + to - self.engine.groups_from
+        return to  # all
 
     def meant_by(self, to: int) -> tuple[int, ...]:
         """The voters that a protocol's destination means, the sender among them perhaps."""
         if to >= 0:
             return (to,)
-        if to == ALL:
-            return tuple(range(self.engine.voters))
-        return self._audiences[_AUDIENCES - to] if to <= _AUDIENCES else self.groups[-2 - to]
+        return tuple(range(self.engine.voters)) if to == ALL else self._audiences[_AUDIENCES - to]
 
     def audience(self, members: tuple[int, ...]) -> int:
         """The destination of letters and votes to these voters."""
-        if members not in self._audiences:
+        number = self._audience_of.get(members)
+        if number is None:
+            number = self._audience_of[members] = len(self._audiences)
             self._audiences.append(members)
-        return _AUDIENCES - self._audiences.index(members)
+        return _AUDIENCES - number
 
     def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
@@ -454,13 +453,31 @@ class Run:
         ballot: Ballot,
         case: Case,
         guards: tuple[int, int, int],
-        to: int,
+        receivers: tuple[int, int],
         decided: Block | None,
         wakes: int,
         leave: Lead | None,
         made_ns: int | None,
     ) -> None:
-        """Broadcast a letter together with the normal case declared for it. `guards`: before, during and after."""
+        """Send the letter that proposes a block, or takes it further, with its normal case (`send_case`)."""
+        costs = self.send_case(src, letter, ballot, case, guards, receivers, decided, wakes)
+        assert ballot.block is not None
+        if made_ns is not None:
+            at = (ballot.block.reactions[-1] & lanes.REACTION_NUMBER) * lanes.REACTION_WIDTH
+            self.engine.desk[lanes.REACTIONS][at + lanes.MADE_NS] = made_ns
+        self._note_proposal(src, ballot.block)
+        if leave is not None:
+            self._give_leave(src, leave, case, ballot, guards, receivers, costs, letter.place())
+
+    def send_case(
+        self, src: int, letter: Letter, ballot: Ballot, case: Case, guards: tuple[int, int, int],
+        receivers: tuple[int, int], decided: Block | None, wakes: int,
+    ) -> tuple[int, int, int, int]:  # fmt: skip
+        """Send a letter with the normal case declared for it. `guards`: before, during and after.
+
+        `receivers`: of votes that do not go to all, and, as the engine calls them, all: of the letter and other votes.
+        Returns the letter's type, size, and times to sign and verify it.
+        """
         block = ballot.block
         assert block is not None
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
@@ -470,7 +487,8 @@ class Run:
         while True:
             envelope, reaction, *rows = entry.propose(
                 self.desk, case.number, src, kind, size, sign_ns, verify_ns, self.costs.handle_ns, key,
-                guards[0], guards[1], guards[2], block.row, ballot.view, ballot.number, to, decided_row, wakes,
+                guards[0], guards[1], guards[2], block.row, ballot.view, ballot.number, *receivers,
+                decided_row, wakes,
             )  # fmt: skip
             if envelope >= 0:
                 break
@@ -485,12 +503,7 @@ class Run:
             if vote.umbrella is not None:
                 self._lay_umbrella(ballot, vote.umbrella, row, guards[2] if i == last else guards[1])
         block.reactions.append(reaction)
-        if made_ns is not None:
-            at = (reaction & lanes.REACTION_NUMBER) * lanes.REACTION_WIDTH
-            self.engine.desk[lanes.REACTIONS][at + lanes.MADE_NS] = made_ns
-        self._note_proposal(src, block)
-        if leave is not None:
-            self._give_leave(src, leave, case, ballot, guards, to, (kind, size, sign_ns, verify_ns), letter.place())
+        return kind, size, sign_ns, verify_ns
 
     def send_down(
         self, src: int, letter: Letter, ballot: Ballot, case: Case, guard: tuple[int, int], along: Tree,
@@ -524,8 +537,8 @@ class Run:
         leads[at + lead.LAST_HEIGHT] = block.height
 
     def _give_leave(
-        self, src: int, leave: Lead, case: Case, ballot: Ballot, guards: tuple[int, int, int], to: int,
-        costs: tuple[int, int, int, int], said: tuple[int | None, int | None],
+        self, src: int, leave: Lead, case: Case, ballot: Ballot, guards: tuple[int, int, int],
+        receivers: tuple[int, int], costs: tuple[int, int, int, int], said: tuple[int | None, int | None],
     ) -> None:  # fmt: skip
         """What the engine must know to propose by itself. `said`: the view and height that the letter is about."""
         block = ballot.block
@@ -545,7 +558,7 @@ class Run:
         leads[at + lead.HASH_PS] = hash_ps
         leads[at + lead.HANDLE_NS] = self.costs.handle_ns
         leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
-        leads[at + lead.VOTES_TO] = to
+        leads[at + lead.VOTES_TO], leads[at + lead.AUDIENCE] = receivers
         leads[at + lead.SAID_VIEW] = rules.NOWHERE if said[0] is None else said[0]
         leads[at + lead.SAID_HEIGHT] = rules.NOWHERE if said[1] is None else said[1] - block.height
 

@@ -198,6 +198,7 @@ class Host:
         guard: tuple[int, int],
         after: int | None = None,
         to: int = ALL,
+        audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
         leave: Lead | None = None,
@@ -220,7 +221,7 @@ class Host:
             or (run.tree.umbrellas and run.tree.under_umbrella(ballot, case.votes))
         ):
             run.tree.end_lead(self.seat)
-            run.post(self.seat, ALL, letter)
+            run.post(self.seat, run.target(audience), letter)
             return
         if leave is None:
             run.tree.end_lead(self.seat)
@@ -228,7 +229,20 @@ class Host:
         if after is None:
             after = running
         wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
-        run.propose(self.seat, letter, ballot, case, (need, running, after), to, decided, wakes, leave, made_ns)
+        receivers = to, run.target(audience)
+        run.propose(self.seat, letter, ballot, case, (need, running, after), receivers, decided, wakes, leave, made_ns)
+
+    def pass_on(
+        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+    ) -> None:
+        run = self.run
+        case = run.cases.get(type(letter))
+        if case is None:
+            run.post(self.seat, run.target(audience), letter)
+            return
+        wakes = lanes.WAKE_NOBODY if tell is None else lanes.WAKE_ALL if tell == ALL else tell
+        ballot = Ballot(block.view, block.height, block)
+        run.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), (ALL, run.target(audience)), None, wakes)
 
     def gathered(self, block: Block) -> dict[int, int]:
         return self.run.trees.gathered(self.seat, block)

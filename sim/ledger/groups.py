@@ -6,24 +6,37 @@ around that. They are methods of the replica, for a handler needs one.
 State transfer fetches the missing batches from one replica at a time, each with its commit certificate, and the view
 that replica works in.
 
-Replicas join and leave as FISCO BCOS's sealers do, by its consensus precompiled contract (addSealer, removeNode;
-documentation of version 2.x, "node management"): the batch that carries a request is the last of its group, and the
-next group goes on from it as from a stable checkpoint, in views of its own (`take_members`).
+A group ends with a batch that everybody knows to be its last, and the next goes on from it as from a stable checkpoint,
+in views of its own (`begin_group`). Replicas join and leave as FISCO BCOS's sealers do, by its consensus precompiled
+contract (addSealer, removeNode; documentation of version 2.x, "node management"): the batch that carries a request is
+the last of its group. A protocol may change groups at other heights, and have replicas that wait for their turn.
 """
 
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
-from sim.ledger.sync import Status
-from sim.ledger.viewchange import FETCH_MAX, Executed, Fetch, ViewChange
+from sim.ledger.sync import FETCH_MAX, FETCH_TIMER, Fetch, Status
+from sim.ledger.viewchange import Executed, ViewChange
 from sim.ledger.voters import Roll, Voters
-from sim.protocol import ALL, MEMBERSHIP, Block, Context, MembersChange, Replica, Timer, upon
+from sim.protocol import ALL, MEMBERSHIP, Block, Context, MembersChange, Replica, upon
 
-VIEWS = 1000  # numbers of views per group, where members change
-FETCH_TIMER = Timer("fetch")
+VIEWS = 1000  # numbers of views per group, where groups change
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """Who decides some heights, in the order in which they lead, and who waits meanwhile."""
+
+    members: tuple[int, ...]
+    waiting: tuple[int, ...] = ()
+
+    def has(self, replica: int) -> bool:
+        """Whether a replica is one of them, or waits."""
+        return replica in self.members or replica in self.waiting
 
 
 class GroupReplica(Replica, abc.ABC):
@@ -34,8 +47,9 @@ class GroupReplica(Replica, abc.ABC):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.voters = Voters(context)
-        self.members = context.members
-        self.is_voter = True
+        self.group = Group(context.members)  # of the next batch
+        self.is_voter = True  # one of its members
+        self.belongs = True  # or waiting
         self.epoch = 0  # how many groups were before this one
         self.asked_at = -1  # height at which blocks were last fetched for a message of a later group
         self.f = self.tolerated()
@@ -50,12 +64,17 @@ class GroupReplica(Replica, abc.ABC):
         self.timeout_ns = self.parameters.request_timeout_ns
         self.fetching = 0  # timer of a state transfer under way
         self.fetch_from = context.me
-        if context.members_change:
+        if self.groups_change:
             self.join_group()
 
     @property
     def view_number(self) -> int:
         return self.view
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Of the group of the next batch, in the order in which they lead."""
+        return self.group.members
 
     # --- what the protocol says --------------------------------------------------------------------------
 
@@ -99,7 +118,20 @@ class GroupReplica(Replica, abc.ABC):
     def return_to_lane(self) -> None:
         """Work in the fast lane again if nothing is missing any more."""
 
-    # --- members -----------------------------------------------------------------------------------------
+    # --- groups ------------------------------------------------------------------------------------------
+
+    @property
+    def groups_change(self) -> bool:
+        """Whether other groups may follow the first."""
+        return self.context.members_change
+
+    def group_at(self, height: int) -> Group:
+        """Who decides a height, as far as is known here."""
+        return Group(self.voters.at(height))
+
+    def groups_before(self, height: int) -> int:
+        """How many groups were before that of a height."""
+        return self.voters.changes()
 
     def voters_needed(self) -> int:
         """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
@@ -109,23 +141,22 @@ class GroupReplica(Replica, abc.ABC):
         """Whether a batch not executed here changes the group: nothing follows it before it is."""
         return block is not None and block.height > self.context.height and isinstance(block.body, Roll)
 
-    def take_members(self) -> None:
-        """Upon executing a batch that changes the group: the next one begins, in views that count from 1000 e.
+    def begin_group(self) -> None:
+        """Upon executing the last batch of a group: the next group begins, in views that count from 1000 e.
 
         Who proposed that batch sends it to the newcomers. Its commit certificate stands for a stable checkpoint.
         """
-        context = self.context
-        if not context.members_change:
-            return
-        before = {*self.members}
-        self.voters.follow()
-        if self.voters.changes() == self.epoch:
+        context, before = self.context, self.group
+        if context.members_change:
+            self.voters.follow()
+        if not self.groups_change or self.groups_before(context.height + 1) == self.epoch:
             return
         self.join_group()
         last = context.decided_block(context.height)
-        for newcomer in sorted({*self.members} - before - {context.me}):
-            if last is not None and last.proposer == context.me:
-                self.on_fetch(newcomer, Fetch(context.height - 1))
+        if context.members_change and last is not None and last.proposer == context.me:
+            for newcomer in sorted({*self.group.members, *self.group.waiting} - {context.me}):
+                if not before.has(newcomer):
+                    self.on_fetch(newcomer, Fetch(context.height - 1))
         context.cancel(self.change_timer)
         self.changes = {}
         self.low_mark = context.height
@@ -136,19 +167,21 @@ class GroupReplica(Replica, abc.ABC):
     def join_group(self) -> None:
         """The group of the next batch, as the batches executed here say."""
         context = self.context
-        self.members, self.epoch = self.voters.at(context.height + 1), self.voters.changes()
+        self.group, self.epoch = self.group_at(context.height + 1), self.groups_before(context.height + 1)
         self.first_view = self.epoch * VIEWS
         self.is_voter = context.me in self.members
+        self.belongs = self.group.has(context.me)
         self.f = self.tolerated()
-        self.audience = context.audience(self.members)
-        context.serve(clients=self.is_voter)
+        self.audience = ALL if len(self.members) == context.n else context.audience(tuple(sorted(self.members)))
+        if context.members_change:
+            context.serve(clients=self.belongs)
 
     def concerns_group(self, sender: int, view: int, low_mark: int | None = None) -> bool:
         """Whether a message about a view is one of this group's members'.
 
         Who asks for a view of a group that is over is sent the batches since; for one to come: this replica is behind.
         """
-        if not self.context.members_change:
+        if not self.groups_change:
             return True
         epoch = view // VIEWS
         if epoch < self.epoch and low_mark is not None:
@@ -172,8 +205,10 @@ class GroupReplica(Replica, abc.ABC):
         self.propose()
 
     def say_level(self) -> None:
-        """Tell the group that it can count on this replica, and go on asking until it is a member."""
-        context = self.context
+        """If this replica is to be a member: tell the group that it can count on it, and go on asking until it is."""
+        context, voters = self.context, self.voters
+        if context.me not in voters.latest.members and not voters.adds(context.me):
+            return
         context.broadcast(Status(context.height), self.audience)
         self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
 
@@ -187,7 +222,7 @@ class GroupReplica(Replica, abc.ABC):
 
     def peers(self) -> tuple[int, ...]:
         """Whom to ask, in ascending order."""
-        return tuple(replica for replica in self.members if replica != self.context.me)
+        return tuple(replica for replica in sorted(self.members) if replica != self.context.me)
 
     def fetch(self) -> None:
         """Ask the next replica for what was executed above this one's height."""
@@ -222,16 +257,16 @@ class GroupReplica(Replica, abc.ABC):
         for block in message.blocks:
             if block.height == context.height + 1:
                 context.decide(block)
-        self.take_members()
+        self.begin_group()
         self.checkpoint()
         self.return_to_lane()
         if context.height < message.last:
             self.fetch()
             return
         context.cancel(self.fetching)
-        if not self.is_voter:
+        if not self.belongs:
             self.say_level()
-        elif context.members_change and message.view // VIEWS != self.epoch:
+        elif self.groups_change and message.view // VIEWS != self.epoch:
             self.propose()
         elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}

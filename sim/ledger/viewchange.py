@@ -8,10 +8,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from sim.ledger.sync import HEADER_BYTES
 from sim.protocol import Block, Letter, Signing
-
-HEADER_BYTES = 48  # type, view, sequence number, sender, digest (32)
-FETCH_MAX = 512  # blocks per answer of a state transfer
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,19 +57,8 @@ class NewView(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Fetch(Letter):
-    """State transfer: send me what was executed above this height."""
-
-    height: int
-    decides = False
-
-    def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
 class Executed(Letter):
-    """State transfer: executed blocks, each with its commit certificate, and the sender's view."""
+    """State transfer, upon `Fetch`: executed blocks, each with its commit certificate, and the sender's view."""
 
     view: int
     blocks: tuple[Block, ...]

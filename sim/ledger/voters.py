@@ -148,6 +148,9 @@ class Voters:
 
     def quorum(self, height: int, votes: int, *, gated: bool = False, early: int = 0) -> Quorum:
         """So many of the voters at a height."""
-        members = self.at(height)
+        return self.quorum_of(self.at(height), votes, gated=gated, early=early)
+
+    def quorum_of(self, members: tuple[int, ...], votes: int, *, gated: bool = False, early: int = 0) -> Quorum:
+        """So many of these voters."""
         weights = tuple(int(voter in members) for voter in range(self.context.n))
         return Quorum(votes, gated=gated, early=early, weights=weights)

@@ -50,17 +50,8 @@ from collections.abc import Collection
 from typing import ClassVar
 
 from sim.ledger.groups import VIEWS, GroupReplica
-from sim.ledger.sync import Status
-from sim.ledger.viewchange import (
-    HEADER_BYTES,
-    Executed,
-    Fetch,
-    NewView,
-    ViewChange,
-    carried_over,
-    first_quorum,
-    min_s,
-)
+from sim.ledger.sync import HEADER_BYTES, Fetch, Status
+from sim.ledger.viewchange import Executed, NewView, ViewChange, carried_over, first_quorum, min_s
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,
@@ -179,10 +170,10 @@ class Pbft(GroupReplica):
         return (len(self.members) + self.f) // 2 + 1
 
     def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
-        members = len(self.voters.at(ballot.number))
-        enough = (members + self.tolerated_of(members)) // 2 + 1
+        members = self.group_at(ballot.number).members
+        enough = (len(members) + self.tolerated_of(len(members))) // 2 + 1
         gated = vote is not CHECKPOINT
-        return self.voters.quorum(ballot.number, enough - 1 if vote is PREPARE else enough, gated=gated)
+        return self.voters.quorum_of(members, enough - 1 if vote is PREPARE else enough, gated=gated)
 
     def enough(self, replicas: Collection[int]) -> bool:
         """Whether these replicas are a quorum."""
@@ -194,7 +185,7 @@ class Pbft(GroupReplica):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.context.members_change:
-            return ()  # the lane knows one group
+            return ()  # the lane knows one size of group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
     def primary_of(self, view: int) -> int:
@@ -268,13 +259,13 @@ class Pbft(GroupReplica):
     def enter(self, view: int) -> None:
         """Work in a view from now on."""
         self.view = view
-        self.active = self.is_voter
+        self.active = self.belongs
         self.recovering = False
         self.catching_up = self.context.height < self.low_mark
         self.height_at_entry = self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
-        self.context.lane(None if self.catching_up else view)
+        self.context.lane(None if self.catching_up else self.lane_number())
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
         self.context.watch_progress(0 if self.is_primary or not self.active else self.timeout_ns)
@@ -283,6 +274,10 @@ class Pbft(GroupReplica):
             self.on_pre_prepare(sender, message)
         if self.is_primary:
             self.propose()
+
+    def lane_number(self) -> int | None:
+        """Of who works in this view and lacks nothing."""
+        return self.view
 
     @upon(DECIDED)
     def on_decided_in_lane(self) -> None:
@@ -324,18 +319,14 @@ class Pbft(GroupReplica):
         upper = block.height - block.height % interval + interval - 1
         ballot = self.context.ballot(self.view, block.height, block)
         self.context.persist(proposed=(self.view, block))
-        message = PrePrepare(self.view, block.height, block)
-        if self.context.members_change:
-            self.context.proposing()
-            self.context.broadcast(message, self.audience)
-        else:
-            self.context.propose(
-                message,
-                ballot,
-                guard=(self.view, self.view),
-                tell=ALL if block.height % interval == 0 else None,
-                leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
-            )
+        self.context.propose(
+            PrePrepare(self.view, block.height, block),
+            ballot,
+            guard=(self.view, self.view),
+            audience=self.audience,
+            tell=ALL if block.height % interval == 0 else None,
+            leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
+        )
         self.accept(ballot, self.context.me)
 
     def accept(self, ballot: Ballot, primary: int) -> None:
@@ -367,7 +358,7 @@ class Pbft(GroupReplica):
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """A backup accepts: in view v, from its primary, above h, no other batch for (v, n)."""
-        if self.context.members_change and message.view // VIEWS > self.epoch:
+        if self.groups_change and message.view // VIEWS > self.epoch:
             self.keep(sender, message)
             return
         if message.view < self.view or sender != self.primary_of(message.view):
@@ -394,7 +385,7 @@ class Pbft(GroupReplica):
             del self.early[0]
         self.early.append((sender, message))
         ahead = message.sequence - self.context.height
-        if self.context.members_change and (not self.is_voter or ahead > 1 + self.parameters.pipeline):
+        if self.groups_change and (not self.belongs or ahead > 1 + self.parameters.pipeline):
             self.fetch_once()
 
     @upon(PREPARE)
@@ -409,7 +400,7 @@ class Pbft(GroupReplica):
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
-            self.take_members()
+            self.begin_group()
             self.return_to_lane()
             self.propose()
 
@@ -418,7 +409,7 @@ class Pbft(GroupReplica):
         context = self.context
         if self.catching_up and self.active and context.height >= self.low_mark and not context.behind():
             self.catching_up = False
-            context.lane(self.view)
+            context.lane(self.lane_number())
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
 

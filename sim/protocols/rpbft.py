@@ -31,10 +31,11 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.ledger.groups import VIEWS
-from sim.ledger.viewchange import HEADER_BYTES, Executed, Fetch, NewView, ViewChange
+from sim.ledger.groups import Group
+from sim.ledger.sync import HEADER_BYTES
+from sim.ledger.viewchange import Executed
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import ALL, NO_PROGRESS, Ballot, Block, Context, Letter, Quorum, Signing, VoteType, group, upon
+from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Letter, NormalCase, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
@@ -74,7 +75,6 @@ class Rpbft(Pbft):
 
     letters = (*Pbft.letters, Committed)
     votes = (PREPARE, COMMIT)
-    group_changes = "never"  # but by turns
 
     @staticmethod
     def check(parameters: Parameters, voters: int) -> None:
@@ -86,78 +86,51 @@ class Rpbft(Pbft):
                 f"write rotate: {parameters.group}, or a larger group"
             )
 
-    def __init__(self, context: Context) -> None:
-        super().__init__(context)
-        self.asked = -1  # height at which a gap was last seen
-        self.begin_epoch(self.epoch_of(context.height + 1))
-
     # --- the working group -----------------------------------------------------------------------------
+
+    def tolerated_of(self, members: int) -> int:
+        """f, of k and not of n."""
+        return (members - 1) // 3
 
     @property
     def k(self) -> int:
-        """Size of a group."""
-        size: int = self.parameters.group
-        return min(size, self.context.n)
-
-    def tolerated(self) -> int:
-        """Of k, not of n."""
-        return (self.k - 1) // 3
-
-    def committed_quorum(self) -> int:
-        return (self.k + self.f) // 2 + 1
-
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {
-            PREPARE: Quorum(self.prepared_quorum(), gated=True),
-            COMMIT: Quorum(self.committed_quorum(), gated=True),
-        }
+        """Members of this group."""
+        return len(self.members)
 
     def voters_needed(self) -> int:
         """Whichever f are missing, every group can decide."""
-        return self.context.n - self.f
+        return self.context.n if self.context.members_change else self.context.n - self.f
 
     @property
-    def turns(self) -> int:
-        """How many groups there are, one after the other."""
-        n, r = self.context.n, self.parameters.rotate
-        return 1 if self.k == n else next(turns for turns in range(1, n + 1) if turns * r % n == 0)
+    def groups_change(self) -> bool:
+        """By turns."""
+        return True
 
-    def groups(self) -> tuple[tuple[int, ...], ...]:
-        return () if self.k == self.context.n else tuple(self.group_of(turn) for turn in range(self.turns))
-
-    def group_of(self, epoch: int) -> tuple[int, ...]:
-        """The group of an epoch, in its order."""
-        n = self.context.n
-        return tuple((epoch * self.parameters.rotate + i) % n for i in range(self.k))
-
-    def epoch_of(self, height: int) -> int:
+    def groups_before(self, height: int) -> int:
         """Which epoch decides a height."""
         return int((height - 1) // self.parameters.epoch)
 
-    def primary_of(self, view: int) -> int:
-        """The view counts in its epoch."""
-        return self.group_of(view // VIEWS)[view % VIEWS % self.k]
+    def group_at(self, height: int) -> Group:
+        """k of all nodes as of the beginning of the epoch, from one place in their order on; the others wait."""
+        epoch = self.groups_before(height)
+        everyone = self.voters.at(epoch * self.window + 1)
+        start = epoch * self.parameters.rotate % len(everyone)
+        order = everyone[start:] + everyone[:start]
+        return Group(order[: self.parameters.group], order[self.parameters.group :])
 
-    def begin_epoch(self, epoch: int) -> None:
-        """This epoch is the one of the next block here."""
-        self.epoch = epoch
-        self.first_view = epoch * VIEWS
-        self.is_member = self.context.me in self.group_of(epoch)
-        self.audience = ALL if self.k == self.context.n else group(epoch % self.turns)
+    def join_group(self) -> None:
+        """With a part of the nodes outside for each member."""
+        super().join_group()
+        outside = self.group.waiting
+        self.handed_out = self.context.height  # up to which this member has sent its part what it executed
+        self.place = self.members.index(self.context.me) if self.is_voter else 0
+        self.parts: list[int] = []
+        if self.is_voter:
+            self.parts = [self.context.audience(outside[i :: self.k]) for i in range(min(self.k, len(outside)))]
 
     def checkpoint(self, *, again: bool = False) -> None:
         """The last block of an epoch takes the place of a checkpoint: the next group goes on."""
-        context = self.context
-        epoch = self.epoch_of(context.height + 1)
-        if epoch == self.epoch:
-            return
-        self.begin_epoch(epoch)
-        context.cancel(self.change_timer)
-        self.changes = {}
-        self.low_mark = context.height
-        self.timeout_ns = self.parameters.request_timeout_ns
-        context.persist(low_mark=self.low_mark)
-        self.enter(self.first_view)
+        self.begin_group()
 
     @property
     def window(self) -> int:
@@ -170,41 +143,64 @@ class Rpbft(Pbft):
 
     # --- normal case in the group ----------------------------------------------------------------------
 
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        cases = super().normal_cases()
+        return (*cases, NormalCase(upon=Committed, decide=True)) if cases else ()
+
+    def lane_number(self) -> int | None:
+        """Twice the view in the group; outside, where blocks must come in order, twice the height and one."""
+        if self.is_voter:
+            return 2 * self.view
+        return None if self.context.behind() else 2 * self.context.height + 1
+
+    def return_to_lane(self) -> None:
+        if self.is_voter:
+            super().return_to_lane()
+        elif self.active:
+            self.context.lane(self.lane_number())
+
     def pre_prepare(self, block: Block) -> None:
         """Multicast <PRE-PREPARE, v, n, d> in the group."""
-        context = self.context
+        context, number = self.context, 2 * self.view
         ballot = context.ballot(self.view, block.height, block)
         context.persist(proposed=(self.view, block))
-        context.proposing()
-        context.broadcast(PrePrepare(self.view, block.height, block), self.audience)
+        message = PrePrepare(self.view, block.height, block)
+        context.propose(message, ballot, guard=(number, number), audience=self.audience, tell=ALL)
         self.accept(ballot, context.me)
-
-    def keep(self, sender: int, message: PrePrepare) -> None:
-        super().keep(sender, message)
-        if message.sequence > self.context.height + 1 + self.parameters.pipeline:
-            self.fill_gap()
 
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
         """committed-local(m, v, n, i): execute in order of n, hand out what was executed, go on."""
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
-            before = self.context.height
             self.context.decide(ballot.block)
-            for height in range(before + 1, self.context.height + 1):
-                self.hand_out(height)
-            self.propose()
+            self.return_to_lane()
+            self.on_decided_in_lane()
+
+    @upon(DECIDED)
+    def on_decided_in_lane(self) -> None:
+        """The fast lane executed a block: in the group each, outside the last of an epoch."""
+        self.hand_out()
+        self.propose()
 
     # --- outside the group -----------------------------------------------------------------------------
 
-    def hand_out(self, height: int) -> None:
-        """Send a decided block to the nodes outside that are mine for this height."""
-        context, members = self.context, self.group_of(self.epoch)
-        block = context.decided_block(height)
-        assert block is not None
-        outside = [(members[-1] + 1 + i) % context.n for i in range(context.n - self.k)]
-        for node in outside[(members.index(context.me) - height) % self.k :: self.k]:
-            context.send(node, Committed(block, block.number, self.signers()))
+    def hand_out(self) -> None:
+        """Send each block executed since the last call to the nodes outside that are mine for its height."""
+        context, first = self.context, self.handed_out + 1
+        self.handed_out = context.height
+        if not self.parts:
+            return
+        for height in range(first, context.height + 1):
+            part, block = (self.place - height) % self.k, context.decided_block(height)
+            if part < len(self.parts) and block is not None:
+                context.pass_on(
+                    Committed(block, block.number, self.signers()),
+                    block,
+                    guard=(2 * height - 1, 2 * height + 1),
+                    audience=self.parts[part],
+                    tell=ALL if height == self.high_mark else None,
+                )
 
     @upon(Committed)
     def on_block(self, sender: int, message: Committed) -> None:
@@ -213,19 +209,15 @@ class Rpbft(Pbft):
         if message.digest != block.number or block.height <= context.height:
             return
         if not context.decide(block):
-            self.fill_gap()
+            self.fetch_once()
+        self.handed_out = context.height
+        self.return_to_lane()
         self.propose()
-
-    def fill_gap(self) -> None:
-        """Fetch, once at each height."""
-        if self.asked < self.context.height:
-            self.asked = self.context.height
-            self.fetch()
 
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
         """A member asks for a view change; a node outside asks for blocks."""
-        if self.is_member:
+        if self.is_voter:
             super().on_request_timeout()
             return
         self.fetch()
@@ -234,41 +226,22 @@ class Rpbft(Pbft):
 
     def peers(self) -> tuple[int, ...]:
         """The group that decides the next height here, as far as this node knows; alone in it: everybody."""
-        group_ = sorted({*self.group_of(self.epoch)} - {self.context.me})
-        return tuple(group_) or super().peers()
+        return super().peers() or tuple(sorted(self.group.waiting))
 
     @upon(Executed)
     def on_executed(self, sender: int, message: Executed) -> None:
         super().on_executed(sender, message)
+        self.handed_out = self.context.height
         if self.context.behind():
-            self.fill_gap()
+            self.fetch_once()
 
     # --- view changes in the group ---------------------------------------------------------------------
 
     def change_view(self, view: int) -> None:
         """h is the height: what was executed is certified. Outside the group there is nothing to change."""
-        if not self.is_member:
+        if self.is_voter:
+            self.low_mark = self.context.height
+            self.context.persist(low_mark=self.low_mark)
+            super().change_view(view)
+        elif self.belongs:
             self.enter(self.view)
-            return
-        self.low_mark = self.context.height
-        self.context.persist(low_mark=self.low_mark)
-        super().change_view(view)
-
-    @upon(ViewChange)
-    def on_view_change(self, sender: int, message: ViewChange) -> None:
-        """Of this epoch and group: as in PBFT. Others are behind, or this replica is."""
-        epoch = message.view // VIEWS
-        if epoch < self.epoch:
-            self.on_fetch(sender, Fetch(message.low_mark))
-        elif epoch > self.epoch:
-            self.fill_gap()
-        elif self.is_member and sender in self.group_of(epoch):
-            super().on_view_change(sender, message)
-
-    @upon(NewView)
-    def on_new_view(self, sender: int, message: NewView) -> None:
-        """Of an epoch that has not begun here: this replica is behind."""
-        if message.view // VIEWS > self.epoch:
-            self.fill_gap()
-        else:
-            super().on_new_view(sender, message)

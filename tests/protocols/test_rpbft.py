@@ -5,9 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim.ledger import rows as r
+from sim.ledger.voters import Roll
+from sim.protocol import DECIDED, upon
+from sim.protocols.rpbft import Committed, Rpbft
 from sim.scenario.errors import ScenarioError
 from tests.runs import MS, Played, S, play, scenario, unsafe
 
@@ -36,6 +40,12 @@ def crash(nodes: list[int], at: str, for_: str | None = None) -> dict[str, Any]:
 def proposers(run: Played) -> dict[int, int]:
     """Height -> who proposed it last."""
     return {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+
+
+def rolls(run: Played) -> dict[int, Roll]:
+    """Blocks that change the set of nodes, by height."""
+    blocks = run.world.run.tree.of_row.values()
+    return {block.height: block.body for block in blocks if isinstance(block.body, Roll)}
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -144,6 +154,109 @@ def test_nodes_agree_while_one_equivocates_and_others_come_and_go(seed: int) -> 
     )
     assert unsafe(run) == []
     assert max(int(row[0]) for row in run.decided()) > 4 * S
+
+
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 100), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+    """In groups of one to five, with crashes, a partition, loss, and letters that overtake each other."""
+    for seed in seeds:
+        rng = random.Random(f"rpbft lane {seed}")
+        n = rng.choice([5, 7, 10])
+        one, two = rng.sample(range(n), 2)
+        chosen = scenario(
+            n,
+            protocol=rpbft(rng.choice([1, 3, 4, 5]), rng.choice([1, 2, 5, 20])) | {"pipeline": rng.choice([1, 3])},
+            seed=seed,
+            duration="4 s",
+            workload=OPEN if seed % 2 else [{"kind": "backlog", "bytes": "500 B"}],
+            faults=[
+                {"at": "500 ms", "for": "400 ms", "partition": {"groups": [sorted(rng.sample(range(n), n // 2))]}},
+                crash([one], "1200 ms", "400 ms"),
+                crash([two], "1900 ms", f"{rng.randrange(50, 900)} ms"),
+                {"at": "2900 ms", "for": "300 ms", "degrade_link": {"between": [one, two], "loss": "40 %"}},
+            ],
+            **{
+                "network.jitter": {"model": "proportional", "up_to": "80 %"},
+                "network.links": rng.choice(["ordered", "datagram"]),
+                "network.retransmit_after": "20 ms",
+            },
+        )
+        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
+        assert fast.digest == slow.digest, f"seed {seed}"
+
+
+def test_outside_the_group_only_the_last_block_of_an_epoch_wakes_a_handler() -> None:
+    heard: list[int] = []
+
+    class Counting(Rpbft):
+        normal_cases = Rpbft.normal_cases
+
+        @upon(Committed)
+        def on_block(self, sender: int, message: Committed) -> None:
+            raise AssertionError("every block fits the lane")
+
+        @upon(DECIDED)
+        def on_decided_in_lane(self) -> None:
+            if not self.is_voter:
+                heard.append(self.context.height)
+            super().on_decided_in_lane()
+
+    chosen = scenario(10, protocol=rpbft(), duration="1980 ms", **{"block.interval": "100 ms"})
+    run = play(chosen, protocol=Counting)
+    assert heard == [height for height in (5, 10, 15, 20) for _ in range(6)]
+    assert {len(run.decided_blocks(node)) for node in range(10)} == {23}
+
+
+# --- nodes that join and leave -----------------------------------------------------------------------------
+
+
+def test_who_joins_takes_its_turn_and_who_leaves_has_none() -> None:
+    """Of six nodes with the others; the change is in force from the next epoch on, for group and blocks handed out."""
+    requests = [{"at": "400 ms", "add": [6]}, {"at": "2 s", "remove": [2]}]
+    run = play(scenario(7, protocol=rpbft(), duration="6 s", membership=requests, **{"network.members": [*range(6)]}))
+    changed = {roll.request.number: height for height, roll in rolls(run).items()}
+    epochs = {number: (height - 1) // 5 + 1 for number, height in changed.items()}
+    order: list[int] = []
+    for height, who in sorted(proposers(run).items()):
+        epoch = (height - 1) // 5
+        order = [0, 1, 2, 3, 4, 5] if epoch < epochs[1] else [*range(7)] if epoch < epochs[2] else [0, 1, 3, 4, 5, 6]
+        assert who == order[epoch % len(order)], height
+    assert 6 in order
+    assert 2 not in order
+    hosts, last = run.world.run.hosts, max(proposers(run))
+    assert hosts[2].height == epochs[2] * 5
+    assert {hosts[node].height for node in (0, 1, 3, 4, 5, 6)} <= {last, last - 1}
+    assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_nodes_agree_while_the_set_changes_in_trouble(seed: int) -> None:
+    rng = random.Random(f"rpbft members {seed}")
+    requests = [
+        {"at": "800 ms", "add": [4, 7]},
+        {"at": "1.9 s", "remove": [rng.randrange(4)]},
+        {"at": "3 s", "add": [5], "remove": [7]},
+    ]
+    run = play(
+        scenario(
+            8,
+            protocol=rpbft(rng.choice([3, 4]), rng.choice([1, 2, 5, 9]), rng.choice([0, 1, 2])),
+            seed=seed,
+            duration="8 s",
+            workload=OPEN,
+            membership=requests,
+            faults=[
+                crash([rng.randrange(8)], "900 ms", "500 ms"),
+                {"at": "1.8 s", "for": "600 ms", "partition": {"groups": [rng.sample(range(8), 2)]}},
+                crash([rng.randrange(8)], "2.9 s", "400 ms"),
+            ],
+            **{"network.members": [*range(4)], "network.jitter": {"model": "proportional", "up_to": "50 %"}},
+        )
+    )
+    stay = {*range(6)} - {*requests[1]["remove"]}
+    assert {int(row[2]) for row in run.decided() if row[0] > 7 * S} == stay
+    assert unsafe(run) == []
 
 
 # --- parameters --------------------------------------------------------------------------------------------

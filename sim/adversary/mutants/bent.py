@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.protocol import ALL, Ballot, Context, Letter, VoteType
+from sim.protocol import ALL, Ballot, Block, Context, Letter, VoteType
 
 
 class Bent:
@@ -38,4 +38,8 @@ class Twice(Bent):
 
     def propose(self, letter: Letter, ballot: Ballot, **more: Any) -> None:
         self._context.propose(letter, ballot, **more)
-        self._context.broadcast(letter)
+        self._context.broadcast(letter, more.get("audience", ALL))
+
+    def pass_on(self, letter: Letter, block: Block, *, audience: int = ALL, **more: Any) -> None:
+        self._context.pass_on(letter, block, audience=audience, **more)
+        self._context.broadcast(letter, audience)
