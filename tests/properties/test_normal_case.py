@@ -14,6 +14,7 @@ from sim.protocol import (
     Block,
     Context,
     Gather,
+    Lead,
     Letter,
     NormalCase,
     Quorum,
@@ -242,6 +243,58 @@ class Rounds(Toy):
         raise AssertionError("nothing fails here")
 
 
+class Committee(Toy):
+    """Four agree among themselves, whoever else there is; replica 0 leads, and for nine blocks of ten the lane for it."""
+
+    letters = (Announce,)
+    decides_out_of_order = True
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return (NormalCase(Announce, (Step(AGREE), Step(LOCK)), decide=True),)
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {vote: Quorum(3, gated=True) for vote in (AGREE, LOCK, NEXT)}
+
+    @staticmethod
+    def letter_of(block: Block) -> Announce:
+        return Announce(block)
+
+    def start(self) -> None:
+        self.last: Block | None = None
+        self.inside = self.context.audience((0, 1, 2, 3))
+        self.context.lane(0)
+        self.lead()
+
+    @upon(BATCH, DECIDED)
+    def lead(self) -> None:
+        context = self.context
+        self.last = context.last_proposal() or self.last
+        under_way = self.last is not None and self.last.height > context.height
+        if context.me or under_way or not context.await_batch():
+            return
+        self.last = context.new_block(context.decided_block(context.height), 1)
+        assert self.last is not None
+        height, leave = self.last.height, Lead((self.last.height + 9) // 10 * 10)
+        ballot = context.ballot(1, height, self.last)
+        context.propose(Announce(self.last), ballot, guard=(0, 0), audience=self.inside, leave=leave)
+        context.vote(AGREE, ballot, self.inside, gate=True)
+
+    @upon(Announce)
+    def on_announce(self, sender: int, message: Announce) -> None:
+        ballot = self.context.ballot(1, message.block.height, message.block)
+        self.context.vote(AGREE, ballot, self.inside, gate=True)
+
+    @upon(AGREE)
+    def on_agreed(self, ballot: Ballot) -> None:
+        self.context.vote(LOCK, ballot, self.inside, gate=True)
+
+    @upon(LOCK)
+    def on_locked(self, ballot: Ballot) -> None:
+        assert ballot.block is not None
+        self.context.decide(ballot.block)
+        self.lead()
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Count(Letter):
     """So many replicas below have the block."""
@@ -380,7 +433,7 @@ def both(toy: type[Toy], n: int, case: str) -> list[Played]:
 
 
 @pytest.mark.parametrize("case", CHANGES)
-@pytest.mark.parametrize("toy", [Authority, Phases, Rounds])
+@pytest.mark.parametrize("toy", [Authority, Phases, Rounds, Committee])
 def test_lane_and_handlers_give_the_same_events(toy: type[Toy], case: str) -> None:
     for n in (4, 7):
         fast, slow = both(toy, n, case)
@@ -409,6 +462,26 @@ def test_the_lane_tells_only_whom_it_is_told_to() -> None:
     run = play(scenario(4, duration="1 s"), protocol=Counting)
     assert told == [height % 4 for height in range(2, len(told) + 2)]
     assert len(run.decided(0)) == 100  # one delay of 10 ms each, the first at the start
+
+
+def test_a_normal_case_for_some_is_nothing_to_others() -> None:
+    """A block costs 3 letters and two rounds of 12 votes, and three delays; the lane leads nine times of ten."""
+    led: list[int] = []
+
+    class Counting(Committee):
+        normal_cases = Committee.normal_cases
+
+        @upon(BATCH, DECIDED)
+        def lead(self) -> None:
+            led.append(self.context.height)
+            super().lead()
+
+    run = play(scenario(7, duration="995 ms"), protocol=Counting)
+    assert led[:7] == [0] * 7
+    assert [height for height in led[7:] if height % 10 == 0] == [10, 20, 30]
+    assert len(led) < 15, "the engine may ask for room now and then"
+    assert run.sent() == 33 * 27 + 6  # and the 34th at 990 ms, with the leader's own votes
+    assert {int(row[2]) for row in run.decided()} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("case", CHANGES)
