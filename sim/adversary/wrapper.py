@@ -167,6 +167,7 @@ class Seat:
         leave: Lead | None = None,
         along: Tree | None = None,
         known: Block | None = None,
+        made_ns: int | None = None,
     ) -> None:
         self.host.proposing()
         if along is None:

@@ -10,9 +10,10 @@ paper                    here
 -----                    ----
 epoch_sealer_num         k, parameters.group
 epoch_block_num          E, parameters.epoch
-working sealers          group_of(epoch)
+working sealers          group_at(height).members; the others are waiting
 rotating, chosen index   rotate (r); the group of epoch e starts at node e r mod n
 leader index             primary_of(view): the view counts from 0 in each epoch
+addSealer, removeNode    a Roll in a block; in force from the next epoch on (sim.ledger.groups)
 view                     view = epoch * VIEWS + view in the epoch, so that all know where an epoch begins
 block sync               Committed (one member to each node outside, another one for each block), Fetch, Executed
 
@@ -22,6 +23,7 @@ Deviations
   of an epoch is its checkpoint. What was executed is certified, so h of a VIEW-CHANGE is the sender's height.
 * Who asks for a view of an epoch that is over is sent the blocks that ended it.
 * A node outside that misses a block (a gap, or silence while transactions wait) fetches it from the group.
+* Nodes that join or leave change the order of all at the end of an epoch; when they do is open in the documentation.
 
 Not modelled: choosing the group by a verifiable random function, the tree in which 2.x can pass on blocks and
 transactions, and whatever pbft.py does not model.

@@ -244,7 +244,7 @@ class Rounds(Toy):
 
 
 class Committee(Toy):
-    """Four agree among themselves, whoever else there is; replica 0 leads, and for nine blocks of ten the lane for it."""
+    """Four agree among themselves, whoever else there is; replica 0 leads, and nine times of ten the lane for it."""
 
     letters = (Announce,)
     decides_out_of_order = True
