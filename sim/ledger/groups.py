@@ -4,7 +4,8 @@ For PBFT and its variants. A protocol says how a batch is agreed on and how a vi
 around that. They are methods of the replica, for a handler needs one.
 
 State transfer fetches the missing batches from one replica at a time, each with its commit certificate, and the view
-that replica works in.
+that replica works in. It starts upon a stable checkpoint above the last executed batch, upon restart, while a view
+change finds no quorum, and in place of one when a later batch is committed here already (only this replica is behind).
 
 A group ends with a batch that everybody knows to be its last, and the next goes on from it as from a stable checkpoint,
 in views of its own (`begin_group`). Replicas join and leave as FISCO BCOS's sealers do, by its consensus precompiled
@@ -17,14 +18,26 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Collection
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from sim.ledger.sync import FETCH_MAX, FETCH_TIMER, Fetch, Status
-from sim.ledger.viewchange import Executed, ViewChange
+from sim.ledger.viewchange import Executed, ViewChange, carried_over
 from sim.ledger.voters import Roll, Voters
-from sim.protocol import ALL, MEMBERSHIP, Block, Context, MembersChange, Replica, upon
+from sim.protocol import (
+    ALL,
+    DECIDED,
+    MEMBERSHIP,
+    Block,
+    Context,
+    MembersChange,
+    Replica,
+    Timer,
+    VoteType,
+    upon,
+)
 
 VIEWS = 1000  # numbers of views per group, where groups change
+VIEW_CHANGE_TIMER = Timer("view change")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -58,7 +71,11 @@ class GroupReplica(Replica, abc.ABC):
         self.view = 0
         self.active = False
         self.recovering = False  # restarted, and not yet in a view
-        self.low_mark = 0
+        self.low_mark = 0  # h
+        self.last_proposed: Block | None = None
+        self.early: list[tuple[int, Any]] = []  # proposals of views this replica is not in yet, and who sent them
+        self.catching_up = False  # out of the fast lane until earlier batches are executed
+        self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
         self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
         self.change_timer = 0
         self.timeout_ns = self.parameters.request_timeout_ns
@@ -77,22 +94,6 @@ class GroupReplica(Replica, abc.ABC):
         return self.group.members
 
     # --- what the protocol says --------------------------------------------------------------------------
-
-    @abc.abstractmethod
-    def tolerated(self) -> int:
-        """f, of this group."""
-
-    @abc.abstractmethod
-    def enough(self, replicas: Collection[int]) -> bool:
-        """Whether these replicas are a quorum."""
-
-    @abc.abstractmethod
-    def signers(self) -> int:
-        """How many signatures a certificate counts."""
-
-    @abc.abstractmethod
-    def primary_of(self, view: int) -> int:
-        """Who leads a view."""
 
     @abc.abstractmethod
     def enter(self, view: int) -> None:
@@ -114,9 +115,151 @@ class GroupReplica(Replica, abc.ABC):
     def checkpoint(self) -> None:
         """Say how far the log is executed here, if it is time."""
 
-    @abc.abstractmethod
+    # --- quorums and primaries of this group -------------------------------------------------------------
+
+    def tolerated(self) -> int:
+        """f."""
+        return self.tolerated_of(len(self.members))
+
+    def tolerated_of(self, members: int) -> int:
+        """f of so many."""
+        faults: int | None = self.parameters.faults
+        most = (members - 1) // 3
+        return most if faults is None else min(faults, most)
+
+    def committed_quorum(self) -> int:
+        """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
+        return (len(self.members) + self.f) // 2 + 1
+
+    def enough(self, replicas: Collection[int]) -> bool:
+        """Whether these replicas are a quorum."""
+        return len(replicas) >= self.committed_quorum()
+
+    def signers(self) -> int:
+        """How many signatures a certificate counts."""
+        return self.committed_quorum()
+
+    def primary_of(self, view: int) -> int:
+        """p = v mod |R|, in the group's order; views are counted from the group's first."""
+        return self.members[(view - self.epoch * VIEWS) % len(self.members)]
+
+    @property
+    def is_primary(self) -> bool:
+        """Whether this replica leads its view."""
+        return self.primary_of(self.view) == self.context.me
+
+    # --- what this replica works on ----------------------------------------------------------------------
+
+    @property
+    def window(self) -> int:
+        """L."""
+        return int(self.parameters.log_window)
+
+    @property
+    def high_mark(self) -> int:
+        """H = h + L."""
+        return self.low_mark + self.window
+
+    def raise_low_mark(self, low: int) -> None:
+        """h: the log up to here may go."""
+        if low > self.low_mark:
+            self.low_mark = low
+            self.context.persist(low_mark=low)
+
+    @property
+    def next_sequences(self) -> range:
+        """The batches that come next, as many as are looked at."""
+        return range(self.context.height + 1, self.context.height + 3)
+
+    def votes_once(self, vote: VoteType) -> bool:
+        """Whether it cast such a vote once at the most for this view and each of the next sequence numbers."""
+        context, view = self.context, self.view
+        return all(
+            sum(context.has_voted(vote, ballot) for ballot in context.ballots(view, sequence)) <= 1
+            for sequence in self.next_sequences
+        )
+
+    def keep(self, sender: int, message: Any) -> None:
+        """Keep a proposal that overtook the NEW-VIEW of its view until this replica is in that view."""
+        if len(self.early) == self.window:
+            del self.early[0]
+        self.early.append((sender, message))
+        ahead = message.sequence - self.context.height
+        if self.groups_change and (not self.belongs or ahead > 1 + self.parameters.pipeline):
+            self.fetch_once()
+
+    def kept(self) -> list[tuple[int, Any]]:
+        """What was kept, and is not any longer."""
+        early, self.early = self.early, []
+        return early
+
+    # --- the fast lane -----------------------------------------------------------------------------------
+
+    def lane_number(self) -> int | None:
+        """Of who works in this view and lacks nothing."""
+        return self.view
+
+    def leave_lane(self) -> None:
+        """Earlier batches are missing: whatever comes must reach the handlers until they are executed."""
+        self.catching_up = True
+        self.context.lane(None)
+
     def return_to_lane(self) -> None:
         """Work in the fast lane again if nothing is missing any more."""
+        context = self.context
+        if self.catching_up and self.active and context.height >= self.low_mark and not context.behind():
+            self.catching_up = False
+            context.lane(self.lane_number())
+
+    def sync(self) -> None:
+        """Catch up with what the fast lane proposed for this primary."""
+        block, mine = self.context.last_proposal(), self.last_proposed
+        if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
+            self.last_proposed = block
+
+    @upon(DECIDED)
+    def on_decided_in_lane(self) -> None:
+        """A batch committed in the fast lane. If it waits for earlier ones, their execution must reach me too."""
+        if not self.is_primary and self.context.behind():
+            self.leave_lane()
+        self.propose()
+
+    # --- view changes ------------------------------------------------------------------------------------
+
+    def await_new_view(self) -> None:
+        """Start the timer of the view change afresh."""
+        self.context.cancel(self.change_timer)
+        self.change_timer = self.context.set_timer(VIEW_CHANGE_TIMER, self.timeout_ns, self.view)
+
+    def awaits(self, sender: int, view: int, low_mark: int | None = None) -> bool:
+        """Whether a message of a view change concerns this group and a view that has not begun here."""
+        if not self.concerns_group(sender, view, low_mark):
+            return False
+        return view > self.view or (view == self.view and not self.active)
+
+    def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
+        """min-s and O's batches, as V says."""
+        return carried_over(changes)
+
+    def forget_changes(self, view: int) -> None:
+        """A view begins: VIEW-CHANGEs for it, and for those before, are of no use any more."""
+        self.context.cancel(self.change_timer)
+        self.changes = {later: of for later, of in self.changes.items() if later > view}
+
+    def lay_out(self, view: int, low: int, carried: list[tuple[int, Block | None]]) -> tuple[tuple[int, Block], ...]:
+        """O: the batches carried over, null requests in the gaps, each on top of the one before."""
+        context, parent = self.context, self.context.decided_block(low)
+        proposals = []
+        for sequence, block in carried:
+            chosen = block
+            if chosen is None:  # a null request
+                chosen = context.new_block(parent, view, number=sequence, empty=True)
+                assert chosen is not None
+            elif context.decided_block(sequence) is None:
+                context.place(chosen, parent)
+            proposals.append((sequence, chosen))
+            parent = chosen
+        return tuple(proposals)
 
     # --- groups ------------------------------------------------------------------------------------------
 
@@ -235,6 +378,28 @@ class GroupReplica(Replica, abc.ABC):
         self.fetch_from = next((peer for peer in peers if peer > self.fetch_from), peers[0])
         context.send(self.fetch_from, Fetch(context.height))
         self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+
+    def fetches_instead(self) -> bool:
+        """In place of a view change: if a later batch is committed here, others know more. Once at each height."""
+        context = self.context
+        if not context.behind() or context.height <= self.behind_at:
+            return False
+        self.behind_at = context.height
+        self.fetch()
+        context.made_progress()
+        context.watch_progress(self.timeout_ns)
+        return True
+
+    def rejoin(self) -> None:
+        """After a crash: ask for the view and for what was executed meanwhile."""
+        stable = self.context.stable
+        self.view, self.low_mark = stable["view"], stable["low_mark"]
+        self.recovering = True
+        view, block = stable.get("proposed", (self.view, None))
+        if view == self.view:  # the primary of this view must not propose another batch in its place
+            self.last_proposed = block
+        self.sync()
+        self.fetch()
 
     @upon(FETCH_TIMER)
     def on_fetch_timeout(self, _: None) -> None:

@@ -28,15 +28,13 @@ Deviations
 * A backup passes requests of its own clients to the primary; to all, as the paper's clients do, if its VIEW-CHANGE
   finds too few others that wait for something.
 * VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
-* State transfer fetches the missing blocks from one replica at a time, each with its commit certificate; it
-  starts upon a stable checkpoint above the last executed batch, upon restart, while a view change finds no quorum,
-  and in place of a view change when a later batch is committed here already (only this replica is behind).
 * What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
   replicas that do not forget). A restarted replica takes no part until it has heard the current view.
 * The primary alone keeps below H; a backup accepts any batch above its h.
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
-* Replicas join and leave (the paper's group is fixed): sim.ledger.groups, where state transfer stands, too.
+* State transfer, and how replicas join and leave (the paper's group is fixed): sim.ledger.groups, with the quorums
+  and primaries of a group, and what a replica does about the fast lane.
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
 tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
@@ -46,17 +44,15 @@ collection of client reply caches.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from typing import ClassVar
 
-from sim.ledger.groups import VIEWS, GroupReplica
+from sim.ledger.groups import VIEW_CHANGE_TIMER, VIEWS, GroupReplica
 from sim.ledger.sync import HEADER_BYTES, Fetch, Status
-from sim.ledger.viewchange import Executed, NewView, ViewChange, carried_over, first_quorum, min_s
+from sim.ledger.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,
     BATCH,
-    DECIDED,
     NO_PROGRESS,
     Ballot,
     Block,
@@ -67,7 +63,6 @@ from sim.protocol import (
     Quorum,
     Signing,
     Step,
-    Timer,
     VoteType,
     invariant,
     upon,
@@ -77,17 +72,11 @@ from sim.protocol import (
 class PbftParameters(Parameters):
     """Parameters of PBFT."""
 
-    request_timeout_ns: Nanoseconds = quantity(
-        "2 s", "a backup waits this long for progress before a view change"
-    )
+    request_timeout_ns: Nanoseconds = quantity("2 s", "a backup waits this long for progress before a view change")
     checkpoint_interval: int = count(128, "K: sequence numbers between checkpoints", low=1)
-    log_window: int = count(
-        256, "L: sequence numbers that may be under way above the stable checkpoint", low=1
-    )
+    log_window: int = count(256, "L: sequence numbers that may be under way above the stable checkpoint", low=1)
     pipeline: int = count(1, "batches the primary has under way at a time", low=1)
-    faults: int | None = count(
-        None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
-    )
+    faults: int | None = count(None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,8 +97,6 @@ class PrePrepare(Letter):
 PREPARE = VoteType("PREPARE", HEADER_BYTES)
 COMMIT = VoteType("COMMIT", HEADER_BYTES)
 CHECKPOINT = VoteType("CHECKPOINT", HEADER_BYTES, decides=False)
-
-VIEW_CHANGE_TIMER = Timer("view change")
 
 
 class Pbft(GroupReplica):
@@ -138,21 +125,7 @@ class Pbft(GroupReplica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.last_proposed: Block | None = None
-        self.early: list[tuple[int, PrePrepare]] = []  # of views this replica is not in yet
         self.height_at_entry = 0
-        self.catching_up = False  # out of the fast lane until earlier batches are executed
-        self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
-
-    def tolerated(self) -> int:
-        """f, of this group."""
-        return self.tolerated_of(len(self.members))
-
-    def tolerated_of(self, members: int) -> int:
-        """f of so many."""
-        faults: int | None = self.parameters.faults
-        most = (members - 1) // 3
-        return most if faults is None else min(faults, most)
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {
@@ -165,51 +138,18 @@ class Pbft(GroupReplica):
         """2f prepares from different backups, besides the pre-prepare (n = 3f + 1)."""
         return self.committed_quorum() - 1
 
-    def committed_quorum(self) -> int:
-        """2f + 1 where n = 3f + 1; for any n the least number of which two sets share a correct replica."""
-        return (len(self.members) + self.f) // 2 + 1
-
     def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
         members = self.group_at(ballot.number).members
         enough = (len(members) + self.tolerated_of(len(members))) // 2 + 1
         gated = vote is not CHECKPOINT
         return self.voters.quorum_of(members, enough - 1 if vote is PREPARE else enough, gated=gated)
 
-    def enough(self, replicas: Collection[int]) -> bool:
-        """Whether these replicas are a quorum."""
-        return len(replicas) >= self.committed_quorum()
-
-    def signers(self) -> int:
-        """How many signatures a certificate counts."""
-        return self.committed_quorum()
-
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.context.members_change:
             return ()  # the lane knows one size of group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
-    def primary_of(self, view: int) -> int:
-        """p = v mod |R|, in the group's order; views are counted from the group's first."""
-        return self.members[(view - self.epoch * VIEWS) % len(self.members)]
-
-    @property
-    def is_primary(self) -> bool:
-        return self.primary_of(self.view) == self.context.me
-
     # --- invariants --------------------------------------------------------------------------------------
-
-    @property
-    def next_sequences(self) -> range:
-        """What it works on now."""
-        return range(self.context.height + 1, self.context.height + 3)
-
-    def votes_once(self, vote: VoteType) -> bool:
-        """Whether it cast such a vote once at the most for a view and sequence number."""
-        context, view = self.context, self.view
-        return all(
-            sum(context.has_voted(vote, ballot) for ballot in context.ballots(view, sequence)) <= 1
-            for sequence in self.next_sequences
-        )
 
     @invariant("one batch is prepared for a view and sequence number")
     def prepares_one(self) -> bool:
@@ -242,16 +182,8 @@ class Pbft(GroupReplica):
     # --- normal case, section 4.2 ----------------------------------------------------------------------
 
     def start(self) -> None:
-        stable = self.context.stable
-        if "view" in stable:  # after a crash: ask for the view and for what was executed meanwhile
-            self.view = stable["view"]
-            self.low_mark = stable["low_mark"]
-            self.recovering = True
-            view, block = stable.get("proposed", (self.view, None))
-            if view == self.view:  # the primary of this view must not propose another batch in its place
-                self.last_proposed = block
-            self.sync()
-            self.fetch()
+        if "view" in self.context.stable:
+            self.rejoin()
             return
         self.context.persist(view=0, low_mark=0)
         self.enter(0)
@@ -269,23 +201,10 @@ class Pbft(GroupReplica):
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
         self.context.watch_progress(0 if self.is_primary or not self.active else self.timeout_ns)
-        early, self.early = self.early, []
-        for sender, message in early:
+        for sender, message in self.kept():
             self.on_pre_prepare(sender, message)
         if self.is_primary:
             self.propose()
-
-    def lane_number(self) -> int | None:
-        """Of who works in this view and lacks nothing."""
-        return self.view
-
-    @upon(DECIDED)
-    def on_decided_in_lane(self) -> None:
-        """A batch committed in the fast lane. If it waits for earlier ones, their execution must reach me too."""
-        if not self.is_primary and self.context.behind():
-            self.catching_up = True
-            self.context.lane(None)
-        self.propose()
 
     @upon(BATCH)
     def propose(self) -> None:
@@ -339,22 +258,6 @@ class Pbft(GroupReplica):
     def letter_of(block: Block) -> PrePrepare:
         return PrePrepare(block.view, block.height, block)
 
-    def sync(self) -> None:
-        """Catch up with what the fast lane proposed for this primary."""
-        block, mine = self.context.last_proposal(), self.last_proposed
-        if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
-            self.last_proposed = block
-
-    @property
-    def window(self) -> int:
-        """L."""
-        return int(self.parameters.log_window)
-
-    @property
-    def high_mark(self) -> int:
-        """H = h + L."""
-        return self.low_mark + self.window
-
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """A backup accepts: in view v, from its primary, above h, no other batch for (v, n)."""
@@ -379,15 +282,6 @@ class Pbft(GroupReplica):
             return
         self.accept(context.ballot(message.view, message.sequence, message.block), sender)
 
-    def keep(self, sender: int, message: PrePrepare) -> None:
-        """Keep a pre-prepare that overtook its NEW-VIEW until this replica is in its view."""
-        if len(self.early) == self.window:
-            del self.early[0]
-        self.early.append((sender, message))
-        ahead = message.sequence - self.context.height
-        if self.groups_change and (not self.belongs or ahead > 1 + self.parameters.pipeline):
-            self.fetch_once()
-
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
         """prepared(m, v, n, i): multicast <COMMIT, v, n, d, i>."""
@@ -403,13 +297,6 @@ class Pbft(GroupReplica):
             self.begin_group()
             self.return_to_lane()
             self.propose()
-
-    def return_to_lane(self) -> None:
-        """Work in the fast lane again if nothing is missing any more."""
-        context = self.context
-        if self.catching_up and self.active and context.height >= self.low_mark and not context.behind():
-            self.catching_up = False
-            context.lane(self.lane_number())
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
 
@@ -428,11 +315,9 @@ class Pbft(GroupReplica):
         """2f + 1 checkpoints: the log up to n may go. If this replica lacks them, it fetches."""
         if ballot.number <= self.low_mark:
             return
-        self.low_mark = ballot.number
-        self.context.persist(low_mark=self.low_mark)
+        self.raise_low_mark(ballot.number)
         if self.context.height < self.low_mark:
-            self.catching_up = True
-            self.context.lane(None)
+            self.leave_lane()
             self.fetch()
         self.propose()
 
@@ -441,15 +326,11 @@ class Pbft(GroupReplica):
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
         """A request waited too long: view v + 1, unless this replica alone is behind (then others know more)."""
-        if self.active and self.context.behind() and self.context.height > self.behind_at:
-            self.behind_at = self.context.height
-            self.fetch()
-            self.context.made_progress()
-            self.context.watch_progress(self.timeout_ns)
-        elif self.active:
-            if self.context.height > self.height_at_entry:
-                self.timeout_ns = self.parameters.request_timeout_ns
-            self.change_view(self.view + 1)
+        if not self.active or self.fetches_instead():
+            return
+        if self.context.height > self.height_at_entry:
+            self.timeout_ns = self.parameters.request_timeout_ns
+        self.change_view(self.view + 1)
 
     def change_view(self, view: int) -> None:
         """Multicast <VIEW-CHANGE, v, h, C, P, i> and stop accepting normal messages."""
@@ -466,11 +347,6 @@ class Pbft(GroupReplica):
         message = ViewChange(view, self.low_mark, self.prepared(), self.signers(), context.me)
         context.broadcast(message, self.audience)
         self.on_view_change(context.me, message)
-
-    def await_new_view(self) -> None:
-        """Start the timer of the view change afresh."""
-        self.context.cancel(self.change_timer)
-        self.change_timer = self.context.set_timer(VIEW_CHANGE_TIMER, self.timeout_ns, self.view)
 
     def prepared(self) -> tuple[tuple[int, int, Block], ...]:
         """P: what prepared here above the stable checkpoint, each with the highest view it prepared in."""
@@ -494,10 +370,7 @@ class Pbft(GroupReplica):
     @upon(ViewChange)
     def on_view_change(self, sender: int, message: ViewChange) -> None:
         """Collect; join after f + 1 higher ones; the new primary answers 2f + 1."""
-        context = self.context
-        if not self.concerns_group(sender, message.view, message.low_mark):
-            return
-        if message.view < self.view or (message.view == self.view and self.active):
+        if not self.awaits(sender, message.view, message.low_mark):
             return
         changes = self.changes.setdefault(message.view, {})
         before = self.enough(changes)
@@ -512,7 +385,7 @@ class Pbft(GroupReplica):
         if not before:
             self.await_new_view()
             self.timeout_ns *= 2
-        if self.primary_of(message.view) == context.me:
+        if self.primary_of(message.view) == self.context.me:
             self.new_view(message.view)
 
     @upon(VIEW_CHANGE_TIMER)
@@ -531,10 +404,6 @@ class Pbft(GroupReplica):
         if len(self.changes[view]) <= self.f:
             context.spread()
 
-    def carried_over(self, changes: tuple[ViewChange, ...]) -> tuple[int, list[tuple[int, Block | None]]]:
-        """min-s and O's batches, as V says."""
-        return carried_over(changes)
-
     def new_view(self, view: int) -> None:
         """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
         context = self.context
@@ -543,27 +412,14 @@ class Pbft(GroupReplica):
         if context.height < low:
             self.fetch()
             return
-        parent = context.decided_block(low)
-        proposals = []
-        for sequence, block in carried:
-            chosen = block
-            if chosen is None:  # a null request
-                chosen = context.new_block(parent, view, number=sequence, empty=True)
-                assert chosen is not None
-            elif context.decided_block(sequence) is None:
-                context.place(chosen, parent)
-            proposals.append((sequence, chosen))
-            parent = chosen
-        message = NewView(view, changes, tuple(proposals))
+        message = NewView(view, changes, self.lay_out(view, low, carried))
         context.broadcast(message, self.audience)
         self.adopt(context.me, message)
 
     @upon(NewView)
     def on_new_view(self, sender: int, message: NewView) -> None:
         """A backup checks V and O, and enters the view."""
-        if not self.concerns_group(sender, message.view):
-            return
-        if message.view < self.view or (message.view == self.view and self.active):
+        if not self.awaits(sender, message.view):
             return
         if sender != self.primary_of(message.view) or not self.enough({c.replica for c in message.changes}):
             return
@@ -574,15 +430,12 @@ class Pbft(GroupReplica):
     def adopt(self, primary: int, message: NewView) -> None:
         """Enter the view and treat O's batches as pre-prepared in it."""
         context = self.context
-        context.cancel(self.change_timer)
-        self.changes = {view: of for view, of in self.changes.items() if view > message.view}
+        self.forget_changes(message.view)
         self.last_proposed = message.proposals[-1][1] if message.proposals else None
         if context.me == primary:
             context.persist(proposed=(message.view, self.last_proposed))
         low = min_s(message.changes)
-        if low > self.low_mark:
-            self.low_mark = low
-            context.persist(low_mark=low)
+        self.raise_low_mark(low)
         self.view = message.view
         self.active = True
         for sequence, block in message.proposals:
