@@ -107,7 +107,7 @@ class Equivocating(Behaviour):
         self.acts += 1
         host, to = self.seat.host, message.meant_for
         gated = host.run.quorums[message.vote].gated
-        host.vote_to(message.vote, other, to, (), own=host.me in host.run.meant_by(to), gate=gated)
+        host.vote_to(message.vote, other, to, (), own=host.me in host.run.letters.meant_by(to), gate=gated)
         second = dataclasses.replace(message, ballot=other)
         return self._parted(message, second) if to < 0 else (message, second)
 

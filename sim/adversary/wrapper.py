@@ -142,7 +142,7 @@ class Seat:
 
     def receivers(self, to: int) -> tuple[int, ...]:
         """The voters but this one that a destination means."""
-        return tuple(node for node in self.host.run.meant_by(to) if node != self.host.me)
+        return tuple(node for node in self.host.run.letters.meant_by(to) if node != self.host.me)
 
     def broadcast(self, letter: Letter, to: int = ALL) -> None:
         self._say(Message(type(letter).__name__, letter.place()[0], self.receivers(to), letter))
@@ -182,7 +182,7 @@ class Seat:
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         self._to_all[vote] = to < 0
-        own = self.host.me in self.host.run.meant_by(to)
+        own = self.host.me in self.host.run.letters.meant_by(to)
         self.host.vote_to(vote, ballot, to, (), own=own, gate=gate)
         self._say(Message(vote.name, ballot.view, self.receivers(to), vote=vote, ballot=ballot, meant_for=to))
 

@@ -61,7 +61,7 @@ def has_quorum(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -
     row = ballot.rows.get(vote)
     if row is None:
         return False
-    desk, quorum = run.engine.desk, run.quorum_of_row(row, vote)
+    desk, quorum = run.engine.desk, run.tallies.quorum_of(row, vote)
     counts, fired = desk[TALLY_COUNT], desk[TALLY_FIRED]
     start, step = (int(desk[TALLY][row * ROW + column]) for column in (COUNT_AT, COUNT_STEP))
     for node in nodes:

@@ -153,7 +153,7 @@ class FaultScript:
         fault, report = self.faults[number], self.reports[number]
         yield self.clock.wait(fault.at_ns)
         report.began_ns = self.clock.now_ns
-        self.run.note(r.EVENT_FAULT, -1, number)
+        self.run.journal.note(r.EVENT_FAULT, -1, number)
         course = course_of(self, number, fault)
         if course is not None:
             yield from course
@@ -166,7 +166,7 @@ class FaultScript:
             return
         self._end(number)
         report.ended_ns = self.clock.now_ns
-        self.run.note(r.EVENT_HEALED, -1, number)
+        self.run.journal.note(r.EVENT_HEALED, -1, number)
         self.tell()
 
     def heals_ns(self, number: int) -> int:

@@ -108,20 +108,20 @@ class Host:
     # --- messages --------------------------------------------------------------------------------------
 
     def audience(self, members: tuple[int, ...]) -> int:
-        return self.run.audience(members)
+        return self.run.letters.audience(members)
 
     def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        self.run.post(self.seat, self.run.target(to), letter)
+        self.run.letters.post(self.seat, self.run.letters.target(to), letter)
 
     def send(self, to: int, letter: Letter) -> None:
         if to == self.me:
             raise ProtocolError(
                 f"replica {to} sends {type(letter).__name__} to itself; call the handler instead"
             )
-        self.run.post(self.seat, self.run.engine.address[to], letter)
+        self.run.letters.post(self.seat, self.run.engine.address[to], letter)
 
     def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
-        self.run.post(self.seat, self.run.several(to), letter)
+        self.run.letters.post(self.seat, self.run.letters.several(to), letter)
 
     def neighbours(self, degree: int) -> tuple[int, ...]:
         from sim.network.topology import neighbours  # networkx: only where it is needed
@@ -149,25 +149,25 @@ class Host:
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         if not self.votes:
             raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
-        row = self.run.row(ballot, vote, to, self)
+        row = self.run.tallies.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
-        self.run.ask(entry.vote, self.seat, row, self.run.target(to), local)
+        self.run.ask(entry.vote, self.seat, row, self.run.letters.target(to), local)
 
     def vote_to(
         self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False
     ) -> None:
         """Cast a vote meant for `to` at some receivers only; `own`: it counts here. For corrupted replicas."""
-        row = self.run.row(ballot, vote, to, self)
+        row = self.run.tallies.row(ballot, vote, to, self)
         if own:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
         for receiver in receivers:
             self.run.ask(entry.vote, self.seat, row, self.run.engine.address[receiver], 0)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        entry.open_gate(self._desk, self.run.row(ballot, vote, ALL, self), self.seat, by)
+        entry.open_gate(self._desk, self.run.tallies.row(ballot, vote, ALL, self), self.seat, by)
 
     def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
-        row = self.run.row(ballot, vote, ALL, self)
+        row = self.run.tallies.row(ballot, vote, ALL, self)
         if voter == self.me:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1)
         else:
@@ -213,7 +213,7 @@ class Host:
             if case is None:
                 self.multicast(along.children(self.me), letter)
             else:
-                run.send_down(self.seat, letter, ballot, case, guard, along, decided, known)
+                run.letters.send_down(self.seat, letter, ballot, case, guard, along, decided, known)
             return
         if (
             case is None
@@ -221,7 +221,7 @@ class Host:
             or (run.tree.umbrellas and run.tree.under_umbrella(ballot, case.votes))
         ):
             run.tree.end_lead(self.seat)
-            run.post(self.seat, run.target(audience), letter)
+            run.letters.post(self.seat, run.letters.target(audience), letter)
             return
         if leave is None:
             run.tree.end_lead(self.seat)
@@ -229,8 +229,9 @@ class Host:
         if after is None:
             after = running
         wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
-        receivers = to, run.target(audience)
-        run.propose(self.seat, letter, ballot, case, (need, running, after), receivers, decided, wakes, leave, made_ns)
+        receivers = to, run.letters.target(audience)
+        guards = need, running, after
+        run.letters.propose(self.seat, letter, ballot, case, guards, receivers, decided, wakes, leave, made_ns)
 
     def pass_on(
         self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
@@ -238,11 +239,12 @@ class Host:
         run = self.run
         case = run.cases.get(type(letter))
         if case is None:
-            run.post(self.seat, run.target(audience), letter)
+            run.letters.post(self.seat, run.letters.target(audience), letter)
             return
         wakes = lanes.WAKE_NOBODY if tell is None else lanes.WAKE_ALL if tell == ALL else tell
         ballot = Ballot(block.view, block.height, block)
-        run.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), (ALL, run.target(audience)), None, wakes)
+        receivers = ALL, run.letters.target(audience)
+        run.letters.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), receivers, None, wakes)
 
     def gathered(self, block: Block) -> dict[int, int]:
         return self.run.trees.gathered(self.seat, block)
@@ -251,7 +253,7 @@ class Host:
         return self.run.trees.held(self.seat) if self.run.trees.answers else []
 
     def answered(self, asked_ns: int, height: int) -> None:
-        self.run.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
+        self.run.journal.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
@@ -354,11 +356,11 @@ class Host:
         self._follow_lane()
         peers[at + r.LAST_LANE] = -1
         kept, old, new = _fork(self.head, head)
-        run.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
+        run.journal.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
             if lost.height <= self.height:
                 instead = new[lost.height - kept - 1].number if lost.height <= head.height else 0
-                run.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
+                run.journal.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
                 entry.undecide_tip(self._desk, self.seat)
         self.head = head
         if old:
@@ -454,4 +456,4 @@ class Host:
         return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
 
     def enter_view(self, view: int) -> None:
-        self.run.note(r.EVENT_VIEW, self.seat, view)
+        self.run.journal.note(r.EVENT_VIEW, self.seat, view)

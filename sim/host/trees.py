@@ -47,7 +47,7 @@ class Trees:
             for voter in range(run.engine.voters):
                 size, levels = tree.below(voter)
                 children = tree.children(voter)
-                answer_bytes, verify_ns = run.size_and_verification(gather.answer(block, size))
+                answer_bytes, verify_ns = run.letters.size_and_verification(gather.answer(block, size))
                 rows[voter, : trees.ANSWER_VERIFY_NS + 1] = (
                     tree.parent(voter),
                     -1 - run.engine.group(children) if children else 0,
@@ -92,7 +92,7 @@ class Trees:
         for i, slot in enumerate(slots):
             if slot:
                 slots[i] = 0
-                letter = run.letter(slot - 1)
+                letter = run.letters.at(slot - 1)
                 if letter is not None:
                     found.append((run.envelopes[(slot - 1) * post.ENVELOPE_WIDTH + post.SRC], letter))
                 entry.let_letter_go(run.desk, slot - 1)

@@ -1,0 +1,237 @@
+"""Letters on their way: whom they reach, what they cost, and the normal case that goes with a proposal.
+
+Their bodies live here as Python objects; the engine knows them by the number of their envelope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sim.engine import entry, lanes, lead
+from sim.host.cases import Case
+from sim.kernel import desk as d
+from sim.kernel import post, rules
+from sim.ledger import rows as r
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Tree
+
+if TYPE_CHECKING:
+    from sim.host.run import Run
+
+_AUDIENCES = -1 << 20  # destinations from here down are sets of voters
+LetterCosts = tuple[int, int, int, int]  # type, size, and times to sign and verify
+
+
+class Letters:
+    """The letters of one run, and the sets of replicas they go to."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.bodies: dict[int, Letter] = {}  # by envelope
+        self._groups_of: dict[tuple[int, ...], int] = {}  # of the engine, for sets of replicas
+        self._audiences: list[tuple[int, ...]] = []  # sets of voters that were asked for
+        self._audience_of: dict[tuple[int, ...], int] = {}  # their numbers
+
+    def target(self, to: int) -> int:
+        """Where a protocol's destination is: a seat, or -1 - group of the engine."""
+        if to >= 0:
+            return self.run.engine.address[to]
+        if to <= _AUDIENCES:
+            return self.several(self._audiences[_AUDIENCES - to])
+        return to  # all
+
+    def meant_by(self, to: int) -> tuple[int, ...]:
+        """The voters that a protocol's destination means, the sender among them perhaps."""
+        if to >= 0:
+            return (to,)
+        return tuple(range(self.run.engine.voters)) if to == ALL else self._audiences[_AUDIENCES - to]
+
+    def audience(self, members: tuple[int, ...]) -> int:
+        """The destination of letters and votes to these voters."""
+        number = self._audience_of.get(members)
+        if number is None:
+            number = self._audience_of[members] = len(self._audiences)
+            self._audiences.append(members)
+        return _AUDIENCES - number
+
+    def post(self, src: int, to: int, letter: Letter) -> None:
+        """Send a letter with its costs."""
+        kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        if self.run.ruled:
+            self._name_place(letter)
+        handle_ns = self.run.costs.handle_ns
+        envelope = self.run.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 0, 0)
+        self.bodies[envelope] = letter
+
+    def seats_of(self, names: tuple[int, ...]) -> tuple[int, ...]:
+        """The seats of replicas, one after the other: a voter may have several."""
+        return tuple(seat for name in names for seat, own in enumerate(self.run.name_of_seat) if own == name)
+
+    def several(self, names: tuple[int, ...]) -> int:
+        """Where these replicas are, as receivers of one message: a group of the engine."""
+        group = self._groups_of.get(names)
+        if group is None:
+            group = self._groups_of[names] = self.run.engine.group(self.seats_of(names))
+        return group
+
+    def _name_place(self, letter: Letter) -> None:
+        """Tell the engine which view and height the next message is about, for the rules."""
+        view, height = letter.place()
+        self.run.scalars[d.MESSAGE_VIEW] = rules.NOWHERE if view is None else view
+        self.run.scalars[d.MESSAGE_HEIGHT] = rules.NOWHERE if height is None else height
+
+    def _costs_of(self, src: int, letter: Letter) -> tuple[int, int, int, int, int]:
+        """Type, size, signing and verification time, and identity of a letter."""
+        kind = self.run.kinds[type(letter)]
+        size, verify_ns = self.size_and_verification(letter)
+        sign_ns = self.run.costs.sign_ns if letter.signed else 0
+        at = src * post.KINDS + kind
+        number = self.run.posted[at]
+        self.run.posted[at] = number + 1
+        return kind, size, sign_ns, verify_ns, (kind << 48) + number
+
+    def size_and_verification(self, letter: Letter) -> tuple[int, int]:
+        """Bytes of a letter with its signature, and time to verify it."""
+        costs = self.run.costs
+        size = letter.size_bytes(self.run.signing)
+        verify_ns = 0
+        if costs.verify_ns:
+            verify_ns = costs.verify_ns * letter.signatures()
+            for signers in letter.certificates():
+                verify_ns += costs.verify_certificate_ns(signers)
+        if letter.signed:
+            size += costs.signature_bytes
+            verify_ns += costs.verify_ns
+        if costs.hash_ps_per_byte:
+            verify_ns += size * costs.hash_ps_per_byte // 1000
+        return size, verify_ns
+
+    def propose(
+        self,
+        src: int,
+        letter: Letter,
+        ballot: Ballot,
+        case: Case,
+        guards: tuple[int, int, int],
+        receivers: tuple[int, int],
+        decided: Block | None,
+        wakes: int,
+        leave: Lead | None,
+        made_ns: int | None,
+    ) -> None:
+        """Send the letter that proposes a block, or takes it further, with its normal case (`send_case`)."""
+        costs = self.send_case(src, letter, ballot, case, guards, receivers, decided, wakes)
+        assert ballot.block is not None
+        if made_ns is not None:
+            at = (ballot.block.reactions[-1] & lanes.REACTION_NUMBER) * lanes.REACTION_WIDTH
+            self.run.engine.desk[lanes.REACTIONS][at + lanes.MADE_NS] = made_ns
+        self._note_proposal(src, ballot.block)
+        if leave is not None:
+            self._give_leave(src, leave, case, ballot, guards, receivers, costs, letter.place())
+
+    def send_case(
+        self, src: int, letter: Letter, ballot: Ballot, case: Case, guards: tuple[int, int, int],
+        receivers: tuple[int, int], decided: Block | None, wakes: int,
+    ) -> LetterCosts:  # fmt: skip
+        """Send a letter with the normal case declared for it. `guards`: before, during and after.
+
+        `receivers`: of votes that do not go to all, and, as the engine calls them, all: of the letter and other votes.
+        Returns the letter's type, size, and times to sign and verify it.
+        """
+        block = ballot.block
+        assert block is not None
+        decided_row = -1 if decided is None else decided.row
+        costs, rows = self._send(
+            entry.propose, src, letter, case, block,
+            *guards, block.row, ballot.view, ballot.number, *receivers, decided_row, wakes,
+        )  # fmt: skip
+        mine, owner = ballot.rows, self.run.tree.owner_of_row
+        last = len(case.votes) - 1
+        for i, (vote, row) in enumerate(zip(case.votes, rows, strict=False)):
+            mine[vote] = row
+            owner[row] = (ballot, vote)
+            if vote.umbrella is not None:
+                self.run.tallies.lay_umbrella(ballot, vote.umbrella, row, guards[2] if i == last else guards[1])
+        return costs
+
+    def send_down(
+        self, src: int, letter: Letter, ballot: Ballot, case: Case, guard: tuple[int, int], along: Tree,
+        decided: Block | None, known: Block | None,
+    ) -> None:  # fmt: skip
+        """Send a letter to the root's children in a tree, together with the normal case declared for it."""
+        block = ballot.block
+        assert block is not None
+        tree = self.run.trees.number(case.number, along, block)
+        decided_row, known_height = -1 if decided is None else decided.row, 0 if known is None else known.height
+        self._send(
+            entry.send_down, src, letter, case, block,
+            *guard, block.row, ballot.view, ballot.number, decided_row, tree, known_height,
+        )  # fmt: skip
+        self._note_proposal(src, block)
+
+    def _send(
+        self, enter: Callable[..., tuple[int, ...]], src: int, letter: Letter, case: Case, block: Block, *about: int
+    ) -> tuple[LetterCosts, list[int]]:  # fmt: skip
+        """Enter the engine with a letter and its block's case, making room as often as it asks.
+
+        Returns what the letter costs, and whatever the engine tells but for the letter's envelope and reaction.
+        """
+        run = self.run
+        kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
+        if run.ruled:
+            self._name_place(letter)
+        handle_ns = run.costs.handle_ns
+        while True:
+            envelope, reaction, *rows = enter(
+                run.desk, case.number, src, kind, size, sign_ns, verify_ns, handle_ns, key, *about
+            )
+            if envelope >= 0:
+                break
+            run.make_room()
+        self.bodies[envelope] = letter
+        block.reactions.append(reaction)
+        return (kind, size, sign_ns, verify_ns), rows
+
+    def _note_proposal(self, src: int, block: Block) -> None:
+        leads, at = self.run.leads, src * lead.LEAD_WIDTH
+        leads[at + lead.LAST] = block.row
+        leads[at + lead.LAST_NUMBER] = block.number
+        leads[at + lead.LAST_HEIGHT] = block.height
+
+    def _give_leave(
+        self, src: int, leave: Lead, case: Case, ballot: Ballot, guards: tuple[int, int, int],
+        receivers: tuple[int, int], costs: LetterCosts, said: tuple[int | None, int | None],
+    ) -> None:  # fmt: skip
+        """What the engine must know to propose by itself. `said`: the view and height that the letter is about."""
+        block = ballot.block
+        assert block is not None
+        leads, at = self.run.leads, src * lead.LEAD_WIDTH
+        kind, size, sign_ns, verify_ns = costs
+        hash_ps = self.run.costs.hash_ps_per_byte
+        leads[at + lead.UNTIL] = leave.until
+        leads[at + lead.PIPELINE] = leave.pipeline
+        leads[at + lead.INTERVAL_NS] = self.run.block_interval_ns
+        leads[at + lead.IN_VIEW] = ballot.view
+        leads[at + lead.IN_CASE] = case.number
+        leads[at + lead.OF_KIND] = kind
+        leads[at + lead.EXTRA_BYTES] = size - block.bytes
+        leads[at + lead.SIGN_NS] = sign_ns
+        leads[at + lead.VERIFY_NS] = verify_ns - size * hash_ps // 1000
+        leads[at + lead.HASH_PS] = hash_ps
+        leads[at + lead.HANDLE_NS] = self.run.costs.handle_ns
+        leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
+        leads[at + lead.VOTES_TO], leads[at + lead.AUDIENCE] = receivers
+        leads[at + lead.SAID_VIEW] = rules.NOWHERE if said[0] is None else said[0]
+        leads[at + lead.SAID_HEIGHT] = rules.NOWHERE if said[1] is None else said[1] - block.height
+
+    def at(self, envelope: int) -> Letter | None:
+        """What an envelope carries; None: a proposal of the engine's whose block nobody needs any more."""
+        name = self.run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
+        if name == 0:
+            return self.bodies[envelope]
+        row = name & ((1 << lead.NAME_BITS) - 1)
+        if self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lead.NAME_BITS:
+            return None
+        block = self.run.tree.at(row)
+        assert block is not None
+        return self.run.trees.letter(envelope, block) if self.run.trees.answers else self.run.protocol.letter_of(block)
