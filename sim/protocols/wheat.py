@@ -15,7 +15,7 @@ n, f, delta              context.n, f, delta
 Vmax, Vmin               f + delta, f: integers, all weights times f
 Qv                       f (2 (f + delta) + 1)
 PROPOSE, WRITE, ACCEPT   PrePrepare, PREPARE (of the leader too), COMMIT
-u: replica -> weight     weights; the heavy replicas are a parameter, or `fastest` chooses them
+u: replica -> weight     quorum_among; the heavy replicas are a parameter, or `fastest` chooses them
 regency                  view
 
 Deviations
@@ -23,7 +23,10 @@ Deviations
   in place of Mod-SMaRt's leader change; quorums of view changes and checkpoints are weighted as well.
 * Certificates are counted with 2f + 1 signatures, the fewest that reach Qv.
 * f = 0 has no heavy replica: all weights are 1, and a majority is a quorum.
-* `fastest` goes by the latencies that the scenario declares, once, at the start; every replica knows them.
+* `fastest` goes by the latencies that the scenario declares, once for each group; every replica knows them.
+* Replicas join and leave as in PBFT (sim.ledger.groups). Each group has its own n, f, delta and weights, and the votes
+  of a height are weighed as its group says. Two quorums are compared within one group only: the batch that ends a group
+  is decided with that group's weights, and nothing of the next is proposed before.
 
 Not modelled: tentative execution, choosing the weights from measurements while running (AWARE), and whatever pbft.py
 does not model.
@@ -31,6 +34,7 @@ does not model.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection
 from typing import Literal
 
@@ -58,8 +62,6 @@ def tolerated(parameters: PbftParameters, voters: int) -> int:
 class Wheat(Pbft):
     """One replica of WHEAT."""
 
-    group_changes = "never"  # weights are given once
-
     @staticmethod
     def check(parameters: PbftParameters, voters: int) -> None:
         """Refuse parameters that n replicas cannot run with."""
@@ -76,47 +78,64 @@ class Wheat(Pbft):
             )
 
     def __init__(self, context: Context) -> None:
+        self.known: dict[tuple[int, ...], Quorum] = {}  # Qv and weights by group
         super().__init__(context)
-        self.delta = context.n - 3 * self.f - 1
-        chosen = self.parameters.heavy
-        if chosen == "fastest":
-            chosen = self.fastest()
-        self.heavy = tuple(range(2 * self.f)) if chosen is None else tuple(chosen)
-        self.quorum = Quorum(self.committed_quorum(), gated=True, weights=self.weights())
 
     # --- weights, section V ----------------------------------------------------------------------------
 
-    def fastest(self) -> tuple[int, ...]:
-        """The 2f replicas that get answers from 2f others soonest, then from all, then by number."""
-        context, everyone = self.context, range(self.context.n)
+    def heavy_of(self, members: tuple[int, ...]) -> tuple[int, ...]:
+        """The 2f heavy replicas of a group: those named, in their order, and the group's first for want of others."""
+        wanted, chosen = 2 * self.tolerated_of(len(members)), self.parameters.heavy
+        if chosen == "fastest":
+            return self.fastest(members, wanted)
+        named = [member for member in chosen or () if member in members]
+        return tuple([*named, *(member for member in members if member not in named)][:wanted])
+
+    def fastest(self, members: tuple[int, ...], wanted: int) -> tuple[int, ...]:
+        """The 2f that get answers from 2f others of the group soonest, then from all, then by number."""
+        context = self.context
 
         def answers_ns(node: int) -> tuple[int, int, int]:
             trips = sorted(
-                context.latency_ns(node, other) + context.latency_ns(other, node) for other in everyone if other != node
+                context.latency_ns(node, other) + context.latency_ns(other, node) for other in members if other != node
             )
-            return (trips[2 * self.f - 1], sum(trips), node) if self.f else (0, 0, node)
+            return (trips[wanted - 1], sum(trips), node) if wanted else (0, 0, node)
 
-        return tuple(sorted(sorted(everyone, key=answers_ns)[: 2 * self.f]))
+        return tuple(sorted(sorted(members, key=answers_ns)[:wanted]))
+
+    @property
+    def heavy(self) -> tuple[int, ...]:
+        """The heavy replicas of this group."""
+        return self.heavy_of(self.members)
+
+    def quorum_among(self, members: tuple[int, ...]) -> Quorum:
+        """Qv, and Vmax for a group's heavy replicas, Vmin for its others, all times f; 0 for who is no member."""
+        if members not in self.known:
+            f, heavy = self.tolerated_of(len(members)), self.heavy_of(members)
+            delta = len(members) - 3 * f - 1
+            light, enough = (f, f * (2 * (f + delta) + 1)) if f else (1, len(members) // 2 + 1)
+            weights = ((light + delta * (node in heavy)) * (node in members) for node in range(self.context.n))
+            self.known[members] = Quorum(enough, gated=True, weights=tuple(weights))
+        return self.known[members]
 
     def weights(self) -> tuple[int, ...]:
-        """Vmax for the heavy, Vmin for the others, times f."""
-        f = self.f
-        if f == 0:
-            return (1,) * self.context.n
-        return tuple(f + self.delta if node in self.heavy else f for node in range(self.context.n))
+        """Of this group."""
+        return self.quorum_among(self.members).weights
 
     def committed_quorum(self) -> int:
-        """Qv times f."""
-        f = self.f
-        return f * (2 * (f + self.delta) + 1) if f else self.context.n // 2 + 1
+        """Qv times f, in this group."""
+        return self.quorum_among(self.members).votes
 
     def quorums(self) -> dict[VoteType, Quorum]:
-        weights = self.weights()
-        checkpoint = Quorum(self.committed_quorum(), weights=weights)
-        return {PREPARE: self.quorum, COMMIT: self.quorum, CHECKPOINT: checkpoint}
+        quorum = self.quorum_among(self.members)
+        return {PREPARE: quorum, COMMIT: quorum, CHECKPOINT: dataclasses.replace(quorum, gated=False)}
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        quorum = self.quorum_among(self.group_at(ballot.number).members)
+        return dataclasses.replace(quorum, gated=False) if vote is CHECKPOINT else quorum
 
     def enough(self, replicas: Collection[int]) -> bool:
-        return self.quorum.met_by(replicas)
+        return self.quorum_among(self.members).met_by(replicas)
 
     def signers(self) -> int:
         return 2 * self.f + 1 if self.f else self.committed_quorum()
@@ -124,6 +143,8 @@ class Wheat(Pbft):
     # --- the leader writes, section IV -----------------------------------------------------------------
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()  # the lane knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     def accept(self, ballot: Ballot, primary: int) -> None:

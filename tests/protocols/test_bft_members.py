@@ -1,4 +1,4 @@
-"""Voters that join and leave at a height: IBFT, PBFT, QBFT, rPBFT, Tendermint."""
+"""Voters that join and leave at a height: IBFT, PBFT, QBFT, rPBFT, Tendermint, WHEAT."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from sim.ledger import rows as r
 from sim.ledger.voters import Roll
-from sim.protocol import Block, MembersChange
+from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
 from sim.scenario.load import ScenarioError
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
@@ -19,6 +19,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "pbft": {"name": "pbft", "request_timeout": "400 ms", "checkpoint_interval": 10, "log_window": 20},
     "qbft": {"name": "qbft", "round_timeout": "400 ms"},
     "rpbft": {"name": "rpbft", "request_timeout": "400 ms", "group": 9, "epoch": 1},  # all, and a change at any height
+    "wheat": {"name": "wheat", "request_timeout": "400 ms", "checkpoint_interval": 10, "log_window": 20},
     "tendermint": {
         "name": "tendermint",
         "timeout_propose": "300 ms",
@@ -28,7 +29,7 @@ SHORT: dict[str, dict[str, Any]] = {
     },
 }
 NAMES = tuple(SHORT)
-DELAY = {"ibft": 1, "pbft": 1, "qbft": 1, "rpbft": 1, "tendermint": 2}
+DELAY = dict.fromkeys(NAMES, 1) | {"tendermint": 2}
 DECIDING = dict.fromkeys(NAMES, "COMMIT") | {"tendermint": "PRECOMMIT"}
 PROPOSAL = dict.fromkeys(NAMES, "PrePrepare") | {"tendermint": "Proposal"}
 
@@ -39,17 +40,24 @@ def changing(name: str, n: int, members: int, *requests: dict[str, Any], **chang
     return scenario(n, protocol=SHORT[name] | changes.pop("parameters", {}), **changes)
 
 
-def members_by_height(run: Played) -> dict[int, tuple[int, ...]]:
-    """Whose votes counted at each height, from the tallies of the votes that decide."""
+def quorums_by_height(run: Played) -> dict[int, Quorum]:
+    """What decided at each height, from the tallies of the votes that decide."""
     world = run.world.run
     vote = next(vote for vote in world.protocol.votes if vote.name == DECIDING[run.world.scenario.protocol.name])
     found = {}
     for block in world.tree.of_row.values():
         for ballot in block.ballots:
             if vote in ballot.rows and ballot.view >= 0:
-                weights = world.quorum_of_row(ballot.rows[vote], vote).weights
-                found[block.height] = tuple(node for node, weight in enumerate(weights) if weight)
+                found[block.height] = world.quorum_of_row(ballot.rows[vote], vote)
     return found
+
+
+def members_by_height(run: Played) -> dict[int, tuple[int, ...]]:
+    """Whose votes counted at each height."""
+    return {
+        height: tuple(node for node, weight in enumerate(quorum.weights) if weight)
+        for height, quorum in quorums_by_height(run).items()
+    }
 
 
 def rolls(run: Played) -> dict[int, Roll]:
@@ -278,7 +286,7 @@ def test_by_gossip_a_newcomer_has_heard_everything_already() -> None:
     assert unsafe(run) == []
 
 
-@pytest.mark.parametrize("name", ["hotstuff", "jolteon", "wheat", "clique"])
+@pytest.mark.parametrize("name", ["hotstuff", "jolteon", "clique"])
 def test_protocols_with_a_fixed_group_refuse(name: str) -> None:
     with pytest.raises(ScenarioError, match=rf"test.yaml:1:\d+: membership: {name} cannot change its members"):
         scenario(5, protocol=name, membership=[{"at": "500 ms", "add": [4]}])
@@ -312,15 +320,57 @@ def test_clients_of_one_who_is_no_member_turn_to_a_member(name: str) -> None:
     assert unsafe(run) == []
 
 
+@pytest.mark.parametrize(
+    ("heavy", "weights"),
+    [
+        (None, [(3, 3, 1, 1, 1, 1, 0), (4, 4, 1, 1, 1, 1, 1), (0, 3, 3, 1, 1, 1, 1)]),
+        ([0, 6], [(3, 3, 1, 1, 1, 1, 0), (4, 1, 1, 1, 1, 1, 4), (0, 3, 1, 1, 1, 1, 3)]),
+    ],
+)
+def test_wheat_weighs_each_group_anew(heavy: list[int] | None, weights: list[tuple[int, ...]]) -> None:
+    """Vmax = 1 + delta, Qv = 2 (1 + delta) + 1: of six, of seven, of six others. Who is named and away has a deputy."""
+    requests = ({"at": "1 s", "add": [6]}, {"at": "2 s", "remove": [0]})
+    run = play(changing("wheat", 7, 6, *requests, parameters={"faults": 1, "heavy": heavy}))
+    joined, left = sorted(rolls(run))
+    seen = quorums_by_height(run)
+    for first, last, of, enough in ((1, joined, 0, 7), (joined + 1, left, 1, 9), (left + 1, max(seen), 2, 7)):
+        found = {(seen[height].weights, seen[height].votes) for height in seen if first <= height <= last}
+        assert found == {(weights[of], enough)}
+    assert deciders(run, 2.9 * S) == {1, 2, 3, 4, 5, 6}
+    assert unsafe(run) == []
+
+
+def test_wheat_chooses_the_fastest_of_the_group() -> None:
+    """Two of three near replicas are heavy; when one of them leaves, the third takes its place."""
+    near = (1, 3, 5)
+    ms = [[0 if a == b else 5 if {a, b} <= {*near} else 40 for b in range(7)] for a in range(7)]
+    run = play(
+        changing(
+            "wheat",
+            7,
+            7,
+            {"at": "1 s", "remove": [1]},
+            parameters={"faults": 1, "heavy": "fastest"},
+            **{"network.latency": {"model": "explicit", "one_way_ms": ms}},
+        )
+    )
+    (height,) = rolls(run)
+    seen = quorums_by_height(run)
+    assert seen[height].weights == (1, 4, 1, 4, 1, 1, 1)
+    assert seen[height + 1].weights == (1, 0, 1, 3, 1, 3, 1)
+    assert unsafe(run) == []
+
+
 @pytest.mark.parametrize("crash_ms", [1005, 1015, 1025, 1035])
-def test_pbft_changes_its_view_while_the_batch_with_the_change_is_under_way(crash_ms: int) -> None:
+@pytest.mark.parametrize("name", ["pbft", "wheat"])
+def test_the_view_changes_while_the_batch_with_the_change_is_under_way(name: str, crash_ms: int) -> None:
     """Four batches under way, and the primary goes at every step of the one that changes the group."""
     changes: dict[str, Any] = {
         "parameters": {"pipeline": 4},
         "faults": [{"at": f"{crash_ms} ms", "until": "3 s", "crash": {"nodes": [0]}}],
         "duration": "5 s",
     }
-    run = play(changing("pbft", 5, 4, {"at": "900 ms", "add": [4]}, **changes))
+    run = play(changing(name, 5, 4, {"at": "900 ms", "add": [4]}, **changes))
     assert unsafe(run) == []
     assert deciders(run, 4.5 * S) == {0, 1, 2, 3, 4}
     assert run.replica(0).members == tuple(range(5))
