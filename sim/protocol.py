@@ -134,6 +134,29 @@ class Letter:
         return view, height
 
 
+class Rumour(Letter):
+    """Base of letters that spread from neighbour to neighbour, as they leave their author and as others pass them on.
+
+    Two letters are one rumour if author and content are the same. Who hears one for the first time passes it on to
+    its neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
+    (`Context.gossip`), ends where it arrives and reaches no handler. The fast lane does so for votes, without entering
+    Python: it passes them on, and counts them if nothing is decided here yet at their height.
+    """
+
+    __slots__ = ()
+    author: int
+    height: int
+    content: Hashable
+
+    def passed_on(self) -> Rumour:
+        """The letter with which others pass it on: unsigned by them, with its author's signature."""
+        raise NotImplementedError
+
+    def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
+        """If it is a vote: its type, its ballot's view, number and block, and the voter."""
+        return None
+
+
 class Block:
     """A block as protocols see it. Its transactions are columns of the ledger; here are their count and bytes."""
 
@@ -395,6 +418,15 @@ class Context(Interface):
 
         The graph is a function of the run's seed, the same for all. `degree` or the number of voters is even.
         """
+
+    def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
+        """I pass rumours on to these neighbours from now on, but for those of a height `kept` below my last decided."""
+
+    def hear(self, rumour: Rumour) -> bool:
+        """I hear a rumour. False: I have heard it since I started."""
+
+    def heard(self, height: int) -> list[Rumour]:
+        """What I have heard of a height since I started, as I would pass it on, in the order in which it arose."""
 
     def latency_ns(self, sender: int, receiver: int) -> int:
         """The one-way delay declared for a link between two voters, without jitter."""

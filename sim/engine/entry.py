@@ -9,7 +9,7 @@ import numpy as np
 from numba import types
 
 from sim.engine import lead as leading
-from sim.engine import timers, trees
+from sim.engine import rumours, timers, trees
 from sim.engine.lanes import (
     PROGRESS,
     cast_vote,
@@ -189,6 +189,20 @@ def has_answered(array, reaction, child):
     """1 if a child's answer has been counted by its parent."""
     desk = bench(array)
     return np.int64(trees.has_answered(desk, reaction, child))
+
+
+@entry(_I(_D, _I, _I))
+def hear(array, node, slot):
+    """The node has heard a rumour; 0 if it had before."""
+    desk = bench(array)
+    return np.int64(rumours.hear(desk, node, slot))
+
+
+@entry(_I(_D, _I, _I))
+def has_heard(array, node, slot):
+    """1 if the node has heard a rumour."""
+    desk = bench(array)
+    return np.int64(rumours.has_heard(desk, node, slot))
 
 
 @entry(_I(_D, _I))
@@ -431,6 +445,7 @@ def crash(array, node, rows):
         empty_pool(desk, node)
         trees.release_held(desk, node)
         trees.forget_gatherings(desk, node)
+        rumours.forget_rumours(desk, node)
         tally = column(desk, TALLY)
         for row in range(rows):
             if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):

@@ -43,6 +43,7 @@ from sim.engine.lanes import (
 from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import relay
 from sim.engine.room import has_room
+from sim.engine.rumours import OF_RUMOUR, rumour_comes
 from sim.engine.timers import OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.trees import in_tree, timer_is_idle
 from sim.kernel.calendar import calendar_open
@@ -350,6 +351,12 @@ def advance(array, until):
                 reply_arrives(desk, argument, node)
                 drop_reference(desk, argument)
                 continue
+            if envelopes[e + REACTION] & OF_RUMOUR:
+                if rumour_comes(desk, node, argument):
+                    drop_reference(desk, argument)
+                    continue
+                desk[HELD_LETTER] = argument + 1
+                return WAKE_LETTER, node, argument, time
             reaction = current_reaction(desk, envelopes[e + REACTION])
             if reaction > 0 and column(desk, REACTIONS)[reaction * REACTION_WIDTH + GATHER] > 0:
                 if in_tree(desk, node, reaction, argument):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.engine import lanes, lead, loop, timers, trees
+from sim.engine import lanes, lead, loop, rumours, timers, trees
 from sim.kernel import chance, post, rules, tally
 from sim.kernel import desk as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
@@ -199,6 +199,10 @@ class Engine:
         desk.allocate(lanes.GATHER_FREE, 0)
         desk.allocate(trees.TREE_NODE, 0)
         desk.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
+        desk.allocate(rumours.RUMOUR, 0)  # made when the first rumour spreads
+        desk.allocate(rumours.HEARD, 0)
+        desk.allocate(rumours.PASSES, 2)  # its first pair is nobody's
+        desk.allocate(rumours.GOSSIPER, self.seats * rumours.GOSSIPER_WIDTH)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -387,6 +391,17 @@ class Engine:
         free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
         desk.replace(lanes.GATHER_FREE, free)
         state[lanes.GATHERS_FREE] = count + more
+
+    def more_rumours(self) -> list[int]:
+        """Double the slots of rumours, 1024 at first: the new ones, to be taken from the end."""
+        desk = self.desk
+        rows = len(desk[rumours.RUMOUR]) // rumours.RUMOUR_WIDTH
+        more = max(rows, 1024)
+        for number, width in ((rumours.RUMOUR, rumours.RUMOUR_WIDTH), (rumours.HEARD, self.words)):
+            data = np.zeros((rows + more) * width, dtype=np.int64)
+            data[: rows * width] = desk[number]
+            desk.replace(number, data)
+        return list(range(rows + more - 1, rows - 1, -1))
 
     def lay_tree(self, rows: np.ndarray) -> int:
         """One more tree that letters go down, int64, (seats, TREE_WIDTH): its number."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sim.engine import entry, lanes, lead
+from sim.engine import entry, lanes, lead, rumours
 from sim.host.cases import Case
 from sim.kernel import desk as d
 from sim.kernel import post, rules
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lead, Letter, Tree
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Rumour, Tree
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -60,7 +60,8 @@ class Letters:
         if self.run.ruled:
             self._name_place(letter)
         handle_ns = self.run.costs.handle_ns
-        envelope = self.run.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, 0, 0)
+        name = self.run.rumours.name(letter) if isinstance(letter, Rumour) else 0
+        envelope = self.run.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
         self.bodies[envelope] = letter
 
     def seats_of(self, names: tuple[int, ...]) -> tuple[int, ...]:
@@ -225,10 +226,13 @@ class Letters:
         leads[at + lead.SAID_HEIGHT] = rules.NOWHERE if said[1] is None else said[1] - block.height
 
     def at(self, envelope: int) -> Letter | None:
-        """What an envelope carries; None: a proposal of the engine's whose block nobody needs any more."""
+        """What an envelope carries; None: a letter of the engine's about what nobody needs any more."""
         name = self.run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
         if name == 0:
             return self.bodies[envelope]
+        of_rumour = self.run.envelopes[envelope * post.ENVELOPE_WIDTH + post.REACTION]
+        if of_rumour & rumours.OF_RUMOUR:
+            return self.run.rumours.letter(of_rumour)
         row = name & ((1 << lead.NAME_BITS) - 1)
         if self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lead.NAME_BITS:
             return None

@@ -20,6 +20,7 @@ from sim.host.cases import Case, declare, lay_costs
 from sim.host.costs import Costs
 from sim.host.journal import Journal
 from sim.host.letters import Letters
+from sim.host.rumours import Rumours
 from sim.host.seat import STORED, Host
 from sim.host.tallies import Tallies
 from sim.host.trees import Trees
@@ -117,6 +118,7 @@ class Run:
         self.tallies = Tallies(self)
         self.tree = Blocks(self)
         self.trees = Trees(self)
+        self.rumours = Rumours(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.turn_timers: dict[int, Timer] = {}  # of the seats that await their turn

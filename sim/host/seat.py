@@ -12,7 +12,7 @@ from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Timer, Tree, Turns, VoteType
+from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Rumour, Timer, Tree, Turns, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -127,6 +127,15 @@ class Host:
         from sim.network.topology import neighbours  # networkx: only where it is needed
 
         return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
+
+    def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
+        self.run.rumours.gossip(self.seat, neighbours, kept, in_lane=self.fast)
+
+    def hear(self, rumour: Rumour) -> bool:
+        return self.run.rumours.hear(self.seat, rumour)
+
+    def heard(self, height: int) -> list[Rumour]:
+        return self.run.rumours.heard(self.seat, height)
 
     def latency_ns(self, sender: int, receiver: int) -> int:
         settings = self.run.engine.settings

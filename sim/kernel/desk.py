@@ -140,7 +140,7 @@ KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if ea
 VOTE_WEIGHT = 72  # lists of weights, one entry per voter
 SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there are borders
 TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
-COLUMNS = 80
+COLUMNS = 88
 
 LINE = 8  # integers in a cache line
 DESK_LEN = SCALARS + 2 * COLUMNS

@@ -5,7 +5,8 @@ receipt, to all neighbours but the one it came from; a further copy ends where i
 message that everybody receives therefore costs 2E - (n - 1) copies. An author signs once; who passes on signs
 nothing. Every copy is verified, a further one too, which overstates the work of a node that looks first.
 
-What was heard of a height is kept while the height lasts, and can be sent again: a crash, a cut or a loss may have
+What a voter hears first it takes, and passes on, in the fast lane if it is a vote (`sim.protocol.Rumour`). What was
+heard of a height is kept while the height lasts, and can be sent again: a crash, a cut or a loss may have
 kept it from a neighbour, whose own neighbours will not repeat what they believe is known.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.protocol import Block, Context, Letter, Signing, VoteType
+from sim.protocol import Block, Context, Letter, Rumour, Signing, VoteType
 
 KEPT_HEIGHTS = 8  # messages of heights further back are neither kept nor passed on
 
@@ -30,7 +31,7 @@ class CastVote:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Said(Letter):
+class Said(Rumour):
     """A message from its author to the neighbours: a vote, or a letter that names its height."""
 
     author: int
@@ -47,6 +48,13 @@ class Said(Letter):
     def place(self) -> tuple[int | None, int | None]:
         content = self.content
         return content.place() if isinstance(content, Letter) else (content.round, content.height)
+
+    def passed_on(self) -> Relayed:
+        return Relayed(self.author, self.height, self.content)
+
+    def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
+        cast = self.content
+        return None if isinstance(cast, Letter) else (cast.vote, cast.round, cast.height, cast.block, cast.voter)
 
 
 class Relayed(Said):
@@ -69,11 +77,11 @@ class Gossip:
         self.context = context
         self.neighbours = context.neighbours(degree)
         self.others: dict[int, tuple[int, ...]] = {}  # the neighbours without the one that something came from
-        self.heard: dict[int, dict[CastVote | Letter, int]] = {}  # height -> content -> author
+        context.gossip(self.neighbours, KEPT_HEIGHTS)
 
     def know(self, height: int, content: CastVote | Letter) -> None:
         """Something of one's own that was said before a crash."""
-        self.heard.setdefault(height, {})[content] = self.context.me
+        self.context.hear(Said(self.context.me, height, content))
 
     def say(self, height: int, content: CastVote | Letter) -> None:
         """Say something of one's own."""
@@ -85,27 +93,20 @@ class Gossip:
         """Take a message that arrived. The first time it is passed on."""
         if message.height <= self.context.height - KEPT_HEIGHTS:
             return False
-        known = self.heard.setdefault(message.height, {})
-        if message.content in known:
+        if not self.context.hear(message):
             return False
-        known[message.content] = message.author
         others = self.others.get(sender)
         if others is None:
             others = self.others[sender] = tuple(other for other in self.neighbours if other != sender)
         if others:
-            self.context.multicast(others, Relayed(message.author, message.height, message.content))
+            self.context.multicast(others, message.passed_on())
         return True
 
     def repeat(self, height: int, to: int | None = None) -> None:
         """Send what was heard of a height again, to all neighbours or to one."""
         for neighbour in self.neighbours if to is None else (to,):
-            for content, author in self.heard.get(height, {}).items():
-                self.context.send(neighbour, Relayed(author, height, content))
-
-    def forget(self, height: int) -> None:
-        """This replica works at a height now: what is far below is forgotten."""
-        for old in [known for known in self.heard if known < height - KEPT_HEIGHTS]:
-            del self.heard[old]
+            for rumour in self.context.heard(height):
+                self.context.send(neighbour, rumour)
 
 
 def check_degree(degree: int, voters: int) -> None:

@@ -250,8 +250,6 @@ class Tendermint(Validator):
         self.locked_value, self.locked_round = None, -1
         self.valid_value, self.valid_round = None, -1
         self.proposals, self.timed = [], set()
-        if self.gossip is not None:
-            self.gossip.forget(self.height)
         if round_before > 0:
             context.enter_view(0)
         if self.period_ns != self.first_period_ns():

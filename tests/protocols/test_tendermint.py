@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
+from sim.engine.rumours import RUMOUR, RUMOUR_WIDTH
 from sim.ledger import rows as r
+from sim.ledger.gossip import Relayed, Said
 from sim.ledger.powers import Powers
 from sim.network.topology import neighbours
 from sim.protocol import Block
@@ -445,9 +447,9 @@ def test_every_process_hears_everything_at_a_fixed_price(n: int, degree: int) ->
     near = neighbours(n, degree, 1)
     edges = sum(map(len, near)) // 2
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    said = run.replica(0).gossip.heard
-    assert [len(said[height]) for height in (1, 2, 3)] == [2 * n + 1] * 3
-    assert all(run.replica(node).gossip.heard[2].keys() == said[2].keys() for node in range(n))
+    hosts = run.world.run.hosts
+    assert [len(hosts[0].heard(height)) for height in (1, 2, 3)] == [2 * n + 1] * 3
+    assert all(host.heard(2) == hosts[0].heard(2) for host in hosts)
     assert run.sent() == 3 * (2 * n + 1) * (2 * edges - (n - 1))
     assert run.sent("Said") == sum(len(near[v]) * 6 + len(near[v]) * (v < 3) for v in range(n))
     assert unsafe(run) == []
@@ -499,7 +501,36 @@ def test_agreement_in_trouble_with_gossip(seed: int) -> None:
     assert unsafe(run) == []
     if seed % 2 == 0:
         assert run.decided()[-1][0] > 6 * S
-    assert run.digest == play(chosen).digest
+    assert run.digest == play(chosen).digest == play(chosen, lane=False).digest
+
+
+def test_votes_that_spread_reach_no_handler_and_pass_on_in_the_lane_as_by_handlers() -> None:
+    """A process hears of proposals, and of quorums; the same events with every first copy at a handler."""
+    chosen = scenario(16, protocol=gossip(4), duration="1 s")
+    heard: dict[bool, list[Said]] = {}
+    digests = set()
+    for lane in (True, False):
+        run = begin(chosen, lane=lane)
+        found = heard[lane] = []
+        for host in run.world.run.hosts:
+            for kind in (Said, Relayed):
+                taken = host.handlers[kind]
+                host.handlers[kind] = lambda via, message, taken=taken, found=found: (
+                    found.append(message), taken(via, message),
+                )  # fmt: skip
+        run.until(S)
+        digests.add(run.digest)
+    assert len(digests) == 1
+    assert all(isinstance(message.content, Proposal) for message in heard[True])
+    votes = [message for message in heard[False] if not isinstance(message.content, Proposal)]
+    assert len(votes) > 20 * len(heard[True]) > 0
+
+
+def test_what_is_long_decided_is_forgotten_by_all_and_its_slots_used_again() -> None:
+    run = play(scenario(4, protocol=gossip(2), duration="5 s"))
+    assert min(len(run.decided(node)) for node in range(4)) > 60
+    assert [len(run.world.run.hosts[0].heard(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
+    assert len(run.world.run.engine.desk[RUMOUR]) <= 1024 * RUMOUR_WIDTH
 
 
 def test_a_graph_that_does_not_exist_is_refused() -> None:

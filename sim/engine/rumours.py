@@ -1,0 +1,121 @@
+"""Rumours: what spreads from neighbour to neighbour, taken at its receivers without entering Python.
+
+Each rumour has a slot, and each slot a bit per seat that has heard it. A copy that arrives where it has been heard, or
+where its height is long past, ends there. A vote that is new to a replica in the lane is passed on to all neighbours
+but the one it came from, and counted: what a handler would do (`sim.protocol.Rumour`). Everything else goes to the
+handlers. A copy names its rumour in the envelope's REACTION, as OF_RUMOUR | generation << 32 | slot.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.engine.lanes import vote_arrives
+from sim.engine.lead import post_number
+from sim.kernel.chance import JITTER, join
+from sim.kernel.desk import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
+from sim.kernel.post import ENVELOPE_WIDTH, LETTER, REACTION, SRC, new_envelope, send_group
+from sim.kernel.tally import KEY, RELEASED, ROW
+from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
+
+# scalars
+RUMOUR_KIND = 126  # message type of a rumour passed on
+
+# columns
+RUMOUR = 80  # RUMOUR_WIDTH per slot
+HEARD = 81  # per slot a bit set of seats
+GOSSIPER = 82  # GOSSIPER_WIDTH per seat
+PASSES = 83  # pairs: a neighbour, and the group of the others
+
+RUMOUR_WIDTH = 8
+HEIGHT, GENERATION, VOTE_ROW, VOTE_KEY, VOTER, SIZE, VERIFY_NS, HANDLE_NS = range(8)
+GOSSIPER_WIDTH = 4
+KEPT, FIRST, NEIGHBOURS = range(3)  # heights kept (0: it does not gossip); its part of PASSES (none: handlers do it)
+
+OF_RUMOUR = 1 << 62
+SLOT = (1 << 32) - 1
+GENERATIONS = (1 << 30) - 1
+TO_NOBODY = -1  # in PASSES, in place of a group
+STRANGER = -1  # in PASSES, in place of a neighbour: it came from somebody else
+
+
+@compiled
+def hear(desk, node, slot):
+    """The node has heard a rumour. False: it had before."""
+    at = slot * desk[BITS_WORDS] + (node >> 6)
+    bit = np.int64(1) << (node & 63)
+    heard = column(desk, HEARD)
+    if heard[at] & bit:
+        return False
+    heard[at] |= bit
+    return True
+
+
+@compiled
+def has_heard(desk, node, slot):
+    """Whether the node has heard a rumour."""
+    return column(desk, HEARD)[slot * desk[BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
+
+
+@compiled
+def forget_rumours(desk, node):
+    """The node crashes: it has heard nothing, and passes nothing on."""
+    heard = column(desk, HEARD)
+    at = node >> 6
+    while at < length(desk, HEARD):
+        heard[at] &= ~(np.int64(1) << (node & 63))
+        at += desk[BITS_WORDS]
+    column(desk, GOSSIPER)[node * GOSSIPER_WIDTH + KEPT] = 0
+    column(desk, GOSSIPER)[node * GOSSIPER_WIDTH + NEIGHBOURS] = 0
+
+
+@compiled
+def _pass_on(desk, node, name, but):
+    """Send a rumour to the node's neighbours except `but`."""
+    g = node * GOSSIPER_WIDTH
+    gossiper, passes = column(desk, GOSSIPER), column(desk, PASSES)
+    group = np.int64(TO_NOBODY)
+    for i in range(gossiper[g + FIRST], gossiper[g + FIRST] + gossiper[g + NEIGHBOURS]):
+        group = passes[2 * i + 1]
+        if passes[2 * i] == but:
+            break  # the last entry is that of a stranger
+    if group == TO_NOBODY:
+        return
+    u = (name & SLOT) * RUMOUR_WIDTH
+    rumour = column(desk, RUMOUR)
+    kind = desk[RUMOUR_KIND]
+    key = join(join(join(join(0, desk[SEED]), JITTER), node), post_number(desk, node, kind))
+    size, verify_ns, handle_ns = rumour[u + SIZE], rumour[u + VERIFY_NS], rumour[u + HANDLE_NS]
+    envelope = new_envelope(desk, node, kind, LETTER, size, verify_ns, handle_ns, 0, key, name, 1)
+    send_group(desk, envelope, node, group, 0)
+
+
+@compiled
+def rumour_comes(desk, node, envelope):
+    """A copy of a rumour has been handled at a node. False: the handlers see to it."""
+    row = column(desk, ENVELOPE)
+    e = envelope * ENVELOPE_WIDTH
+    name = row[e + REACTION]
+    slot = name & SLOT
+    rumour = column(desk, RUMOUR)
+    u = slot * RUMOUR_WIDTH
+    gossiper = column(desk, GOSSIPER)
+    g = node * GOSSIPER_WIDTH
+    if rumour[u + GENERATION] != (name >> 32) & GENERATIONS or has_heard(desk, node, slot):
+        return True
+    tip = column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
+    if gossiper[g + KEPT] > 0 and rumour[u + HEIGHT] <= tip - gossiper[g + KEPT]:
+        return True
+    vote = rumour[u + VOTE_ROW]
+    if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or desk[RULES] > 0:
+        return False
+    tally = column(desk, TALLY)
+    if tally[vote * ROW + KEY] != rumour[u + VOTE_KEY] or tally[vote * ROW + RELEASED] != 0:
+        return False  # its row serves another ballot now
+    if rumour[u + VOTER] == column(desk, IDENTITY)[node]:
+        return False
+    hear(desk, node, slot)
+    _pass_on(desk, node, name, row[e + SRC])
+    if rumour[u + HEIGHT] > tip:
+        vote_arrives(desk, vote, node, rumour[u + VOTER], desk[NOW])
+    return True
