@@ -67,8 +67,10 @@ class Blocks:
 
     def at(self, row: int) -> Block | None:
         """The block of a row; None if the row is none or serves no block."""
+        if row < 0:
+            return None
         block = self.of_row.get(row)
-        if block is None and row >= 0 and self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] >= 0:
+        if block is None and self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] >= 0:
             block = self._recall(row)
         return block
 

@@ -258,7 +258,8 @@ class HotStuffBasic(PacedChain):
         self.note(block.body, PREPARED)
         if self.may_vote(block):
             self.cast(block, PREPARED, self.leader_of(block.view))
-        self.save()
+        else:
+            self.save()
         self.rejoin(block, PREPARED)
 
     def cast(self, block: Block, phase: int, to: int) -> None:
