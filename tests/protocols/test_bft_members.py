@@ -48,7 +48,7 @@ def quorums_by_height(run: Played) -> dict[int, Quorum]:
     for block in world.tree.of_row.values():
         for ballot in block.ballots:
             if vote in ballot.rows and ballot.view >= 0:
-                found[block.height] = world.quorum_of_row(ballot.rows[vote], vote)
+                found[block.height] = world.tallies.quorum_of(ballot.rows[vote], vote)
     return found
 
 
