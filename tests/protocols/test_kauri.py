@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.chains import (
     events,
     replica,
 )
+from tests.runs import S, play, scenario, unsafe
 
 BRIEF = KauriParameters(view_timeout_ns=300 * MS, view_timeout_max_ns=1_200 * MS, aggregation_timeout_ns=60 * MS)
 
@@ -123,6 +125,33 @@ def test_voters_cut_off_from_the_root_wait_in_its_view() -> None:
     assert max(row[0] for row in decided(run)[4]) > 15_900 * MS
     assert {replica(run, node).view for node in range(2, 13)} == {2}
     assert agree(run)
+
+
+@pytest.mark.parametrize(
+    ("gray", "views"),
+    [
+        ((), {1}),
+        ((1,), {1}),  # the five others are enough, once inner voters have lost patience
+        ((2, 4), {1}),  # inner voters of two trees
+        ((1, 2), {1, 2}),
+        ((0, 4), {1, 2}),
+        ((0, 3), {1, 2, 3, 4}),  # the roots of both trees, and of the first star
+    ],
+)
+def test_voters_that_drop_all_for_their_children_cost_their_trees(gray: tuple[int, ...], views: set[int]) -> None:
+    """Gray faults: f at the most vote and speak upwards as if nothing were wrong. The page states the bound."""
+    timeout_ns, bins, f = 300 * MS, 2, 2
+    silent = [{"src": list(gray), "types": ["Proposal"], "from": "1 s", "until": "6 s", "drop": True}] if gray else []
+    protocol = {"name": "kauri", "aggregation_timeout": "60 ms"}
+    protocol |= dict.fromkeys(("view_timeout", "view_timeout_max"), "300 ms")
+    changes: dict[str, Any] = {"rules": silent, "network.jitter": {"model": "proportional", "up_to": "20 %"}}
+    run = play(scenario(7, protocol=protocol, duration="8 s", **changes))
+    times = sorted({int(row[0]) for row in run.decided()})
+    gaps = [after - before for before, after in itertools.pairwise(times)]
+    assert max(gaps) <= (bins + f + 2) * timeout_ns
+    assert {1, *run.views()} == views
+    assert {int(row[2]) for row in run.decided() if row[0] > 7 * S} == set(range(7))
+    assert unsafe(run) == []
 
 
 def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
