@@ -56,12 +56,13 @@ class Letters:
 
     def post(self, src: int, to: int, letter: Letter) -> None:
         """Send a letter with its costs."""
+        run = self.run
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
-        if self.run.ruled:
+        if run.ruled:
             self._name_place(letter)
-        handle_ns = self.run.costs.handle_ns
-        name = self.run.rumours.name(letter) if isinstance(letter, Rumour) else 0
-        envelope = self.run.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
+        handle_ns = run.costs.handle_ns
+        name = run.rumours.name(letter) if isinstance(letter, Rumour) else 0
+        envelope = run.ask(entry.post_letter, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
         self.bodies[envelope] = letter
 
     def seats_of(self, names: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,12 +84,13 @@ class Letters:
 
     def _costs_of(self, src: int, letter: Letter) -> tuple[int, int, int, int, int]:
         """Type, size, signing and verification time, and identity of a letter."""
-        kind = self.run.kinds[type(letter)]
+        run = self.run
+        kind = run.kinds[type(letter)]
         size, verify_ns = self.size_and_verification(letter)
-        sign_ns = self.run.costs.sign_ns if letter.signed else 0
+        sign_ns = run.costs.sign_ns if letter.signed else 0
         at = src * post.KINDS + kind
-        number = self.run.posted[at]
-        self.run.posted[at] = number + 1
+        number = run.posted[at]
+        run.posted[at] = number + 1
         return kind, size, sign_ns, verify_ns, (kind << 48) + number
 
     def size_and_verification(self, letter: Letter) -> tuple[int, int]:
@@ -142,13 +144,13 @@ class Letters:
         block = ballot.block
         assert block is not None
         decided_row = -1 if decided is None else decided.row
-        costs, rows = self._send(
+        costs, found = self._send(
             entry.propose, src, letter, case, block,
             *guards, block.row, ballot.view, ballot.number, *receivers, decided_row, wakes,
         )  # fmt: skip
         mine, owner = ballot.rows, self.run.tree.owner_of_row
         last = len(case.votes) - 1
-        for i, (vote, row) in enumerate(zip(case.votes, rows, strict=False)):
+        for i, (vote, row) in enumerate(zip(case.votes, found[2:], strict=False)):
             mine[vote] = row
             owner[row] = (ballot, vote)
             if vote.umbrella is not None:
@@ -172,10 +174,10 @@ class Letters:
 
     def _send(
         self, enter: Callable[..., tuple[int, ...]], src: int, letter: Letter, case: Case, block: Block, *about: int
-    ) -> tuple[LetterCosts, list[int]]:  # fmt: skip
+    ) -> tuple[LetterCosts, tuple[int, ...]]:  # fmt: skip
         """Enter the engine with a letter and its block's case, making room as often as it asks.
 
-        Returns what the letter costs, and whatever the engine tells but for the letter's envelope and reaction.
+        Returns what the letter costs, and what the engine tells: the letter's envelope, its reaction, and more.
         """
         run = self.run
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
@@ -183,15 +185,13 @@ class Letters:
             self._name_place(letter)
         handle_ns = run.costs.handle_ns
         while True:
-            envelope, reaction, *rows = enter(
-                run.desk, case.number, src, kind, size, sign_ns, verify_ns, handle_ns, key, *about
-            )
-            if envelope >= 0:
+            found = enter(run.desk, case.number, src, kind, size, sign_ns, verify_ns, handle_ns, key, *about)
+            if found[0] >= 0:
                 break
             run.make_room()
-        self.bodies[envelope] = letter
-        block.reactions.append(reaction)
-        return (kind, size, sign_ns, verify_ns), rows
+        self.bodies[found[0]] = letter
+        block.reactions.append(found[1])
+        return (kind, size, sign_ns, verify_ns), found
 
     def _note_proposal(self, src: int, block: Block) -> None:
         leads, at = self.run.leads, src * lead.LEAD_WIDTH
@@ -204,14 +204,15 @@ class Letters:
         receivers: tuple[int, int], costs: LetterCosts, said: tuple[int | None, int | None],
     ) -> None:  # fmt: skip
         """What the engine must know to propose by itself. `said`: the view and height that the letter is about."""
+        run = self.run
         block = ballot.block
         assert block is not None
-        leads, at = self.run.leads, src * lead.LEAD_WIDTH
+        leads, at = run.leads, src * lead.LEAD_WIDTH
         kind, size, sign_ns, verify_ns = costs
-        hash_ps = self.run.costs.hash_ps_per_byte
+        hash_ps = run.costs.hash_ps_per_byte
         leads[at + lead.UNTIL] = leave.until
         leads[at + lead.PIPELINE] = leave.pipeline
-        leads[at + lead.INTERVAL_NS] = self.run.block_interval_ns
+        leads[at + lead.INTERVAL_NS] = run.block_interval_ns
         leads[at + lead.IN_VIEW] = ballot.view
         leads[at + lead.IN_CASE] = case.number
         leads[at + lead.OF_KIND] = kind
@@ -219,7 +220,7 @@ class Letters:
         leads[at + lead.SIGN_NS] = sign_ns
         leads[at + lead.VERIFY_NS] = verify_ns - size * hash_ps // 1000
         leads[at + lead.HASH_PS] = hash_ps
-        leads[at + lead.HANDLE_NS] = self.run.costs.handle_ns
+        leads[at + lead.HANDLE_NS] = run.costs.handle_ns
         leads[at + lead.NEEDS], leads[at + lead.RUNNING], leads[at + lead.AFTER] = guards
         leads[at + lead.VOTES_TO], leads[at + lead.AUDIENCE] = receivers
         leads[at + lead.SAID_VIEW] = rules.NOWHERE if said[0] is None else said[0]
@@ -227,15 +228,16 @@ class Letters:
 
     def at(self, envelope: int) -> Letter | None:
         """What an envelope carries; None: a letter of the engine's about what nobody needs any more."""
-        name = self.run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
+        run = self.run
+        name = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
         if name == 0:
             return self.bodies[envelope]
-        of_rumour = self.run.envelopes[envelope * post.ENVELOPE_WIDTH + post.REACTION]
+        of_rumour = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.REACTION]
         if of_rumour & rumours.OF_RUMOUR:
-            return self.run.rumours.letter(of_rumour)
+            return run.rumours.letter(of_rumour)
         row = name & ((1 << lead.NAME_BITS) - 1)
-        if self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lead.NAME_BITS:
+        if run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lead.NAME_BITS:
             return None
-        block = self.run.tree.at(row)
+        block = run.tree.at(row)
         assert block is not None
-        return self.run.trees.letter(envelope, block) if self.run.trees.answers else self.run.protocol.letter_of(block)
+        return run.trees.letter(envelope, block) if run.trees.answers else run.protocol.letter_of(block)

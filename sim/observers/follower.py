@@ -14,16 +14,7 @@ from sim.engine import entry
 from sim.host import Host, Run
 from sim.ledger import rows as r
 from sim.ledger.header import HEADER_BYTES
-from sim.observers.letters import (
-    History,
-    HistoryWanted,
-    Item,
-    SyncBodies,
-    SyncFollow,
-    SyncHeaders,
-    SyncLeave,
-    SyncWanted,
-)
+from sim.observers import letters
 from sim.observers.source import chunks
 from sim.protocol import Letter, Timer
 
@@ -52,7 +43,7 @@ class Backlog:
         """Bytes of a body, if bodies are what is asked for now."""
         return self.block_bytes if self.bodies else None
 
-    def next(self, header_bytes: int) -> list[HistoryWanted]:
+    def next(self, header_bytes: int) -> list[letters.HistoryWanted]:
         """What to ask for now."""
         each = max(self.block_bytes if self.bodies else header_bytes, 1)
         most = max(self.window_bytes // _PARTS // each, 1)
@@ -60,15 +51,15 @@ class Backlog:
         while len(self.under_way) < _PARTS and self.asked < self.blocks:
             count = min(most, self.blocks - self.asked)
             self.under_way[self.asked] = count
-            found.append(HistoryWanted(self.asked, count, self.body_bytes))
+            found.append(letters.HistoryWanted(self.asked, count, self.body_bytes))
             self.asked += count
         return found
 
-    def again(self) -> list[HistoryWanted]:
+    def again(self) -> list[letters.HistoryWanted]:
         """What has been asked for and has not come."""
-        return [HistoryWanted(first, count, self.body_bytes) for first, count in self.under_way.items()]
+        return [letters.HistoryWanted(first, count, self.body_bytes) for first, count in self.under_way.items()]
 
-    def take(self, letter: History, now_ns: int) -> None:
+    def take(self, letter: letters.History, now_ns: int) -> None:
         """Some blocks have come."""
         if letter.body_bytes != self.body_bytes or self.under_way.pop(letter.first, None) is None:
             return  # it came twice
@@ -112,7 +103,7 @@ class Follower:
 
     def _forget(self) -> None:
         """What is in memory only: headers whose bodies have not come, and what has been asked."""
-        self.headers: dict[int, Item] = {}  # by height, above what is kept
+        self.headers: dict[int, letters.Item] = {}  # by height, above what is kept
         self.bodies: set[int] = set()
         self.known = self.host.height  # of the last header that follows all before
         self.tip = self.known  # of the source's chain, as last told
@@ -127,9 +118,9 @@ class Follower:
     def handlers(self) -> dict[Any, Callable[..., None]]:
         """What it does upon which letter or timer."""
         return {
-            SyncHeaders: self._on_headers,
-            SyncBodies: self._on_bodies,
-            History: self._on_history,
+            letters.SyncHeaders: self._on_headers,
+            letters.SyncBodies: self._on_bodies,
+            letters.History: self._on_history,
             POLL: self._on_poll,
             CHECK: self._on_check,
         }
@@ -146,7 +137,7 @@ class Follower:
     def stop(self) -> None:
         """Follow no longer."""
         self.stopped = True
-        self._send(SyncLeave())
+        self._send(letters.SyncLeave())
 
     def _send(self, letter: Letter) -> None:
         self.host.send(self.source, letter)
@@ -157,7 +148,7 @@ class Follower:
         """Begin anew from what is kept."""
         self.headers, self.bodies, self.known = {}, set(), self.host.height
         self.asked_ns = self.run.now_ns
-        self._send(SyncFollow(self.known, stay=self.interval_ns is None, bodies=not self.headers_only))
+        self._send(letters.SyncFollow(self.known, stay=self.interval_ns is None, bodies=not self.headers_only))
 
     def _ask_history(self, *, again: bool = False) -> None:
         if self.backlog is not None:
@@ -191,7 +182,7 @@ class Follower:
 
     def _switch(self) -> None:
         """Turn to the next nearest voter."""
-        self._send(SyncLeave())
+        self._send(letters.SyncLeave())
         self.turn = (self.turn + 1) % len(self.order)
         self.switches += 1
         self._ask()
@@ -201,12 +192,12 @@ class Follower:
 
     def _from_source(self, src: int) -> bool:
         if src != self.source:
-            self.host.send(src, SyncLeave())
+            self.host.send(src, letters.SyncLeave())
             return False
         self.heard_ns = self.run.now_ns
         return True
 
-    def _on_headers(self, src: int, letter: SyncHeaders) -> None:
+    def _on_headers(self, src: int, letter: letters.SyncHeaders) -> None:
         if self.stopped or not self._from_source(src):
             return
         if letter.answer:
@@ -224,10 +215,10 @@ class Follower:
                 return
         if self.interval_ns is not None and not self.headers_only:
             for part in chunks(tuple(fresh)):
-                self._send(SyncWanted(part))
+                self._send(letters.SyncWanted(part))
         self._keep()
 
-    def _on_bodies(self, src: int, letter: SyncBodies) -> None:
+    def _on_bodies(self, src: int, letter: letters.SyncBodies) -> None:
         if self.stopped or not self._from_source(src):
             return
         self.bodies.update(item.height for item in letter.blocks)
@@ -244,7 +235,7 @@ class Follower:
             self._ask()
         self._look_whether_caught_up()
 
-    def _decide(self, item: Item) -> bool:
+    def _decide(self, item: letters.Item) -> bool:
         """The node has this block. False: its source's chain is not the one that was followed so far."""
         if self.run.blocks[item.row * r.BLOCK_WIDTH + r.NUMBER] == item.number and (
             entry.decide_block(self.run.desk, self.seat, item.row, 0) == 1
@@ -256,7 +247,7 @@ class Follower:
 
     # --- blocks from before the run --------------------------------------------------------------------
 
-    def _on_history(self, src: int, letter: History) -> None:
+    def _on_history(self, src: int, letter: letters.History) -> None:
         if self.stopped or self.backlog is None or not self._from_source(src):
             return
         self.backlog.take(letter, self.run.now_ns)

@@ -7,24 +7,15 @@ from typing import Any
 
 from sim.host import Host, Run
 from sim.ledger import rows as r
-from sim.observers.letters import (
-    History,
-    HistoryWanted,
-    Item,
-    SyncBodies,
-    SyncFollow,
-    SyncHeaders,
-    SyncLeave,
-    SyncWanted,
-)
+from sim.observers import letters
 
 HEADERS_MAX = 256  # in one answer
 BODY_BYTES = 512_000  # of several bodies in one letter
 
 
-def chunks(items: tuple[Item, ...]) -> list[tuple[Item, ...]]:
+def chunks(items: tuple[letters.Item, ...]) -> list[tuple[letters.Item, ...]]:
     """Cut a list of blocks into parts of about `BODY_BYTES`, each of one block at least."""
-    parts: list[list[Item]] = []
+    parts: list[list[letters.Item]] = []
     room = 0
     for item in items:
         if not parts or item.bytes > room:
@@ -48,10 +39,10 @@ class Source:
     def handlers(self) -> dict[Any, Callable[..., None]]:
         """What it does upon which letter."""
         return {
-            SyncFollow: self._on_follow,
-            SyncLeave: self._on_leave,
-            SyncWanted: self._on_wanted,
-            HistoryWanted: self._on_history_wanted,
+            letters.SyncFollow: self._on_follow,
+            letters.SyncLeave: self._on_leave,
+            letters.SyncWanted: self._on_wanted,
+            letters.HistoryWanted: self._on_history_wanted,
         }
 
     def start(self) -> None:
@@ -66,11 +57,11 @@ class Source:
         else:
             self.run.unwatch(self.seat)
 
-    def _item(self, row: int) -> Item:
+    def _item(self, row: int) -> letters.Item:
         rows, at = self.run.blocks, row * r.BLOCK_WIDTH
-        return Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
+        return letters.Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
 
-    def _above(self, height: int) -> tuple[Item, ...]:
+    def _above(self, height: int) -> tuple[letters.Item, ...]:
         """The blocks decided here above a height that the asker has, lowest first, a letter's worth of them."""
         rows = self.run.blocks
         row = int(self.run.peers[self.seat * r.PEER_WIDTH + r.TIP])
@@ -80,32 +71,32 @@ class Source:
             row = int(rows[row * r.BLOCK_WIDTH + r.PARENT])
         return tuple(self._item(row) for row in found[::-1][:HEADERS_MAX])
 
-    def _on_follow(self, src: int, letter: SyncFollow) -> None:
+    def _on_follow(self, src: int, letter: letters.SyncFollow) -> None:
         if self.seat in self.run.vacant:
             return
         items = self._above(letter.above)
-        self.host.send(src, SyncHeaders(self.host.height, items, self.signers, True))
+        self.host.send(src, letters.SyncHeaders(self.host.height, items, self.signers, True))
         if letter.stay:
             self.level[src] = (items[-1].height if items else letter.above, letter.bodies)
             self._watch()
             if letter.bodies:
                 self._send_bodies(src, items)
 
-    def _send_bodies(self, to: int, items: tuple[Item, ...]) -> None:
+    def _send_bodies(self, to: int, items: tuple[letters.Item, ...]) -> None:
         for part in chunks(items):
-            self.host.send(to, SyncBodies(part))
+            self.host.send(to, letters.SyncBodies(part))
 
-    def _on_leave(self, src: int, letter: SyncLeave) -> None:
+    def _on_leave(self, src: int, letter: letters.SyncLeave) -> None:
         if self.level.pop(src, None) is not None:
             self._watch()
 
-    def _on_wanted(self, src: int, letter: SyncWanted) -> None:
+    def _on_wanted(self, src: int, letter: letters.SyncWanted) -> None:
         if self.seat not in self.run.vacant:
             self._send_bodies(src, letter.blocks)
 
-    def _on_history_wanted(self, src: int, letter: HistoryWanted) -> None:
+    def _on_history_wanted(self, src: int, letter: letters.HistoryWanted) -> None:
         if self.seat not in self.run.vacant:
-            self.host.send(src, History(letter.first, letter.count, letter.body_bytes, self.signers))
+            self.host.send(src, letters.History(letter.first, letter.count, letter.body_bytes, self.signers))
 
     def _decided(self, row: int) -> None:
         """This voter has decided a block: on to those who follow and have all before it."""
@@ -113,6 +104,6 @@ class Source:
         for follower, (height, bodies) in self.level.items():
             if item.height == height + 1:
                 self.level[follower] = (item.height, bodies)
-                self.host.send(follower, SyncHeaders(item.height, (item,), self.signers, False))
+                self.host.send(follower, letters.SyncHeaders(item.height, (item,), self.signers, False))
                 if bodies:
-                    self.host.send(follower, SyncBodies((item,)))
+                    self.host.send(follower, letters.SyncBodies((item,)))
