@@ -81,6 +81,17 @@ def test_a_protocol_sees_the_seam_only(name: str) -> None:
     assert {module.split(".")[0] for module in seen - ours} <= PLAIN
 
 
+def test_the_seam_has_one_door() -> None:
+    found = [
+        f"{relative(path)}: {module}"
+        for path in FILES
+        if path.parent != SIM / "protocol"
+        for module in imports(path)
+        if module.rpartition(".")[0].startswith("sim.protocol.")
+    ]
+    assert found == [], "import it from sim.protocol"
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_protocol_opens_like_its_paper(name: str) -> None:
     text = ast.get_docstring(ast.parse((SIM / "protocols" / f"{PROTOCOLS[name].module}.py").read_text()))
@@ -154,7 +165,7 @@ def test_chance_comes_from_the_kernel() -> None:
 # All that determines the events of a run. Elsewhere the clock on the wall tells durations to the reader.
 MODEL = {
     "kernel", "engine", "ledger", "network", "protocols", "adversary", "faults", "workload", "trace", "check",
-    "host", "protocol.py", "parameters.py", "units.py",
+    "host", "protocol", "parameters.py", "units.py",
 }  # fmt: skip
 
 

@@ -37,6 +37,7 @@ _MODEL = (
     "trace",
     "check",
     "host",
+    "protocol",
     "measure",
 )
 _ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ _ROOT = Path(__file__).parent.parent
 def model_digest() -> str:
     """BLAKE2b of the sources that determine a run's events and metrics."""
     digest = hashlib.blake2b(digest_size=16)
-    files = [_ROOT / "protocol.py", _ROOT / "parameters.py", _ROOT / "units.py"]
+    files = [_ROOT / "parameters.py", _ROOT / "units.py"]
     files += [_ROOT / "scenario" / name for name in ("build.py", "run.py", "judge.py", "schema.py", "rules.py")]
     for folder in _MODEL:
         files += sorted((_ROOT / folder).rglob("*.py")) + sorted((_ROOT / folder).rglob("*.csv"))

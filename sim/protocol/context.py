@@ -1,0 +1,249 @@
+"""The one door through which a replica acts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from typing import Protocol as Interface
+
+from sim.protocol.blocks import Ballot, Block
+from sim.protocol.causes import Timer
+from sim.protocol.messages import ALL, Letter, Rumour, VoteType
+from sim.protocol.normal_case import Lead, Tree, Turns
+
+
+class Context(Interface):
+    """What a replica can know and do. Times are integer nanoseconds, sizes bytes, replicas 0..n-1."""
+
+    me: int
+    n: int
+    parameters: Any
+    members: tuple[int, ...]  # whose votes count at the start: all, unless the scenario says otherwise
+    learners: tuple[int, ...]  # who receive everything at the start and have no vote
+    members_change: bool  # some voter is no member at the start, or the operator will ask for a change
+
+    @property
+    def now_ns(self) -> int:
+        """Simulated time."""
+
+    def audience(self, members: tuple[int, ...]) -> int:
+        """Destination: these voters but the sender."""
+
+    def broadcast(self, letter: Letter, to: int = ALL) -> None:
+        """Send a letter to every other voter, or those of an `audience`."""
+
+    def send(self, to: int, letter: Letter) -> None:
+        """Send a letter to one replica."""
+
+    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
+        """Send one letter to several other replicas: signed once, a copy to each, in this order."""
+
+    def neighbours(self, degree: int) -> tuple[int, ...]:
+        """My neighbours in a connected random graph of the voters: so many, or all others if there are not more.
+
+        The graph is a function of the run's seed, the same for all. `degree` or the number of voters is even.
+        """
+
+    def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
+        """I pass rumours on to these neighbours from now on, but for those of a height `kept` below my last decided."""
+
+    def hear(self, rumour: Rumour) -> bool:
+        """I hear a rumour. False: I have heard it since I started."""
+
+    def heard(self, height: int) -> list[Rumour]:
+        """What I have heard of a height since I started, as I would pass it on, in the order in which it arose."""
+
+    def latency_ns(self, sender: int, receiver: int) -> int:
+        """The one-way delay declared for a link between two voters, without jitter."""
+
+    def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
+        """The ballot of that name, opened if new."""
+
+    def ballots(self, view: int, number: int) -> list[Ballot]:
+        """All ballots of a view and number (more than one block: somebody equivocated)."""
+
+    def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
+        """Vote. `to`: ALL, an `audience`, or one replica; the own vote counts at once if the voter is among them.
+
+        `gate` says that the voter's own condition for this quorum holds.
+        """
+
+    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        """The gated quorum's condition holds here, on the word of replica `by`."""
+
+    def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
+        """A voter's vote that came inside a letter counts here, now; my own: I vote, and nobody is told."""
+
+    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
+        """Whether a voter's (my own) vote is in my count. My own votes survive a crash: they were on disk."""
+
+    def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
+        """Voters whose vote exists, wherever it was counted: what verifying a certificate in a letter brings to light.
+
+        Whoever made the letter can have no other signatures; this replica may not have heard of these votes.
+        """
+
+    def complete(self, vote: VoteType, ballot: Ballot) -> bool:
+        """Whether I have been told that this quorum is complete."""
+
+    def propose(
+        self,
+        letter: Letter,
+        ballot: Ballot,
+        *,
+        guard: tuple[int, int],
+        after: int | None = None,
+        to: int = ALL,
+        audience: int = ALL,
+        decided: Block | None = None,
+        tell: int | None = None,
+        leave: Lead | None = None,
+        along: Tree | None = None,
+        known: Block | None = None,
+        made_ns: int | None = None,
+    ) -> None:
+        """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
+
+        `guard`: the lane number a receiver must be in, and the one it is in from the letter on (a different one,
+        or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it is in
+        when the case is through, if not the same; `to`: receiver of votes that do not go to all; `audience`: who
+        are all, for the letter and for votes; `decided`: a block this letter proves decided; `tell`: whose DECIDED
+        handler runs when the case is through there: ALL, or one replica (None: this one); `leave`: the lane may
+        propose the next blocks by itself. Without a lane, or if votes of that case have been cast in this ballot
+        already, this is `broadcast`.
+
+        `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
+        `known`: the block that a receiver must have for the letter to be kept if it comes early. `made_ns`: the time
+        that the block bears, now if not given; turns to propose on top of it count from there (`await_turn`).
+        """
+
+    def pass_on(
+        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+    ) -> None:
+        """Send a letter that says more of a block proposed before, with its normal case, one without votes.
+
+        As `propose`, but no block interval begins, several replicas may do it for one block, and by default nobody is
+        told.
+        """
+
+    def gathered(self, block: Block) -> dict[int, int]:
+        """Votes that the lane has counted here for a block that came down a tree, by child (my own vote: me).
+
+        From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
+        """
+
+    def held(self) -> list[tuple[int, Letter]]:
+        """Letters (with their senders) that the lane keeps here because they came early; it forgets them."""
+
+    def answered(self, asked_ns: int, height: int) -> None:
+        """A read of my clients, asked at that time, is answered now with the state after this height."""
+
+    def proposing(self) -> None:
+        """A proposal goes out letter by letter, not by `propose`: the block interval begins now."""
+
+    def lane(self, number: int | None) -> None:
+        """Work in the fast lane while events fit this number; None: leave it, every event comes to me."""
+
+    def lane_block(self) -> Block | None:
+        """The last block whose proposal the fast lane accepted for me since I last called `lane`, if any.
+
+        It survives a crash: the lane writes what it accepts to disk.
+        """
+
+    def lane_number(self) -> int:
+        """The number I last gave to `lane`, or what the fast lane made of it since; -1: None. It survives a crash."""
+
+    def last_proposal(self) -> Block | None:
+        """The last block that I proposed with a normal case, or that the fast lane did for me, if it is still kept.
+
+        It survives a crash: a proposal is on disk before it leaves.
+        """
+
+    def new_block(
+        self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
+    ) -> Block | None:
+        """A block of waiting transactions on top of `parent`; None if nothing waits and `empty` is false."""
+
+    @property
+    def block_interval_ns(self) -> int:
+        """The least time between two proposals of one proposer."""
+
+    def await_batch(self) -> bool:
+        """Ask for BATCH when the next block is due. True: it is due now, and no BATCH follows."""
+
+    def decide(self, block: Block) -> bool:
+        """The block is final. False: it waits for its parent (if the protocol decides out of order)."""
+
+    def place(self, block: Block, parent: Block | None) -> None:
+        """Give an undecided block another parent (its position is what the protocol agreed on)."""
+
+    def abandon(self, block: Block) -> None:
+        """The block will never be decided: its transactions wait again."""
+
+    def adopt(self, head: Block) -> None:
+        """My chain ends in this block from now on (`forks`): an undecided one, on whatever branch.
+
+        What was on the branch I leave waits again. If that was decided, finality is broken: it is given up,
+        which the checks report as a violation.
+        """
+
+    def behind(self) -> bool:
+        """Whether a block is decided here whose ancestors this replica lacks (it missed messages)."""
+
+    @property
+    def height(self) -> int:
+        """Height of the last block decided here; 0 is the genesis block."""
+
+    def decided_block(self, height: int) -> Block | None:
+        """The block decided here at a height, if it still is in memory."""
+
+    def follow(self, leader: int) -> None:
+        """Pass my clients' transactions to this leader from now on."""
+
+    def spread(self) -> None:
+        """Pass what my clients wait for to all voters, once: who has nothing waiting sees no fault in its leader."""
+
+    def serve(self, *, clients: bool) -> None:
+        """Whether clients may submit here from now on. Those who may not turn to the next voter after a while."""
+
+    def set_timer(self, timer: Timer, delay_ns: int, about: Any = None) -> int:
+        """Start a timer; its handler gets `about`. Returns a handle for `cancel`."""
+
+    def cancel(self, handle: int) -> None:
+        """Stop a timer; a handle that has fired or was cancelled is fine."""
+
+    def await_turn(self, turns: Turns, height: int, since_ns: int, lowest: int = 0) -> None:
+        """Wait for my turn to propose at this height, on top of a block made at that time, and for no other turn.
+
+        I propose nothing below height `lowest`: till then there is no timer. The wait goes on in the fast lane: a
+        block that I take there ends it, and begins that for the height above.
+        """
+
+    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
+        """NO_PROGRESS after this long without progress; with `high_ns`, each period is drawn anew from [low, high].
+
+        0 stops the timer. What counts as progress is the protocol's `progress`.
+        """
+
+    def made_progress(self) -> None:
+        """Restart the progress timer's period."""
+
+    @property
+    def since_progress_ns(self) -> int:
+        """Time since the progress timer's period last began."""
+
+    def enter_view(self, view: int) -> None:
+        """Record that this replica works in a new view (term, round) now."""
+
+    def persist(self, **facts: Any) -> None:
+        """Write facts to stable storage; after a restart they are in `stable`."""
+
+    def when_stored(self, then: Callable[[], None]) -> None:
+        """Do this once what was persisted is on disk: at once if disks cost nothing, never after a crash."""
+
+    @property
+    def stable(self) -> dict[str, Any]:
+        """Stable storage: what was persisted before."""
+
+    def draw(self, purpose: str, low: int, high: int) -> int:
+        """A random integer in [low, high], a function of seed, replica, purpose and how often it was asked."""

@@ -1,0 +1,90 @@
+"""The class that protocols derive from."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from typing import Any, ClassVar, Literal
+
+from sim.protocol.blocks import Ballot, Block
+from sim.protocol.context import Context
+from sim.protocol.messages import Letter, Quorum, VoteType
+from sim.protocol.normal_case import NormalCase
+
+
+class Replica:
+    """Base of all protocols: one instance per replica, handlers marked with `upon`."""
+
+    handlers: ClassVar[dict[Any, str]] = {}
+    invariants: ClassVar[dict[str, str]] = {}  # name -> method
+    votes: ClassVar[tuple[VoteType, ...]] = ()
+    letters: ClassVar[tuple[type[Letter], ...]] = ()
+    later_letters: ClassVar[tuple[type[Letter], ...]] = ()  # numbered after votes: one more moves no draw of the others
+    decides_out_of_order: ClassVar[bool] = False
+    lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
+    forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one
+    group_changes: ClassVar[Literal["never", "voters", "learners"]] = "never"  # live: no; yes; and it has learners
+    progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
+
+    def __init_subclass__(cls, **keywords: Any) -> None:
+        super().__init_subclass__(**keywords)
+        table = dict(cls.handlers)
+        for name, member in vars(cls).items():
+            for cause in getattr(member, "_upon", ()):
+                table[cause] = name
+        cls.handlers = table
+        named = {
+            member.__dict__["_invariant"]: name
+            for name, member in vars(cls).items()
+            if "_invariant" in getattr(member, "__dict__", {})
+        }
+        cls.invariants = cls.invariants | named
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.parameters = context.parameters
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        """The quorum of every vote type."""
+        raise NotImplementedError
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        """The quorum of one ballot where members change, all but theirs of weight 0: asked as its first vote is cast.
+
+        It follows from the ballot: every replica that knows whose votes count would say the same.
+        """
+        return self.quorums()[vote]
+
+    def voters_needed(self) -> int:
+        """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""
+        quorums = [quorum.voters_needed() for vote, quorum in self.quorums().items() if vote.decides]
+        return max(quorums, default=self.context.n)
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""
+        return ()
+
+    @staticmethod
+    def letter_of(block: Block) -> Letter:
+        """The letter with which the lane proposed a block (see `Lead`)."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Begin; stable storage is empty at the first start."""
+        raise NotImplementedError
+
+    @property
+    def view_number(self) -> int:
+        """The view (term, round) this replica is in, for reports."""
+        raise NotImplementedError
+
+    def abstract_state(self) -> Hashable | None:
+        """What decides how the next view will go, without anything that only grows: locks, not view numbers.
+
+        If it comes back view after view and nothing is decided, the run is a livelock and not slow. None: unknown.
+        """
+        return None
+
+
+def highest(blocks: Iterable[Block]) -> Block:
+    """The block of greatest height."""
+    return max(blocks, key=lambda block: block.height)
