@@ -41,6 +41,26 @@ class _Recalled(Block):
         return self.parent
 
 
+def fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]:
+    """Where two branches part: the height up to which they are one, and what each has above.
+
+    The old branch's blocks come from its top down, the new one's from the bottom up.
+    """
+    left: list[Block] = []
+    right: list[Block] = []
+    a: Block | None = old
+    b: Block | None = new
+    while a is not b:
+        if b is None or (a is not None and a.height >= b.height):
+            assert a is not None
+            left.append(a)
+            a = a.parent
+        else:
+            right.append(b)
+            b = b.parent
+    return (0 if a is None else a.height), left, right[::-1]
+
+
 class Blocks:
     """The blocks of a run, their ballots, and when they go."""
 
@@ -127,6 +147,19 @@ class Blocks:
         while block is not None and block.height > height:
             block = block.parent
         return block
+
+    def move(self, block: Block, parent: Block | None) -> None:
+        """Put an undecided block on top of another."""
+        row, rows, width = block.row, self.run.blocks, r.BLOCK_WIDTH
+        old = int(rows[row * width + r.PARENT])
+        if old >= 0 and rows[old * width + r.CHILD] == row:
+            rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
+        block.parent = parent
+        rows[row * width + r.PARENT] = -1 if parent is None else parent.row
+        rows[row * width + r.PARENT_NUMBER] = -1 if parent is None else parent.number
+        if parent is not None:
+            rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
+            rows[parent.row * width + r.CHILD] = row
 
     def numbered(self, number: int) -> Block | None:
         """The block of a number, if it is still kept."""

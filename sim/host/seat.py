@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.engine import entry, lanes, lead
 from sim.engine.office import LONG_AGO
+from sim.host.blocks import fork
 from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
@@ -19,26 +20,6 @@ if TYPE_CHECKING:
 
 _RIGHT = 1 << 20  # the rate of a clock that runs right
 STORED = Timer("stored")  # the disk has written what a replica waits for
-
-
-def _fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]:
-    """Where two branches part: the height up to which they are one, and what each has above.
-
-    The old branch's blocks come from its top down, the new one's from the bottom up.
-    """
-    left: list[Block] = []
-    right: list[Block] = []
-    a: Block | None = old
-    b: Block | None = new
-    while a is not b:
-        if b is None or (a is not None and a.height >= b.height):
-            assert a is not None
-            left.append(a)
-            a = a.parent
-        else:
-            right.append(b)
-            b = b.parent
-    return (0 if a is None else a.height), left, right[::-1]
 
 
 class Host:
@@ -341,19 +322,8 @@ class Host:
         return bool(outcome)
 
     def place(self, block: Block, parent: Block | None) -> None:
-        run = self.run
-        if block.parent is parent:
-            return
-        row, rows, width = block.row, run.blocks, r.BLOCK_WIDTH
-        old = int(rows[row * width + r.PARENT])
-        if old >= 0 and rows[old * width + r.CHILD] == row:
-            rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
-        block.parent = parent
-        rows[row * width + r.PARENT] = -1 if parent is None else parent.row
-        rows[row * width + r.PARENT_NUMBER] = -1 if parent is None else parent.number
-        if parent is not None:
-            rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
-            rows[parent.row * width + r.CHILD] = row
+        if block.parent is not parent:
+            self.run.tree.move(block, parent)
 
     def abandon(self, block: Block) -> None:
         if self.run.trees.answers:
@@ -364,7 +334,7 @@ class Host:
         run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
         self._follow_lane()
         peers[at + r.LAST_LANE] = -1
-        kept, old, new = _fork(self.head, head)
+        kept, old, new = fork(self.head, head)
         run.journal.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
             if lost.height <= self.height:
