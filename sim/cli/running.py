@@ -131,15 +131,21 @@ def _run_twice(
     raise typer.Exit(0 if found.same else 1)
 
 
+_SUMMARY = (
+    "offered_tps", "committed_tps", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "decisions",
+    "decision_latency_mean_ms", "block_interval_mean_ms", "messages_per_decision", "view_changes",
+    "stale_blocks", "reorganisations", "reorg_depth_max", "reads", "read_latency_mean_ms",
+    "observer_lag_p50_ms", "observer_lag_p99_ms", "observer_lag_max_blocks", "exported_bytes", "catch_up_s",
+    "recovery_s", "longest_pause_s", "rejected", "expired", "pending", "simulated_s", "wall_s",
+)  # fmt: skip
+_UNLESS_ZERO = ("stale_blocks", "reorganisations", "reorg_depth_max", "reads", "rejected", "expired", "pending")
+
+
 def _print_result(result: Result, command: str) -> None:
     m = result.metrics
     typer.echo(f"{result.scenario.name}: {result.status}")
-    for name in (
-        "offered_tps", "committed_tps", "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "decisions",
-        "decision_latency_mean_ms", "block_interval_mean_ms", "messages_per_decision", "view_changes",
-        "recovery_s", "longest_pause_s", "rejected", "expired", "pending", "simulated_s", "wall_s",
-    ):  # fmt: skip
-        if m.get(name) or (m.get(name) is not None and name not in ("rejected", "expired", "pending")):
+    for name in _SUMMARY:
+        if m.get(name) or (m.get(name) is not None and name not in _UNLESS_ZERO):
             typer.echo(f"  {name:<26} {_short(m[name])}")
     marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
     typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))

@@ -165,6 +165,7 @@ class Run:
         assert first is not None
         self.quorums: dict[VoteType, Quorum] = first.quorums()
         self.voters_needed = first.voters_needed()
+        self.time_to_final_ns = first.time_to_final_ns()
         lay_costs(self)
         self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
         for case in self.normal_cases if self.lane_allowed else ():

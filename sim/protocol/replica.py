@@ -59,6 +59,10 @@ class Replica:
         quorums = [quorum.voters_needed() for vote, quorum in self.quorums().items() if vote.decides]
         return max(quorums, default=self.context.n)
 
+    def time_to_final_ns(self) -> int:
+        """How long the rules alone keep a block from being final while enough voters run: 0 where votes decide."""
+        return 0
+
     def normal_cases(self) -> tuple[NormalCase, ...]:
         """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""
         return ()

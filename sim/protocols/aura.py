@@ -141,6 +141,10 @@ class Aura(Replica):
     def voters_needed(self) -> int:
         return next(signers for signers in range(1, self.context.n + 1) if self.enough(signers))
 
+    def time_to_final_ns(self) -> int:
+        """One round: every validator that runs has sealed by then."""
+        return int(self.context.n * self.parameters.step_duration_ns)
+
     def start(self) -> None:
         context, parameters, stable = self.context, self.parameters, self.context.stable
         if not stable:

@@ -140,6 +140,10 @@ class Clique(Replica):
         chosen: int | None = self.parameters.confirmations
         return self.signer_limit() if chosen is None else chosen
 
+    def time_to_final_ns(self) -> int:
+        """A block and its confirmations, each a wiggle late."""
+        return int((self.confirmations() + 1) * (self.parameters.block_period_ns + self.parameters.wiggle_ns))
+
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=NewBlock),)
 

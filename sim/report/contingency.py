@@ -117,7 +117,7 @@ def matrix(study: Contingency, command: str) -> Figure:
             cells[i][j] = EFFECTS.index(loss.effect) if loss is not None else -1
     with style():
         size = min(max(0.19 * count + 2.6, 4.5), 14)
-        figure = sheet(size + 1.2, size)
+        figure = sheet(size + 2.6, size)
         axes: Any = figure.add_subplot()
         colours = ["#ffffff", *(_SHADES[effect] for effect in EFFECTS)]
         norm = BoundaryNorm([-1.5, -0.5, 0.5, 1.5, 2.5], 4)
@@ -135,7 +135,7 @@ def matrix(study: Contingency, command: str) -> Figure:
                     axes.text(column, row, "×", ha="center", va="center", fontsize=7, color="white")
         handles = [Patch(facecolor=_SHADES[effect], edgecolor="#999999", label=effect) for effect in EFFECTS]
         handles.append(Patch(facecolor="white", edgecolor="#999999", label="implied by one, or not run"))
-        axes.legend(handles=handles, loc="upper right", title="losing both (diagonal: alone)")
+        figure.legend(handles=handles, loc="outside right upper", title="losing both (diagonal: alone)")
         axes.set_title(f"{study.scenario.name}: {study.scenario.protocol.name}, quorum {study.quorum} of "
                        f"{study.scenario.network.n}")  # fmt: skip
         _note(figure, f"{len(study.losses)} runs, seed {study.scenario.seed}; {command}", width=int(13 * size))

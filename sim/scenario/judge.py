@@ -45,6 +45,7 @@ class Judge:
         self.decisions = Decisions()
         self.decisions.watch(0)
         self.enough = world.run.voters_needed
+        self.bound_ns = scenario.liveness_bound_ns + world.run.time_to_final_ns
         self.quiet_from_ns: int | None = 0 if len(self.correct) >= self.enough else None
         self.lasso = Lasso(rounds=max(n, 3))
         self.broken: dict[str, Violation] = {}  # invariant -> the first time it did not hold
@@ -187,7 +188,7 @@ class Judge:
 
     def _judge_liveness(self, verdict: Verdict, end_ns: int) -> None:
         run = self.world.run
-        bound_ns = self.world.scenario.liveness_bound_ns
+        bound_ns = self.bound_ns
         waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
         found, applies = liveness(
             self.decisions, quiet_from_ns=self.quiet_from_ns, end_ns=end_ns, bound_ns=bound_ns, waiting=waiting
@@ -244,10 +245,12 @@ class Judge:
             return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
         if self.quiet_from_ns is None:
             return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
-        if silent or end_ns - self.decisions.last_ns > bound_s * 1e9:
+        if silent or end_ns - self.decisions.last_ns > self.bound_ns:
+            final_s = self.world.run.time_to_final_ns / 1e9
+            more = f", a block needs up to {final_s:g} s more to be final" if final_s else ""
             return [
                 f"{silent}liveness was not judged: the run ends {(end_ns - self.quiet_from_ns) / 1e9:g} s after faults "
-                f"last changed, liveness_bound is {bound_s:g} s; run longer or lower it"
+                f"last changed, liveness_bound is {bound_s:g} s{more}; run longer or lower it"
             ]
         return []
 

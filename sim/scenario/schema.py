@@ -148,7 +148,9 @@ class Scenario(Parameters):
     limits: Limits = Field(default=Limits(), description="when to give up")
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")
     liveness_bound_ns: Nanoseconds = quantity(
-        "60 s", "after the last fault heals, something must be decided within this", positive=True
+        "60 s",
+        "after the last fault heals, something must be decided within this (and the time that finality by depth takes)",
+        positive=True,
     )
 
     @model_validator(mode="after")

@@ -75,6 +75,25 @@ def test_a_step_shorter_than_a_delivery_makes_stale_blocks() -> None:
     assert run.judge.blocks.reorganisations > 50
 
 
+class NeverFinal(Aura):
+    """Asks for one signer more than there are, and denies it."""
+
+    def enough(self, signers: int) -> bool:
+        return signers > self.context.n
+
+    def voters_needed(self) -> int:
+        return 21
+
+
+def test_waiting_for_signers_is_no_liveness_failure_but_never_final_is() -> None:
+    longer = scenario(31, protocol=QUICK, duration="50 s", liveness_bound="5 s")
+    found = run(longer)  # 21 signers: the first block is final after 21 s
+    assert (found.status, found.checks["liveness"]) == ("ok", "pass")
+    found = run(longer, protocol=NeverFinal)
+    assert found.checks["liveness"] == "fail"
+    assert "the bound is 36 s" in found.violations[0].evidence
+
+
 # --- parts of a network ----------------------------------------------------------------------------------------------
 
 

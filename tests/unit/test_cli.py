@@ -321,3 +321,13 @@ def test_a_killed_run_leaves_no_result(tmp_path: Path) -> None:
     done = cli("run", QUICKSTART, *SHORT, "--out", tmp_path)
     assert done.exit_code == 0, done.output
     assert len(list(tmp_path.glob("quickstart/runs/*/manifest.json"))) == 1
+
+
+def test_the_summary_names_the_lag_of_observers_and_the_catching_up(tmp_path: Path) -> None:
+    observed = "observers=[{name: regulator, site: PEK, mode: pull, interval: 1 s}]"
+    away = "catch_up=[{node: 3, blocks: 10, block_interval: 1 s, rate: 10 tx/s}]"
+    done = cli("run", QUICKSTART, *SHORT, "--out", tmp_path, "--set", observed, "--set", away)
+    assert done.exit_code == 0, done.output
+    shown = {line.split()[0] for line in done.output.splitlines() if line.startswith("  ")}
+    assert {"observer_lag_p50_ms", "observer_lag_p99_ms", "catch_up_s"} <= shown
+    assert not {"reads", "reorganisations"} & shown  # nothing of the kind happened
