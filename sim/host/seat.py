@@ -366,12 +366,12 @@ class Host:
         if self.run.entry_follows_leader:
             self.run.turn_clients(self.seat, leader)
 
-    def spread(self) -> None:
+    def spread(self, voters: Iterable[int]) -> None:
         if self.run.engine.settings.broadcast_txs:
             return  # all have it
         at = self.seat * r.PEER_WIDTH + r.FORWARD_TO
         leader = int(self.run.peers[at])
-        for voter in range(self.n):
+        for voter in voters:
             if voter not in (self.me, leader):
                 self.run.ensure_room(self._waiting())
                 entry.follow(self._desk, self.seat, voter)

@@ -200,8 +200,8 @@ class Context(Interface):
     def follow(self, leader: int) -> None:
         """Pass my clients' transactions to this leader from now on."""
 
-    def spread(self) -> None:
-        """Pass what my clients wait for to all voters, once: who has nothing waiting sees no fault in its leader."""
+    def spread(self, voters: Iterable[int]) -> None:
+        """Pass what my clients wait for to these voters, once: who has nothing waiting sees no fault in its leader."""
 
     def serve(self, *, clients: bool) -> None:
         """Whether clients may submit here from now on. Those who may not turn to the next voter after a while."""

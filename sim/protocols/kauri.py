@@ -412,7 +412,7 @@ class Kauri(PacedChain):
         self.sync()
         self.fetch(self.leader_of(self.high.view or self.view), None)
         if self.pacemaker.alone_with_wish(self.view):
-            self.context.spread()
+            self.context.spread(range(self.context.n))
         super().on_timeout()
 
     def move(self, view: int) -> None:

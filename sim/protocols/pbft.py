@@ -402,7 +402,7 @@ class Pbft(GroupReplica):
         self.await_new_view()
         self.fetch()
         if len(self.changes[view]) <= self.f:
-            context.spread()
+            context.spread(self.members)
 
     def new_view(self, view: int) -> None:
         """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
