@@ -405,12 +405,13 @@ class Kauri(PacedChain):
     # --- reconfiguration ---------------------------------------------------------------------------------
 
     def on_timeout(self) -> None:
-        """Nothing became final: the next tree. Ask the old root too: perhaps only my path to it is broken.
+        """Nothing became final: the next tree. Ask the root too: perhaps only my path to it is broken.
 
-        If the others are content after two timeouts, perhaps nothing waits there: they get what waits here.
+        It may be down: whoever shows a block meanwhile can be asked at once. If the others are content after two
+        timeouts, perhaps nothing waits there: they get what waits here.
         """
         self.sync()
-        self.fetch(self.leader_of(self.high.view or self.view), None)
+        self.tree.ask(self.leader_of(self.view), None, 0)
         if self.pacemaker.alone_with_wish(self.view):
             self.context.spread(range(self.context.n))
         super().on_timeout()

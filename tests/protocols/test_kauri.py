@@ -154,6 +154,17 @@ def test_voters_that_drop_all_for_their_children_cost_their_trees(gray: tuple[in
     assert unsafe(run) == []
 
 
+def test_a_question_to_a_dead_root_keeps_nobody_from_asking_others() -> None:
+    """Replica 7 lacks the root's last certified blocks, and all six survivors of eight are needed."""
+    protocol = {"name": "kauri", "view_timeout": "300 ms", "view_timeout_max": "300 ms", "aggregation_timeout": "60 ms"}
+    missed = [{"types": ["Proposal"], "dst": [7], "from": "500 ms", "until": "600 ms", "drop": True}]
+    faults = [{"at": "600 ms", "crash": {"nodes": [0, 2]}}]
+    run = play(scenario(8, protocol=protocol, rules=missed, faults=faults, duration="3 s"))
+    assert {int(row[2]) for row in run.decided() if row[0] > 2.5 * S} == {1, 3, 4, 5, 6, 7}
+    assert set(run.views()) == {2}
+    assert unsafe(run) == []
+
+
 def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
     """An inner voter whose clock runs at half the rate waits twice as long for a leaf that is down."""
     seen = []
