@@ -154,7 +154,8 @@ def _speed_of(name: str, voters: int, seconds: float) -> tuple[float, float]:
 def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     """Deliveries per second of a message type that floods a random regular graph."""
     from sim.engine import entry, loop
-    from sim.engine.office import Engine, Settings
+    from sim.engine.office import Engine
+    from sim.engine.settings import Settings
     from sim.kernel import desk as d
     from sim.kernel import post
     from sim.network.topology import random_regular_edges

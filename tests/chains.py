@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine.office import Settings
+from sim.engine.settings import Settings
 from sim.host import Costs, Run
 from sim.kernel import desk as d
 from sim.kernel import post

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.lanes import recycle_tally, vote_arrives
 from sim.engine.relay import flood_arrives
+from sim.engine.votes import recycle_tally, vote_arrives
 from sim.kernel.desk import DROPPED, ENVELOPE, KIND_COUNT, LINKS_CHANGED, LOG_ON, NODE, TALLY, column, compiled
 from sim.kernel.due import DELIVER, TX_ARRIVES, ready_push
 from sim.kernel.post import ARG as ENVELOPE_ARG
@@ -31,12 +31,10 @@ from sim.kernel.post import (
     VOTER,
     _log,
     drop_reference,
-    hand_over,
-    link_is_down,
-    receive,
     ref_dst,
     ref_index,
 )
+from sim.kernel.receiving import hand_over, link_is_down, receive
 from sim.kernel.tally import REFERENCES, RELEASED, ROW
 from sim.ledger.chain import maybe_close
 from sim.ledger.payload import acknowledge

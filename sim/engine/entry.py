@@ -10,19 +10,12 @@ from numba import types
 
 from sim.engine import lead as leading
 from sim.engine import rumours, timers, trees
-from sim.engine.lanes import (
-    PROGRESS,
-    cast_vote,
-    count_now,
-    open_tally,
-    open_umbrella,
-    release_reaction,
-    release_tally,
-    vote_arrives,
-)
+from sim.engine.cases import open_umbrella, release_tally
+from sim.engine.lanes import PROGRESS, release_reaction
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
 from sim.engine.room import has_room
+from sim.engine.votes import cast_vote, count_now, open_tally, vote_arrives
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
@@ -55,9 +48,8 @@ from sim.kernel.post import (
     VERIFY_FREE,
     drop_reference,
     new_envelope,
-    send_group,
-    send_one,
 )
+from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.pool import empty_pool, forward_again, lead

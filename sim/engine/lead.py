@@ -13,22 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.lanes import (
-    CASE_GATED,
-    CASE_VOTE,
-    CASE_WIDTH,
-    CASES,
-    NARROW_FREE_LEN,
-    REACTIONS_FREE,
-    WIDE_FREE_LEN,
-    cast_vote,
-    count_now,
-    first_vote_weight,
-    open_case,
-    release_reaction,
-    release_tally,
-)
+from sim.engine.cases import CASE_GATED, CASE_VOTE, CASE_WIDTH, CASES, first_vote_weight, open_case, release_tally
+from sim.engine.lanes import REACTIONS_FREE, release_reaction
 from sim.engine.room import has_room
+from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, cast_vote, count_now
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     MESSAGE_HEIGHT,
@@ -45,8 +33,9 @@ from sim.kernel.desk import (
     length,
 )
 from sim.kernel.due import BATCH, ready_push
-from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope, send_group
+from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope
 from sim.kernel.rules import NOWHERE
+from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
 from sim.ledger.chain import CLOSED_MAX, free_block, new_block, parent_of
 from sim.ledger.pool import batch_is_due

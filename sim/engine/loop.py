@@ -35,10 +35,7 @@ from sim.engine.lanes import (
     current_reaction,
     end_write,
     finish_after_disk,
-    let_go,
-    let_go_vote,
     react,
-    vote_is_processed,
 )
 from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import relay
@@ -46,6 +43,7 @@ from sim.engine.room import has_room
 from sim.engine.rumours import OF_RUMOUR, rumour_comes
 from sim.engine.timers import OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.trees import in_tree, timer_is_idle
+from sim.engine.votes import let_go, let_go_vote, vote_is_processed
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.desk import (

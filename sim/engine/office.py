@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
-from sim.engine import lanes, lead, loop, rumours, timers, trees
-from sim.kernel import chance, post, rules, tally
+from sim.engine import cases, growth, lanes, lead, rumours, timers, trees, votes
+from sim.engine.settings import NO_LIMIT, Settings
 from sim.kernel import desk as d
+from sim.kernel import post, rules, tally
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.desk import Desk
 from sim.kernel.heap import WIDTH
@@ -17,58 +17,10 @@ from sim.ledger import rows as r
 from sim.ledger import transactions
 from sim.ledger.chain import CLOSED_MAX
 
-NO_LIMIT = 1 << 62
 LONG_AGO = -(1 << 62)
 TRACE_ROWS = 1 << 15
 _POOL_START = 1 << 10
 _SWEPT_BYTES = 1 << 18
-
-
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What the engine must know of a run. Arrays are indexed by endpoint: seats first, then gateways.
-
-    A seat runs a replica. Seats 0..voters-1 are the voters, one each; more may follow, see `identity`.
-    """
-
-    voters: int
-    gateways: int
-    seed: int
-    site_of: np.ndarray  # endpoint -> site, int
-    latency_ns: np.ndarray  # one way, site x site
-    tx_ps_per_byte: np.ndarray  # 0: unlimited
-    rx_ps_per_byte: np.ndarray
-    identity: tuple[int, ...] = ()  # seat -> the voter as whom it votes, -1: observer; default: the voters alone
-    listeners: tuple[int, ...] = ()  # observers that broadcasts go to as well
-    side: tuple[int, ...] = ()  # endpoint -> 0 at home, 1 abroad, -1 nowhere; empty: there is no border
-    workers: int = 1
-    jitter_mode: int = post.NO_JITTER
-    jitter_low_ns: int = 0
-    jitter_span: int = 0
-    jitter_table: np.ndarray | None = None
-    loss_q32: int = 0
-    retransmit_ns: int = 0  # 0: datagrams
-    ordered: bool = True
-    links_change: bool = False  # link rules will be used
-    block_txs: int = 1000
-    block_bytes: int = 0
-    backlog_bytes: int = 0
-    warm_up_ns: int = 0
-    stop_after: int = 0
-    acks_needed: int = 0  # 0: the entry node's word is enough
-    broadcast_txs: bool = False
-    decide_waits: bool = False
-    class_bytes: tuple[int, ...] = (512,)
-    invalid_class: int = NO_LIMIT  # transactions of this class and later ones are verified, and rejected
-    tx_verify_ns: int = 0
-    tx_kind: int = 0
-    reply_kind: int = 1
-    receipt_bytes: int = 100
-    reply_sign_ns: int = 0
-    execute_ns: int = 0  # per transaction of a decided block
-    events_max: int = NO_LIMIT
-    still_max: int = 200_000
-    log_messages: bool = False
 
 
 def first_shift(latency_ns: np.ndarray, voters: int) -> int:
@@ -188,8 +140,8 @@ class Engine:
         leads[:, lead.LAST_NS] = LONG_AGO
         desk.allocate(lead.POSTED, n * post.KINDS)
         desk.allocate(timers.TURN, self.seats * timers.TURN_WIDTH)
-        desk.allocate(lanes.KIND_COST, post.KINDS * lanes.KIND_COST_WIDTH)
-        desk.allocate(lanes.CASES, lanes.CASES_MAX * lanes.CASE_WIDTH)
+        desk.allocate(votes.KIND_COST, post.KINDS * votes.KIND_COST_WIDTH)
+        desk.allocate(cases.CASES, cases.CASES_MAX * cases.CASE_WIDTH)
         reactions = 256
         desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
         desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
@@ -267,44 +219,10 @@ class Engine:
         self.desk.allocate(d.TALLY_BITS, 0)
         self.desk.allocate(d.TALLY_PLACE, 0)
         self.desk.allocate(d.TALLY_WEIGHTS, 0)
-        self.desk.allocate(lanes.WIDE_FREE, 0)
-        self.desk.allocate(lanes.NARROW_FREE, 0)
-        self.tallies = 0
-        self._add_tallies(wide=True, count=16)
-        self._add_tallies(wide=False, count=32)
-
-    def _add_tallies(self, *, wide: bool, count: int) -> None:
-        desk, state = self.desk, self.state
-        receivers = self.seats if wide else 1
-        old_counts, old_bits = len(desk[d.TALLY_COUNT]), len(desk[d.TALLY_BITS])
-        for number, extra in (
-            (d.TALLY, count * tally.ROW),
-            (d.TALLY_COUNT, count * receivers),
-            (d.TALLY_FIRED, count * receivers),
-            (d.TALLY_BITS, count * receivers * self.words),
-            (d.TALLY_PLACE, 2 * count),
-            (d.TALLY_WEIGHTS, count),
-        ):
-            data = d.zeros(len(desk[number]) + extra)
-            data[: len(desk[number])] = desk[number]
-            desk.replace(number, data)
-        table = desk[d.TALLY].reshape(-1, tally.ROW)
-        new = np.arange(self.tallies, self.tallies + count)
-        table[new, tally.COUNT_AT] = old_counts + np.arange(count) * receivers
-        table[new, tally.COUNT_STEP] = int(wide)
-        table[new, tally.BITS_AT] = old_bits + np.arange(count) * receivers * self.words
-        table[new, tally.BITS_STEP] = self.words if wide else 0
-        table[new, tally.RELEASED] = 2
-        free, length = (
-            (lanes.WIDE_FREE, lanes.WIDE_FREE_LEN) if wide else (lanes.NARROW_FREE, lanes.NARROW_FREE_LEN)
-        )
-        kept = desk[free][: state[length]]
-        data = np.zeros(len(desk[free]) + count, dtype=np.int64)
-        data[: len(kept)] = kept
-        data[len(kept) : len(kept) + count] = new[::-1]
-        desk.replace(free, data)
-        state[length] = len(kept) + count
-        self.tallies += count
+        self.desk.allocate(votes.WIDE_FREE, 0)
+        self.desk.allocate(votes.NARROW_FREE, 0)
+        growth.add_tallies(self.desk, seats=self.seats, wide=True, count=16)
+        growth.add_tallies(self.desk, seats=self.seats, wide=False, count=32)
 
     def _lay_ledger(self) -> None:
         s, desk, state = self.settings, self.desk, self.state
@@ -357,103 +275,35 @@ class Engine:
         while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
             desk.grow(d.READY)
         if state[d.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
-            self._grow_free_list(d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
+            growth.double(desk, d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
         if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
-            self._grow_free_list(r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
+            growth.double(desk, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
         if state[r.BLOCKS_FREE] <= 8:
-            columns = ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0))
-            self._grow_free_list(r.BLOCK_FREE, r.BLOCKS_FREE, columns)
-            self._grow_unseen()
+            growth.double_blocks(desk)
         if state[r.PAYLOADS_FREE] <= 8:
-            self._grow_free_list(r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
+            growth.double(desk, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
         if state[lanes.REACTIONS_FREE] < 16:
-            self._grow_free_list(lanes.REACTION_FREE, lanes.REACTIONS_FREE, ((lanes.REACTIONS, 0),), first=1)
-        if state[lanes.WIDE_FREE_LEN] < 4:
-            self._add_tallies(wide=True, count=max(16, min(256, (1 << 22) // self.voters**2)))
-        if state[lanes.NARROW_FREE_LEN] < 4:
-            self._add_tallies(wide=False, count=max(64, self.tallies // 2))
+            growth.double(desk, lanes.REACTION_FREE, lanes.REACTIONS_FREE, ((lanes.REACTIONS, 0),), first=1)
+        if state[votes.WIDE_FREE_LEN] < 4:
+            more = max(16, min(256, (1 << 22) // self.voters**2))
+            growth.add_tallies(desk, seats=self.seats, wide=True, count=more)
+        if state[votes.NARROW_FREE_LEN] < 4:
+            growth.add_tallies(desk, seats=self.seats, wide=False, count=max(64, self.tallies // 2))
         if len(desk[trees.TREE_NODE]) and state[lanes.GATHERS_FREE] < 2:
-            self._add_gatherings()
-        self._grow_pools()
+            growth.add_gatherings(desk)
+        if self.settings.gateways:
+            growth.double_full_pools(desk, self.seats)
 
-    def _add_gatherings(self) -> None:
-        """Double the gatherings of letters that go down trees; sixteen at first."""
-        desk, state = self.desk, self.state
-        stride = int(state[trees.GATHER_STRIDE])
-        rows = len(desk[trees.GATHERING]) // stride
-        more = max(rows, 16)
-        data = np.zeros((rows + more) * stride, dtype=np.int64)
-        data[: rows * stride] = desk[trees.GATHERING]
-        desk.replace(trees.GATHERING, data)
-        count = int(state[lanes.GATHERS_FREE])
-        free = np.zeros(rows + more, dtype=np.int64)
-        free[:count] = desk[lanes.GATHER_FREE][:count]
-        free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
-        desk.replace(lanes.GATHER_FREE, free)
-        state[lanes.GATHERS_FREE] = count + more
-
-    def more_rumours(self) -> list[int]:
-        """Double the slots of rumours, 1024 at first: the new ones, to be taken from the end."""
-        desk = self.desk
-        rows = len(desk[rumours.RUMOUR]) // rumours.RUMOUR_WIDTH
-        more = max(rows, 1024)
-        for number, width in ((rumours.RUMOUR, rumours.RUMOUR_WIDTH), (rumours.HEARD, self.words)):
-            data = np.zeros((rows + more) * width, dtype=np.int64)
-            data[: rows * width] = desk[number]
-            desk.replace(number, data)
-        return list(range(rows + more - 1, rows - 1, -1))
+    @property
+    def tallies(self) -> int:
+        """How many tally rows there are."""
+        return len(self.desk[d.TALLY]) // tally.ROW
 
     def lay_tree(self, rows: np.ndarray) -> int:
         """One more tree that letters go down, int64, (seats, TREE_WIDTH): its number."""
         before = self.desk[trees.TREE_NODE]
         self.desk.adopt(trees.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
         return len(before) // (self.seats * trees.TREE_WIDTH)
-
-    def _grow_free_list(
-        self, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0
-    ) -> None:
-        """Double a table: its columns, and its list of free rows."""
-        desk, state = self.desk, self.state
-        rows = len(desk[free]) + first
-        for number, fill in columns:
-            desk.grow(number, fill)
-        desk.grow(free)
-        if len(desk[free]) < 2 * rows - first:
-            data = np.zeros(2 * rows - first, dtype=np.int64)
-            data[: len(desk[free])] = desk[free]
-            desk.replace(free, data)
-        count = int(state[length])
-        desk[free][count : count + rows] = np.arange(2 * rows - 1, rows - 1, -1)
-        state[length] = count + rows
-
-    def _grow_unseen(self) -> None:
-        """As many chains of unseen blocks as there are rows: lay them anew."""
-        desk = self.desk
-        heads = np.zeros(len(desk[r.BLOCK_FREE]), dtype=np.int64)
-        blocks = self.block()
-        for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
-            slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)
-            blocks[row, r.NEXT_UNSEEN] = heads[slot]
-            heads[slot] = row + 1
-        desk.replace(lead.UNSEEN, heads)
-
-    def _grow_pools(self) -> None:
-        """Double every mempool's ring if one of them is nearly full."""
-        if not self.settings.gateways:
-            return
-        desk, state = self.desk, self.state
-        size = int(state[r.POOL_SIZE])
-        peer = desk[r.PEER].reshape(-1, r.PEER_WIDTH)[: self.seats]
-        if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
-            return
-        old = desk[r.POOL].reshape(self.seats, size, 2)
-        data = np.zeros(2 * len(desk[r.POOL]), dtype=np.int64)
-        new = data.reshape(self.seats, 2 * size, 2)
-        for node in range(self.seats):
-            live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])
-            new[node, live % (2 * size)] = old[node, live % size]
-        desk.replace(r.POOL, data)
-        state[r.POOL_SIZE] = 2 * size
 
     def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
         """The run's message rules, in the order in which they apply (see sim.kernel.rules).
@@ -518,5 +368,3 @@ class Engine:
         self.state[d.LOG_LEN] = 0
         return self.desk[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()
 
-
-__all__ = ["NO_LIMIT", "Engine", "Settings", "chance", "loop"]

@@ -31,17 +31,13 @@ from sim.kernel.post import (
     SIZE,
     SRC,
     VERIFY_NS,
-    count_kind,
     drop_reference,
     envelope_ref,
-    hand_over,
     new_envelope,
-    put_on_link,
-    receive,
-    sign,
-    transmit,
 )
+from sim.kernel.receiving import hand_over, receive
 from sim.kernel.rules import begin_message
+from sim.kernel.sending import count_kind, put_on_link, sign, transmit
 
 
 @compiled

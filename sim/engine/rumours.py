@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.lanes import vote_arrives
 from sim.engine.lead import post_number
+from sim.engine.votes import vote_arrives
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
-from sim.kernel.post import ENVELOPE_WIDTH, LETTER, REACTION, SRC, new_envelope, send_group
+from sim.kernel.post import ENVELOPE_WIDTH, LETTER, REACTION, SRC, new_envelope
+from sim.kernel.sending import send_group
 from sim.kernel.tally import KEY, RELEASED, ROW
 from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
 

@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.engine.cases import CASE_WIDTH, CASES, open_case
 from sim.engine.lanes import (
-    CASE_WIDTH,
-    CASES,
     DECIDES_BLOCK,
     GATHER,
     GATHER_FREE,
@@ -29,7 +28,6 @@ from sim.engine.lanes import (
     TREE,
     VOTE_TO,
     current_reaction,
-    open_case,
 )
 from sim.engine.lead import NAME_BITS, post_number
 from sim.engine.timers import TIMER_BITS, TIMER_NUMBER, by_clock
@@ -51,10 +49,9 @@ from sim.kernel.post import (
     VOTER,
     drop_reference,
     new_envelope,
-    send_group,
-    send_one,
 )
 from sim.kernel.post import REACTION as LETTERS_REACTION
+from sim.kernel.sending import send_group, send_one
 from sim.ledger.chain import decide, parent_of
 from sim.ledger.rows import (
     BLOCK,

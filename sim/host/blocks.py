@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from sim.engine import entry, lanes, lead
-from sim.engine.office import NO_LIMIT
+from sim.engine.settings import NO_LIMIT
 from sim.ledger import rows as r
 from sim.ledger.chain import CLOSED_MAX
 from sim.protocol import Ballot, Block, VoteType

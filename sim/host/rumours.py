@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.engine import entry, rumours
+from sim.engine import entry, growth, rumours
 from sim.kernel import desk as d
 from sim.kernel import tally
 from sim.ledger import rows as r
@@ -77,7 +77,7 @@ class Rumours:
             self._forget()
             self._of_height[rumour.height] = []
         if not self._free:
-            self._free = run.engine.more_rumours()
+            self._free = growth.add_rumours(run.engine.desk)
         slot = self._free.pop()
         size, verify_ns = run.letters.size_and_verification(letter)
         run.desk[rumours.RUMOUR_KIND] = run.kinds[type(letter)]

@@ -14,7 +14,8 @@ from typing import Protocol as Interface
 import numpy as np
 
 from sim.engine import entry, lanes, lead, timers, trees
-from sim.engine.office import Engine, Settings
+from sim.engine.office import Engine
+from sim.engine.settings import Settings
 from sim.host.blocks import Blocks
 from sim.host.cases import Case, declare, lay_costs
 from sim.host.costs import Costs

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.engine import entry, lanes, timers, trees
+from sim.engine import cases, entry, timers, trees
 from sim.kernel import post
 from sim.protocol import Block, Gather, Letter, NormalCase, Timer, Tree
 
@@ -30,7 +30,7 @@ class Trees:
         assert gather is not None
         kind = run.kinds[gather.answer]
         self.gathers[number] = self.answers[kind] = gather
-        row = run.engine.desk[lanes.CASES][number * lanes.CASE_WIDTH :]
+        row = run.engine.desk[cases.CASES][number * cases.CASE_WIDTH :]
         row[trees.CASE_ANSWER] = kind + 1
         row[trees.CASE_SIGN_NS] = run.costs.sign_ns if case.upon.signed else 0
         row[trees.CASE_ANSWER_SIGN_NS] = run.costs.sign_ns if gather.answer.signed else 0

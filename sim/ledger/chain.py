@@ -23,8 +23,8 @@ from sim.kernel.post import (
     PROGRESS_NUMBER,
     REPLY,
     new_envelope,
-    send_one,
 )
+from sim.kernel.sending import send_one
 from sim.ledger.payload import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,

@@ -14,8 +14,9 @@ import numpy as np
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
 from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled
-from sim.kernel.post import DST_BITS, NODE_WIDTH, UP, count_kind, put_on_link, transmit
+from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
+from sim.kernel.sending import count_kind, put_on_link, transmit
 from sim.ledger.rows import (
     CLASS,
     CLASS_BYTES,

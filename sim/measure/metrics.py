@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.office import NO_LIMIT
+from sim.engine.settings import NO_LIMIT
 from sim.host import Run
 from sim.kernel import desk as d
 from sim.kernel import post

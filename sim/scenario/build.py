@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 from sim.adversary.cast import Cast
-from sim.engine.office import NO_LIMIT, Settings
+from sim.engine.settings import NO_LIMIT, Settings
 from sim.faults.screen import Screen
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS

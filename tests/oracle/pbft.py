@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.oracle.engine import ALL, GATE, Kind, Network, Oracle, Tally
+from tests.oracle.engine import Oracle
+from tests.oracle.world import ALL, GATE, Kind, Network, Tally
 
 FOREVER_NS = 1 << 60
 

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from sim.engine import entry, lanes, loop
-from sim.engine.office import Engine, Settings
+from sim.engine import entry, loop, votes
+from sim.engine.office import Engine
+from sim.engine.settings import Settings
 from sim.kernel import desk as d
 from sim.kernel import post, rules, tally
-from tests.oracle.engine import ALL, GATE, Kind, Message, MessageRule, Network, Oracle, Rule, Tally
+from tests.oracle.engine import Oracle
+from tests.oracle.world import ALL, GATE, Kind, Message, MessageRule, Network, Rule, Tally
 
 FOREVER_NS = 1 << 50
 JITTER_MODES = {
@@ -280,13 +282,13 @@ class Compiled(Stage):
         if shift is not None:
             self.desk[d.CAL_SHIFT] = shift
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
-        costs = self.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
+        costs = self.engine.desk[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
         for kind in script.kinds:
             if kind.weights:
                 self.engine.lay_weights(kind.number, kind.weights)
             row = costs[kind.number]
-            row[lanes.COST_SIZE], row[lanes.COST_SIGN_NS] = kind.size, kind.sign_ns
-            row[lanes.COST_VERIFY_NS], row[lanes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
+            row[votes.COST_SIZE], row[votes.COST_SIGN_NS] = kind.size, kind.sign_ns
+            row[votes.COST_VERIFY_NS], row[votes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
         table = self.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
         for number, rule in enumerate(script.rules, 1):
             row = table[number]

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.engine.office import Settings
+from sim.engine.settings import Settings
 from sim.host import Costs, Run
 from sim.kernel import post
 from sim.ledger import rows as r
 from sim.ledger.viewchange import HEADER_BYTES
 from sim.protocols.pbft import Pbft, PbftParameters
 from tests.oracle import pbft as oracle
-from tests.oracle.engine import Kind, Network
+from tests.oracle.world import Kind, Network
 
 
 @pytest.mark.parametrize("n", [4, 7, 10])

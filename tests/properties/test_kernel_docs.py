@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.oracle.engine import ALL, Kind, Network
 from tests.oracle.script import Script, perform
+from tests.oracle.world import ALL, Kind, Network
 
 PAGE = Path(__file__).parents[2] / "docs" / "kernel.md"
 

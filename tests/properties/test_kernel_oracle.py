@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sim.kernel.chance import lognormal_table
-from tests.oracle.engine import ALL, GATE, Kind, MessageRule, Network, Rule
 from tests.oracle.script import Script, Story, TallySpec, perform
+from tests.oracle.world import ALL, GATE, Kind, MessageRule, Network, Rule
 
 TABLE = tuple(int(q) for q in lognormal_table(0.3))
 ONE = 1 << 32  # probability 1

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from sim.kernel.post import FATE_DELIVERED, FATE_LOST_ARRIVING, FATE_RECEIVER_DOWN
-from tests.oracle.engine import ALL, GATE, Kind, Network, Rule
 from tests.oracle.script import Script, Story, TallySpec, perform
+from tests.oracle.world import ALL, GATE, Kind, Network, Rule
 
 ONE = 1 << 32  # probability 1
 SENT, SRC, DST, KIND, ARRIVED, RECEIVED, VERIFIED, DONE, SIZE, FATE = range(10)

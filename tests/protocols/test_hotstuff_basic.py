@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.engine import lanes
+from sim.engine import votes
 from sim.host import Costs, Run
 from sim.measure.metrics import message_table
 from sim.protocol import Block, Signing
@@ -46,10 +46,10 @@ def test_a_vote_that_carries_a_certificate_pays_for_it(certificates: str, size: 
     """NEXT_VIEW shows the prepareQC: three signatures, listed or combined, sent and verified with the vote's own."""
     costs = Costs(verify_ns=10, certificates=certificates)  # type: ignore[arg-type]
     run = world(4, costs=costs)
-    table = run.engine.desk[lanes.KIND_COST].reshape(-1, lanes.KIND_COST_WIDTH)
+    table = run.engine.desk[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
     row, plain = table[run.kinds[NEXT_VIEW]], table[run.kinds[PREPARE_VOTE]]
-    assert (row[lanes.COST_SIZE], row[lanes.COST_VERIFY_NS]) == (size, verify)
-    assert (plain[lanes.COST_SIZE], plain[lanes.COST_VERIFY_NS]) == (112, 10)
+    assert (row[votes.COST_SIZE], row[votes.COST_VERIFY_NS]) == (size, verify)
+    assert (plain[votes.COST_SIZE], plain[votes.COST_VERIFY_NS]) == (112, 10)
 
 
 # --- phases and locks ------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.engine.office import Settings
+from sim.engine.settings import Settings
 from sim.host import Costs, Run
 from sim.kernel import chance, post
 from sim.kernel import desk as d

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.engine.office import Engine, Settings
-from sim.kernel import chance, post
+from sim.engine.office import Engine
+from sim.engine.settings import Settings
+from sim.kernel import chance, post, receiving, sending
 from sim.kernel import desk as d
 from sim.kernel.desk import bench, compiled
 
@@ -17,12 +18,12 @@ CPU, NIC = 0, 1
 
 @compiled
 def _transmit(array, src, ready, size):
-    return post.transmit(bench(array), src, ready, size)
+    return sending.transmit(bench(array), src, ready, size)
 
 
 @compiled
 def _receive(array, time, dst, size, verify_ns):
-    return post.receive(bench(array), time, dst, size, verify_ns)
+    return receiving.receive(bench(array), time, dst, size, verify_ns)
 
 
 @compiled
@@ -32,12 +33,12 @@ def _receive_all(array, mean_ns, table, seed, count, size, verify_ns, out):
     time = np.int64(0)
     for i in range(count):
         time += chance.exponential_ns(chance.join(chance.join(np.uint64(0), seed), i), mean_ns, table)
-        out[i] = post.receive(desk, time, 0, size, verify_ns)[1] - time
+        out[i] = receiving.receive(desk, time, 0, size, verify_ns)[1] - time
 
 
 @compiled
 def _hand_over(array, dst, verified, handle_ns):
-    return post.hand_over(bench(array), dst, verified, handle_ns)
+    return receiving.hand_over(bench(array), dst, verified, handle_ns)
 
 
 def _engine(nodes: int = 2, ps: int = 0, workers: int = 1) -> Engine:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.engine.office import Settings
+from sim.engine.settings import Settings
 from sim.host import Costs, ProtocolError, Run
 from sim.ledger import rows as r
 from sim.protocol import ALL, Letter, Quorum, Replica, Signing, VoteType, upon

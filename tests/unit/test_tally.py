@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.engine import entry, lanes
-from sim.engine.office import Engine, Settings
+from sim.engine import entry, votes
+from sim.engine.office import Engine
+from sim.engine.settings import Settings
 from sim.kernel import desk as d
 from sim.kernel import tally as t
 from sim.kernel.desk import bench, compiled
@@ -176,7 +177,7 @@ def test_rows_run_out_and_more_are_made(engine: Engine) -> None:
     while len(rows) < 100:
         row = _open(engine, 2)
         if row < 0:
-            assert engine.state[lanes.WIDE_FREE_LEN] == 0
+            assert engine.state[votes.WIDE_FREE_LEN] == 0
             engine.make_room()
         else:
             assert row not in rows

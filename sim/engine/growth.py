@@ -1,0 +1,119 @@
+"""Columns that grow: compiled code never allocates, so Python doubles what is nearly full (`Engine.make_room`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.engine import lanes, lead, rumours, trees, votes
+from sim.kernel import desk as d
+from sim.kernel import tally
+from sim.kernel.desk import Desk
+from sim.ledger import rows as r
+
+
+def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
+    """More tally rows: every seat counts in wide ones, in a narrow one only the seat that owns it."""
+    state = desk.array
+    words = int(state[d.BITS_WORDS])
+    receivers = seats if wide else 1
+    before = len(desk[d.TALLY]) // tally.ROW
+    old_counts, old_bits = len(desk[d.TALLY_COUNT]), len(desk[d.TALLY_BITS])
+    for number, extra in (
+        (d.TALLY, count * tally.ROW),
+        (d.TALLY_COUNT, count * receivers),
+        (d.TALLY_FIRED, count * receivers),
+        (d.TALLY_BITS, count * receivers * words),
+        (d.TALLY_PLACE, 2 * count),
+        (d.TALLY_WEIGHTS, count),
+    ):
+        data = d.zeros(len(desk[number]) + extra)
+        data[: len(desk[number])] = desk[number]
+        desk.replace(number, data)
+    table = desk[d.TALLY].reshape(-1, tally.ROW)
+    new = np.arange(before, before + count)
+    table[new, tally.COUNT_AT] = old_counts + np.arange(count) * receivers
+    table[new, tally.COUNT_STEP] = int(wide)
+    table[new, tally.BITS_AT] = old_bits + np.arange(count) * receivers * words
+    table[new, tally.BITS_STEP] = words if wide else 0
+    table[new, tally.RELEASED] = 2
+    free, length = (votes.WIDE_FREE, votes.WIDE_FREE_LEN) if wide else (votes.NARROW_FREE, votes.NARROW_FREE_LEN)
+    kept = desk[free][: state[length]]
+    data = np.zeros(len(desk[free]) + count, dtype=np.int64)
+    data[: len(kept)] = kept
+    data[len(kept) : len(kept) + count] = new[::-1]
+    desk.replace(free, data)
+    state[length] = len(kept) + count
+
+
+def add_gatherings(desk: Desk) -> None:
+    """Double the gatherings of letters that go down trees; sixteen at first."""
+    state = desk.array
+    stride = int(state[trees.GATHER_STRIDE])
+    rows = len(desk[trees.GATHERING]) // stride
+    more = max(rows, 16)
+    data = np.zeros((rows + more) * stride, dtype=np.int64)
+    data[: rows * stride] = desk[trees.GATHERING]
+    desk.replace(trees.GATHERING, data)
+    count = int(state[lanes.GATHERS_FREE])
+    free = np.zeros(rows + more, dtype=np.int64)
+    free[:count] = desk[lanes.GATHER_FREE][:count]
+    free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
+    desk.replace(lanes.GATHER_FREE, free)
+    state[lanes.GATHERS_FREE] = count + more
+
+
+def add_rumours(desk: Desk) -> list[int]:
+    """Double the slots of rumours, 1024 at first: the new ones, to be taken from the end."""
+    rows = len(desk[rumours.RUMOUR]) // rumours.RUMOUR_WIDTH
+    more = max(rows, 1024)
+    words = int(desk.array[d.BITS_WORDS])
+    for number, width in ((rumours.RUMOUR, rumours.RUMOUR_WIDTH), (rumours.HEARD, words)):
+        data = np.zeros((rows + more) * width, dtype=np.int64)
+        data[: rows * width] = desk[number]
+        desk.replace(number, data)
+    return list(range(rows + more - 1, rows - 1, -1))
+
+
+def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0) -> None:
+    """Double a table: its columns, each with what fills it, and its list of free rows."""
+    state = desk.array
+    rows = len(desk[free]) + first
+    for number, fill in columns:
+        desk.grow(number, fill)
+    desk.grow(free)
+    if len(desk[free]) < 2 * rows - first:
+        data = np.zeros(2 * rows - first, dtype=np.int64)
+        data[: len(desk[free])] = desk[free]
+        desk.replace(free, data)
+    count = int(state[length])
+    desk[free][count : count + rows] = np.arange(2 * rows - 1, rows - 1, -1)
+    state[length] = count + rows
+
+
+def double_blocks(desk: Desk) -> None:
+    """Double the blocks; there are as many chains of unseen ones, which are laid anew."""
+    double(desk, r.BLOCK_FREE, r.BLOCKS_FREE, ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0)))
+    heads = np.zeros(len(desk[r.BLOCK_FREE]), dtype=np.int64)
+    blocks = desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
+    for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
+        slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)
+        blocks[row, r.NEXT_UNSEEN] = heads[slot]
+        heads[slot] = row + 1
+    desk.replace(lead.UNSEEN, heads)
+
+
+def double_full_pools(desk: Desk, seats: int) -> None:
+    """Double every mempool's ring if one of them is nearly full."""
+    state = desk.array
+    size = int(state[r.POOL_SIZE])
+    peer = desk[r.PEER].reshape(-1, r.PEER_WIDTH)[:seats]
+    if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
+        return
+    old = desk[r.POOL].reshape(seats, size, 2)
+    data = np.zeros(2 * len(desk[r.POOL]), dtype=np.int64)
+    new = data.reshape(seats, 2 * size, 2)
+    for node in range(seats):
+        live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])
+        new[node, live % (2 * size)] = old[node, live % size]
+    desk.replace(r.POOL, data)
+    state[r.POOL_SIZE] = 2 * size

@@ -1,0 +1,58 @@
+"""What the engine must know of a run, as plain values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from sim.kernel import post
+
+NO_LIMIT = 1 << 62
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What the engine must know of a run. Arrays are indexed by endpoint: seats first, then gateways.
+
+    A seat runs a replica. Seats 0..voters-1 are the voters, one each; more may follow, see `identity`.
+    """
+
+    voters: int
+    gateways: int
+    seed: int
+    site_of: np.ndarray  # endpoint -> site, int
+    latency_ns: np.ndarray  # one way, site x site
+    tx_ps_per_byte: np.ndarray  # 0: unlimited
+    rx_ps_per_byte: np.ndarray
+    identity: tuple[int, ...] = ()  # seat -> the voter as whom it votes, -1: observer; default: the voters alone
+    listeners: tuple[int, ...] = ()  # observers that broadcasts go to as well
+    side: tuple[int, ...] = ()  # endpoint -> 0 at home, 1 abroad, -1 nowhere; empty: there is no border
+    workers: int = 1
+    jitter_mode: int = post.NO_JITTER
+    jitter_low_ns: int = 0
+    jitter_span: int = 0
+    jitter_table: np.ndarray | None = None
+    loss_q32: int = 0
+    retransmit_ns: int = 0  # 0: datagrams
+    ordered: bool = True
+    links_change: bool = False  # link rules will be used
+    block_txs: int = 1000
+    block_bytes: int = 0
+    backlog_bytes: int = 0
+    warm_up_ns: int = 0
+    stop_after: int = 0
+    acks_needed: int = 0  # 0: the entry node's word is enough
+    broadcast_txs: bool = False
+    decide_waits: bool = False
+    class_bytes: tuple[int, ...] = (512,)
+    invalid_class: int = NO_LIMIT  # transactions of this class and later ones are verified, and rejected
+    tx_verify_ns: int = 0
+    tx_kind: int = 0
+    reply_kind: int = 1
+    receipt_bytes: int = 100
+    reply_sign_ns: int = 0
+    execute_ns: int = 0  # per transaction of a decided block
+    events_max: int = NO_LIMIT
+    still_max: int = 200_000
+    log_messages: bool = False

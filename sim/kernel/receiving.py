@@ -1,0 +1,114 @@
+"""The post office, stages 4 to 6: a copy enters through the NIC, is verified, and is handed to the consensus thread.
+
+All of it is settled the moment the copy arrives, for no stage looks back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sim.kernel.desk import (
+    DELIVERED,
+    DIGEST_SUM,
+    LINK_RULE,
+    LINKS_CHANGED,
+    NODE,
+    NODES,
+    RULE,
+    WORKER_FREE,
+    WORKERS,
+    column,
+    compiled,
+    inlined,
+)
+from sim.kernel.post import (
+    CPU_Q10,
+    CPU_WAIT,
+    NODE_WIDTH,
+    RULE_DOWN,
+    RULE_HITS,
+    RULE_WIDTH,
+    RX_BUSY,
+    RX_BYTES,
+    RX_COUNT,
+    RX_FREE,
+    RX_PS,
+    RX_WAIT,
+    THREAD_BUSY,
+    THREAD_FREE,
+    VERIFY_BUSY,
+    VERIFY_FREE,
+)
+
+
+@compiled
+def link_is_down(desk, src, dst):
+    """Whether the link from `src` to `dst` is cut at this moment."""
+    if desk[LINKS_CHANGED] == 0:
+        return False
+    rule = column(desk, LINK_RULE)[src * desk[NODES] + dst]
+    if rule == 0:
+        return False
+    if column(desk, RULE)[rule * RULE_WIDTH + RULE_DOWN] == 0:
+        return False
+    column(desk, RULE)[rule * RULE_WIDTH + RULE_HITS] += 1
+    return True
+
+
+@inlined
+def verified_at(desk, dst, received, cost):
+    """Stage 5: when a message received at `received` is verified, `cost` ns on the first free worker."""
+    node = column(desk, NODE)
+    d = dst * NODE_WIDTH
+    if desk[WORKERS] == 1:
+        start = max(received, node[d + VERIFY_FREE])
+        node[d + VERIFY_FREE] = start + cost
+    else:
+        free = column(desk, WORKER_FREE)
+        worker = dst * desk[WORKERS]
+        last = worker + desk[WORKERS] - 1
+        start = max(received, free[worker])
+        # Which worker it is does not matter: times are kept in ascending order, and the first is the next to be free.
+        while worker < last and free[worker + 1] < start + cost:
+            free[worker] = free[worker + 1]
+            worker += 1
+        free[worker] = start + cost
+    node[d + VERIFY_BUSY] += cost
+    node[d + CPU_WAIT] += start - received
+    return start + cost
+
+
+@inlined
+def receive(desk, time, dst, size, verify_ns):
+    """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`."""
+    node = column(desk, NODE)
+    d = dst * NODE_WIDTH
+    received = time
+    if node[d + RX_PS] > 0:
+        cost = (size * node[d + RX_PS]) // 1000
+        start = max(time, node[d + RX_FREE])
+        received = start + cost
+        node[d + RX_FREE] = received
+        node[d + RX_BUSY] += cost
+        node[d + RX_WAIT] += start - time
+    node[d + RX_BYTES] += size
+    node[d + RX_COUNT] += 1
+    desk[DELIVERED] += 1
+    desk[DIGEST_SUM] += (received ^ (np.int64(dst) << 48)) * np.int64(0x9E3779B97F4A7C1) + size
+    verified = received
+    if verify_ns > 0:
+        verified = verified_at(desk, dst, received, (verify_ns * node[d + CPU_Q10]) >> 10)
+    return received, verified
+
+
+@inlined
+def hand_over(desk, dst, verified, handle_ns):
+    """Stage 6: when the consensus thread has handled a message verified at `verified`."""
+    node = column(desk, NODE)
+    d = dst * NODE_WIDTH
+    cost = (handle_ns * node[d + CPU_Q10]) >> 10
+    start = max(verified, node[d + THREAD_FREE])
+    node[d + THREAD_FREE] = start + cost
+    node[d + THREAD_BUSY] += cost
+    node[d + CPU_WAIT] += start - verified
+    return start + cost
