@@ -12,7 +12,7 @@ from scipy import stats
 
 from sim.kernel import chance
 from sim.kernel.chance import TABLE, below, compiled, exponential_ns, exponential_table, join, lognormal_table, part_of
-from tests.oracle import engine as oracle
+from tests.oracle import world as oracle
 
 _KEYS = st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=1, max_size=5)
 
