@@ -132,8 +132,8 @@ def _speed_of(name: str, voters: int, seconds: float) -> tuple[float, float]:
     """Decisions and messages per wall second once decisions come: what a run does after its first ten.
 
     Until then nothing can be told from decisions: where blocks are final by depth, half as many as there are voters
-    are made before the first. Two runs that are equal up to the tenth decision are subtracted; a third, in between,
-    says how long the longer one must be.
+    are made before the first. Two runs that are equal up to the tenth decision are subtracted; the longer one is
+    lengthened until what it does after that takes half of `seconds`, and longer than what it does before.
     """
     changes = [f"protocol.name={name}", f"network.nodes={voters}", "duration=1000000 s"]
 
@@ -143,12 +143,13 @@ def _speed_of(name: str, voters: int, seconds: float) -> tuple[float, float]:
         return np.array([float(metrics[name] or 0) for name in ("decisions", "messages_sent", "drive_wall_s")])
 
     timed(_BEFORE)
-    start = timed(_BEFORE)
-    rate = _BEFORE / start[2]
-    for part in (0.2, 1.0):
-        decisions, messages, wall_s = timed(_BEFORE + max(int(rate * seconds * part), 20)) - start
-        rate = decisions / wall_s
-    return rate, messages / wall_s
+    start = min(timed(_BEFORE), timed(_BEFORE), key=lambda found: float(found[2]))
+    further = 20
+    while True:
+        decisions, messages, wall_s = timed(_BEFORE + further) - start
+        if wall_s >= max(seconds / 2, float(start[2])):
+            return decisions / wall_s, messages / wall_s
+        further = int(further * max(seconds / max(wall_s, seconds / 20), 2))
 
 
 def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
