@@ -101,6 +101,8 @@ def culprits(first: Certificate | None, second: Certificate | None) -> tuple[int
 
 def charge(first: Certificate | None, second: Certificate | None, voters: int) -> str:
     """Both certificates, and what they prove."""
+    if first is None and second is None:
+        return "no certificates on record"
     shown = "; ".join(c.words() if c is not None else "no certificate on record" for c in (first, second))
     if first is None or second is None:
         return shown

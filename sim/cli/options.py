@@ -153,7 +153,7 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
     sys.modules[path.stem] = module
     try:
         module_spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = getattr(error, "lineno", None) or (traceback.extract_tb(error.__traceback__)[-1].lineno)
         typer.echo(f"{path}:{line}: {type(error).__name__}: {error}; mend the file", err=True)
         raise typer.Exit(2) from None

@@ -241,8 +241,13 @@ class Judge:
         silent = "" if self.decisions.count else "nothing was decided; "
         tolerated = self.world.scenario.network.n - self.enough
         count = len({self.world.run.name_of_seat[seat] for seat in self.corrupted})
+        if tolerated < 0:
+            n = self.world.scenario.network.n
+            return [f"{silent}the protocol asks for {self.enough} voters, there are {n}: liveness was not judged"]
         if count > tolerated:
             return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
+        if self.quiet_from_ns is None and self.world.scenario.membership:
+            return [f"{silent}where members change, liveness is judged only while all voters run, and some did not"]
         if self.quiet_from_ns is None:
             return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
         if silent or end_ns - self.decisions.last_ns > self.bound_ns:

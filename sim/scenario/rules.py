@@ -72,6 +72,32 @@ def _membership(scenario: Scenario) -> Iterator[Problem]:
         for key in ("add", "remove", "learn"):
             for j, ref in enumerate(getattr(change, key)):
                 yield from _voter(ref, network, (*path, key, j))
+    yield from _group(scenario)
+
+
+def _group(scenario: Scenario) -> Iterator[Problem]:
+    """Requests that ask for something: who joins is outside, who leaves is inside, and somebody stays to vote."""
+    network = scenario.network
+    voters, learners = set(network.member_nodes), set(network.learner_nodes)
+    for i, change in sorted(enumerate(scenario.membership), key=lambda entry: entry[1].at_ns):
+        if any(network.ref_problem(ref) for ref in (*change.add, *change.remove, *change.learn)):
+            return  # said already
+        path: Path = ("membership", i)
+        asked: dict[int, str] = {}
+        for key, inside in (("add", voters), ("remove", voters | learners), ("learn", learners)):
+            for node in (node for ref in getattr(change, key) for node in network.nodes_of(ref)):
+                if node in asked:
+                    yield Problem((*path, key), f"node {node} is named in {asked[node]} already; name it once")
+                elif (node in inside) != (key == "remove"):
+                    state = {"add": "a voter", "remove": "no member", "learn": "a learner"}[key]
+                    yield Problem((*path, key), f"node {node} is {state} at that time already; leave it out")
+                asked[node] = key
+        named = {key: {node for node, where in asked.items() if where == key} for key in ("add", "remove", "learn")}
+        voters = (voters | named["add"]) - named["remove"] - named["learn"]
+        learners = (learners | named["learn"]) - named["add"] - named["remove"]
+        if not voters:
+            yield Problem(path, "leaves no voter, and nothing would be decided any more; keep one")
+            return
 
 
 def _corrupted(scenario: Scenario) -> Iterator[Problem]:

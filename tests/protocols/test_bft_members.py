@@ -292,6 +292,22 @@ def test_protocols_with_a_fixed_group_refuse(name: str) -> None:
         scenario(5, protocol=name, membership=[{"at": "500 ms", "add": [4]}])
 
 
+@pytest.mark.parametrize(
+    ("requests", "told"),
+    [
+        ([{"at": "1 s", "remove": [0, 1, 2, 3]}], "leaves no voter"),
+        ([{"at": "1 s", "add": [4], "remove": [4]}], "node 4 is named in add already"),
+        ([{"at": "1 s", "add": [3]}], "node 3 is a voter at that time already"),
+        ([{"at": "1 s", "remove": [4]}], "node 4 is no member at that time already"),
+        ([{"at": "2 s", "remove": [4]}, {"at": "1 s", "remove": [4]}], "node 4 is no member"),
+    ],
+)
+def test_requests_that_ask_for_nothing_or_leave_nobody_are_refused(requests: list[dict[str, Any]], told: str) -> None:
+    with pytest.raises(ScenarioError, match=told):
+        changing("qbft", 5, 4, *requests)
+    changing("qbft", 5, 4, {"at": "1 s", "remove": [4]}, {"at": "500 ms", "add": [4]})
+
+
 def test_learners_are_refused() -> None:
     with pytest.raises(ScenarioError, match="qbft has no learners"):
         scenario(5, protocol="qbft", membership=[{"at": "500 ms", "learn": [4]}])

@@ -188,7 +188,7 @@ def test_agreement_while_members_change_in_trouble(seed: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"protocol": "wheat", "membership": [{"at": "1 s", "add": [3]}]}, "wheat cannot change its members"),
+        ({"protocol": "kauri", "membership": [{"at": "1 s", "add": [3]}]}, "kauri cannot change its members"),
         ({"protocol": "kauri", "network.members": [0, 1]}, "choose a protocol that can: pbft, ibft"),
         ({"membership": [{"at": "1 s"}]}, "changes nothing"),
         ({"membership": [{"at": "1 s", "add": [9]}]}, "nodes are 0 to 3"),

@@ -331,3 +331,18 @@ def test_the_summary_names_the_lag_of_observers_and_the_catching_up(tmp_path: Pa
     shown = {line.split()[0] for line in done.output.splitlines() if line.startswith("  ")}
     assert {"observer_lag_p50_ms", "observer_lag_p99_ms", "catch_up_s"} <= shown
     assert not {"reads", "reorganisations"} & shown  # nothing of the kind happened
+
+
+def test_a_protocol_file_that_leaves_python_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)\n")
+    done = cli("run", QUICKSTART, "--protocol-file", f"{tmp_path / 'leaves.py'}:Any")
+    assert done.exit_code == 2
+    assert "leaves.py:1: SystemExit: 0; mend the file" in done.output
+
+
+def test_liveness_where_members_change_is_judged_while_all_run_and_says_so(tmp_path: Path) -> None:
+    scenario = ROOT / "scenarios" / "protocols" / "qbft" / "membership.yaml"
+    newcomer, crash = "membership=[{at: 20 s, add: [4]}]", "faults=[{at: 1 s, crash: {nodes: [4]}}]"
+    done = cli("run", scenario, "--out", tmp_path, "--set", "duration=30 s", "--set", newcomer, "--set", crash)
+    assert done.exit_code == 0
+    assert "where members change, liveness is judged only while all voters run" in done.output
