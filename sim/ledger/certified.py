@@ -119,6 +119,7 @@ class CertifiedChain(Replica, abc.ABC):
         if context.stable:
             self.recall(context.stable)
             self.sync()
+            self.turn.view = context.stable.get("led", 0)
             context.lane(None)
             context.enter_view(self.view)
             self.watch()
@@ -156,8 +157,9 @@ class CertifiedChain(Replica, abc.ABC):
             self.propose()
 
     def extend(self, parent: Block | None, justify: QC) -> Block:
-        """A new block of this view on top of that one, with a certificate in its body."""
+        """A new block of this view on top of that one, with a certificate in its body. On disk: that it leads it."""
         self.turn.proposed()
+        self.context.persist(led=self.view)
         block = self.context.new_block(parent, self.view, empty=True)
         assert block is not None
         block.body = justify

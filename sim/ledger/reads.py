@@ -14,6 +14,7 @@ from sim.protocol import Context, Letter, Signing, Timer
 
 READ_BYTES = 64
 ANSWER_BYTES = 128
+ROUNDS_MAX = 64  # of heartbeats under way; reads that come meanwhile share the next
 
 READ = Timer("read")
 
@@ -64,23 +65,24 @@ class LeaderReads:
         self.entry_sent_ns = {}
 
     def sent(self) -> int:
-        """A round of heartbeats leaves now; returns its number. Four in flight are enough to learn from."""
+        """A round of heartbeats leaves now; returns its number. Of too many without an answer, the oldest is lost."""
         self.heartbeats += 1
         self.rounds[self.heartbeats] = (self.context.now_ns, {self.context.me})
-        for old in sorted(self.rounds)[:-4]:
-            del self.rounds[old]
+        if len(self.rounds) > ROUNDS_MAX:
+            del self.rounds[min(self.rounds)]
         return self.heartbeats
 
     def answered(self, round_: int, server: int, majority: Callable[[set[int]], bool]) -> None:
-        """A server has answered a round of heartbeats."""
+        """A server has answered a round of heartbeats: if that is enough, the rounds before it matter no more."""
         found = self.rounds.get(round_)
         if found is None:
             return
         sent_ns, servers = found
         servers.add(server)
         if majority(servers):
-            del self.rounds[round_]
+            self.rounds = {later: heard for later, heard in self.rounds.items() if later > round_}
             self.confirmed(sent_ns)
+            self.ask()
 
     def sent_entry(self, index: int) -> None:
         """An entry of the log leaves now."""
@@ -112,7 +114,14 @@ class LeaderReads:
             self.answer(asker, read, context.height)
             return
         self.waiting.append((asker, read, context.now_ns, context.height))
-        if not any(sent_ns == context.now_ns for sent_ns, _ in self.rounds.values()):
+        self.ask()
+
+    def ask(self) -> None:
+        """Have leadership confirmed for the last read that waits, unless a round does, or too many are under way."""
+        if not self.waiting or len(self.rounds) >= ROUNDS_MAX:
+            return
+        last_sent_ns = self.rounds[max(self.rounds)][0] if self.rounds else -1
+        if last_sent_ns < self.waiting[-1][2]:
             self.confirm()
 
     def answer(self, asker: int, read: Read, height: int) -> None:

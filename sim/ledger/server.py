@@ -10,7 +10,8 @@ Deviations
 * A removed server is told the entry that removes it, and then stands for election no more.
 * Reads are one a `read_interval` from each server's clients, passed to the leader. A lease lasts the least election
   timeout from when the latest message that a majority answered was sent; clocks run alike. A server that restarts
-  gives no vote for as long, since it may have forgotten whom it heard.
+  gives no vote for as long, since it may have forgotten whom it heard; nor does one that learns of a later term.
+* At most 64 rounds of heartbeats are under way for reads; those that come meanwhile share the next.
 """
 
 from __future__ import annotations
@@ -370,6 +371,10 @@ class LogServer(Replica, abc.ABC):
     def lease_ns(self) -> int:
         """How long after a majority was last heard nobody else can lead; 0 without leases."""
         return self.parameters.election_timeout_low_ns if self.parameters.reads == "lease" else 0
+
+    def promised_until_ns(self) -> int:
+        """How long a leader may count on me that I have heard and now forget."""
+        return self.context.now_ns - self.context.since_progress_ns + self.lease_ns()
 
     def begin_reads(self) -> None:
         """Wait for my clients' first read."""

@@ -26,7 +26,8 @@ Timer and timeout         on_timeout, on_timeouts
 round                     view
 
 Deviations
-* A TC holds, as in DiemBFT v4, the highest rounds that its signers reported, not their certificates.
+* A TC holds, as in DiemBFT v4, the highest rounds that its signers reported, not their certificates. It costs what a
+  certificate of as many signers does, though they sign different rounds: one threshold signature could not say that.
 * A replica joins the timeout of a round upon f + 1 others (DiemBFT v4), and repeats its own, with the TC by which
   it came, each time its timer expires again: the paper's links lose nothing.
 * A replica that votes stays in its view, as in the paper, until it sees a certificate for it: a crashed leader costs

@@ -31,7 +31,7 @@ Deviations
   with the last entry that may match (end of its log, or before the conflicting term), and is repaired by
   chunks of `entries_per_append`, one at a time.
 * ACKs are counted per entry as they come. Replies to repairs and heartbeats, which vouch for any index, are
-  counted with them when they come.
+  counted with them when they come; a heartbeat's does not wait for an entry that is being written.
 * A heartbeat is sent only when nothing else was for an interval. Nothing is retried but by the next timeout
   or heartbeat. The leader writes to disk in parallel with its followers.
 * What was applied stays applied through a crash; commitIndex does not restart from 0.
@@ -277,6 +277,8 @@ class Raft(LogServer):
         self.context.lane(None)
         if self.role is Role.LEADER:
             self.await_leader()
+        elif self.leader is not None:
+            self.silent_until_ns = max(self.silent_until_ns, self.promised_until_ns())
         self.role = Role.FOLLOWER
         self.leader = None
 

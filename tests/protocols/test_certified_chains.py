@@ -332,6 +332,20 @@ def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain,
 
 
 @in_turns
+def test_a_restarted_leader_does_not_propose_twice_in_a_view(chain: Chain) -> None:
+    """Whatever comes late and would let it lead: a certificate, NEW-VIEW letters, blocks that it asked for."""
+    run = chain.world(4, parameters=chain.brief)
+    run.advance(40 * DELAY)
+    *_, (_, _, node, _, _, view, *_) = events(run, r.EVENT_PROPOSED)
+    run.crash(node)
+    run.restart(node)
+    back = replica(run, node)
+    back.view = view
+    back.lead(view)
+    assert [row[5] for row in events(run, r.EVENT_PROPOSED)].count(view) == 1
+
+
+@in_turns
 def test_too_small_a_quorum_is_seen_to_split(chain: Chain) -> None:
     """A plain partition, and half of the votes for a certificate: `agree` can fail."""
 

@@ -86,6 +86,24 @@ def test_replicas_in_different_views_meet_again() -> None:
     assert agree(run)
 
 
+def test_a_leader_that_comes_back_within_its_view_proposes_no_second_block() -> None:
+    """Leader 3 is down, so 0 leads view 4 by a timeout certificate; it proposes, crashes and comes back."""
+    run = world(4, parameters=EVEN)
+    run.crash(3)
+    while (0, 4) not in leads(run):
+        run.advance(run.now_ns + MS)
+    run.crash(0)
+    run.advance(run.now_ns + 2 * MS)
+    run.restart(0)
+    run.advance(run.now_ns + 20 * DELAY)
+    assert len(leads(run)) == len(set(leads(run)))
+
+
+def leads(run: Run) -> list[tuple[int, int]]:
+    """Who proposed a block in which view."""
+    return [(node, view) for _, _, node, _, _, view, *_ in events(run, r.EVENT_PROPOSED)]
+
+
 # --- safety ----------------------------------------------------------------------------------------------
 
 

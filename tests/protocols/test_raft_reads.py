@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.ledger import rows as r
-from sim.ledger.rpc import RequestVote
+from sim.ledger.rpc import Reply, RequestVote
 from sim.ledger.server import Role
 from sim.protocol import Context
 from sim.protocols.raft import Raft, RaftParameters
@@ -52,6 +52,17 @@ def test_a_read_takes_its_delays_and_no_entry(protocol: dict[str, Any], near: in
     assert len(found) > 5 * 180
     assert len({int(row[4]) for row in run.decided()}) == 1
     assert run.judge.reads.metrics()["reads"] == len(answers(run))
+
+
+def test_reads_are_answered_however_many_come_in_a_round_trip() -> None:
+    slow = {"election_timeout_low": "1500 ms", "election_timeout_high": "3 s", "heartbeat_interval": "700 ms"}
+    far = {"network.latency": {"model": "fixed", "one_way": "60 ms"}}
+    for interval, spare_ms in (("10 ms", 0), ("1 ms", 120)):
+        protocol = INDEX | slow | {"read_interval": interval}
+        run = play(scenario(5, protocol=protocol, duration="6 s", **QUIET, **far))
+        leader = leader_of(run)
+        found = {t - asked for asked, t, node, _ in answers(run, 4 * S) if node == leader}
+        assert found and min(found) == 120 * MS and max(found) <= (120 + spare_ms) * MS
 
 
 def test_a_single_server_answers_itself() -> None:
@@ -119,6 +130,18 @@ def test_a_restarted_voter_keeps_silent_as_long_as_a_lease_it_may_have_promised(
     request = RequestVote(run.replica(voter).term + 1, 1 << 20, 1 << 20, rival, False)
     run.replica(voter).on_request_vote(rival, request)
     assert run.replica(voter).voted_for == rival
+
+
+def test_a_voter_keeps_the_promise_to_a_leader_that_a_late_answer_makes_it_forget() -> None:
+    """The answer of a server in a later term to a call from the time before it had a leader."""
+    run = begin(scenario(3, protocol=LEASE, duration="2 s")).until(500 * MS)
+    leader = leader_of(run)
+    voter, rival = (leader + 1) % 3, (leader + 2) % 3
+    found, term = run.replica(voter), run.replica(leader).term
+    found.on_reply(rival, Reply(term + 5, False, 0, False))
+    assert found.leader is None
+    found.on_request_vote(rival, RequestVote(term + 6, 1 << 20, term + 5, rival, False))
+    assert found.voted_for is None
 
 
 def test_a_lease_needs_voters_that_shield_their_leader() -> None:
