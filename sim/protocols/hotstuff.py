@@ -34,7 +34,8 @@ Deviations
   proposal or certificate of a higher view, or NEW-VIEW of f + 1 replicas above, draw a replica forward. After
   f + 1 expiries in a row, more than crashed leaders explain, it goes on only together with n - f replicas that
   wish for the next view as it does (sim.ledger.views): so replicas apart meet again, whatever their timers are.
-* A proposal across a gap carries no proof that n - f replicas left the skipped views: `safeNode` judges it.
+* A proposal across a gap carries no proof that n - f replicas left the skipped views: `safeNode` judges it. A malicious
+  leader could draw some far ahead, and hold up the rest until they get there; no behaviour in sim/adversary does.
 * A proposal of a view that the replica has left gets no vote.
 * A transaction waits where its client sent it until that replica leads, unless the scenario spreads it.
 * Vote and lock are on disk before a vote leaves. A restarted replica knows them, and asks for what it missed.

@@ -13,7 +13,7 @@ from sim.ledger.server import Role
 from sim.protocol import Block, MembersChange
 from sim.protocols.raft import Raft
 from sim.scenario.errors import ScenarioError
-from tests.runs import MS, Played, S, play, scenario, unsafe
+from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 
 def raft(**parameters: Any) -> dict[str, Any]:
@@ -143,6 +143,20 @@ def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], e
     (change,) = [b for b in run.world.run.tree.of_row.values() if isinstance(b.body, Members)]
     decided = min(int(row[0]) for row in run.decided(0) if row[3] == change.number)
     assert decided - born[change.number] == (20 * MS if expected == 2 else 0)
+
+
+def test_a_leader_changes_members_only_once_an_entry_of_its_term_is_committed() -> None:
+    """Or two leaders in turn could change one voter each of what they know, and leave two majorities (Ongaro, 2015)."""
+    run = begin(scenario(4, protocol="raft", duration="3 s", membership=[{"at": "2 s", "remove": [3]}]))
+    while not leaders(run):
+        run.until(run.now_ns + 1 * MS)
+    (leader,) = leaders(run)
+    found, elected_ns, gone = run.replica(leader), run.now_ns, (leader + 1) % 4
+    found.on_membership(MembersChange(7, remove=(gone,)))
+    assert gone in found.membership.members.voters
+    run.until(elected_ns + 30 * MS)
+    assert found.log.term_at(run.world.run.hosts[leader].height) == found.term
+    assert gone not in found.membership.members.voters
 
 
 def test_steps_and_joint_sets_by_hand() -> None:
