@@ -32,7 +32,7 @@ class ViewChange(Letter):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NewView(Letter):
-    """<NEW-VIEW, v, V, O>."""
+    """<NEW-VIEW, v, V, O>. A batch of O that was made for it travels inside; the others are named."""
 
     view: int
     changes: tuple[ViewChange, ...]
@@ -40,7 +40,8 @@ class NewView(Letter):
 
     def size_bytes(self, signing: Signing) -> int:
         inside = sum(change.size_bytes(signing) + signing.signature_bytes for change in self.changes)
-        return HEADER_BYTES + inside + len(self.proposals) * HEADER_BYTES
+        filled = sum(block.bytes for _, block in self.proposals if block.view == self.view)  # gaps: nobody has those
+        return HEADER_BYTES + inside + len(self.proposals) * HEADER_BYTES + filled
 
     def follows_from(self, carried: list[tuple[int, Block | None]]) -> bool:
         """Whether O is what V asks for: the batches carried over, and in the gaps whatever the primary chose."""

@@ -30,6 +30,10 @@ Deviations
 * The round timer is the progress timer: it runs while a transaction waits, from the beginning of the round or
   from the transaction's arrival, so that an idle chain makes neither blocks nor round changes.
 * A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
+* A locked validator that is proposed its block again sends PREPARE and waits for 2F + 1 as the others do; Quorum has it
+  send COMMIT at once, and counts COMMITs among PREPAREs.
+* F + 1 ROUND-CHANGEs are joined in any state (Quorum: only by who has left its round already).
+* A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
 * 2F + 1 COMMITs for a block that is here insert it whatever round the validator is in by then, and in the state
   ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
 * A validator that is behind fetches blocks with their commit seals (sim.ledger.sync); a restarted one begins so.
@@ -37,7 +41,7 @@ Deviations
 * Validators join and leave by votes in block headers, as in EIP-650 (sim.ledger.voters): a block names its proposer's
   candidate; when more than half of the validators have, the next height has the other set. Epochs do not clear votes.
 
-Not modelled: invalid blocks, the time to write to disk, a COMMIT counting as a PREPARE.
+Not modelled: invalid blocks, the time to write to disk.
 """
 
 from __future__ import annotations
@@ -198,6 +202,8 @@ class Ibft(HeightByHeight):
                 if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
                     self.accepted = ballot
         self.blocks.fetch_from_next(context.me)
+        if self.changing:
+            self.ask_for_round()
         self.resume()
 
     def sync(self) -> None:
@@ -376,8 +382,12 @@ class Ibft(HeightByHeight):
         context.persist(height=self.height, round=round_, changing=True)
         context.lane(None)
         context.watch_progress(self.timeout_ns(round_))
-        self.say(RoundChange(self.height, round_))
-        self.count_round_change(context.me, round_)
+        self.ask_for_round()
+
+    def ask_for_round(self) -> None:
+        """Multicast <ROUND-CHANGE, h, r> for the round to come."""
+        self.say(RoundChange(self.height, self.round))
+        self.count_round_change(self.context.me, self.round)
 
     @upon(RoundChange)
     def on_round_change(self, sender: int, message: RoundChange) -> None:

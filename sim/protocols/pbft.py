@@ -32,7 +32,11 @@ Deviations
   replicas that do not forget). A restarted replica takes no part until it has heard the current view.
 * The primary alone keeps below H; a backup accepts any batch above its h.
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
-* A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on.
+* A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on. P and O name it by
+  its digest; a replica that never received it has it then, without the transfer that the paper leaves open.
+* In a gap of O stands a batch of what waits at the new primary, or an empty one, in place of the null request.
+* P and the views of `Executed` are believed, their proofs counted only. What is executed stands in P as prepared last.
+* A view that began after failed ones keeps its longer patience to its end.
 * State transfer, and how replicas join and leave (the paper's group is fixed): sim.ledger.groups, with the quorums
   and primaries of a group, and what a replica does about the fast lane.
 
@@ -125,7 +129,7 @@ class Pbft(GroupReplica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.height_at_entry = 0
+        self.patient_since = -1  # executed height when this view was entered or asked for; -1: it is a first one
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {
@@ -194,7 +198,7 @@ class Pbft(GroupReplica):
         self.active = self.belongs
         self.recovering = False
         self.catching_up = self.context.height < self.low_mark
-        self.height_at_entry = self.context.height
+        self.patient_since = -1 if view == self.first_view else self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
         self.context.lane(None if self.catching_up else self.lane_number())
@@ -328,15 +332,16 @@ class Pbft(GroupReplica):
         """A request waited too long: view v + 1, unless this replica alone is behind (then others know more)."""
         if not self.active or self.fetches_instead():
             return
-        if self.context.height > self.height_at_entry:
-            self.timeout_ns = self.parameters.request_timeout_ns
         self.change_view(self.view + 1)
 
     def change_view(self, view: int) -> None:
-        """Multicast <VIEW-CHANGE, v, h, C, P, i> and stop accepting normal messages."""
+        """Multicast <VIEW-CHANGE, v, h, C, P, i>, and wait twice as long if nothing was executed since the last."""
         context = self.context
         if not self.is_voter:
             return
+        executed = context.height > self.patient_since
+        self.timeout_ns = self.parameters.request_timeout_ns if executed else 2 * self.timeout_ns
+        self.patient_since = context.height
         self.view = view
         self.active = False
         context.persist(view=view)
@@ -384,13 +389,12 @@ class Pbft(GroupReplica):
             return
         if not before:
             self.await_new_view()
-            self.timeout_ns *= 2
         if self.primary_of(message.view) == self.context.me:
             self.new_view(message.view)
 
     @upon(VIEW_CHANGE_TIMER)
     def on_view_change_timeout(self, view: int) -> None:
-        """No NEW-VIEW in time: the next view, with twice the patience; too few changes: send mine again."""
+        """No NEW-VIEW in time: the next view; too few changes: send mine again."""
         if self.active or self.view != view:
             return
         context = self.context
@@ -421,7 +425,8 @@ class Pbft(GroupReplica):
         """A backup checks V and O, and enters the view."""
         if not self.awaits(sender, message.view):
             return
-        if sender != self.primary_of(message.view) or not self.enough({c.replica for c in message.changes}):
+        asked = {change.replica for change in message.changes if change.view == message.view}
+        if sender != self.primary_of(message.view) or not self.enough(asked & {*self.members}):
             return
         _, carried = self.carried_over(message.changes)
         if message.follows_from(carried):

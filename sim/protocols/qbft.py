@@ -31,6 +31,7 @@ Deviations
 * A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
 * A quorum of COMMITs decides in any round (Moniz); EEA's NEW-BLOCK messages are block synchronisation here
   (sim.ledger.sync), in which a restarted validator begins.
+* A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
 * As with EEA, a justified proposal of a higher round draws a validator into that round.
 * A block that is proposed again keeps its header: its round is the one it was made in.
 * Votes, what was prepared, and the round are on disk before a validator speaks.

@@ -19,6 +19,7 @@ block sync               Committed (one member to each node outside, another one
 
 Deviations
 * A primary leads until the epoch ends or its view changes, as in PBFT; FISCO BCOS changes the leader at every block.
+* Quorums are PBFT's, the least above (k + f) / 2; FISCO BCOS waits for k - f, one more for k = 3f + 3.
 * A replica enters an epoch when it has executed the last block before it; there is no message for it. The last block
   of an epoch is its checkpoint. What was executed is certified, so h of a VIEW-CHANGE is the sender's height.
 * Who asks for a view of an epoch that is over is sent the blocks that ended it.

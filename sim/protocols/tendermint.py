@@ -28,6 +28,7 @@ OnTimeoutPrevote, OnTimeoutPrecommit timers PREVOTE_TIMER, PRECOMMIT_TIMER
 Deviations
 * Processes have voting power (`power`). A quorum is the least power above two thirds of all, for any powers; f + 1 the
   least that a third cannot have. With power one each and n = 3f + 1 that is 2f + 1 and f + 1 processes.
+* Line 49 takes v from a proposal of any round, not only of the round of its precommits.
 * f + 1 messages of a higher round (line 55) are counted per type of vote; who precommits has prevoted in that round.
 * timeoutPropose runs while a transaction waits, from the start of the round or from the transaction's arrival; so
   an idle chain makes no rounds (CometBFT's create_empty_blocks = false).
@@ -36,7 +37,8 @@ Deviations
 * Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
   (sim.ledger.voters), and the others' priorities go on (sim.ledger.powers).
 
-Not modelled: changes of power, invalid values, evidence, block parts, the time to write to disk.
+Not modelled: changes of power, invalid values, evidence, block parts, the last height's commit inside a block (in
+CometBFT some 100 bytes and a verification per voter), the time to write to disk.
 """
 
 from __future__ import annotations
@@ -163,7 +165,8 @@ class Tendermint(Validator):
 
     def proposer_of(self, height: int, round_: int) -> int:
         """proposer(h, r): round robin weighted by power, one step for every height and every round."""
-        return self.powers.turn(height - self.first_height + round_)
+        first, powers = self.powers_at(height) if height > self.height else (self.first_height, self.powers)
+        return powers.turn(height - first + round_)
 
     def timeout_propose_ns(self, round_: int) -> int:
         """timeoutPropose(r)."""

@@ -149,4 +149,4 @@ class Wheat(Pbft):
 
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The proposal is here: write, the leader too, with its own weight."""
-        self.context.vote(PREPARE, ballot, gate=True)
+        self.context.vote(PREPARE, ballot, self.audience, gate=True)

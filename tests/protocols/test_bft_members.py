@@ -11,6 +11,7 @@ from sim.ledger import rows as r
 from sim.ledger.voters import Roll
 from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
+from sim.protocols.tendermint import Tendermint
 from sim.scenario.load import ScenarioError
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
@@ -101,6 +102,35 @@ def test_a_voter_leaves_and_is_silent(name: str) -> None:
     assert 2 not in set(later[:, 1]), "a former voter sends nothing"
     assert deciders(run, 2.9 * S) == {0, 1, 3, 4}
     assert unsafe(run) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_is_no_member_is_sent_no_vote(name: str) -> None:
+    """Four of five: three copies of each vote."""
+    run = play(changing(name, 5, 4, {"at": "199 ms", "add": [4]}, trace="messages", duration="200 ms"))
+    assert len(run.decided(0)) >= 5
+    assert 4 not in set(run.log[:, 2])
+
+
+class Foreseeing(Tendermint):
+    """Says at the beginning of a height who will propose at the one after it."""
+
+    def begin_height(self) -> None:
+        super().begin_height()
+        foreseen = self.context.run.__dict__.setdefault("foreseen", {})  # type: ignore[attr-defined]
+        foreseen.setdefault(self.height + 1, set()).add(self.proposer_of(self.height + 1, 0))
+
+
+def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_height() -> None:
+    """Whose turn it is after a change is known a height before: a slow process must not drop what comes then."""
+    requests = [{"at": f"{200 * i} ms", "remove" if i % 2 else "add": [2]} for i in range(1, 5)]
+    run = play(changing("tendermint", 5, 5, *requests, duration="1 s"), protocol=Foreseeing)
+    proposers = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+    foreseen = run.world.run.__dict__["foreseen"]
+    assert len(rolls(run)) == 4
+    assert {height: foreseen[height] for height in proposers if height in foreseen} == {
+        height: {proposer} for height, proposer in proposers.items() if height in foreseen
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)

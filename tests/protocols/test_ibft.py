@@ -137,6 +137,16 @@ def test_f_plus_1_round_changes_are_joined() -> None:
     assert unsafe(run) == []
 
 
+def test_a_restarted_validator_still_wants_the_round_it_asked_for() -> None:
+    """3 is away from 302 to 308 ms, between its ROUND-CHANGE and those of 1 and 2. Without 0 its voice is needed."""
+    faults = [crash([0], "1 ms"), *cut("1 ms", "200 ms", (0, 1), (0, 2), (0, 3)), crash([3], "302 ms", "6 ms")]
+    run = begin(scenario(4, protocol=FAST, duration="1 s", faults=faults)).until(315 * MS)
+    assert [(run.replica(node).round, run.replica(node).changing) for node in (1, 2, 3)] == [(1, False)] * 3
+    run.until(350 * MS)
+    assert int(first_decided(run, 1)[0]) == 340 * MS
+    assert unsafe(run) == []
+
+
 def test_an_idle_chain_changes_no_rounds() -> None:
     once = [{"kind": "open", "rate": "0.2 tx/s", "bytes": "500 B"}]
     run = play(scenario(4, protocol=FAST, duration="30 s", workload=once))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 
 from sim.engine import loop
 from sim.ledger import rows as r
-from sim.ledger.viewchange import ViewChange
-from sim.protocol import Signing, upon
+from sim.ledger.viewchange import NewView, ViewChange
+from sim.protocol import Block, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
@@ -133,6 +134,16 @@ def test_crashed_primaries_cost_a_view_each_and_twice_the_patience() -> None:
     assert entered == {3: 2250 * MS} | {node: 2260 * MS for node in range(4, 10)}
 
 
+def test_a_view_that_executed_something_leaves_the_next_its_patience() -> None:
+    """Primaries 0 and 1 crash one second apart: 300 ms, three delays and what was under way, both times."""
+    faults = [crash([0], "500 ms"), crash([1], "1500 ms")]
+    run = play(scenario(7, protocol=FAST, duration="2 s", faults=faults))
+    times = run.decided(4)[:, 0].tolist()
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 100 * MS]
+    assert gaps == [340 * MS] * 2
+    assert set(run.views()) == {0, 1, 2}
+
+
 def test_patience_doubles_once_a_view() -> None:
     """Repeated VIEW-CHANGEs must not double it again."""
     faults = [crash([0], "500 ms")]
@@ -140,6 +151,32 @@ def test_patience_doubles_once_a_view() -> None:
     for node in (1, 2, 3):
         replica = run.replica(node)
         assert replica.timeout_ns <= 300 * MS * 2**replica.view
+
+
+class Hasty(Pbft):
+    """Replica 1 leads view 1 on the strength of VIEW-CHANGEs for the view before."""
+
+    def new_view(self, view: int) -> None:
+        if self.context.me == 1:
+            of = self.changes[view]
+            self.changes[view] = {node: dataclasses.replace(change, view=view - 1) for node, change in of.items()}
+        super().new_view(view)
+
+
+def test_view_changes_for_another_view_justify_none() -> None:
+    faults = [crash([0], "500 ms")]
+    run = play(scenario(7, protocol=FAST, duration="2 s", faults=faults), protocol=Hasty)
+    assert set(run.events(r.EVENT_VIEW)[:, 2][run.events(r.EVENT_VIEW)[:, 3] == 1]) == {1}
+    assert {run.replica(node).view for node in range(2, 7)} == {2}
+    assert unsafe(run) == []
+
+
+def test_a_new_view_brings_what_fills_its_gaps() -> None:
+    """A batch that prepared before is named; one made for a gap has not travelled yet."""
+    carried, filling = Block(1, 8, 0, 0, None), Block(2, 7, 1, 1, None)
+    carried.bytes, filling.bytes = 5000, 3000
+    assert NewView(1, (), ((8, carried),)).size_bytes(Signing(4)) == 2 * 48
+    assert NewView(1, (), ((7, filling), (8, carried))).size_bytes(Signing(4)) == 3 * 48 + 3000
 
 
 def test_nobody_follows_fewer_than_f_plus_1() -> None:
