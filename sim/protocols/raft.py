@@ -31,7 +31,7 @@ Deviations
   with the last entry that may match (end of its log, or before the conflicting term), and is repaired by
   chunks of `entries_per_append`, one at a time.
 * ACKs are counted per entry as they come. Replies to repairs and heartbeats, which vouch for any index, are
-  counted with them when they come; a heartbeat's does not wait for an entry that is being written.
+  counted with them when they come; a heartbeat's not for entries sent less than a heartbeat interval before.
 * A heartbeat is sent only when nothing else was for an interval. Nothing is retried but by the next timeout
   or heartbeat. The leader writes to disk in parallel with its followers.
 * What was applied stays applied through a crash; commitIndex does not restart from 0.
@@ -373,11 +373,18 @@ class Raft(LogServer):
         self.heard.add(follower)
         self.reads.answered(message.round_, follower, self.majority)
         if message.success:
-            self.catchup.stores(follower, message.match)
+            self.catchup.stores(follower, message.match if message.repair else self.vouched(message.match))
             if self.log.tail:
                 self.count_replicas()
             self.change_members()
         self.catchup.go_on(follower, message, self.term)
+
+    def vouched(self, match: int) -> int:
+        """How far a heartbeat's answer vouches for what is on disk: not for an entry whose ACK may be on its way."""
+        lately_ns = self.context.now_ns - self.parameters.heartbeat_interval_ns
+        while match > self.context.height and self.reads.entry_sent_ns.get(match, lately_ns) > lately_ns:
+            match -= 1
+        return match
 
     # --- log replication, section 5.3: follower --------------------------------------------------------
 

@@ -65,6 +65,13 @@ def test_reads_are_answered_however_many_come_in_a_round_trip() -> None:
         assert found and min(found) == 120 * MS and max(found) <= (120 + spare_ms) * MS
 
 
+def test_heartbeats_for_reads_do_not_outrun_the_disks() -> None:
+    """A decision takes two delays and a write, however many heartbeats are answered while the entry is written."""
+    run = play(scenario(5, protocol=INDEX | {"read_interval": "3 ms"}, duration="1 s", **{"cpu.fsync": "30 ms"}))
+    leader = leader_of(run)
+    assert {time for (_, node), time in run.latencies_ns().items() if node == leader} == {50 * MS}
+
+
 def test_a_single_server_answers_itself() -> None:
     assert {t - asked for asked, t, *_ in answers(play(scenario(1, protocol=INDEX, duration="1 s", **QUIET)))} == {0}
 
