@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from sim.cli.options import AsJson, Out, Overrides, Quiet, ScenarioPath, Workers, app, bad_input_is_an_error
-from sim.cli.studies import StudyPath, sweep_display
+from sim.cli.studies import sweep_display
 
 
 @app.command(epilog="Exit codes: 0 ok, 2 bad scenario or option. A design that halts is an answer, not an error.")
@@ -87,7 +87,9 @@ def contingency(
 
 @app.command()
 def curves(
-    study: StudyPath,
+    studies: Annotated[
+        list[Path], typer.Argument(metavar="STUDY", help="study files (YAML); several are drawn as one, named by the first")
+    ],
     set_: Overrides = None,
     out: Out = Path("results"),
     to: Annotated[
@@ -96,21 +98,27 @@ def curves(
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:
-    """Sweep a study over protocols and rates, and draw throughput against latency with intervals."""
+    """Sweep studies over protocols and rates, and draw throughput against latency with intervals."""
     from sim.report import curves as report
     from sim.scenario.study import load_study
     from sim.scenario.sweep import sweep
 
-    words = ["pilotzone", "curves", str(study)]
+    words = ["pilotzone", "curves", *map(str, studies)]
     for override in set_ or []:
         words += ["--set", override]
     with bad_input_is_an_error(), sweep_display(quiet=quiet) as tell:
-        planned = load_study(study, set_ or [])
-        report.check(planned.swept)
-        swept = sweep(study, out=out, workers=workers, overrides=set_ or [], tell=tell)
-        if swept.stopped:
-            typer.echo(f"stopped: {swept.stopped}", err=True)
-            raise typer.Exit(5)
-        files = report.write(swept.results(), planned.name, planned.description, shlex.join(words), to or swept.folder)
+        planned = [load_study(study, set_ or []) for study in studies]
+        for each in planned:
+            report.check(each.swept)
+        frames, folder = [], to
+        for study in studies:
+            swept = sweep(study, out=out, workers=workers, overrides=set_ or [], tell=tell)
+            if swept.stopped:
+                typer.echo(f"stopped: {swept.stopped}", err=True)
+                raise typer.Exit(5)
+            frames.append(swept.results())
+            folder = folder or swept.folder
+        assert folder is not None  # there is a first study
+        files = report.write(frames, planned[0].name, planned[0].description, shlex.join(words), folder)
     for file in files:
         typer.echo(f"wrote {file}")

@@ -1,7 +1,8 @@
 """Throughput against latency: one line per protocol, one panel per size of the network, from a study.
 
-The study varies `protocol` and the rate of its first source, and perhaps `network.nodes`. Points are means over
-replications; bands and bars are Student intervals at 95 %. A run that is not ok is left out, and said.
+The study varies `protocol` and the rate of its first source, and perhaps `network.nodes`. Several studies are drawn as
+one where protocols need runs of different length. Points are means over replications; bands and bars are Student
+intervals at 95 %. A run that is not ok is left out, and said.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ def points(frame: pd.DataFrame) -> list[Point]:
         values = {field: _interval(ok[field].dropna().to_numpy(dtype=float)) for field in _FIELDS}
         found.append(Point(name, nodes, offered, len(ok), len(runs) - len(ok), values))
     return found
+
+
+def _in_order(found: list[Point]) -> list[Point]:
+    """Points of the same size together, sizes as they came first."""
+    sizes = list(dict.fromkeys(point.nodes for point in found))
+    return sorted(found, key=lambda point: sizes.index(point.nodes))
 
 
 def _name(section: str) -> str:
@@ -167,9 +174,9 @@ def _draw(axes: Any, line: list[Point], look: dict[str, Any], name: str) -> None
             axes.hlines(at, max(interval.low, interval.estimate / 10), interval.high, color=colour, linewidth=0.8)
 
 
-def write(frame: pd.DataFrame, name: str, description: str, command: str, out: Path) -> list[Path]:
-    """CSV, Markdown and figure of a study, named after it."""
-    found = points(frame)
+def write(frames: Sequence[pd.DataFrame], name: str, description: str, command: str, out: Path) -> list[Path]:
+    """CSV, Markdown and figure of studies, named after the first."""
+    found = _in_order([point for frame in frames for point in points(frame)])
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}.csv"
     table.write_text(as_csv(found), encoding="utf-8")
@@ -177,7 +184,7 @@ def write(frame: pd.DataFrame, name: str, description: str, command: str, out: P
     left_out = sum(point.left_out for point in found)
     note = (
         f"{most} replications per point on common seeds, {100 * LEVEL:g} % Student intervals; {left_out} of "
-        f"{len(frame)} runs left out (not ok). Links, rates and block limits are assumptions (A). {command}"
+        f"{sum(map(len, frames))} runs left out (not ok). Links, rates and block limits are assumptions (A). {command}"
     )
     page = out / f"{name}.md"
     page.write_text(_markdown(found, description, note), encoding="utf-8")

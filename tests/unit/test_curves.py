@@ -42,7 +42,7 @@ def test_a_point_is_an_interval_over_the_runs_that_are_ok() -> None:
 
 
 def test_files_hold_the_numbers_of_the_figure(tmp_path: Path) -> None:
-    files = write(frame(), "two", "Two protocols", "pilotzone curves two.yaml", tmp_path)
+    files = write([frame()], "two", "Two protocols", "pilotzone curves two.yaml", tmp_path)
     assert {file.name for file in files} == {"two.csv", "two.md", "two.png", "two.svg"}
     rows = list(csv.DictReader((tmp_path / "two.csv").open()))
     assert float(rows[1]["committed_tps_mean"]) == 999
@@ -51,11 +51,24 @@ def test_files_hold_the_numbers_of_the_figure(tmp_path: Path) -> None:
     assert "pilotzone curves two.yaml" in text
 
 
+def test_studies_drawn_as_one_keep_points_of_a_size_together(tmp_path: Path) -> None:
+    first, second = (frame().assign(**{"network.nodes": [4] * 6 + [16] * 6}) for _ in range(2))
+    second["protocol"] = '{"name":"aura"}'
+    write([first, second], "three", "Three protocols", "pilotzone curves a.yaml b.yaml", tmp_path)
+    rows = list(csv.DictReader((tmp_path / "three.csv").open()))
+    assert [(row["nodes"], row["protocol"]) for row in rows] == [
+        ("4", "pbft"), ("4", "pbft"), ("4", "aura"), ("4", "aura"),
+        ("16", "raft"), ("16", "raft"), ("16", "aura"), ("16", "aura"),
+    ]  # fmt: skip
+    assert "2 of 24 runs left out" in (tmp_path / "three.md").read_text()
+
+
 def test_a_study_that_varies_something_else_is_refused() -> None:
     with pytest.raises(ScenarioError, match=r"does not vary protocol and workload\.0\.rate; vary both"):
         check(["network.nodes"])
 
 
+@pytest.mark.parametrize("part", ["", "-by-clock"])
 @pytest.mark.parametrize("name", ["protocols-island", "protocols-scale"])
-def test_the_published_studies_can_be_laid_out(name: str) -> None:
-    check(load_study(ROOT / "scenarios" / "studies" / f"{name}.yaml").swept)
+def test_the_published_studies_can_be_laid_out(name: str, part: str) -> None:
+    check(load_study(ROOT / "scenarios" / "studies" / f"{name}{part}.yaml").swept)
