@@ -88,7 +88,7 @@ def contingency(
 @app.command()
 def curves(
     studies: Annotated[
-        list[Path], typer.Argument(metavar="STUDY", help="study files (YAML); several are drawn as one, named by the first")
+        list[Path], typer.Argument(metavar="STUDY", help="study files (YAML); drawn as one, named by the first")
     ],
     set_: Overrides = None,
     out: Out = Path("results"),
