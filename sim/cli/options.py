@@ -169,6 +169,22 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
 
 
 @contextlib.contextmanager
+def own_code_is_an_error(replica: type[Replica] | None, seed: int) -> Iterator[None]:
+    """Where code of --protocol-file raises: say what, where in that file, in which run and when, and exit with 1."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        file = None if replica is None else sys.modules[replica.__module__].__file__
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+        if replica is None or not frames:
+            raise
+        note = "; ".join(getattr(error, "__notes__", ())) or f"as a run of {replica.__name__} began, seed {seed}"
+        typer.echo(f"{file}:{frames[-1].lineno}: {type(error).__name__}: {error}; {note}", err=True)
+        typer.echo("".join(traceback.format_list(frames)), err=True, nl=False)
+        raise typer.Exit(1) from None
+
+
+@contextlib.contextmanager
 def progress_bar(label: str, *, hidden: bool) -> Iterator[Progress | None]:
     """A progress bar on a terminal; nothing elsewhere."""
     if hidden or not sys.stderr.isatty():

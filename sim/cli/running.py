@@ -25,6 +25,7 @@ from sim.cli.options import (
     load,
     load_protocol,
     make_folder,
+    own_code_is_an_error,
     progress_bar,
     unwritable_is_an_error,
 )
@@ -72,8 +73,8 @@ def run(
     with compiling_is_announced():
         from sim.scenario import run as runner
     make_folder(out)
-    bar = progress_bar(loaded.name, hidden=quiet or as_json)
-    with bar as progress, bad_input_is_an_error(), unwritable_is_an_error(out):
+    bar, own_code = progress_bar(loaded.name, hidden=quiet or as_json), own_code_is_an_error(replica, loaded.seed)
+    with bar as progress, bad_input_is_an_error(), unwritable_is_an_error(out), own_code:
         result = runner.run(loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns)
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))
@@ -122,7 +123,8 @@ def _run_twice(
         arguments += ["--seed", str(seed)]
     if protocol_file is not None:
         arguments += ["--protocol-file", protocol_file]
-    with progress_bar(loaded.name, hidden=quiet or as_json) as progress, bad_input_is_an_error():
+    bar = progress_bar(loaded.name, hidden=quiet or as_json)
+    with bar as progress, bad_input_is_an_error(), own_code_is_an_error(replica, loaded.seed):
         found = twice.run_twice(loaded, arguments, protocol=replica, progress=progress)
     if as_json:
         typer.echo(json.dumps(asdict(found) | {"same": found.same}, allow_nan=False))

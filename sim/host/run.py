@@ -396,6 +396,9 @@ class Run:
         """
         try:
             return turn(self, until_ns)
-        except Exception as error:
-            error.add_note(f"in a run of {self.protocol.__name__} at {self.now_ns / 1e9:.9f} s, seed {self.seed}")
-            raise
+        except (Exception, SystemExit) as error:
+            found = error
+            if isinstance(error, SystemExit):  # a handler's, which is not to end whoever runs many
+                found = RuntimeError(f"SystemExit: {error}").with_traceback(error.__traceback__)
+            found.add_note(f"in a run of {self.protocol.__name__} at {self.now_ns / 1e9:.9f} s, seed {self.seed}")
+            raise found from None

@@ -30,6 +30,7 @@ from sim.protocol import (
     Block,
     Context,
     MembersChange,
+    Quorum,
     Replica,
     Timer,
     VoteType,
@@ -276,9 +277,18 @@ class GroupReplica(Replica, abc.ABC):
         """How many groups were before that of a height."""
         return self.voters.changes()
 
-    def voters_needed(self) -> int:
-        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
-        return self.context.n if self.context.members_change else super().voters_needed()
+    def needs(self) -> tuple[Quorum, ...]:
+        if not self.context.members_change:
+            return super().needs()
+        groups = {self.voters.at(self.context.height + 1), self.voters.latest.members}
+        return tuple(self.need_of(members) for members in sorted(groups))
+
+    def need_of(self, members: tuple[int, ...]) -> Quorum:
+        """How many of these members must run."""
+        return self.voters.quorum_of(members, (len(members) + self.tolerated_of(len(members))) // 2 + 1)
+
+    def carried_out(self) -> Collection[int]:
+        return self.voters.latest.done
 
     def ends_group(self, block: Block | None) -> bool:
         """Whether a batch not executed here changes the group: nothing follows it before it is."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import bisect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sim.ledger.sync import FETCH_TIMER, Blocks, BlockSync, Fetch, Status
@@ -131,9 +131,18 @@ class HeightByHeight(Replica, abc.ABC):
     def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
         return self.voters.quorum(ballot.number, self.votes_of(len(self.voters.at(ballot.number))))
 
-    def voters_needed(self) -> int:
-        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
-        return self.context.n if self.context.members_change else super().voters_needed()
+    def needs(self) -> tuple[Quorum, ...]:
+        if not self.context.members_change:
+            return super().needs()
+        following, (latest, _) = self.context.height + 1, self.voters.rolls[-1]
+        return tuple(self.need_at(height) for height in sorted({following, max(latest, following)}))
+
+    def need_at(self, height: int) -> Quorum:
+        """How many of the voters at a height must run."""
+        return self.voters.quorum(height, self.votes_of(len(self.voters.at(height))))
+
+    def carried_out(self) -> Collection[int]:
+        return self.voters.latest.done
 
     def turn_after(self, last: int, steps: int = 0) -> int:
         """The member that follows replica `last`, or one that is so many steps further."""

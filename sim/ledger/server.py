@@ -37,6 +37,7 @@ from sim.protocol import (
     Context,
     Letter,
     MembersChange,
+    Quorum,
     Replica,
     Timer,
     invariant,
@@ -113,8 +114,21 @@ class LogServer(Replica, abc.ABC):
         return self.term
 
     def voters_needed(self) -> int:
-        """Where members change nobody knows in advance: liveness is judged while all voters run and are linked."""
-        return self.context.n if self.context.members_change else self.quorum()
+        return self.quorum()
+
+    def needs(self) -> tuple[Quorum, ...]:
+        if not self.context.members_change:
+            return super().needs()
+        return tuple(
+            Quorum(len(voters) // 2 + 1, weights=tuple(int(server in voters) for server in range(self.context.n)))
+            for members in (self.membership.settled, self.membership.members)
+            for voters in (members.voters, members.leaving)
+            if voters is not None
+        )
+
+    def carried_out(self) -> Collection[int]:
+        settled = self.membership.settled
+        return range(1, settled.request + (settled.leaving is None))
 
     # --- what the protocol says --------------------------------------------------------------------------
 

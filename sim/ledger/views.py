@@ -12,6 +12,7 @@ from typing import Any
 from sim.ledger.tree import HEADER_BYTES, QC
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import Block, Context, Letter, Signing, Timer
+from sim.units import format_ns
 
 PROPOSE_TIMER = Timer("propose")
 EMPTY_TIMER = Timer("empty block")
@@ -39,12 +40,12 @@ class ViewParameters(Parameters):
         f = self.tolerated(voters)
         if voters < 3 * f + 1:
             raise ValueError(
-                f"faults {f}: needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults"
+                f"faults: {f} needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults"
             )
         if self.view_timeout_max_ns < self.view_timeout_ns:
             raise ValueError(
-                f"view_timeout_max {self.view_timeout_max_ns} ns: must not be below view_timeout "
-                f"{self.view_timeout_ns} ns; raise it"
+                f"view_timeout_max: {format_ns(self.view_timeout_max_ns)} must not be below view_timeout: "
+                f"{format_ns(self.view_timeout_ns)}; raise it"
             )
 
 
@@ -65,8 +66,8 @@ class TurnParameters(ViewParameters):
         waits = self.min_block_delay_ns + self.empty_block_delay_ns
         if waits >= self.view_timeout_ns:
             raise ValueError(
-                f"min_block_delay + empty_block_delay {waits} ns: must be below view_timeout "
-                f"{self.view_timeout_ns} ns, or views expire; shorten them or raise view_timeout"
+                f"view_timeout: {format_ns(self.view_timeout_ns)} must be above min_block_delay and empty_block_delay "
+                f"together, {format_ns(waits)}, or views expire; shorten them or raise view_timeout"
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, ClassVar, Literal
 
 from sim.protocol.blocks import Ballot, Block
@@ -58,6 +58,17 @@ class Replica:
         """How many running voters, each linked with each, must be able to decide: the largest deciding quorum."""
         quorums = [quorum.voters_needed() for vote, quorum in self.quorums().items() if vote.decides]
         return max(quorums, default=self.context.n)
+
+    def needs(self) -> tuple[Quorum, ...]:
+        """What running voters, each linked with each, must all meet to be able to decide, as far as is known here.
+
+        Where members change: a quorum of the group in force, and of one to come that is decided on or under way.
+        """
+        return (Quorum(self.voters_needed()),)
+
+    def carried_out(self) -> Collection[int]:
+        """Numbers of the operator's requests (see MembersChange) that are carried out, as far as is known here."""
+        return ()
 
     def time_to_final_ns(self) -> int:
         """How long the rules alone keep a block from being final while enough voters run: 0 where votes decide."""

@@ -55,6 +55,7 @@ from sim.protocol import (
     invariant,
     upon,
 )
+from sim.units import format_ns
 
 
 class HotStuff2Parameters(TurnParameters):
@@ -116,7 +117,8 @@ class HotStuff2(PacedChain):
         parameters.check(voters)
         if parameters.delta_ns >= parameters.view_timeout_ns:
             raise ValueError(
-                f"delta {parameters.delta_ns} ns: must be below view_timeout {parameters.view_timeout_ns} ns, "
+                f"delta: {format_ns(parameters.delta_ns)} must be below "
+                f"view_timeout: {format_ns(parameters.view_timeout_ns)}, "
                 "or views expire while their leaders wait; shorten it or raise view_timeout"
             )
 

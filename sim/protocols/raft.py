@@ -64,6 +64,7 @@ from sim.protocol import (
     invariant,
     upon,
 )
+from sim.units import format_ns
 
 INDEX_BITS = 32  # of a lane number: term, then index
 
@@ -102,16 +103,16 @@ class Raft(LogServer):
         low, high = parameters.election_timeout_low_ns, parameters.election_timeout_high_ns
         beat = parameters.heartbeat_interval_ns
         if low > high:
-            text = f"election_timeout_low ({low} ns) is above election_timeout_high ({high} ns)"
+            text = f"election_timeout_low: {format_ns(low)} is above election_timeout_high: {format_ns(high)}"
             raise ValueError(f"{text}; exchange them, or raise the latter")
         if high - low >= 1 << 31:
-            text = f"election timeouts spread over {high - low} ns, more than the 2.1 s that one draw covers"
-            raise ValueError(f"{text}; bring election_timeout_low and election_timeout_high closer together")
+            text = f"election_timeout_high: is {format_ns(high - low)} above election_timeout_low"
+            raise ValueError(f"{text}, more than the 2.1 s that one draw covers; bring them closer together")
         if beat >= low:
-            text = f"heartbeat_interval ({beat} ns) is not below election_timeout_low ({low} ns)"
+            text = f"heartbeat_interval: {format_ns(beat)} is not below election_timeout_low: {format_ns(low)}"
             raise ValueError(f"{text}: a healthy leader would be deposed; take half of it or less")
         if parameters.reads == "lease" and not parameters.check_quorum:
-            text = "reads under a lease need voters that shield their leader"
+            text = "reads: under a lease they need voters that shield their leader"
             raise ValueError(f"{text}; write check_quorum: true, or reads: read_index")
 
     def __init__(self, context: Context) -> None:

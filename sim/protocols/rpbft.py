@@ -38,7 +38,7 @@ from sim.ledger.groups import Group
 from sim.ledger.sync import HEADER_BYTES
 from sim.ledger.viewchange import Executed
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Letter, NormalCase, Signing, upon
+from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Letter, NormalCase, Quorum, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
@@ -102,7 +102,12 @@ class Rpbft(Pbft):
 
     def voters_needed(self) -> int:
         """Whichever f are missing, every group can decide."""
-        return self.context.n if self.context.members_change else self.context.n - self.f
+        return self.context.n - self.f
+
+    def need_of(self, members: tuple[int, ...]) -> Quorum:
+        """All but f, for these take turns."""
+        f = self.tolerated_of(min(self.parameters.group, len(members)))
+        return self.voters.quorum_of(members, len(members) - f)
 
     @property
     def groups_change(self) -> bool:

@@ -184,6 +184,10 @@ class Tendermint(Validator):
         early = powers.one_correct() if vote in (PREVOTES, PRECOMMITS) else 0
         return Quorum(powers.quorum(), early=early if early < powers.quorum() else 0, weights=powers.powers)
 
+    def need_at(self, height: int) -> Quorum:
+        _, powers = self.powers_at(height)
+        return Quorum(powers.quorum(), weights=powers.powers)
+
     def quorum_size(self) -> int:
         """How many sign a commit certificate."""
         return Quorum(self.quorum_power(), weights=self.powers.weights).voters_needed()

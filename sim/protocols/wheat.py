@@ -134,6 +134,9 @@ class Wheat(Pbft):
         quorum = self.quorum_among(self.group_at(ballot.number).members)
         return dataclasses.replace(quorum, gated=False) if vote is CHECKPOINT else quorum
 
+    def need_of(self, members: tuple[int, ...]) -> Quorum:
+        return self.quorum_among(members)
+
     def enough(self, replicas: Collection[int]) -> bool:
         return self.quorum_among(self.members).met_by(replicas)
 

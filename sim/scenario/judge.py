@@ -22,8 +22,9 @@ from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
 from sim.measure.observers import Lags
 from sim.measure.reads import Reads
-from sim.protocol import Replica
+from sim.protocol import Quorum, Replica
 from sim.scenario.build import World
+from sim.units import format_ns
 
 _BINS = 300  # of the timeline
 _LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
@@ -46,11 +47,13 @@ class Judge:
         self.decisions.watch(0)
         self.enough = world.run.voters_needed
         self.bound_ns = scenario.liveness_bound_ns + world.run.time_to_final_ns
-        self.quiet_from_ns: int | None = 0 if len(self.correct) >= self.enough else None
+        self.needs = self._needs(self.correct)
+        self.quiet_from_ns: int | None = 0 if self._enough(self.correct) else None
         self.lasso = Lasso(rounds=max(n, 3))
         self.broken: dict[str, Violation] = {}  # invariant -> the first time it did not hold
         self.rivals: list[Violation] = []
         self.spent_s = 0.0  # on the wall clock, with checks
+        self.halted = False  # within a handler: what holds after one need not hold now
         self._turn = 0
         world.faults.changed.append(self._changed)
         world.screen.changed.append(self._changed)
@@ -85,6 +88,8 @@ class Judge:
         if not self.rivals:
             self.rivals = list(itertools.islice(rival_certificates(run, self.correct), 3))
         self._sample()
+        if run.members_change and self._needs(self._up()) != self.needs:
+            self._changed(run.now_ns)
 
     def _sample(self) -> None:
         """While nothing is decided, note the state of all correct replicas, once per view."""
@@ -113,12 +118,32 @@ class Judge:
         self.quiet_from_ns = time_ns if self._can_decide() else None
         self.decisions.watch(time_ns)
 
+    def _up(self) -> list[int]:
+        """Correct voters that run."""
+        return [node for node in self.correct if self.world.run.works(node)]
+
+    def _needs(self, up: list[int]) -> set[Quorum]:
+        """What must be met to decide. Where members change: whatever a member that runs knows of, old or new."""
+        hosts = self.world.run.hosts
+        known = {node: replica.needs() for node in up if (replica := hosts[node].replica) is not None}
+        if not known:
+            return set()
+        ahead = known[max(known, key=lambda node: hosts[node].height)]
+        if not self.world.run.members_change:
+            return set(ahead)
+        return {*ahead}.union(*(needs for node, needs in known.items() if any(q.weights[node] for q in ahead)))
+
+    def _enough(self, up: list[int]) -> bool:
+        """Whether these voters can decide, if each is linked with each."""
+        return bool(self.needs) and all(quorum.met_by(up) for quorum in self.needs)
+
     def _can_decide(self) -> bool:
         """Whether some set of running, correct, mutually linked voters is large enough."""
-        run = self.world.run
-        up = [i for i in self.correct if run.works(i)]
-        if len(up) < self.enough:
+        run, up = self.world.run, self._up()
+        self.needs = self._needs(up)
+        if not self._enough(up):
             return False
+        up = [i for i in up if any(not quorum.weights or quorum.weights[i] for quorum in self.needs)]
         links = self.world.faults.links
         cut = {
             pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
@@ -128,7 +153,7 @@ class Judge:
             return True
         for i in up:
             near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
-            if len(near) >= self.enough and all((a, b) not in cut for a in near for b in near if a != b):
+            if self._enough(near) and all((a, b) not in cut for a in near for b in near if a != b):
                 return True
         return False
 
@@ -138,7 +163,8 @@ class Judge:
         """Judge the run as a whole."""
         run, verdict = self.world.run, Verdict()
         engine = run.engine
-        self.look()
+        if not self.halted:
+            self.look()
         verdict.record("agreement", [self._disagreement(i, c) for i, c in enumerate(self.safety.conflicts)])
         breaches = [breach for breach in run.breaches.values() if breach.node not in self.corrupted]
         verdict.record("finality", [*self.safety.finality, *(self._reverted(breach) for breach in breaches)])
@@ -217,10 +243,23 @@ class Judge:
             verdict.sometimes[f"{name} took effect"] = rule.hits > 0
             if not rule.hits:
                 verdict.warnings.append(f"{name} never took effect")
+        self._requests(verdict)
         for part in self.world.cast.parts:
             verdict.sometimes[f"corrupted replica {part.node} ({part.name}) acted"] = part.behaviour.acts > 0
             if part.behaviour.acts == 0:
                 verdict.warnings.append(f"corrupted replica {part.node} ({part.name}) never acted")
+
+    def _requests(self, verdict: Verdict) -> None:
+        """Requests of the operator, by their place in the scenario, and whether the protocol has carried them out."""
+        hosts, membership = self.world.run.hosts, self.world.scenario.membership
+        replicas = [replica for node in self.correct if (replica := hosts[node].replica) is not None]
+        done = {number for replica in replicas for number in replica.carried_out()}
+        in_time = sorted(range(len(membership)), key=lambda i: membership[i].at_ns)  # requests are numbered so from 1
+        for number, place in sorted(enumerate(in_time, start=1), key=lambda pair: pair[1]):
+            name = f"membership {place} (at {format_ns(membership[place].at_ns)})"
+            verdict.sometimes[f"{name} took effect"] = number in done
+            if number not in done:
+                verdict.warnings.append(f"{name} never took effect")
 
     def _longest_wait_ns(self) -> int:
         """The longest that any transaction waited to be final, those that still wait included, ns."""
@@ -241,13 +280,13 @@ class Judge:
         silent = "" if self.decisions.count else "nothing was decided; "
         tolerated = self.world.scenario.network.n - self.enough
         count = len({self.world.run.name_of_seat[seat] for seat in self.corrupted})
+        if self.world.run.members_change:
+            tolerated = count  # as many as the group of the moment bears
         if tolerated < 0:
             n = self.world.scenario.network.n
             return [f"{silent}the protocol asks for {self.enough} voters, there are {n}: liveness was not judged"]
         if count > tolerated:
             return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
-        if self.quiet_from_ns is None and self.world.scenario.membership:
-            return [f"{silent}where members change, liveness is judged only while all voters run, and some did not"]
         if self.quiet_from_ns is None:
             return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
         if silent or end_ns - self.decisions.last_ns > self.bound_ns:

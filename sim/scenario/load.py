@@ -21,6 +21,7 @@ from sim.scenario.source import DEPTH_MAX, Origin, Path, Source, read_file, read
 
 _EXTENDS_MAX = 20
 _FILES = (("network", "latency", "file"), ("network", "topology", "graphml"))  # values that name files
+_NAMED = re.compile(r"\b[a-z0-9]+(?:(?:_[a-z0-9]+)+\b|(?=:))")  # keys in a sentence: "group:", log_window
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]{1,9}")
 
 
@@ -248,10 +249,7 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
     try:
         table[scenario.protocol.name].check(scenario.protocol.parameters, network.n)
     except ValueError as error:
-        key = "nodes" if network.nodes is not None else "sites"
-        origin = source.origin(("network", key))
-        text = origin.text if network.nodes is not None else f"{network.n} sites"
-        found.append(f"{origin.where}: {text}: {error}")
+        found.append(_misfit(source, scenario, str(error)))
     found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
     entry = table[scenario.protocol.name]
     followed = tuple(letter.__name__ for letter in LETTERS) if scenario.observers or scenario.catch_up else ()
@@ -266,6 +264,18 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         else:
             found.extend(messages.rule_line(source, problem) for problem in _unknown_cables(scenario))
     return found
+
+
+def _misfit(source: Source, scenario: Scenario, rule: str) -> str:
+    """The line of a rule of the protocol: at the first of the protocol's keys that it names and the file has."""
+    for match in _NAMED.finditer(rule):
+        path = ("protocol", match[0])
+        if match[0] in scenario.protocol.parameters.keys() and path in source.origins:
+            origin = source.origins[path]
+            return f"{origin.where}: {origin.text}: {rule}"
+    network = scenario.network
+    origin = source.origin(("network", "sites" if network.nodes is None else "nodes"))
+    return f"{origin.where}: {f'{network.n} sites' if network.nodes is None else origin.text}: {rule}"
 
 
 def _unknown_cables(scenario: Scenario) -> Iterator[Problem]:

@@ -23,6 +23,7 @@ from sim.measure import metrics as metrics_
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
 from sim.protocol import Replica
 from sim.scenario import store
+from sim.scenario.alarm import Overdue, alarm
 from sim.scenario.build import World, build
 from sim.scenario.judge import Judge
 from sim.scenario.schema import Scenario
@@ -199,6 +200,21 @@ def _drive(
     world: World, judge: Judge, progress: Progress | None, started: float, until_ns: int | None
 ) -> str | None:
     """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
+    wall_ns = world.scenario.limits.wall_ns
+    if wall_ns is None:
+        return _advance(world, judge, progress, started, until_ns)
+    try:
+        with alarm(started + wall_ns / 1e9 - time.perf_counter(), world.run.protocol):
+            return _advance(world, judge, progress, started, until_ns)
+    except Overdue as overdue:
+        judge.halted = True
+        return f"wall: {wall_ns / 1e9:g} s reached in {overdue.where}, which had not returned"
+
+
+def _advance(
+    world: World, judge: Judge, progress: Progress | None, started: float, until_ns: int | None
+) -> str | None:
+    """Slice by slice, looking at limits between events."""
     scenario = world.scenario
     limits = scenario.limits
     deadline_s = math.inf

@@ -430,3 +430,40 @@ def test_pbft_proposes_nothing_above_a_batch_that_changes_the_group() -> None:
     assert born[height + 1] >= executed
     assert born[height] < executed
     assert unsafe(run) == []
+
+
+# --- liveness is judged by the group of the moment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newcomer_that_is_down_leaves_the_others_to_be_judged(name: str) -> None:
+    down = {"at": "300 ms", "crash": {"nodes": [4]}}
+    found = play(changing(name, 5, 4, {"at": "500 ms", "add": [4]}, faults=[down], liveness_bound="1 s")).verdict()
+    assert found.outcomes["liveness"] == "pass"
+    assert found.warnings == ["membership 0 (at 500 ms) never took effect"]
+
+
+class Stuck(Qbft):
+    """Votes for nothing once the operator has asked for a change."""
+
+    def on_pre_prepare(self, sender: int, message: Any) -> None:
+        if not self.voters.requests:
+            super().on_pre_prepare(sender, message)
+
+
+def test_who_stops_upon_a_request_is_found_out_though_the_newcomer_is_down() -> None:
+    down = {"at": "300 ms", "crash": {"nodes": [4]}}
+    chosen = changing("qbft", 5, 4, {"at": "500 ms", "add": [4]}, faults=[down], liveness_bound="1 s")
+    found = play(chosen, protocol=Stuck).verdict()
+    assert [violation.kind for violation in found.violations] == ["liveness"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_grown_smaller_needs_a_quorum_of_those_who_stayed(name: str) -> None:
+    request = {"at": "500 ms", "remove": [4]}
+    one, two = ({"at": "1500 ms", "crash": {"nodes": nodes}} for nodes in ([3], [2, 3]))
+    judged = play(changing(name, 5, 5, request, faults=[one], liveness_bound="1 s")).verdict()
+    assert judged.outcomes["liveness"] == "pass"  # three of four, and the one that left
+    other = play(changing(name, 5, 5, request, faults=[two], liveness_bound="1 s")).verdict()
+    assert other.outcomes["liveness"] == "not applicable"  # two of four: who left does not count
+    assert "too few linked voters ran" in other.warnings[0]

@@ -119,5 +119,5 @@ def test_voting_rule() -> None:
 
 def test_check_names_value_rule_and_remedy() -> None:
     HotStuff2.check(HotStuff2Parameters(), 4)
-    with pytest.raises(ValueError, match="delta 3000000000 ns: must be below view_timeout 2000000000 ns"):
+    with pytest.raises(ValueError, match="delta: 3 s must be below view_timeout: 2 s"):
         HotStuff2.check(HotStuff2Parameters(delta_ns=3_000 * MS), 4)

@@ -269,3 +269,25 @@ def test_agreement_with_snapshots_under_crashes(seed: int) -> None:
     assert unsafe(run) == []
     assert run.sent("InstallSnapshot") > 0
     assert min(host.height for host in run.world.run.hosts) >= run.world.run.hosts[0].height - 3
+
+
+# --- liveness is judged by the configuration in force ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("membership", ["single", "joint"])
+def test_liveness_is_judged_while_a_majority_of_the_voters_of_the_moment_runs(membership: str) -> None:
+    def outcome(request: dict[str, Any], down: list[int], members: int) -> str:
+        chosen = scenario(
+            5,
+            protocol=raft(membership=membership),
+            duration="4 s",
+            membership=[{"at": "1 s", **request}],
+            faults=[{"at": "800 ms" if down == [4] else "2 s", "crash": {"nodes": down}}],
+            liveness_bound="1 s",
+            **{"network.members": [*range(members)]},
+        )
+        return play(chosen).verdict().outcomes["liveness"]
+
+    assert outcome({"add": [4]}, [4], 4) == "pass"  # the newcomer is down: the four go on
+    assert outcome({"remove": [3, 4]}, [0], 5) == "pass"  # two of three
+    assert outcome({"remove": [3, 4]}, [1, 2], 5) == "not applicable"  # one of three, and two that left

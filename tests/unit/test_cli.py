@@ -78,7 +78,7 @@ def test_0_and_what_it_says(tmp_path: Path) -> None:
 def test_1_is_a_bug(weak: Path, tmp_path: Path) -> None:
     done = cli("run", BASELINE, "--out", tmp_path / "out", "--protocol-file", f"{weak}:Broken")
     assert done.exit_code == 1
-    assert isinstance(done.exception, RuntimeError)
+    assert f"{weak}:14: RuntimeError: a bug in somebody's protocol; as a run of Broken began, seed 1" in done.stderr
     assert list((tmp_path / "out").rglob("*.parquet")) == []
 
 
@@ -340,9 +340,74 @@ def test_a_protocol_file_that_leaves_python_is_refused(tmp_path: Path) -> None:
     assert "leaves.py:1: SystemExit: 0; mend the file" in done.output
 
 
-def test_liveness_where_members_change_is_judged_while_all_run_and_says_so(tmp_path: Path) -> None:
+OWN = """
+import sys
+from sim.protocol import upon
+from sim.protocols.pbft import Pbft, PrePrepare
+
+
+class Leaves(Pbft):
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender, message):
+        sys.exit(7)
+
+
+class Divides(Pbft):
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender, message):
+        super().on_pre_prepare(sender, message)
+        self.divide()
+
+    def divide(self):
+        return 1 / 0
+
+
+class Loops(Pbft):
+    @upon(PrePrepare)
+    def on_pre_prepare(self, sender, message):
+        while True:
+            try:
+                self.context.height
+            except Exception:
+                pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("Leaves", "10: RuntimeError: SystemExit: 7"), ("Divides", "20: ZeroDivisionError: division by zero")],
+)
+def test_what_breaks_in_somebodys_protocol_is_said_with_their_lines_alone(
+    tmp_path: Path, name: str, says: str
+) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    done = cli("run", BASELINE, "--out", tmp_path / "out", "--seed", "3", "--protocol-file", f"{file}:{name}")
+    assert done.exit_code == 1
+    first, *more = [line for line in done.stderr.splitlines() if not line.startswith("compiling the kernel")]
+    assert first == f"{file}:{says}; in a run of {name} at 0.010000000 s, seed 3"
+    assert all(str(file) in line for line in more if line.lstrip().startswith("File "))
+    assert not list((tmp_path / "out").rglob("*.parquet"))
+
+
+def test_a_handler_that_never_returns_ends_by_the_limit_of_wall_time(tmp_path: Path) -> None:
+    file = tmp_path / "own.py"
+    file.write_text(OWN)
+    assert cli("run", BASELINE, *SHORT, "--out", tmp_path / "out").exit_code == 0  # compiled and loaded
+    limit = ("--set", "limits.wall=2 s")
+    done = cli("run", BASELINE, "--out", tmp_path / "out", *limit, "--protocol-file", f"{file}:Loops")
+    assert done.exit_code == 5, done.output
+    assert f"wall: 2 s reached in Loops.on_pre_prepare ({file}:2" in done.output
+    assert "invariants pass" in done.output
+    assert signal.getsignal(signal.SIGALRM) is signal.SIG_DFL
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_request_of_the_operator_that_is_never_carried_out_is_a_warning(tmp_path: Path) -> None:
     scenario = ROOT / "scenarios" / "protocols" / "qbft" / "membership.yaml"
-    newcomer, crash = "membership=[{at: 20 s, add: [4]}]", "faults=[{at: 1 s, crash: {nodes: [4]}}]"
+    newcomer = "membership=[{at: 20 s, add: [4]}, {at: 10 s, remove: [0]}]"
+    crash = "faults=[{at: 1 s, crash: {nodes: [4]}}]"
     done = cli("run", scenario, "--out", tmp_path, "--set", "duration=30 s", "--set", newcomer, "--set", crash)
     assert done.exit_code == 0
-    assert "where members change, liveness is judged only while all voters run" in done.output
+    assert "warning: membership 0 (at 20 s) never took effect" in done.output
+    assert "membership 1" not in done.output
