@@ -369,26 +369,27 @@ def test_three_voters_for_one_fault(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "complaint"),
+    ("protocol", "key", "complaint"),
     [
-        ("tendermint, power: [1, 2]", "7:30: a list: power: 2 values for 4 voters; "),
-        ("raft, election_timeout_low: 5 s", "7:40: 5 s: election_timeout_low: 5 s is above election_timeout_high: 300 ms"),
-        ("raft, election_timeout_high: 9 ms", "7:41: 9 ms: election_timeout_low: 150 ms is above "),
-        ("raft, check_quorum: false, reads: lease", "7:48: lease: reads: under a lease they need "),
-        ("hotstuff, view_timeout: 40 s", "7:36: 40 s: view_timeout_max: 30 s must not be below view_timeout: 40 s"),
-        ("hotstuff, min_block_delay: 3 s", "7:39: 3 s: view_timeout: 2 s must be above min_block_delay"),
-        ("rpbft, group: 2, rotate: 3", "7:36: 3: rotate: 3 must not be above group: 2"),
-        ("kauri, faults: 2", "7:26: 2: faults: 2 needs n >= 3f + 1 = 7 voters, not 4; lower faults"),
+        ("tendermint, power: [1, 2]", "power", "a list: power: 2 values for 4 voters; "),
+        ("raft, election_timeout_low: 5 s", "election_timeout_low", "5 s: election_timeout_low: 5 s is above "),
+        ("raft, election_timeout_high: 9 ms", "election_timeout_high", "9 ms: election_timeout_low: 150 ms is above "),
+        ("raft, check_quorum: false, reads: lease", "reads", "lease: reads: under a lease they need "),
+        ("hotstuff, view_timeout: 40 s", "view_timeout", "40 s: view_timeout_max: 30 s must not be below "),
+        ("hotstuff, min_block_delay: 3 s", "min_block_delay", "3 s: view_timeout: 2 s must be above min_block_delay"),
+        ("rpbft, group: 2, rotate: 3", "rotate", "3: rotate: 3 must not be above group: 2"),
+        ("kauri, faults: 2", "faults", "2: faults: 2 needs n >= 3f + 1 = 7 voters, not 4; lower faults"),
     ],
 )
 def test_a_rule_of_the_protocol_points_at_the_key_that_it_names(
-    tmp_path: Path, protocol: str, complaint: str
+    tmp_path: Path, protocol: str, key: str, complaint: str
 ) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(GOOD.replace("pbft, request_timeout: 2 s", protocol))
+    column = f"protocol: {{name: {protocol}}}".index(f"{key}: ") + len(f"{key}: ") + 1
     with pytest.raises(ScenarioError) as caught:
         load_scenario(file)
-    assert str(caught.value).startswith(f"{file}:{complaint}")
+    assert str(caught.value).startswith(f"{file}:7:{column}: {complaint}")
 
 
 @pytest.mark.parametrize(
