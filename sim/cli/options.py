@@ -179,7 +179,8 @@ def own_code_is_an_error(replica: type[Replica] | None, seed: int) -> Iterator[N
         if replica is None or not frames:
             raise
         note = "; ".join(getattr(error, "__notes__", ())) or f"as a run of {replica.__name__} began, seed {seed}"
-        typer.echo(f"{file}:{frames[-1].lineno}: {type(error).__name__}: {error}; {note}", err=True)
+        text = " ".join(str(error).split())
+        typer.echo(f"{file}:{frames[-1].lineno}: {type(error).__name__}: {text}; {note}", err=True)
         typer.echo("".join(traceback.format_list(frames)), err=True, nl=False)
         raise typer.Exit(1) from None
 

@@ -279,8 +279,14 @@ class Run:
 
     def start(self) -> None:
         """Start every replica, in order of their numbers."""
-        for host in self.hosts:
-            self._begin(host)
+        try:
+            for host in self.hosts:
+                self._begin(host)
+        except Exception as error:
+            error.add_note(self._here())
+            raise
+        except SystemExit as error:
+            raise self._stays(error) from None
 
     @property
     def now_ns(self) -> int:
@@ -396,9 +402,18 @@ class Run:
         """
         try:
             return turn(self, until_ns)
-        except (Exception, SystemExit) as error:
-            found = error
-            if isinstance(error, SystemExit):  # a handler's, which is not to end whoever runs many
-                found = RuntimeError(f"SystemExit: {error}").with_traceback(error.__traceback__)
-            found.add_note(f"in a run of {self.protocol.__name__} at {self.now_ns / 1e9:.9f} s, seed {self.seed}")
-            raise found from None
+        except Exception as error:
+            error.add_note(self._here())
+            raise
+        except SystemExit as error:
+            raise self._stays(error) from None
+
+    def _here(self) -> str:
+        """For whoever reads an error."""
+        return f"in a run of {self.protocol.__name__} at {self.now_ns / 1e9:.9f} s, seed {self.seed}"
+
+    def _stays(self, error: SystemExit) -> RuntimeError:
+        """A replica that exits does not take along whoever runs it: an error like any other, where it was raised."""
+        found = RuntimeError(f"SystemExit: {error}").with_traceback(error.__traceback__)
+        found.add_note(self._here())
+        return found
