@@ -14,9 +14,10 @@ from sim.host import Costs, Run
 from sim.kernel import chance, post
 from sim.kernel import desk as d
 from sim.ledger import rows as r
+from sim.ledger.catchup import Catchup
 from sim.ledger.rpc import RequestVote
 from sim.ledger.server import Role
-from sim.protocol import Block
+from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
 
 MS = 1_000_000
@@ -511,11 +512,19 @@ def test_impossible_parameters_are_refused(values: dict[str, Any], says: str) ->
 # --- figure 16 of the paper: time without a leader -------------------------------------------------------
 
 
+class NoRepair(Catchup):
+    """Leaves the logs of followers as they are."""
+
+    def repair(self, follower: int, first: int, term: int) -> None:
+        pass
+
+
 class LeavesLogsUnequal(Raft):
     """A leader that repairs no log, as if it crashed before it could."""
 
-    def repair(self, follower: int, first: int) -> None:
-        pass
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.catchup = NoRepair(context, self.log)
 
 
 def downtimes_ms(low_ms: int, high_ms: int, trials: int, *, one_way_ms: float, disk_ms: float) -> list[float]:
@@ -543,12 +552,12 @@ def downtimes_ms(low_ms: int, high_ms: int, trials: int, *, one_way_ms: float, d
             lab.advance(one_way_ms + 0.1)
         lab.heal()
         assert lab.leader() == leader
-        assert len({lab.server(v).log.last_index for v in others}) == 4
         server = lab.server(leader)
         server.sent_ns = -(1 << 60)
         server.on_heartbeat_due(server.term)
         lab.advance(chance.draw(trial, 16) % (low_ms * MS // 2) / MS)
         lab.run.crash(leader)
+        assert len({lab.server(v).log.last_index for v in others}) == 4
         crashed_ns = lab.run.now_ns
         while not any(lab.server(v).role is Role.LEADER for v in others):
             lab.advance(1)
