@@ -204,4 +204,9 @@ def _markdown(found: list[Point], description: str, note: str) -> str:
 
 
 def _cell(interval: Interval | None) -> str:
-    return "-" if interval is None else f"{interval.estimate:,.4g} [{interval.low:,.4g}, {interval.high:,.4g}]"
+    if interval is None:
+        return "-"
+    estimate, low, high = (
+        f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.4g}" for x in (interval.estimate, interval.low, interval.high)
+    )
+    return f"{estimate} [{low}, {high}]"
