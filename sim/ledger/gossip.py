@@ -42,6 +42,9 @@ class Said(Rumour):
         content = self.content
         return content.size_bytes(signing) if isinstance(content, Letter) else content.vote.size_bytes
 
+    def certificates(self) -> tuple[int, ...]:
+        return self.content.certificates() if isinstance(self.content, Letter) else ()
+
     def carries(self) -> Block | None:
         return self.content.carries() if isinstance(self.content, Letter) else None
 

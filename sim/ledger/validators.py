@@ -1,11 +1,12 @@
 """What a validator does around its rules of voting: power, gossip, the fast lane, what it repeats, and its restart.
 
 For protocols that decide one height after the other, in rounds of one proposal and two votes, as Tendermint does. A
-protocol says whose turn it is, when it votes, what it locks and what is decided; here are the handlers around that.
+protocol says when it proposes and votes, what it locks and what is decided; here are the handlers around that.
 They are methods of the replica, for a handler needs one. How powers, gossip and block synchronisation work stands in
 `powers`, `gossip` and `sync`; here is what a validator does with them.
 
-* Each height has its powers. Where members change, whoever leaves has power 0, and the others' priorities go on.
+* Each height has its powers, and its proposers take turns by them: step h - 1 + r is that of round r of height h. Where
+  members change, whoever leaves has power 0, and the others' priorities go on.
 * timeout_commit: the next proposer waits so long after a decision; others begin the next height at once, and their
   patience counts from the end of that wait.
 * Directly, messages go from each to all. With `dissemination: gossip` they flood a graph of neighbours, where CometBFT
@@ -14,7 +15,7 @@ They are methods of the replica, for a handler needs one. How powers, gossip and
   round (direct), and sends all its messages of this height again, with its height, when it has made no progress for
   `resend_after`; with gossip all that it has heard, to its neighbours. Who is further answers, and blocks are fetched
   with their commit certificates. A restarted process begins so.
-* Votes, valid value and round are on disk before a process speaks.
+* Votes, valid value (with the votes it rests on) and round are on disk before a process speaks.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sim.ledger.gossip import CastVote, Gossip, Relayed, Said
 from sim.ledger.heights import HeightByHeight
 from sim.ledger.powers import Powers, powers_at, powers_of
 from sim.ledger.sync import Status
-from sim.protocol import Block, Context, Timer, VoteType, upon
+from sim.protocol import Block, Context, Quorum, Timer, VoteType, upon
 
 COMMIT_TIMER = Timer("commit")
 
@@ -59,8 +60,8 @@ class Validator(HeightByHeight):
     # --- what the protocol says --------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def proposer_of(self, height: int, round_: int) -> int:
-        """Whose turn it is."""
+    def quorum_power(self) -> int:
+        """How much power a quorum has."""
 
     @abc.abstractmethod
     def timeout_propose_ns(self, round_: int) -> int:
@@ -89,6 +90,19 @@ class Validator(HeightByHeight):
         if not self.context.members_change:
             return 1, self.powers
         return powers_at(height, self.power, [(first, roll.members) for first, roll in self.voters.rolls])
+
+    def proposer_of(self, height: int, round_: int) -> int:
+        """proposer(h, r): round robin weighted by power, one step for every height and every round."""
+        first, powers = self.powers_at(height) if height > self.height else (self.first_height, self.powers)
+        return powers.turn(height - first + round_)
+
+    def quorum_size(self) -> int:
+        """How many sign a certificate."""
+        return Quorum(self.quorum_power(), weights=self.powers.weights).voters_needed()
+
+    def need_at(self, height: int) -> Quorum:
+        _, powers = self.powers_at(height)
+        return Quorum(powers.quorum(), weights=powers.powers)
 
     def take_members(self) -> None:
         super().take_members()
@@ -122,6 +136,12 @@ class Validator(HeightByHeight):
         """timeout_commit is over: propose."""
         self.commit_wait_over = max(self.commit_wait_over, height)
         self.on_turn()
+
+    def schedule(self, timer: Timer, delay_ns: int) -> None:
+        """Schedule a timeout of this round, for the first time."""
+        if (timer, self.round) not in self.timed:
+            self.timed.add((timer, self.round))
+            self.context.set_timer(timer, delay_ns, (self.height, self.round))
 
     # --- the fast lane -----------------------------------------------------------------------------------
     #

@@ -14,7 +14,7 @@ in an earlier round may then vote for it.
 paper                                here
 -----                                ----
 h_p, round_p, step_p                 height (ballot.number), round (ballot.view), step
-proposer(h, r)                       proposer_of(height, round), step h - 1 + r of sim.ledger.powers
+proposer(h, r)                       proposer_of(height, round) of sim.ledger.validators
 lockedValue_p, lockedRound_p         locked_value, locked_round
 validValue_p, validRound_p           valid_value, valid_round
 <PREVOTE, h, r, id(v)>, nil          a vote in the ballot (r, h, v), (r, h, None)
@@ -34,6 +34,8 @@ Deviations
   an idle chain makes no rounds (CometBFT's create_empty_blocks = false).
 * Gossip is assumed to lose nothing. Here messages go from each to all directly unless `dissemination: gossip` is set,
   and may be lost either way; what is done about it stands in sim.ledger.validators, with timeout_commit and restarts.
+* So that all hear what one has heard, <PROPOSAL> with vr >= 0 carries the 2f + 1 PREVOTEs as a certificate, which does
+  for line 28 (CometBFT sends them to who lacks them). It is true if so many have signed them, in transit or not.
 * Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
   (sim.ledger.voters), and the others' priorities go on (sim.ledger.powers).
 
@@ -102,9 +104,13 @@ class Proposal(Letter):
     round: int
     block: Block
     valid_round: int  # vr, or -1
+    prevotes: int = 0  # how many signed the certificate of vr, 0: there is none
 
     def size_bytes(self, signing: Signing) -> int:
-        return HEADER_BYTES + self.block.bytes
+        return HEADER_BYTES + self.block.bytes + signing.certificate_bytes(self.prevotes)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.prevotes,) if self.prevotes else ()
 
     def carries(self) -> Block:
         return self.block
@@ -158,15 +164,22 @@ class Tendermint(Validator):
             or (proposal.valid_round >= 0 and self.locked_round <= proposal.valid_round)
         )
 
+    def is_proven(self, proposal: Proposal) -> bool:
+        """Lines 22 and 28: a new value, or one with 2f + 1 PREVOTEs of round vr, heard here or in its certificate."""
+        vr, context = proposal.valid_round, self.context
+        if not 0 <= vr < self.round:
+            return vr == -1
+        ballot = context.ballot(vr, self.height, proposal.block)
+        return context.complete(PREVOTE, ballot) or (proposal.prevotes > 0 and self.is_certified(ballot))
+
+    def is_certified(self, ballot: Ballot) -> bool:
+        """Whether 2f + 1 have signed PREVOTEs in a ballot of this height."""
+        return sum(self.powers.powers[one] for one in self.context.signers(PREVOTE, ballot)) >= self.quorum_power()
+
     def update_lock(self, block: Block | None) -> None:
         """Lines 38, 39: 2f + 1 prevotes of this round, in step prevote, lock their value; for nil nothing happens."""
         if block is not None:
             self.locked_value, self.locked_round = block, self.round
-
-    def proposer_of(self, height: int, round_: int) -> int:
-        """proposer(h, r): round robin weighted by power, one step for every height and every round."""
-        first, powers = self.powers_at(height) if height > self.height else (self.first_height, self.powers)
-        return powers.turn(height - first + round_)
 
     def timeout_propose_ns(self, round_: int) -> int:
         """timeoutPropose(r)."""
@@ -183,14 +196,6 @@ class Tendermint(Validator):
         _, powers = self.powers_at(ballot.number)
         early = powers.one_correct() if vote in (PREVOTES, PRECOMMITS) else 0
         return Quorum(powers.quorum(), early=early if early < powers.quorum() else 0, weights=powers.powers)
-
-    def need_at(self, height: int) -> Quorum:
-        _, powers = self.powers_at(height)
-        return Quorum(powers.quorum(), weights=powers.powers)
-
-    def quorum_size(self) -> int:
-        """How many sign a commit certificate."""
-        return Quorum(self.quorum_power(), weights=self.powers.weights).voters_needed()
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.gossip is not None or self.context.members_change:
@@ -250,7 +255,6 @@ class Tendermint(Validator):
 
     def begin_height(self) -> None:
         """Lines 52 to 54: the next height, nothing locked, nothing valid, an empty message log, round 0."""
-        context = self.context
         round_before = self.round
         self.next_height()
         self.round, self.step = 0, PROPOSING
@@ -258,7 +262,7 @@ class Tendermint(Validator):
         self.valid_value, self.valid_round = None, -1
         self.proposals, self.timed = [], set()
         if round_before > 0:
-            context.enter_view(0)
+            self.context.enter_view(0)
         if self.period_ns != self.first_period_ns():
             self.watch(self.first_period_ns())
 
@@ -319,7 +323,8 @@ class Tendermint(Validator):
             block = context.new_block(context.decided_block(context.height), self.round, empty=True)
         elif block is None:
             block = self.new_block(context.decided_block(context.height))
-        return None if block is None else Proposal(self.height, self.round, block, self.valid_round)
+        prevotes = self.quorum_size() if self.valid_round >= 0 else 0
+        return None if block is None else Proposal(self.height, self.round, block, self.valid_round, prevotes)
 
     # --- upon ... ------------------------------------------------------------------------------------------
 
@@ -372,7 +377,7 @@ class Tendermint(Validator):
 
     def apply_rules(self) -> None:
         """The upon-rules of this height and round that apply now."""
-        context, height, round_ = self.context, self.height, self.round
+        context, height, round_, p = self.context, self.height, self.round, self.parameters
         for block in [proposal.block for proposal in self.proposals]:  # line 49; v counts, whichever round brought it
             for earlier in range(round_ + 1):
                 if context.complete(PRECOMMIT, context.ballot(earlier, height, block)):
@@ -380,9 +385,7 @@ class Tendermint(Validator):
                     return
         current = [proposal for proposal in self.proposals if proposal.round == round_]
         for proposal in current:
-            vr = proposal.valid_round
-            proven = vr == -1 or (vr < round_ and context.complete(PREVOTE, context.ballot(vr, height, proposal.block)))
-            if self.step == PROPOSING and proven:  # lines 22 and 28
+            if self.step == PROPOSING and self.is_proven(proposal):
                 self.prevote(proposal.block if self.may_prevote(proposal) else None)
         for proposal in current:
             ballot = context.ballot(round_, height, proposal.block)
@@ -397,10 +400,8 @@ class Tendermint(Validator):
             self.update_lock(None)
             self.precommit(None)
         if self.step == PREVOTED and context.complete(PREVOTES, nil):  # line 34
-            p = self.parameters
             self.schedule(PREVOTE_TIMER, p.timeout_prevote_ns + round_ * p.timeout_prevote_delta_ns)
         if context.complete(PRECOMMITS, nil):  # line 47
-            p = self.parameters
             self.schedule(PRECOMMIT_TIMER, p.timeout_precommit_ns + round_ * p.timeout_precommit_delta_ns)
 
     def prevote(self, block: Block | None) -> None:
@@ -414,12 +415,6 @@ class Tendermint(Validator):
         self.cast(PRECOMMIT, block)
 
     # --- timeouts, lines 57 to 67 ------------------------------------------------------------------------
-
-    def schedule(self, timer: Timer, delay_ns: int) -> None:
-        """Schedule a timeout of this round, for the first time."""
-        if (timer, self.round) not in self.timed:
-            self.timed.add((timer, self.round))
-            self.context.set_timer(timer, delay_ns, (self.height, self.round))
 
     @upon(NO_PROGRESS)
     def on_timeout_propose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -17,8 +18,8 @@ from sim.ledger import rows as r
 from sim.ledger.gossip import Relayed, Said
 from sim.ledger.powers import Powers
 from sim.network.topology import neighbours
-from sim.protocol import Block
-from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal
+from sim.protocol import Ballot, Block, Signing
+from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal, Tendermint
 from sim.scenario.errors import ScenarioError
 from tests.protocols.laws import one_rotation_s
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
@@ -185,6 +186,114 @@ def test_what_a_locked_process_may_prevote_for() -> None:
     assert judge.may_prevote(Proposal(1, 3, b, 2))  # prevoted for after the lock: line 29 releases it
 
 
+def test_a_valid_value_is_proven_by_prevotes_heard_or_by_a_certificate_that_is_true() -> None:
+    """Line 28. Two of four signed for A in round 0: no certificate makes that 2f + 1; the third signature does."""
+    run = begin(scenario(4, protocol=FAST)).until(S)
+    judge, hosts = run.replica(3), run.world.run.hosts
+    judge.sync()
+    height, judge.round = judge.height, 2
+    a, b = (hosts[0].new_block(None, 7, number=height, empty=True) for _ in range(2))
+    ballot = hosts[0].ballot(1, height, a)
+    for node in (0, 1):
+        hosts[node].count(PREVOTE, ballot, node)
+    again = Proposal(height, 2, a, 1, prevotes=3)
+    assert not judge.is_proven(again), "forged"
+    hosts[2].count(PREVOTE, ballot, 2)
+    assert not judge.context.complete(PREVOTE, ballot), "3 has heard of none"
+    assert judge.is_proven(again)
+    assert not judge.is_proven(dataclasses.replace(again, prevotes=0)), "without a certificate they must be heard"
+    assert not judge.is_proven(dataclasses.replace(again, block=b)), "they are for A"
+    assert not judge.is_proven(dataclasses.replace(again, valid_round=0)), "they are of round 1"
+    assert not judge.is_proven(dataclasses.replace(again, valid_round=2)), "vr < r"
+    assert judge.is_proven(Proposal(height, 2, b, -1))
+
+
+def test_a_certificate_has_its_price() -> None:
+    """Three signatures of 64 bytes, each with two that name its signer."""
+    a = Block(1, 1, 0, 0, None)
+    new, again = Proposal(1, 3, a, -1), Proposal(1, 3, a, 1, prevotes=3)
+    assert again.size_bytes(Signing(4)) - new.size_bytes(Signing(4)) == 3 * 66
+    assert (new.certificates(), again.certificates()) == ((), (3,))
+    assert (Said(0, 1, again).certificates(), Relayed(0, 1, again).certificates()) == ((3,), (3,))
+
+
+def test_certificates_are_weighed_by_power() -> None:
+    """Of powers 4, 1, 1 and 1 a quorum is 5: three are not enough, and with the first they are."""
+    run = begin(scenario(4, protocol=with_power(4, 1, 1, 1))).until(S)
+    judge, hosts = run.replica(3), run.world.run.hosts
+    judge.sync()
+    height, judge.round = judge.height, 2
+    ballot = hosts[0].ballot(1, height, hosts[0].new_block(None, 7, number=height, empty=True))
+    again = Proposal(height, 2, ballot.block, 1, prevotes=2)
+    for node, enough in ((1, False), (2, False), (3, False), (0, True)):
+        hosts[node].count(PREVOTE, ballot, node)
+        assert judge.is_proven(again) == enough
+
+
+class Unproven(Tendermint):
+    """As if nothing but prevotes that it heard proved a value."""
+
+    def is_certified(self, ballot: Ballot) -> bool:
+        return False
+
+
+# One for good, two that restart, at about one time: prevotes that a lock rests on are lost.
+LOSING = [
+    [crash([3], "1378 ms", "1795 ms"), crash([2], "1381 ms"), crash([0], "2434 ms", "1362 ms")],
+    [crash([0], "629 ms"), crash([2], "611 ms", "1448 ms"), crash([3], "601 ms", "511 ms")],
+    [crash([2], "1393 ms"), crash([0], "1383 ms", "1178 ms"), crash([3], "1420 ms", "847 ms")],
+]
+
+
+def losing(faults: list[dict[str, Any]], duration: str) -> Any:
+    """A run with these crashes."""
+    timeouts = {"timeout_propose": "300 ms", "timeout_prevote": "100 ms", "timeout_precommit": "100 ms"}
+    protocol = {"name": "tendermint", "resend_after": "500 ms", **timeouts}
+    return scenario(4, protocol=protocol, duration=duration, faults=faults)
+
+
+@pytest.mark.parametrize("faults", LOSING)
+def test_prevotes_lost_with_those_who_heard_them_do_not_halt_a_height(faults: list[dict[str, Any]]) -> None:
+    """The dead process's prevote was one of the 2f + 1: nobody will hear so many again."""
+    run = play(losing(faults, "6 s"))
+    assert run.decided()[-1][0] > 5.5 * S
+    assert unsafe(run) == []
+
+
+def test_without_certificates_a_height_halts_upon_lost_prevotes() -> None:
+    run = play(losing(LOSING[1], "5 s"), protocol=Unproven)
+    assert run.decided()[-1][0] < 1 * S
+    assert unsafe(run) == []
+
+
+class Forger(Tendermint):
+    """Process 2 says of what it proposes in round 1 that it had 2f + 1 prevotes in round 0."""
+
+    def proposal(self) -> Proposal | None:
+        message = super().proposal()
+        if message is None or (self.context.me, self.round) != (2, 1):
+            return message
+        return dataclasses.replace(message, valid_round=0, prevotes=3)
+
+    def is_certified(self, ballot: Ballot) -> bool:
+        return self.context.me == 2 or super().is_certified(ballot)
+
+
+class Credulous(Forger):
+    """Verifies no certificate."""
+
+    def is_certified(self, ballot: Ballot) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("protocol", "round_"), [(Forger, 2), (Credulous, 1)])
+def test_nobody_prevotes_upon_a_forged_certificate(protocol: type[Tendermint], round_: int) -> None:
+    """Process 1, whose turn height 2 is, has crashed: in round 1 it is 2's, in round 2 it is 3's."""
+    run = play(scenario(4, protocol=FAST, duration="2 s", faults=[crash([1], "5 ms")]), protocol=protocol)
+    assert next(int(row[5]) for row in run.decided() if row[4] == 2) == round_
+    assert unsafe(run) == []
+
+
 def test_a_lock_of_one_process_does_not_stop_the_others() -> None:
     """0 alone locks A; 1, who has not seen A, proposes B in round 1; 0 prevotes nil and decides B with the others."""
     faults = [*cut("5 ms", "10 ms", (0, 1)), *cut("15 ms", "10 ms", (2, 3))]
@@ -204,7 +313,7 @@ def test_a_valid_value_is_proposed_again_with_its_round() -> None:
     faults = [*cut("5 ms", "10 ms", (0, 2)), *cut("15 ms", "10 ms", (0, 1), (0, 3))]
     run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(515 * MS)
     again = run.replica(1).proposals[-1]
-    assert (again.round, again.valid_round) == (1, 0)
+    assert (again.round, again.valid_round, again.prevotes) == (1, 0, 3)
     assert again.block is run.replica(1).valid_value
     assert run.replica(0).valid_value is None  # it prevotes for A when those of round 0 are repeated to it
     run.until(2 * S)
