@@ -32,7 +32,7 @@ def test_a_seeded_bug_is_found_and_the_protocol_as_it_is_gets_a_bound() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["d2-equivocation", "d2-partition", "d5-hidden-lock", "raft-half", "pbft-voter-twice"])
+@pytest.mark.parametrize("name", ["d2-equivocation", "d2-partition", "d5-hidden-lock", "raft-half", "clique-recency"])
 def test_published_flaws_and_bugs_are_found(name: str) -> None:
     (bag,) = hunt_all(preys([name]), 300)
     assert bag.what is not None
