@@ -407,8 +407,7 @@ class Kauri(PacedChain):
     def on_timeout(self) -> None:
         """Nothing became final: the next tree. Ask the root too: perhaps only my path to it is broken.
 
-        It may be down: whoever shows a block meanwhile can be asked at once. If the others are content after two
-        timeouts, perhaps nothing waits there: they get what waits here.
+        It may be down: whoever shows a block meanwhile can be asked at once. After two, tell all what waits here.
         """
         self.sync()
         self.tree.ask(self.leader_of(self.view), None, 0)

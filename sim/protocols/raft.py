@@ -51,19 +51,7 @@ from pydantic import Field
 from sim.ledger.rpc import HEADER_BYTES, AppendEntries, Heartbeat, Repair, Reply, RequestVote, Stored
 from sim.ledger.server import HEARTBEAT_TIMER, QUORUM_TIMER, LogParameters, LogServer, Role
 from sim.parameters import Nanoseconds, count, quantity
-from sim.protocol import (
-    BATCH,
-    NO_PROGRESS,
-    Ballot,
-    Block,
-    Context,
-    NormalCase,
-    Quorum,
-    Step,
-    VoteType,
-    invariant,
-    upon,
-)
+from sim.protocol import BATCH, NO_PROGRESS, Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
 from sim.units import format_ns
 
 INDEX_BITS = 32  # of a lane number: term, then index
