@@ -1,4 +1,7 @@
-"""Columns that grow: compiled code never allocates, so Python doubles what is nearly full (`Engine.make_room`)."""
+"""Columns that grow: compiled code never allocates, so Python doubles what is nearly full (`Engine.make_room`).
+
+`lengthen` is what compiled code calls when an event fills a column that had room for any ordinary one.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,42 @@ import numpy as np
 from sim.engine import lanes, lead, rumours, trees, votes
 from sim.kernel import desk as d
 from sim.kernel import tally
+from sim.kernel.calendar import grow_chunks
 from sim.kernel.desk import Desk
 from sim.ledger import rows as r
+
+
+# Columns that rows are appended to, with nothing beside them.
+_LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED})
+
+
+def lengthen(desk: Desk, number: int) -> None:
+    """Make room in a column that compiled code has found full (`desk.make_room`): the one place that does.
+
+    Raises KeyError for a column that cannot be full, because compiled code asks for its rows beforehand.
+    """
+    if number in _LISTS:
+        desk.grow(number)
+    elif number == r.HANDED:
+        desk.allocate(r.HANDED, max(2 * len(desk[r.HANDED]), len(desk[r.CLOSED])))  # what it held was seen to
+    elif number == d.CHUNK_FREE:
+        grow_chunks(desk)
+    elif number == d.ENVELOPE_FREE:
+        double_envelopes(desk)
+    elif number == r.TX_FREE:
+        double_transactions(desk)
+    else:
+        raise KeyError(f"column {number} is no list and no table that grows within an event")
+
+
+def double_envelopes(desk: Desk) -> None:
+    """Double the table of envelopes."""
+    double(desk, d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
+
+
+def double_transactions(desk: Desk) -> None:
+    """Double the table of transactions."""
+    double(desk, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
 
 
 def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
@@ -17,6 +54,8 @@ def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
     words = int(state[d.BITS_WORDS])
     receivers = seats if wide else 1
     before = len(desk[d.TALLY]) // tally.ROW
+    if before + count > votes.ROWS_MAX:
+        raise MemoryError(f"{before + count} tallies at one time; events name at most {votes.ROWS_MAX}")
     old_counts, old_bits = len(desk[d.TALLY_COUNT]), len(desk[d.TALLY_BITS])
     for number, extra in (
         (d.TALLY, count * tally.ROW),
@@ -38,7 +77,7 @@ def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
     table[new, tally.RELEASED] = 2
     free, length = (votes.WIDE_FREE, votes.WIDE_FREE_LEN) if wide else (votes.NARROW_FREE, votes.NARROW_FREE_LEN)
     kept = desk[free][: state[length]]
-    data = np.zeros(len(desk[free]) + count, dtype=np.int64)
+    data = d.zeros(len(desk[free]) + count)
     data[: len(kept)] = kept
     data[len(kept) : len(kept) + count] = new[::-1]
     desk.replace(free, data)
@@ -51,11 +90,11 @@ def add_gatherings(desk: Desk) -> None:
     stride = int(state[trees.GATHER_STRIDE])
     rows = len(desk[trees.GATHERING]) // stride
     more = max(rows, 16)
-    data = np.zeros((rows + more) * stride, dtype=np.int64)
+    data = d.zeros((rows + more) * stride)
     data[: rows * stride] = desk[trees.GATHERING]
     desk.replace(trees.GATHERING, data)
     count = int(state[lanes.GATHERS_FREE])
-    free = np.zeros(rows + more, dtype=np.int64)
+    free = d.zeros(rows + more)
     free[:count] = desk[lanes.GATHER_FREE][:count]
     free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
     desk.replace(lanes.GATHER_FREE, free)
@@ -68,7 +107,7 @@ def add_rumours(desk: Desk) -> list[int]:
     more = max(rows, 1024)
     words = int(desk.array[d.BITS_WORDS])
     for number, width in ((rumours.RUMOUR, rumours.RUMOUR_WIDTH), (rumours.HEARD, words)):
-        data = np.zeros((rows + more) * width, dtype=np.int64)
+        data = d.zeros((rows + more) * width)
         data[: rows * width] = desk[number]
         desk.replace(number, data)
     return list(range(rows + more - 1, rows - 1, -1))
@@ -82,7 +121,7 @@ def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], .
         desk.grow(number, fill)
     desk.grow(free)
     if len(desk[free]) < 2 * rows - first:
-        data = np.zeros(2 * rows - first, dtype=np.int64)
+        data = d.zeros(2 * rows - first)
         data[: len(desk[free])] = desk[free]
         desk.replace(free, data)
     count = int(state[length])
@@ -93,7 +132,7 @@ def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], .
 def double_blocks(desk: Desk) -> None:
     """Double the blocks; there are as many chains of unseen ones, which are laid anew."""
     double(desk, r.BLOCK_FREE, r.BLOCKS_FREE, ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0)))
-    heads = np.zeros(len(desk[r.BLOCK_FREE]), dtype=np.int64)
+    heads = d.zeros(len(desk[r.BLOCK_FREE]))
     blocks = desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
     for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
         slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)
@@ -110,7 +149,7 @@ def double_full_pools(desk: Desk, seats: int) -> None:
     if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
         return
     old = desk[r.POOL].reshape(seats, size, 2)
-    data = np.zeros(2 * len(desk[r.POOL]), dtype=np.int64)
+    data = d.zeros(2 * len(desk[r.POOL]))
     new = data.reshape(seats, 2 * size, 2)
     for node in range(seats):
         live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])

@@ -31,13 +31,14 @@ from sim.kernel.desk import (
     column,
     compiled,
     length,
+    make_room,
 )
 from sim.kernel.due import BATCH, ready_push
 from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope
 from sim.kernel.rules import NOWHERE
 from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
-from sim.ledger.chain import CLOSED_MAX, free_block, new_block, parent_of
+from sim.ledger.chain import free_block, new_block, parent_of
 from sim.ledger.pool import batch_is_due
 from sim.ledger.rows import (
     BACKLOG_BYTES,
@@ -53,6 +54,7 @@ from sim.ledger.rows import (
     CLOSED,
     CLOSED_LEN,
     FRESH,
+    HANDED,
     HEIGHT,
     NEXT_UNSEEN,
     NUMBER,
@@ -302,9 +304,12 @@ def release_case(desk, block):
 def sweep(desk, lowest):
     """Free the closed blocks below a height. Returns how many of them Python must free.
 
-    Their rows are put into the second half of CLOSED.
+    Their rows are put into HANDED.
     """
+    if length(desk, HANDED) < desk[CLOSED_LEN]:
+        make_room(desk, HANDED)
     closed = column(desk, CLOSED)
+    handed = column(desk, HANDED)
     rows = column(desk, BLOCK)
     kept = np.int64(0)
     seen = np.int64(0)
@@ -314,7 +319,7 @@ def sweep(desk, lowest):
             closed[kept] = block
             kept += 1
         elif rows[block * BLOCK_WIDTH + SEEN]:
-            closed[CLOSED_MAX + seen] = block
+            handed[seen] = block
             seen += 1
         else:
             release_case(desk, block)
@@ -341,7 +346,7 @@ def shed(desk, low, since_ns):
 
     These are blocks above height `low`, proposed after `since_ns` (nobody who is down has voted on them), that all
     voters who are up have decided, 64 heights ago. Returns (height up to which that holds, how many rows Python
-    must see to: they are put into the second half of CLOSED).
+    must see to: they are put into HANDED).
     """
     peer, node = column(desk, PEER), column(desk, NODE)
     lowest = np.int64(-1)
@@ -364,8 +369,10 @@ def shed(desk, low, since_ns):
             if rows[b + SEEN] == 0:
                 if _is_quiet(desk, block):
                     release_case(desk, block)
-            elif seen < CLOSED_MAX:
-                column(desk, CLOSED)[CLOSED_MAX + seen] = block
+            else:
+                if seen == length(desk, HANDED):
+                    make_room(desk, HANDED)
+                column(desk, HANDED)[seen] = block
                 seen += 1
         block = parent_of(desk, block)
     return max(low, high), seen

@@ -215,7 +215,6 @@ def advance(array, until):
     """
     desk = bench(array)
     none = np.int64(-1)
-    ready = column(desk, READY)
     if desk[HELD_LETTER] > 0:  # Python has dealt with the letter it was last woken for
         drop_reference(desk, desk[HELD_LETTER] - 1)
         desk[HELD_LETTER] = 0
@@ -235,11 +234,12 @@ def advance(array, until):
         if desk[STOP_AFTER] > 0 and desk[DECISIONS] >= desk[STOP_AFTER]:
             return STOP, none, none, desk[NOW]
         # --- arrivals up to the next due event
-        due = ready[0] if desk[READY_LEN] > 0 else NEVER
-        limit = min(due - 1, until)
-        near = column(desk, NEAR)
+        limit = until
+        if desk[READY_LEN] > 0:
+            limit = min(column(desk, READY)[0] - 1, until)
         steps = 0
         while True:
+            near = column(desk, NEAR)
             if desk[RUN_POS] < desk[RUN_LEN]:
                 arrives = column(desk, RUN)[2 * desk[RUN_POS]]
             elif desk[NEAR_LEN] > 0:
@@ -266,13 +266,14 @@ def advance(array, until):
             else:
                 envelope_copy(desk, arrives, ref)
             if desk[READY_LEN] > 0:
-                limit = min(ready[0] - 1, until)
+                limit = min(column(desk, READY)[0] - 1, until)
             steps += 1
             if steps >= 64:
                 break
         if steps >= 64:
             continue
         # --- the due event
+        ready = column(desk, READY)
         if desk[READY_LEN] == 0 or ready[0] > until:
             desk[NOW] = max(desk[NOW], until) if until != NEVER else desk[NOW]
             return UNTIL, none, none, desk[NOW]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -15,9 +15,9 @@ from sim.kernel.desk import Desk
 from sim.kernel.heap import WIDTH
 from sim.ledger import rows as r
 from sim.ledger import transactions
-from sim.ledger.chain import CLOSED_MAX
 
 LONG_AGO = -(1 << 62)
+_CLOSED_ROWS = 8192
 TRACE_ROWS = 1 << 15
 _POOL_START = 1 << 10
 _SWEPT_BYTES = 1 << 18
@@ -55,9 +55,11 @@ class Engine:
         self.seats = len(self.identity)
         self.words = (self.seats + 63) // 64
         # Closed blocks, or decisions, between two sweeps: so many that their tallies stay in the processor's cache.
-        self.sweep_every = min(max(_SWEPT_BYTES // (16 * self.seats * (self.words + 2)), 2), CLOSED_MAX // 16)
+        self.sweep_every = min(max(_SWEPT_BYTES // (16 * self.seats * (self.words + 2)), 2), _CLOSED_ROWS // 32)
         if self.identity[: self.voters] != tuple(range(self.voters)) or max(self.identity) >= self.voters:
             raise ValueError("seats: the first are the voters in order, and others are their twins or observers (-1)")
+        self.moved: Callable[[], None] = lambda: None  # told when columns were lengthened within an event
+        self.desk.on_full(self._lengthen)
         self._lay_scalars()
         self._lay_kernel()
         self._lay_tallies()
@@ -256,7 +258,8 @@ class Engine:
         desk.allocate(r.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
         desk.allocate(r.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
-        desk.allocate(r.CLOSED, 2 * CLOSED_MAX)
+        desk.allocate(r.CLOSED, _CLOSED_ROWS)
+        desk.allocate(r.HANDED, _CLOSED_ROWS)
         state[lanes.SWEEP_CLOSED] = self.sweep_every
         state[lanes.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
@@ -275,9 +278,9 @@ class Engine:
         while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
             desk.grow(d.READY)
         if state[d.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
-            growth.double(desk, d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
+            growth.double_envelopes(desk)
         if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
-            growth.double(desk, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
+            growth.double_transactions(desk)
         if state[r.BLOCKS_FREE] <= 8:
             growth.double_blocks(desk)
         if state[r.PAYLOADS_FREE] <= 8:
@@ -293,6 +296,10 @@ class Engine:
             growth.add_gatherings(desk)
         if self.settings.gateways:
             growth.double_full_pools(desk, self.seats)
+
+    def _lengthen(self, number: int) -> None:
+        growth.lengthen(self.desk, number)
+        self.moved()
 
     @property
     def tallies(self) -> int:

@@ -59,6 +59,7 @@ KIND_COST = 59  # KIND_COST_WIDTH per message type
 WIDE_FREE = 60  # rows that every voter counts in
 NARROW_FREE = 61  # rows of one receiver
 
+ROWS_MAX = 1 << 20  # of tallies: the event of a processed vote names its row in 20 bits
 KIND_COST_WIDTH = 8
 COST_SIZE, COST_SIGN_NS, COST_VERIFY_NS, COST_HANDLE_NS, COST_WEIGHTED = range(5)
 
@@ -116,7 +117,7 @@ def _follow_up(desk, row, parent, node, number, in_parent, done):
 @compiled
 def vote_is_processed(desk, node, argument, sequence):
     """A vote on which a threshold may hang has been processed: `vote_arrives`, at `done`."""
-    row = argument & 0xFFFFF
+    row = argument & (ROWS_MAX - 1)
     number = (argument >> 20) & 0x1FFFFF
     in_parent = argument >> 41
     tally = column(desk, TALLY)
@@ -139,7 +140,7 @@ def let_go(desk, row):
 @compiled
 def let_go_vote(desk, argument):
     """The event of a processed vote refers to its row, and the row's parent, no longer."""
-    row = argument & 0xFFFFF
+    row = argument & (ROWS_MAX - 1)
     parent = column(desk, TALLY)[row * ROW + PARENT]
     let_go(desk, row)
     if parent >= 0:

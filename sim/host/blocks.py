@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from sim.engine import entry, lanes, lead
 from sim.engine.settings import NO_LIMIT
 from sim.ledger import rows as r
-from sim.ledger.chain import CLOSED_MAX
 from sim.protocol import Ballot, Block, VoteType
 
 if TYPE_CHECKING:
@@ -306,7 +305,7 @@ class Blocks:
 
     def _listed(self, count: int) -> list[Block]:
         """The blocks that the engine leaves to Python."""
-        rows = self.run.engine.desk[r.CLOSED][CLOSED_MAX : CLOSED_MAX + count]
+        rows = self.run.engine.desk[r.HANDED][:count]
         return [self.of_row[row] for row in rows.tolist()]
 
     def _free(self, block: Block) -> None:

@@ -140,6 +140,7 @@ class Run:
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
+        self.engine.moved = self._refresh_views
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
         self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]

@@ -49,7 +49,8 @@ def _load_numba() -> None:
             del sys.modules["scipy.linalg"]
 
 
-_DIGEST = _source_digest()
+CHECKED = os.environ.get("PILOTZONE_CHECKED") == "1"  # compile with every index looked at (sim.kernel.desk)
+_DIGEST = ("checked-" if CHECKED else "") + _source_digest()
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_DIGEST}")  # type: ignore[attr-defined]
 _load_numba()

@@ -50,6 +50,7 @@ from sim.kernel.desk import (
     compiled,
     fetch,
     length,
+    make_room,
 )
 from sim.kernel.heap import WIDTH, heap_drop, heap_push
 
@@ -128,10 +129,11 @@ def append_to_bucket(desk, bucket, time, ref):
     slot = bucket & (BUCKETS - 1)
     lens = column(desk, BUCKET_LEN)
     tail = column(desk, BUCKET_TAIL)
-    rows = column(desk, CHUNK_ROWS)
     count = lens[slot]
     place = count & (CHUNK - 1)
     if place == 0:
+        if desk[CHUNKS_FREE] == 0:
+            make_room(desk, CHUNK_FREE)
         free = desk[CHUNKS_FREE] - 1
         desk[CHUNKS_FREE] = free
         chunk = column(desk, CHUNK_FREE)[free]
@@ -140,6 +142,7 @@ def append_to_bucket(desk, bucket, time, ref):
         else:
             column(desk, CHUNK_NEXT)[tail[slot]] = chunk
         tail[slot] = chunk
+    rows = column(desk, CHUNK_ROWS)
     row = 2 * (tail[slot] * CHUNK + place)
     if 2 * place & (LINE - 1) == 0:  # the first row in its cache line: the next line will be needed later
         fetch(desk, CHUNK_ROWS, row + LINE)

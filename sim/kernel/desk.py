@@ -5,23 +5,35 @@ time. So a run's state is one int64 array, the *desk*: scalars first, then a dir
 and length of every *column* (an int64 array owned by Python). Compiled functions take the desk and look up
 the columns they need; Python reads the same memory through `Desk`.
 
-Only Python allocates. Compiled code that finds a column nearly full returns a request, Python doubles the
-column, and the call is made again; nothing is lost in between because room is checked before anything moves.
+Only Python allocates. The run loop looks between two events whether columns are nearly full, and then Python doubles
+them. Within an event whatever appends to a column asks for room first (`make_room`): if there is none, Python is
+called back and grows the column before anything is written. So a pointer to a column that can grow must not be kept
+across a call that may append to it.
+
+Nothing here checks an index: a write outside of its column would corrupt the process without a word. Two things stand
+against that. Guard words lie before and after every column, and `Desk.damage` tells which were overwritten; they are
+looked at when a column is replaced and at the end of every run. And the same source compiles into a *checked build*
+(`PILOTZONE_CHECKED=1`), in which `column` gives a view that refuses every index outside of the column, and every
+pointer that is out of date.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
+import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.extending import intrinsic
+from numba.core import cgutils
+from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model
 
-from sim.kernel import COMPLETE
+from sim.kernel import CHECKED, COMPLETE
 
 # --- scalars ---------------------------------------------------------------------------------------------
 SCALARS = 128
@@ -70,6 +82,7 @@ BYTES_SENT = 39
 DUPLICATED = 40
 HOLD_UNTIL = 41
 FLOODS_FREE = 42
+ROOM_MAKER = 43  # address of the function that makes room in a column (`Desk.on_full`)
 # what advance() found: node, argument (time is NOW)
 OUT_NODE = 44
 OUT_ARG = 45
@@ -91,6 +104,8 @@ RULE_COPIES = 54  # further copies of the copy being sent
 MESSAGE_VIEW = 55  # of the message being sent; set only while there are rules
 MESSAGE_HEIGHT = 56
 RULE_COPIES_MAX = 57  # most further copies of one copy
+WRONG_COLUMN = 62  # what the checked build refused last: the column, and the index
+WRONG_INDEX = 63
 # ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.lanes)
 LEDGER_SCALARS = 64
 
@@ -143,6 +158,7 @@ TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if ea
 COLUMNS = 88
 
 LINE = 8  # integers in a cache line
+GUARD = 0x5AFE_C0DE_5AFE_C0DE  # what the words around a column hold
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come
 
@@ -228,10 +244,84 @@ def bench(array):
     return _pointer(array[SELF])
 
 
+class _CheckedColumn(types.Type):  # type: ignore[misc]
+    """A column of the checked build, as compiled code sees it."""
+
+    def __init__(self) -> None:
+        super().__init__("CheckedColumn")
+
+
+_CHECKED_COLUMN = _CheckedColumn()
+_INTEGERS = types.CPointer(types.int64)
+
+
+@register_model(_CheckedColumn)
+class _CheckedColumnModel(models.StructModel):  # type: ignore[misc]
+    """The desk, the column's number, and where the column was when the view was made."""
+
+    def __init__(self, manager: Any, type_: Any) -> None:
+        super().__init__(manager, type_, [("desk", _INTEGERS), ("number", types.int64), ("address", types.int64)])
+
+
+for _name in ("desk", "number", "address"):
+    make_attribute_wrapper(_CheckedColumn, _name, _name)
+
+
+@intrinsic
+def _checked_column(typingctx: Any, desk: Any, number: Any, address: Any) -> Any:
+    """A view of a column that looks at every index."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        view = cgutils.create_struct_proxy(_CHECKED_COLUMN)(context, builder)
+        view.desk, view.number, view.address = args
+        return view._getvalue()
+
+    return _CHECKED_COLUMN(_INTEGERS, types.int64, types.int64), generate
+
+
 @compiled
-def column(desk, number):
-    """The column `number`: a pointer to its first integer."""
-    return _pointer(desk[SCALARS + 2 * number])
+def _place(view, index):
+    """The column, if the index lies inside of it and it has not moved since the view was made."""
+    desk = view.desk
+    at = SCALARS + 2 * view.number
+    if view.address != desk[at] or index < 0 or index >= desk[at + 1]:
+        desk[WRONG_COLUMN] = view.number
+        desk[WRONG_INDEX] = index if view.address == desk[at] else np.int64(-1)
+        raise IndexError("checked build: an index outside of its column, or a column that has moved")
+    return _pointer(desk[at])
+
+
+@overload(operator.getitem, jit_options={"_nrt": False})
+def _get(view, index):
+    if isinstance(view, _CheckedColumn):
+        return lambda view, index: _place(view, index)[index]
+    return None
+
+
+@overload(operator.setitem, jit_options={"_nrt": False})
+def _set(view, index, value):
+    if isinstance(view, _CheckedColumn):
+
+        def write(view, index, value):
+            _place(view, index)[index] = value
+
+        return write
+    return None
+
+
+if CHECKED:
+
+    @compiled
+    def column(desk, number):
+        """The column `number`, every index of which is looked at."""
+        return _checked_column(desk, number, desk[SCALARS + 2 * number])
+
+else:
+
+    @compiled
+    def column(desk, number):
+        """The column `number`: a pointer to its first integer."""
+        return _pointer(desk[SCALARS + 2 * number])
 
 
 @inlined
@@ -246,20 +336,80 @@ def length(desk, number):
     return desk[SCALARS + 2 * number + 1]
 
 
+@intrinsic
+def _call_room_maker(typingctx: Any, address: Any, number: Any) -> Any:
+    """Call the function at an address with a column's number; it returns 0 if it failed."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        function = builder.inttoptr(args[0], ir.FunctionType(word, [word]).as_pointer())
+        return builder.call(function, [args[1]])
+
+    return types.int64(types.int64, types.int64), generate
+
+
+_ask_python: Any = _call_room_maker
+
+
+@compiled
+def make_room(desk, number):
+    """Have Python lengthen a column that is full. Pointers to it, taken before, are out of date afterwards."""
+    if desk[ROOM_MAKER] == 0 or _ask_python(desk[ROOM_MAKER], number) == 0:
+        raise MemoryError("a column is full and could not be lengthened")
+
+
 def zeros(length: int) -> np.ndarray:
-    """Zeros that begin where a pair of cache lines does: a row of eight integers is one line."""
-    data = np.zeros(length + 2 * LINE, dtype=np.int64)
-    skip = -(data.ctypes.data // data.itemsize) % (2 * LINE)
+    """Zeros that begin where a pair of cache lines does (a row of eight integers is one line), between guard words."""
+    data = np.zeros(length + 4 * LINE, dtype=np.int64)
+    skip = LINE + -(data.ctypes.data // data.itemsize + LINE) % (2 * LINE)
+    data[skip - LINE : skip] = GUARD
+    data[skip + length : skip + length + LINE] = GUARD
+    if length == 0:
+        data[:] = GUARD
     return data[skip : skip + length]
+
+
+def _is_intact(data: np.ndarray) -> bool:
+    """Whether the guard words around an array that `zeros` made are as they were."""
+    whole = data.base
+    if len(data) == 0:  # numpy moves an empty slice to the front of its array
+        return bool((whole == GUARD).all())
+    first = (data.ctypes.data - whole.ctypes.data) // whole.itemsize
+    last = first + len(data)
+    return bool((whole[first - LINE : first] == GUARD).all() and (whole[last : last + LINE] == GUARD).all())
+
+
+class DamagedError(RuntimeError):
+    """Compiled code has written outside of its columns: nothing that this run computed can be believed."""
+
+
+_ROOM_MAKER = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
 class Desk:
     """Owner of a run's memory: allocates columns, doubles them, and lets Python read them."""
 
     def __init__(self) -> None:
-        self.array = np.zeros(DESK_LEN, dtype=np.int64)
+        self.array = zeros(DESK_LEN)
         self.array[SELF] = self.array.ctypes.data
         self._columns: dict[int, np.ndarray] = {}
+        self._damaged: set[int] = set()  # columns replaced since, whose guard words were overwritten
+        self._maker: Any = None
+        self.failure: BaseException | None = None  # why a column could not be lengthened
+
+    def on_full(self, lengthen: Callable[[int], None]) -> None:
+        """Have `lengthen` called, with a column's number, by compiled code that finds the column full."""
+
+        def make_room(number: int) -> int:
+            try:
+                lengthen(number)
+            except BaseException as error:  # it must not pass through compiled code
+                self.failure = error
+                return 0
+            return 1
+
+        self._maker = _ROOM_MAKER(make_room)  # kept: compiled code has its address
+        self.array[ROOM_MAKER] = ctypes.cast(self._maker, ctypes.c_void_p).value
 
     def allocate(self, number: int, length: int, fill: int = 0) -> np.ndarray:
         """Make column `number` of `length` integers; memory is committed by the system when first touched."""
@@ -271,7 +421,8 @@ class Desk:
 
     def adopt(self, number: int, values: np.ndarray) -> np.ndarray:
         """Use a copy of `values` as column `number`."""
-        data = np.ascontiguousarray(values, dtype=np.int64).reshape(-1).copy()
+        data = zeros(values.size)
+        data[:] = values.reshape(-1)
         self._adopt(number, data)
         return data
 
@@ -286,8 +437,22 @@ class Desk:
         return len(old), len(data)
 
     def replace(self, number: int, data: np.ndarray) -> None:
-        """Use `data` itself (int64, contiguous) as column `number`."""
+        """Use `data` itself, made by `zeros`, as column `number`."""
         self._adopt(number, data)
+
+    def damage(self) -> list[int]:
+        """Columns around which something was written that does not belong there; -1 stands for the desk itself."""
+        found = self._damaged | {number for number, data in self._columns.items() if not _is_intact(data)}
+        return sorted(found if _is_intact(self.array) else {*found, -1})
+
+    def verify(self) -> None:
+        """Raise DamagedError if compiled code has written outside of its columns."""
+        found = self.damage()
+        if found:
+            raise DamagedError(
+                f"columns {', '.join(map(str, found))} were written to outside of their bounds; nothing of this run "
+                "can be believed and nothing is stored; please report the scenario and the seed"
+            )
 
     def __getitem__(self, number: int) -> np.ndarray:
         return self._columns[number]
@@ -300,6 +465,8 @@ class Desk:
         return sum(data.nbytes for data in self._columns.values())
 
     def _adopt(self, number: int, data: np.ndarray) -> None:
+        if number in self._columns and not _is_intact(self._columns[number]):
+            self._damaged.add(number)
         self._columns[number] = data
         self.array[SCALARS + 2 * number] = data.ctypes.data
         self.array[SCALARS + 2 * number + 1] = len(data)

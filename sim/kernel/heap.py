@@ -5,16 +5,18 @@ Order is time first, then sequence, so that equal times keep the order in which 
 
 from __future__ import annotations
 
-from sim.kernel.desk import column, compiled
+from sim.kernel.desk import column, compiled, length, make_room
 
 WIDTH = 4  # integers per entry
 
 
 @compiled
 def heap_push(desk, heap_column, length_scalar, time, sequence, a, b):
-    """Enter a row. The caller has made sure that the column has room."""
-    heap = column(desk, heap_column)
+    """Enter a row."""
     i = desk[length_scalar]
+    if (i + 1) * WIDTH > length(desk, heap_column):
+        make_room(desk, heap_column)
+    heap = column(desk, heap_column)
     desk[length_scalar] = i + 1
     while i > 0:
         parent = (i - 1) >> 1

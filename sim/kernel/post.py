@@ -37,6 +37,7 @@ from sim.kernel.desk import (
     compiled,
     inlined,
     length,
+    make_room,
 )
 from sim.kernel.tally import REFERENCES, ROW
 
@@ -93,10 +94,9 @@ def ref_index(ref):
 
 @compiled
 def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, key, reaction, arg):
-    """Take an envelope from the free list (the caller has made sure there is one) with no copies yet.
-
-    `voter`: whose vote it is, if it is one.
-    """
+    """Take an envelope from the free list, with no copies yet. `voter`: whose vote it is, if it is one."""
+    if desk[ENVELOPES_FREE] == 0:
+        make_room(desk, ENVELOPE_FREE)
     free = desk[ENVELOPES_FREE] - 1
     desk[ENVELOPES_FREE] = free
     envelope = column(desk, ENVELOPE_FREE)[free]
@@ -138,9 +138,9 @@ def drop_reference(desk, envelope):
 @compiled
 def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, done, size, fate, key):
     row = desk[LOG_LEN] * LOG_WIDTH
-    log = column(desk, LOG)
     if row + LOG_WIDTH > length(desk, LOG):
-        return
+        make_room(desk, LOG)
+    log = column(desk, LOG)
     log[row] = sent
     log[row + 1] = src
     log[row + 2] = dst

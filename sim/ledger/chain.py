@@ -10,7 +10,18 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import join
-from sim.kernel.desk import BITS_WORDS, KIND_COUNT, NODE, NOW, SEATS, SEED, column, compiled
+from sim.kernel.desk import (
+    BITS_WORDS,
+    KIND_COUNT,
+    NODE,
+    NOW,
+    SEATS,
+    SEED,
+    column,
+    compiled,
+    length,
+    make_room,
+)
 from sim.kernel.due import DECIDED, EXECUTED, ready_push
 from sim.kernel.post import (
     COUNT_SENT,
@@ -90,14 +101,14 @@ from sim.ledger.rows import (
     WATCHED,
 )
 
-CLOSED_MAX = 4096
-
 
 @compiled
 def trace(desk, event, node, a, b, c, d, e):
-    """Append a row to the trace. The run loop empties it before it can be full."""
-    rows = column(desk, TRACE)
+    """Append a row to the trace. The run loop empties it between events; one event may fill it."""
     at = desk[TRACE_LEN] * TRACE_WIDTH
+    if at + TRACE_WIDTH > length(desk, TRACE):
+        make_room(desk, TRACE)
+    rows = column(desk, TRACE)
     rows[at] = desk[NOW]
     rows[at + 1] = event
     rows[at + 2] = node
@@ -309,6 +320,8 @@ def maybe_close(desk, block):
         rows[b + PAYLOAD_AT] = -1
     if rows[b + DECIDED_BY] >= desk[SEATS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
         rows[b + CLOSE_STATE] = 1
+        if desk[CLOSED_LEN] == length(desk, CLOSED):
+            make_room(desk, CLOSED)
         column(desk, CLOSED)[desk[CLOSED_LEN]] = block
         desk[CLOSED_LEN] += 1
 

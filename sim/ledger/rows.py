@@ -59,10 +59,11 @@ PAYLOAD_FREE = 46
 HIST_CLIENT = 47
 HIST_FINAL = 48
 TRACE = 49
-CLOSED = 50
+CLOSED = 50  # blocks that everybody has decided and whose clients are served
 CLASS = 51  # CLASS_WIDTH per transaction class
 STREAM = 52
 REPLY_COUNT = 53  # scratch, per gateway
+HANDED = 84  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
 TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUMBER = range(8)

@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled
+from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled, make_room
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.sending import count_kind, put_on_link, transmit
@@ -67,7 +67,7 @@ def histogram_bucket(latency_ns):
     s = 0
     while us >> s >= (2 << HIST_EXACT_BITS):
         s += 1
-    return (s << HIST_EXACT_BITS) + (us >> s)
+    return min((s << HIST_EXACT_BITS) + (us >> s), HIST_LEN - 1)  # the last one: 25 days and more
 
 
 @compiled
@@ -133,6 +133,8 @@ def submit_one(desk, gateway, class_):
         desk[REJECTED] += 1
         _owe(desk, gateway)
         return
+    if desk[TX_FREE_LEN] == 0:
+        make_room(desk, TX_FREE)
     free = desk[TX_FREE_LEN] - 1
     desk[TX_FREE_LEN] = free
     tx = column(desk, TX_FREE)[free]

@@ -114,6 +114,7 @@ def _run(
     driving = time.perf_counter()
     truncated = _drive(world, judge, progress, started, until_ns)
     world.run.flush_trace()
+    world.run.engine.desk.verify()
     drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
