@@ -31,7 +31,7 @@ from sim.kernel.desk import (
     column,
     entry,
 )
-from sim.kernel.due import CALL, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
+from sim.kernel.due import CALL, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
 from sim.kernel.post import (
     DISK_FREE,
     EXECUTE_FREE,
@@ -54,6 +54,7 @@ from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELE
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.pool import empty_pool, forward_again, lead
 from sim.ledger.rows import (
+    OPEN_HEIGHT,
     PEER,
     PEER_WIDTH,
     TX_LAST,
@@ -352,6 +353,14 @@ def set_timer(array, node, at_ns, number):
     return np.int64(0)
 
 
+@entry(_I(_D, _I, _I, _I))
+def await_disk(array, node, at_ns, number):
+    """Wake the node with this number when a write that one of its handlers waits for is done."""
+    desk = bench(array)
+    ready_push(desk, at_ns, DISK_DONE, node, number | timers.OF_DISK)
+    return np.int64(0)
+
+
 @entry(_I(_D, *[_I] * 9))
 def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, spread_ns, place, places):
     """The node waits for its turn to propose, by this rule from now on (see `timers.await_turn`)."""
@@ -433,6 +442,7 @@ def crash(array, node, rows):
     state[s + INCARNATION] += 1
     state[s + GUARD] = -1
     state[s + PROGRESS_TOKEN] += 1
+    column(desk, PEER)[node * PEER_WIDTH + OPEN_HEIGHT] = 0
     if node < desk[SEATS]:
         empty_pool(desk, node)
         trees.release_held(desk, node)

@@ -15,6 +15,7 @@ import numpy as np
 from sim.engine.timers import TAKES_TURNS, await_turn
 from sim.engine.votes import cast_vote, count_now, let_go
 from sim.kernel.desk import (
+    IDENTITY,
     NODE,
     NOW,
     TALLY,
@@ -37,7 +38,7 @@ from sim.kernel.tally import (
     has_fired,
     has_voted,
 )
-from sim.ledger.chain import decide, decide_or_wait, extends_tip, trace
+from sim.ledger.chain import await_decision, decide, decide_or_wait, extends_tip, trace
 from sim.ledger.rows import (
     BLOCK,
     BLOCK_WIDTH,
@@ -106,11 +107,12 @@ PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEAD = 0, 1, 2, 3
 
 
 @compiled
-def _finish(desk, node, reaction):
+def _finish(desk, node, reaction, voter):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
     vote_row = rows[r + VOTE_ROW]
-    if vote_row >= 0:
+    # A quorum that was complete before a crash is told again afterwards; a vote outlasts the crash, and is cast once.
+    if vote_row >= 0 and (voter >= 0 or not has_voted(desk, vote_row, node, column(desk, IDENTITY)[node])):
         cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])
     return _wakes(desk, node, reaction)
@@ -166,6 +168,8 @@ def react(desk, node, reaction, voter):
     state[s + GUARD] = rows[r + SET]
     column(desk, PEER)[node * PEER_WIDTH + LANE_NUMBER] = rows[r + SET]
     if voter >= 0:
+        if rows[r + VOTE_ROW] >= 0:
+            await_decision(desk, node, column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT])
         state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
         if desk[PROGRESS_MODE] == 2:
             state[s + PROGRESS_NS] = desk[NOW]
@@ -185,7 +189,7 @@ def react(desk, node, reaction, voter):
         _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
         outcome = PERFORMED
     else:
-        outcome = _finish(desk, node, reaction)
+        outcome = _finish(desk, node, reaction, voter)
     if voter >= 0 and desk[TAKES_TURNS]:
         height = column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
         await_turn(desk, node, height + 1, rows[r + MADE_NS])

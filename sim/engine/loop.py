@@ -41,7 +41,7 @@ from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import relay
 from sim.engine.room import has_room
 from sim.engine.rumours import OF_RUMOUR, rumour_comes
-from sim.engine.timers import OF_TURN, TIMER_BITS, turn_has_come
+from sim.engine.timers import OF_DISK, OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.trees import in_tree, timer_is_idle
 from sim.engine.votes import let_go, let_go_vote, vote_is_processed
 from sim.kernel.calendar import calendar_open
@@ -117,12 +117,15 @@ from sim.ledger.rows import (
     BATCH_TIMER,
     CLOSED_LEN,
     DECISIONS,
+    OPEN_HEIGHT,
+    OPEN_NS,
     PEER,
     PEER_WIDTH,
     POOL_HEAD,
     POOL_SIZE,
     POOL_TAIL,
     STOP_AFTER,
+    TIP_HEIGHT,
     TRACE,
     TRACE_LEN,
     TRACE_WIDTH,
@@ -177,6 +180,10 @@ def _check_progress(desk, node):
     since = state[node * NODE_WIDTH + PROGRESS_NS]
     if desk[PROGRESS_MODE] == 1:
         oldest = oldest_waiting_ns(desk, node)
+        peer = column(desk, PEER)
+        p = node * PEER_WIDTH
+        if peer[p + OPEN_HEIGHT] > peer[p + TIP_HEIGHT]:  # what it voted for is not decided
+            oldest = peer[p + OPEN_NS] if oldest < 0 else min(oldest, peer[p + OPEN_NS])
         if oldest < 0 and desk[BACKLOG_BYTES] == 0:
             # Nothing waits. Looking again after one period cannot miss an expiry: a transaction that
             # arrives in between is at most one period old then.
@@ -303,7 +310,7 @@ def advance(array, until):
                 let_go(desk, argument >> 2)
             elif kind == VOTED:
                 let_go_vote(desk, argument)
-            elif kind == DISK_DONE:
+            elif kind == DISK_DONE and argument & OF_DISK == 0:
                 end_write(desk, argument)
             continue
         if kind == VOTED:
@@ -398,6 +405,8 @@ def advance(array, until):
                 else:
                     return WAKE_PROGRESS, node, none, time
         elif kind == DISK_DONE:
+            if argument & OF_DISK:
+                return WAKE_TIMER, node, argument, time
             if _or_lead(desk, node, finish_after_disk(desk, node, argument)) == PERFORMED_WAKE:
                 return WAKE_LANE, node, argument, time
         elif kind == RELAY:

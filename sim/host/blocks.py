@@ -196,6 +196,11 @@ class Blocks:
         self.at_height(number)
         return self.ballots.get((view, number), [])
 
+    def highest_number(self) -> int:
+        """The greatest number of any ballot there is."""
+        leads = self.run.engine.desk[lead.LEAD].reshape(-1, lead.LEAD_WIDTH)
+        return max(int(leads[:, lead.LAST_HEIGHT].max()), max((number for _, number in self.ballots), default=0))
+
     def all_ballots(self) -> list[tuple[tuple[int, int], list[Ballot]]]:
         """All ballots by view and number, but for the engine's own that no other rivals."""
         for number in {number for _, number in self.ballots}:

@@ -122,6 +122,7 @@ class Run:
         self.rumours = Rumours(self)
         self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
+        self.writes = 0  # that handlers have waited for
         self.turn_timers: dict[int, Timer] = {}  # of the seats that await their turn
         self.out_of_time: Callable[[], bool] = lambda: False
         self.calls: dict[int, Callable[[], None]] = {}
@@ -311,6 +312,8 @@ class Run:
         """Stop an endpoint: what it had in memory and in its queues is gone, stable storage stays."""
         if not self.is_up(node):
             return
+        if node < self.engine.seats:
+            self.hosts[node].absorb()
         entry.crash(self.desk, node, self.engine.tallies)
         self.journal.note(r.EVENT_CRASHED, node)
         if node < self.engine.seats:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.engine import entry, lanes, lead
+from sim.engine import entry, lanes, lead, timers
 from sim.engine.office import LONG_AGO
 from sim.host.blocks import fork
 from sim.host.costs import ProtocolError
@@ -76,7 +76,10 @@ class Host:
         done = max(self.now_ns, int(nodes[at + post.DISK_FREE])) + cost
         nodes[at + post.DISK_FREE] = done
         nodes[at + post.DISK_BUSY] += cost
-        self.set_timer(STORED, done - self.now_ns, then)
+        run = self.run
+        run.writes += 1  # numbered apart from timers: the lane's writes take no such number either
+        run.timers[run.writes | timers.OF_DISK] = STORED, then, self.seat
+        entry.await_disk(self._desk, self.seat, done, run.writes)
 
     def quiet(self) -> None:
         """Forget the timers of a replica that crashed."""
@@ -85,6 +88,17 @@ class Host:
             del self.run.timers[number]
         self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
         self._period_ns = (0, 0)
+
+    def absorb(self) -> None:
+        """A crash: what the fast lane did for the replica becomes its own, so that what it must not forget is on disk.
+
+        Handlers would have written it as they went along. Nothing else of the lane outlives the crash.
+        """
+        at = self.seat * r.PEER_WIDTH
+        if self.replica is not None:
+            _ = self.replica.view_number  # it looks at the lane for it
+        self.run.peers[at + r.LAST_LANE] = -1
+        self.run.peers[at + r.LANE_NUMBER] = -1
 
     # --- messages --------------------------------------------------------------------------------------
 
@@ -131,6 +145,9 @@ class Host:
     def ballots(self, view: int, number: int) -> list[Ballot]:
         return self.run.tree.ballots_of(view, number)
 
+    def highest_number(self) -> int:
+        return self.run.tree.highest_number()
+
     @property
     def votes(self) -> bool:
         """Whether this seat has an identity; an observer has none."""
@@ -139,9 +156,19 @@ class Host:
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         if not self.votes:
             raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
+        if ballot.block is not None:
+            self._await_decision(ballot.block.height)
         row = self.run.tallies.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
         self.run.ask(entry.vote, self.seat, row, self.run.letters.target(to), local)
+
+    def _await_decision(self, height: int) -> None:
+        """As `chain.await_decision`, for a vote that a handler casts."""
+        peers, at = self.run.peers, self.seat * r.PEER_WIDTH
+        if peers[at + r.OPEN_HEIGHT] <= peers[at + r.TIP_HEIGHT]:
+            peers[at + r.OPEN_NS] = self.run.scalars[d.NOW]
+        if height > peers[at + r.OPEN_HEIGHT]:
+            peers[at + r.OPEN_HEIGHT] = height
 
     def vote_to(
         self, vote: VoteType, ballot: Ballot, to: int, receivers: Iterable[int], *, own: bool, gate: bool = False
@@ -386,9 +413,7 @@ class Host:
         run = self.run
         number = run.next_timer()
         run.timers[number] = (timer, about, self.seat)
-        if timer is not STORED:
-            delay_ns = self._by_my_clock(delay_ns)
-        entry.set_timer(self._desk, self.seat, self.now_ns + delay_ns, number)
+        entry.set_timer(self._desk, self.seat, self.now_ns + self._by_my_clock(delay_ns), number)
         return number
 
     def cancel(self, handle: int) -> None:
@@ -405,6 +430,8 @@ class Host:
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
         self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns)
+        if low_ns == 0:
+            self.run.peers[self.seat * r.PEER_WIDTH + r.OPEN_HEIGHT] = 0
         self._watch(1)
 
     def _watch(self, again: int) -> None:

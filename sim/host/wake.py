@@ -52,7 +52,7 @@ def turn(run: Run, until_ns: int) -> int:
             _signal(run, node, NO_PROGRESS)
         elif code == loop.WAKE_TIMER:
             entry_: Any = run.timers.pop(argument, None)
-            if argument >> timers.TIMER_BITS:
+            if argument >> timers.TIMER_BITS and not argument & timers.OF_DISK:
                 entry_ = _timer_of_lane(run, node, argument)
             if entry_ is not None:
                 handler = hosts[node].handlers.get(entry_[0])

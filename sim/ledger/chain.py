@@ -65,6 +65,8 @@ from sim.ledger.rows import (
     GATEWAYS,
     HEIGHT,
     NUMBER,
+    OPEN_HEIGHT,
+    OPEN_NS,
     PARENT,
     PARENT_NUMBER,
     PAYLOAD,
@@ -324,6 +326,16 @@ def maybe_close(desk, block):
             make_room(desk, CLOSED)
         column(desk, CLOSED)[desk[CLOSED_LEN]] = block
         desk[CLOSED_LEN] += 1
+
+
+@compiled
+def await_decision(desk, node, height):
+    """The node has voted for a block of this height: until that is decided it waits for something."""
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    if peer[p + OPEN_HEIGHT] <= peer[p + TIP_HEIGHT]:
+        peer[p + OPEN_NS] = desk[NOW]
+    peer[p + OPEN_HEIGHT] = max(peer[p + OPEN_HEIGHT], height)
 
 
 @compiled

@@ -73,6 +73,8 @@ POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = r
 TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS, CLOSED_LOOP, LAST_LANE, OWED, LANE_NUMBER, WAITING = range(8, 17)
 QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers clients
 WATCHED = 18  # 1: Python is told of each block that this node decides
+OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision
+OPEN_NS = 21  # since when
 CLOCK_Q20 = 19  # rate of the node's clock, times 2**20; 0: it runs right
 
 BLOCK_WIDTH = 24

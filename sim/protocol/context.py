@@ -62,6 +62,9 @@ class Context(Interface):
     def ballots(self, view: int, number: int) -> list[Ballot]:
         """All ballots of a view and number (more than one block: somebody equivocated)."""
 
+    def highest_number(self) -> int:
+        """The greatest number of any ballot there is: none of my votes is for a higher one."""
+
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         """Vote. `to`: ALL, an `audience`, or one replica; the own vote counts at once if the voter is among them.
 
@@ -220,7 +223,7 @@ class Context(Interface):
         """
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
-        """NO_PROGRESS after this long without progress; with `high_ns`, each period is drawn anew from [low, high].
+        """NO_PROGRESS after this long without progress, 0: never; with `high_ns`, each period is drawn anew from [low, high].
 
         0 stops the timer. What counts as progress is the protocol's `progress`.
         """

@@ -168,6 +168,7 @@ class HotStuffBasic(PacedChain):
             and (self.orphan, self.final, self.ended) == (None, None, None)
             and self.pacemaker.calm
             and alone
+            and not self.awaits_news()
         )
         self.context.lane(4 * block.number + phase if plain else None)
 
@@ -340,6 +341,13 @@ class HotStuffBasic(PacedChain):
         if self.ended is not None:
             self.context.lane(None)
 
+    def awaits_news(self) -> bool:
+        """Whether NEW-VIEW letters have come for a view that is mine to lead and that I have not led."""
+        return any(
+            news.view > self.turn.view and self.leader_of(news.view) == self.context.me
+            for news in self.pacemaker.news.values()
+        )
+
     def lead_after_new_views(self) -> None:
         """Propose upon NEW-VIEW of n - f replicas, by letter or after a decision, on their highest prepareQC."""
         context, view, news = self.context, self.view, self.pacemaker.news
@@ -347,6 +355,9 @@ class HotStuffBasic(PacedChain):
             return
         if max(self.pacemaker.reports(view), default=0) > self.high.view:
             return  # its block is on the way
+        if not self.awaits_news():
+            return  # decisions alone: their quorum is told when it has been processed
+        self.context.lane(None)  # the lane counts no letters
         block = self.high.block if self.high.view == view - 1 else None
         ballot = None if block is None else context.ballot(block.view, block.height, block)
         here = sum(

@@ -200,7 +200,9 @@ class Ibft(HeightByHeight):
                     self.locked = ballot.block  # the latest: rounds ascend
                     self.received.append(ballot.block)
                 if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
+                    assert ballot.block is not None
                     self.accepted = ballot
+                    self.received.append(ballot.block)  # what it voted for was on disk before
         self.blocks.fetch_from_next(context.me)
         if self.changing:
             self.ask_for_round()

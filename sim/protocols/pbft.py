@@ -354,8 +354,12 @@ class Pbft(GroupReplica):
         self.on_view_change(context.me, message)
 
     def prepared(self) -> tuple[tuple[int, int, Block], ...]:
-        """P: what prepared here above the stable checkpoint, each with the highest view it prepared in."""
-        found = [(sequence, self.last_prepared(sequence)) for sequence in range(self.low_mark + 1, self.high_mark + 1)]
+        """P: what prepared here above the stable checkpoint, each with the highest view it prepared in.
+
+        Above H too: a backup that missed a checkpoint votes for what its primary proposes above a later one.
+        """
+        top = self.context.highest_number()
+        found = [(sequence, self.last_prepared(sequence)) for sequence in range(self.low_mark + 1, top + 1)]
         return tuple((sequence, *last) for sequence, last in found if last is not None)
 
     def last_prepared(self, sequence: int) -> tuple[int, Block] | None:

@@ -236,7 +236,9 @@ class Qbft(HeightByHeight):
                     self.prepared = (round_, ballot.block)  # the latest: rounds ascend
                     self.received.append(ballot.block)
                 if round_ == self.round and context.has_voted(PREPARE, ballot):
+                    assert ballot.block is not None
                     self.accepted = ballot
+                    self.received.append(ballot.block)  # what it voted for was on disk before
         self.blocks.fetch_from_next(context.me)
         if self.round > 0 and self.accepted is None:
             self.send_round_change()

@@ -367,12 +367,16 @@ class Tendermint(Validator):
     def on_any_votes(self, ballot: Ballot) -> None:
         """2f + 1 votes for anything, or f + 1."""
         self.sync()
+        before = (self.height, self.step)
         if ballot.number > self.height and ballot.view > self.early_rounds.get(ballot.number, 0):
             self.early_rounds[ballot.number] = ballot.view
         elif ballot.number == self.height:
             if ballot.view > self.round:
                 self.start_round(ballot.view)  # lines 55, 56
             self.apply_rules()
+        whole = any(self.context.complete(votes, ballot) for votes in (PREVOTES, PRECOMMITS))
+        if whole and ballot.number >= self.height and (self.height, self.step) == before:
+            self.early_quorum = max(self.early_quorum, ballot.number)  # nothing followed yet
         self.set_lane()
 
     def apply_rules(self) -> None:
