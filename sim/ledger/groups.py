@@ -420,6 +420,8 @@ class GroupReplica(Replica, abc.ABC):
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send executed blocks with their certificates, and the view this replica works in."""
         context = self.context
+        if sender == context.me:
+            return  # a replica that forgot is told what it asked for before
         top = min(context.height, message.height + FETCH_MAX)
         blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
         known = tuple(block for block in blocks if block is not None)
@@ -456,3 +458,5 @@ class GroupReplica(Replica, abc.ABC):
                 self.new_view(self.view)
         elif self.active:
             self.propose()
+        elif self.recovering:  # whoever answered is behind itself
+            self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)

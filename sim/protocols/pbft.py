@@ -24,7 +24,8 @@ Deviations
   the values of n in between, where 2f + 1 would not.
 * A request is a transaction of the ledger; a batch is a block, and its digest is its number.
 * The request timer is the progress timer: it expires when a request has waited for its whole period without
-  any batch being executed here. The primary does not run it.
+  any batch being executed here. The primary's does not change the view: it asks another replica where they are, for
+  a primary that was cut off must learn of the view that followed (the paper assumes retransmission of NEW-VIEW).
 * A backup passes requests of its own clients to the primary; to all, as the paper's clients do, if its VIEW-CHANGE
   finds too few others that wait for something.
 * VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
@@ -172,7 +173,7 @@ class Pbft(GroupReplica):
             return True
         told = {sequence for sequence, _, _ in own.prepared}
         return all(
-            sequence in told or not context.has_voted(COMMIT, ballot)
+            sequence <= own.low_mark or sequence in told or not context.has_voted(COMMIT, ballot)
             for sequence in self.next_sequences
             for view in range(self.first_view, own.view)
             for ballot in context.ballots(view, sequence)
@@ -204,7 +205,7 @@ class Pbft(GroupReplica):
         self.context.lane(None if self.catching_up else self.lane_number())
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
-        self.context.watch_progress(0 if self.is_primary or not self.active else self.timeout_ns)
+        self.context.watch_progress(self.timeout_ns if self.active else 0)
         for sender, message in self.kept():
             self.on_pre_prepare(sender, message)
         if self.is_primary:
@@ -329,10 +330,18 @@ class Pbft(GroupReplica):
 
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
-        """A request waited too long: view v + 1, unless this replica alone is behind (then others know more)."""
+        """A request waited too long: view v + 1, unless this replica alone is behind (then others know more).
+
+        A primary does not suspect itself; it asks whether the others have left its view.
+        """
         if not self.active or self.fetches_instead():
             return
-        self.change_view(self.view + 1)
+        if self.is_primary:
+            self.fetch()
+            self.context.made_progress()
+            self.context.watch_progress(self.timeout_ns)
+        else:
+            self.change_view(self.view + 1)
 
     def change_view(self, view: int) -> None:
         """Multicast <VIEW-CHANGE, v, h, C, P, i>, and wait twice as long if nothing was executed since the last."""
