@@ -96,7 +96,7 @@ class Host:
         """
         at = self.seat * r.PEER_WIDTH
         if self.replica is not None:
-            _ = self.replica.view_number  # it looks at the lane for it
+            self.replica.sync()
         self.run.peers[at + r.LAST_LANE] = -1
         self.run.peers[at + r.LANE_NUMBER] = -1
 

@@ -83,6 +83,9 @@ class Replica:
         """The letter with which the lane proposed a block (see `Lead`)."""
         raise NotImplementedError
 
+    def sync(self) -> None:
+        """Catch up with what the fast lane did for me, and write down of it what I must not forget: I may crash now."""
+
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""
         raise NotImplementedError
