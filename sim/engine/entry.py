@@ -54,7 +54,7 @@ from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELE
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.pool import empty_pool, forward_again, lead
 from sim.ledger.rows import (
-    OPEN_HEIGHT,
+    OPEN_NS,
     PEER,
     PEER_WIDTH,
     TX_LAST,
@@ -442,7 +442,6 @@ def crash(array, node, rows):
     state[s + INCARNATION] += 1
     state[s + GUARD] = -1
     state[s + PROGRESS_TOKEN] += 1
-    column(desk, PEER)[node * PEER_WIDTH + OPEN_HEIGHT] = 0
     if node < desk[SEATS]:
         empty_pool(desk, node)
         trees.release_held(desk, node)
@@ -469,6 +468,7 @@ def restart(array, node):
     for w in range(desk[WORKERS]):
         free[node * desk[WORKERS] + w] = desk[NOW]
     column(desk, PEER)[node * PEER_WIDTH + TX_LAST] = desk[NOW]
+    column(desk, PEER)[node * PEER_WIDTH + OPEN_NS] = desk[NOW]  # it had written down what it voted for
     return np.int64(0)
 
 

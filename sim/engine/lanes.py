@@ -65,6 +65,7 @@ STILL_MAX = 114
 STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
 HELD_LETTER = 115  # envelope + 1 that Python is dealing with
 GATHERS_FREE = 119
+GATHER_STRIDE = 121  # integers of a gathering
 ADOPTS = 124  # 1: where blocks compete, the block of a letter becomes the head of whoever takes it in the lane
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
@@ -76,7 +77,10 @@ REACTIONS = 56
 REACTION_FREE = 57
 PROGRESS = 62  # per node: low, span (progress timer)
 GATHER_FREE = 75  # gatherings (sim.engine.trees)
+GATHERING = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
 
+GATHER_HEAD = 4
+GATHER_BLOCK, GATHER_CASE = 0, 1
 REACTION_WIDTH = 24
 (
     NEED,
@@ -113,6 +117,7 @@ def _finish(desk, node, reaction, voter):
     vote_row = rows[r + VOTE_ROW]
     # A quorum that was complete before a crash is told again afterwards; a vote outlasts the crash, and is cast once.
     if vote_row >= 0 and (voter >= 0 or not has_voted(desk, vote_row, node, column(desk, IDENTITY)[node])):
+        await_decision(desk, node, rows[r + OF_BLOCK])
         cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])
     return _wakes(desk, node, reaction)
@@ -168,8 +173,6 @@ def react(desk, node, reaction, voter):
     state[s + GUARD] = rows[r + SET]
     column(desk, PEER)[node * PEER_WIDTH + LANE_NUMBER] = rows[r + SET]
     if voter >= 0:
-        if rows[r + VOTE_ROW] >= 0:
-            await_decision(desk, node, column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT])
         state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
         if desk[PROGRESS_MODE] == 2:
             state[s + PROGRESS_NS] = desk[NOW]
@@ -202,6 +205,7 @@ def finish_after_disk(desk, node, reaction):
     r = reaction * REACTION_WIDTH
     rows = column(desk, REACTIONS)
     if rows[r + VOTE_ROW] >= 0:
+        await_decision(desk, node, rows[r + OF_BLOCK])
         cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     outcome = _wakes(desk, node, reaction)
     end_write(desk, reaction)
@@ -236,6 +240,7 @@ def release_reaction(desk, reaction):
     if rows[r + GATHER] > 0:
         column(desk, GATHER_FREE)[desk[GATHERS_FREE]] = rows[r + GATHER] - 1
         desk[GATHERS_FREE] += 1
+        column(desk, GATHERING)[(rows[r + GATHER] - 1) * desk[GATHER_STRIDE] + GATHER_BLOCK] = -1  # its timers are idle
         rows[r + GATHER] = 0
     column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
     desk[REACTIONS_FREE] += 1

@@ -38,7 +38,7 @@ from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope
 from sim.kernel.rules import NOWHERE
 from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
-from sim.ledger.chain import free_block, new_block, parent_of
+from sim.ledger.chain import await_decision, free_block, new_block, parent_of
 from sim.ledger.pool import batch_is_due
 from sim.ledger.rows import (
     BACKLOG_BYTES,
@@ -204,6 +204,7 @@ def _propose(desk, node, parent, height):
     if column(desk, CASES)[c + CASE_GATED]:
         count_now(desk, row_1, node, node, GATE)
     elif row_1 >= 0:
+        await_decision(desk, node, block)
         target = audience if column(desk, CASES)[c + CASE_VOTE + 1] else to
         cast_vote(desk, node, row_1, target, first_vote_weight(desk, c))
     return True

@@ -16,14 +16,19 @@ from sim.engine.cases import CASE_WIDTH, CASES, open_case
 from sim.engine.lanes import (
     DECIDES_BLOCK,
     GATHER,
-    GATHER_FREE,
+    GATHERING,
     GATHERS_FREE,
+    GATHER_BLOCK,
+    GATHER_CASE,
+    GATHER_FREE,
+    GATHER_HEAD,
+    GATHER_STRIDE,
     GENERATION,
     NEED,
     OF_BLOCK,
     PROGRESS_MODE,
-    REACTION_WIDTH,
     REACTIONS,
+    REACTION_WIDTH,
     SET,
     TREE,
     VOTE_TO,
@@ -52,7 +57,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.post import REACTION as LETTERS_REACTION
 from sim.kernel.sending import send_group, send_one
-from sim.ledger.chain import decide, parent_of
+from sim.ledger.chain import await_decision, decide, parent_of
 from sim.ledger.rows import (
     BLOCK,
     BLOCK_WIDTH,
@@ -67,16 +72,10 @@ from sim.ledger.rows import (
     TIP_HEIGHT,
 )
 
-# scalars
-GATHER_STRIDE = 121  # integers of a gathering
-
 # columns
-GATHERING = 74  # GATHER_HEAD and two integers per seat: how far it has come, and the number of its timer
 TREE_NODE = 76  # TREE_WIDTH per seat and tree
 HELD = 77  # per seat HELD_SLOTS envelopes + 1
 
-GATHER_HEAD = 4
-GATHER_BLOCK, GATHER_CASE = 0, 1
 AT_HANDLERS, WAITS, THROUGH = 0, 1, 2  # how far: in the lowest two bits
 TOLD_PARENT = 4  # its parent has counted its answer
 COUNT = 3  # from this bit on: votes counted, its own included
@@ -209,6 +208,7 @@ def _accept(desk, node, reaction, envelope):
     state[s + GUARD] = rows[r + SET]
     peer[p + LANE_NUMBER] = rows[r + SET]
     peer[p + LAST_LANE] = rows[r + OF_BLOCK]
+    await_decision(desk, node, rows[r + OF_BLOCK])
     state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
     if desk[PROGRESS_MODE] == 2:
         state[s + PROGRESS_NS] = desk[NOW]
@@ -360,6 +360,8 @@ def timer_is_idle(desk, node, argument):
         return False
     words = column(desk, GATHERING)
     how = _progress_of(desk, gather, node)
+    if words[gather * desk[GATHER_STRIDE] + GATHER_BLOCK] < 0:  # its block is over
+        return True
     return words[how + 1] != argument & 0xFFFFFFFF or words[how] & 3 == THROUGH
 
 

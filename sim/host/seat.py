@@ -157,13 +157,15 @@ class Host:
         if not self.votes:
             raise ProtocolError(f"observer {self.me} casts a {vote.name}; observers have no vote")
         if ballot.block is not None:
-            self._await_decision(ballot.block.height)
+            self.await_decision(ballot.block)
         row = self.run.tallies.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
         self.run.ask(entry.vote, self.seat, row, self.run.letters.target(to), local)
 
-    def _await_decision(self, height: int) -> None:
-        """As `chain.await_decision`, for a vote that a handler casts."""
+    def await_decision(self, block: Block) -> None:
+        height = block.height
+        if block.txs == 0:
+            return
         peers, at = self.run.peers, self.seat * r.PEER_WIDTH
         if peers[at + r.OPEN_HEIGHT] <= peers[at + r.TIP_HEIGHT]:
             peers[at + r.OPEN_NS] = self.run.scalars[d.NOW]
@@ -272,6 +274,10 @@ class Host:
     def answered(self, asked_ns: int, height: int) -> None:
         self.run.journal.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
+    def _all_waits_again(self) -> None:
+        """What stands in blocks of mine that may never be decided counts as waiting; `fill_block` finds what does not."""
+        self.run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = self._waiting()
+
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
         self.run.leads[self._lead_at + lead.LAST_NS] = self.run.scalars[d.NOW]
@@ -356,6 +362,7 @@ class Host:
         if self.run.trees.answers:
             self.run.trees.gathered(self.seat, block)  # nobody counts for it any more
         self.run.tree.abandoned[block.number] = block
+        self._all_waits_again()
 
     def adopt(self, head: Block) -> None:
         run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
@@ -462,4 +469,5 @@ class Host:
         return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
 
     def enter_view(self, view: int) -> None:
+        self._all_waits_again()
         self.run.journal.note(r.EVENT_VIEW, self.seat, view)

@@ -329,8 +329,12 @@ def maybe_close(desk, block):
 
 
 @compiled
-def await_decision(desk, node, height):
-    """The node has voted for a block of this height: until that is decided it waits for something."""
+def await_decision(desk, node, block):
+    """The node has voted for a block: if there are transactions in it, it waits until that height is decided."""
+    rows = column(desk, BLOCK)
+    height = rows[block * BLOCK_WIDTH + HEIGHT]
+    if rows[block * BLOCK_WIDTH + TXS] == 0:
+        return
     peer = column(desk, PEER)
     p = node * PEER_WIDTH
     if peer[p + OPEN_HEIGHT] <= peer[p + TIP_HEIGHT]:

@@ -447,7 +447,8 @@ class GroupReplica(Replica, abc.ABC):
             self.propose()
         elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}
-            context.watch_progress(0)
+            if message.view > self.view:
+                context.watch_progress(0)  # what it voted for in the views before may be over
             self.enter(message.view)
         elif not message.active and message.view > self.view:
             self.change_view(message.view)

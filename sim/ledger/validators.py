@@ -145,7 +145,7 @@ class Validator(HeightByHeight):
 
     # --- the fast lane -----------------------------------------------------------------------------------
     #
-    # Lane numbers of height h: 2h in round 0 before its first vote, 2h + 1 after it.
+    # Lane numbers upon block b: 2b in round 0 before its first vote, 2b + 1 after it.
 
     def sync(self) -> None:
         """Catch up with what the fast lane did: values decided, a proposal voted for, and voted for again."""
@@ -176,7 +176,7 @@ class Validator(HeightByHeight):
             and (self.step == 0) == (not self.proposals)
             and (self.step == 0 or self.normal_votes())
         )
-        self.context.lane(2 * self.height + (self.step > 0) if ordinary else None)
+        self.context.lane(self.lane_base() + (self.step > 0) if ordinary else None)
 
     def normal_votes(self) -> bool:
         """Whether this process's votes of round 0 were those of the normal case."""
@@ -197,10 +197,10 @@ class Validator(HeightByHeight):
                 context.proposing()
             self.gossip.say(self.height, message)
         elif self.round == 0 and not context.members_change:
-            number = 2 * self.height
+            number = self.lane_base()
             ballot = context.ballot(0, self.height, message.block)
             next_proposer = self.proposer_of(self.height + 1, 0)
-            context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
+            context.propose(message, ballot, guard=(number, number + 1), after=2 * message.block.number, tell=next_proposer)
         else:
             self.say(message, new=self.round == 0)
 

@@ -230,7 +230,10 @@ class Pacemaker:
         context = self.context
         context.lane(None)
         context.enter_view(view)
+        context.watch_progress(0)  # what I voted for in the views before may never be decided
         context.watch_progress(self.timeout_ns)
+        if high.block is not None:
+            context.await_decision(high.block)
         message = NewView(view, high)
         self.news[context.me] = message
         if leader != context.me:

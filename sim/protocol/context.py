@@ -231,6 +231,9 @@ class Context(Interface):
     def made_progress(self) -> None:
         """Restart the progress timer's period."""
 
+    def await_decision(self, block: Block) -> None:
+        """I have voted for a block, not by `vote`: if transactions are in it, one of its height must be decided."""
+
     @property
     def since_progress_ns(self) -> int:
         """Time since the progress timer's period last began."""

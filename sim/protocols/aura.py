@@ -288,10 +288,9 @@ class Aura(Replica):
 
     def adopt(self, block: Block) -> None:
         """The chain ends in this block: decide what is final in it."""
-        if block.parent is self.head:
-            if self.window.last is not block:
-                self.window.extend(block, self.header_of(block).signer)
-        else:
+        if block.parent is self.head and self.window.last is self.head:
+            self.window.extend(block, self.header_of(block).signer)
+        elif self.window.last is not block:  # another branch, or what I sealed by a clock that was ahead: nobody's head
             self.window.restart(self.undecided(block))
         self.head = block
         self.context.persist(head=block)

@@ -172,7 +172,7 @@ class Ibft(HeightByHeight):
 
     # --- start, and the fast lane ------------------------------------------------------------------------
     #
-    # Lane numbers of height h: 2h before a proposal of round 0 is accepted, 2h + 1 afterwards.
+    # Lane numbers upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
 
     @property
     def view_number(self) -> int:
@@ -224,7 +224,7 @@ class Ibft(HeightByHeight):
     def set_lane(self) -> None:
         """Work in the fast lane if nothing is out of the ordinary at this height."""
         ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
-        number = 2 * self.height + (self.accepted is not None)
+        number = self.lane_base() + (self.accepted is not None)
         self.context.lane(number if ordinary else None)
 
     # --- NEW ROUND ---------------------------------------------------------------------------------------
@@ -285,9 +285,9 @@ class Ibft(HeightByHeight):
         message = PrePrepare(self.height, self.round, block)
         ballot = context.ballot(self.round, self.height, block)
         if self.round == 0 and not context.members_change:
-            number = 2 * self.height
+            number = self.lane_base()
             next_proposer = self.proposer_after(context.me, 0)
-            context.propose(message, ballot, guard=(number, number + 1), after=number + 2, tell=next_proposer)
+            context.propose(message, ballot, guard=(number, number + 1), after=2 * block.number, tell=next_proposer)
         else:
             self.say(message, new=self.round == 0)
         self.accept(ballot)

@@ -329,6 +329,7 @@ class Kauri(PacedChain):
         if self.may_vote(block):
             self.voted = block
             self.save()
+            context.await_decision(block)
             self.shares.setdefault(block.number, {})[context.me] = 1
         self.update(block.body)
         self.save()
