@@ -52,7 +52,7 @@ from sim.kernel.post import (
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
-from sim.ledger.pool import empty_pool, forward_again, lead
+from sim.ledger.pool import empty_pool, forward_again, lead, spread_to
 from sim.ledger.rows import (
     OPEN_NS,
     PEER,
@@ -336,6 +336,14 @@ def resend(array, node, before_ns, most):
     """The entry voter passes on again what has waited since before a time; returns how many transactions."""
     desk = bench(array)
     return np.int64(forward_again(desk, node, before_ns, most))
+
+
+@entry(_I(_D, _I, _I, _I))
+def spread(array, node, dst, most):
+    """The node passes what has waited longest there on to another, at most so many transactions."""
+    desk = bench(array)
+    spread_to(desk, node, dst, most)
+    return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))

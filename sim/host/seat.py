@@ -401,15 +401,9 @@ class Host:
             self.run.turn_clients(self.seat, leader)
 
     def spread(self, voters: Iterable[int]) -> None:
-        if self.run.engine.settings.broadcast_txs:
-            return  # all have it
-        at = self.seat * r.PEER_WIDTH + r.FORWARD_TO
-        leader = int(self.run.peers[at])
         for voter in voters:
-            if voter not in (self.me, leader):
-                self.run.ensure_room(self._waiting())
-                entry.follow(self._desk, self.seat, voter)
-        self.run.peers[at] = leader
+            if voter != self.me:
+                entry.spread(self._desk, self.seat, voter, self.run.engine.settings.block_txs)
 
     def serve(self, *, clients: bool) -> None:
         self.run.serve_clients(self.seat, yes=clients)

@@ -194,6 +194,20 @@ def forward_again(desk, node, before_ns, most):
 
 
 @compiled
+def spread_to(desk, node, dst, most):
+    """Pass what has waited longest at a node, up to so many transactions, on to another node, whoever's they are."""
+    trim_pool(desk, node)
+    peer = column(desk, PEER)
+    p = node * PEER_WIDTH
+    pool = column(desk, POOL)
+    rows, classes = column(desk, TX), column(desk, CLASS)
+    for i in range(peer[p + POOL_HEAD], min(peer[p + POOL_TAIL], peer[p + POOL_HEAD] + most)):
+        tx = pool[2 * (node * desk[POOL_SIZE] + (i & (desk[POOL_SIZE] - 1)))]
+        if not known_decided(desk, tx, node):
+            send_tx(desk, tx, node, dst, classes[rows[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES])
+
+
+@compiled
 def empty_pool(desk, node):
     """A crash: the mempool is gone."""
     peer = column(desk, PEER)

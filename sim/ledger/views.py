@@ -208,11 +208,6 @@ class Pacemaker:
             self._wish(heard[self.f])
         return self._agreed(view)
 
-    def alone_with_wish(self, view: int) -> bool:
-        """Whether this replica has wished to leave this view, and so few others have that no correct one need have."""
-        mine = self.wishes.get(self.context.me, 0)
-        return mine > view and sum(wish > view for wish in self.wishes.values()) <= self.f
-
     def _wish(self, view: int) -> None:
         self.wishes[self.context.me] = view
         self.context.broadcast(Wish(view))

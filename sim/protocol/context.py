@@ -204,7 +204,7 @@ class Context(Interface):
         """Pass my clients' transactions to this leader from now on."""
 
     def spread(self, voters: Iterable[int]) -> None:
-        """Pass what my clients wait for to these voters, once: who has nothing waiting sees no fault in its leader."""
+        """Pass what waits here, a block's worth, to these voters: who has nothing waiting sees no fault in its leader."""
 
     def serve(self, *, clients: bool) -> None:
         """Whether clients may submit here from now on. Those who may not turn to the next voter after a while."""

@@ -408,12 +408,12 @@ class Kauri(PacedChain):
     def on_timeout(self) -> None:
         """Nothing became final: the next tree. Ask the root too: perhaps only my path to it is broken.
 
-        It may be down: whoever shows a block meanwhile can be asked at once. After two, tell all what waits here.
+        It may be down: whoever shows a block meanwhile can be asked at once. And tell all what waits here, as clients
+        do who get no answer: the next root may have forgotten it in a crash.
         """
         self.sync()
         self.tree.ask(self.leader_of(self.view), None, 0)
-        if self.pacemaker.alone_with_wish(self.view):
-            self.context.spread(range(self.context.n))
+        self.context.spread(range(self.context.n))
         super().on_timeout()
 
     def move(self, view: int) -> None:

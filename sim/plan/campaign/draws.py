@@ -214,7 +214,7 @@ def _clients(dice: _Dice) -> Data:
         ("entry", ("local", "leader")),
         ("dissemination", ("auto", "forward", "broadcast")),
         ("acknowledge", ("entry", "quorum")),
-        ("resend_after", ("1 s", "5 s", "0 s")),
+        ("resend_after", ("1 s", "5 s")),
         ("failover_after", ("200 ms", "1 s")),
     ):
         if dice.happens(0.4):
