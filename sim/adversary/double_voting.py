@@ -44,7 +44,7 @@ class DoubleVoting(Behaviour):
                 rivals = [other for other in known[view, number] if other.block is not None]
             else:
                 candidates = candidates or _without_block(known.values())
-                rivals = candidates.get(view, [])  # none but a ballot with a block any more
+                rivals = [other for other in candidates.get(view, ()) if vote in other.rows]  # somebody votes there
             for rival in rivals:
                 if rival is not ballot and not self.seat.host.has_voted(vote, rival):
                     self._vote(vote, rival, to)

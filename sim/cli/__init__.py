@@ -12,6 +12,7 @@ from sim.cli import planning
 from sim.cli import saturating
 from sim.cli import attacking
 from sim.cli import hunting
+from sim.cli import campaigning
 from sim.cli import publishing
 from sim.cli import about
 # isort: on
@@ -27,6 +28,7 @@ __all__ = [
     "about",
     "app",
     "attacking",
+    "campaigning",
     "comparing",
     "hunting",
     "main",

@@ -40,8 +40,14 @@ CheckDeterminism = Annotated[
     bool,
     typer.Option(
         "--check-determinism",
-        help="run twice, once in a fresh process, and compare every event; exits with 0 or 1 and stores nothing",
+        help="run twice, once in a fresh process without the fast path, and compare every event; exits with 0 or 1 and "
+        "stores nothing",
     ),
+]
+
+NoFastPath = Annotated[
+    bool,
+    typer.Option("--no-fast-path", help="every event goes to the protocol's own handlers: slower, the same bytes"),
 ]
 
 
@@ -62,6 +68,7 @@ def run(
     protocol_file: ProtocolFile = None,
     check_determinism: CheckDeterminism = False,
     until: Until = None,
+    no_fast_path: NoFastPath = False,
 ) -> None:
     """Run a scenario, judge it, and store the result."""
     if check_determinism:
@@ -75,7 +82,7 @@ def run(
     make_folder(out)
     bar, own_code = progress_bar(loaded.name, hidden=quiet or as_json), own_code_is_an_error(replica, loaded.seed)
     with bar as progress, bad_input_is_an_error(), unwritable_is_an_error(out), own_code:
-        result = runner.run(loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns)
+        result = runner.run(loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns, lane=not no_fast_path)
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))
     else:

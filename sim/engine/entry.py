@@ -59,7 +59,7 @@ from sim.ledger.rows import (
     PEER_WIDTH,
     TX_LAST,
 )
-from sim.ledger.transactions import submit_one
+from sim.ledger.transactions import submit_again, submit_one
 
 _I = types.int64
 _D = types.Array(types.int64, 1, "C")
@@ -336,6 +336,14 @@ def resend(array, node, before_ns, most):
     """The entry voter passes on again what has waited since before a time; returns how many transactions."""
     desk = bench(array)
     return np.int64(forward_again(desk, node, before_ns, most))
+
+
+@entry(_I(_D, _I))
+def resubmit(array, before_ns):
+    """Clients send again what waits since before a time and every mempool has lost."""
+    desk = bench(array)
+    submit_again(desk, before_ns)
+    return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))

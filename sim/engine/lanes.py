@@ -168,8 +168,11 @@ def react(desk, node, reaction, voter):
     gate = rows[r + GATE_ROW]
     if gate >= 0 and voter >= 0:
         if has_voted(desk, gate, node, voter):
-            return PERFORMED  # the same proposal once more
+            return np.int64(PERFORMED)  # the same proposal once more
         count_now(desk, gate, node, voter, rows[r + GATE_WEIGHT])
+    elif voter >= 0 and rows[r + NEED] == rows[r + SET] and rows[r + VOTE_ROW] >= 0:
+        if has_voted(desk, rows[r + VOTE_ROW], node, column(desk, IDENTITY)[node]):
+            return np.int64(PERFORMED)  # once more, and the guard does not tell
     state[s + GUARD] = rows[r + SET]
     column(desk, PEER)[node * PEER_WIDTH + LANE_NUMBER] = rows[r + SET]
     if voter >= 0:

@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled, make_room
+from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled, length, make_room
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.sending import count_kind, put_on_link, transmit
@@ -153,6 +153,36 @@ def submit_one(desk, gateway, class_):
         desk[REJECTED] += 1
         desk[EXPIRED] -= 1  # release_tx counts it there
     release_tx(desk, tx)
+
+
+@compiled
+def _is_held(desk, tx):
+    """Whether some mempool holds a transaction."""
+    held = column(desk, TX_HELD)
+    for i in range(desk[BITS_WORDS]):
+        if held[tx * desk[BITS_WORDS] + i]:
+            return True
+    return False
+
+
+@compiled
+def submit_again(desk, before_ns):
+    """Clients send again what they submitted before a time, if it is undecided and no voter knows that it waits.
+
+    Crashes emptied the mempools, and only blocks that may never be decided still contain it.
+    """
+    rows, peer, classes = column(desk, TX), column(desk, PEER), column(desk, CLASS)
+    for tx in range(length(desk, TX) // TX_WIDTH):
+        t = tx * TX_WIDTH
+        if rows[t + TX_REFS] <= 0 or rows[t + TX_DECIDED] > 0 or rows[t + TX_SUBMIT] > before_ns or rows[t + TX_BLOCK] < 0:
+            continue
+        gateway = rows[t + TX_GATEWAY]
+        entry = peer[gateway * PEER_WIDTH + ENTRY]
+        up = column(desk, NODE)
+        if _is_held(desk, tx) or entry < 0 or not up[gateway * NODE_WIDTH + UP] or not up[entry * NODE_WIDTH + UP]:
+            continue
+        rows[t + TX_ENTRY] = entry
+        send_tx(desk, tx, gateway, entry, classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES])
 
 
 @compiled

@@ -226,8 +226,8 @@ class Tendermint(Validator):
     @invariant("locked on the last value it precommitted")
     def lock_is_precommitted(self) -> bool:
         """Lines 38 to 40: in that round, and on none other."""
-        if self.has_moved_on or (self.locked_round == -1 and self.round == 0):
-            return True  # the lane may have locked since
+        if self.has_moved_on or (self.locked_round == -1 and self.round == 0) or not self.is_member:
+            return True  # the lane may have locked since; who has no power follows the locks of others and casts nothing
         locked = [] if self.locked_value is None else [(self.locked_round, self.locked_value)]
         return self.voted_blocks(PRECOMMIT, range(self.round + 1))[-1:] == locked
 

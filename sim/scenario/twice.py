@@ -1,14 +1,15 @@
-"""The same scenario twice, here and in a fresh process, and what differs."""
+"""The same scenario twice, here and in a fresh process without the fast path, and what differs."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from sim.check.determinism import Divergence, first_divergence
@@ -23,21 +24,29 @@ LOG_ALL = "trace=messages"  # the override that makes every message comparable; 
 
 @dataclasses.dataclass(frozen=True)
 class Twice:
-    """Digests of both runs, and the first event that differs (None: none that is traced)."""
+    """Digests and statuses of both runs, and the first event that differs (None: none that is traced).
+
+    `cause`, if they differ: the fast path, or the process.
+    """
 
     digests: tuple[str, str]
+    statuses: tuple[str, str]
     divergence: Divergence | None
+    cause: str = ""
 
     @property
     def same(self) -> bool:
         """Whether both runs were the same, to the last traced event."""
-        return self.digests[0] == self.digests[1] and self.divergence is None
+        return self.digests[0] == self.digests[1] and self.statuses[0] == self.statuses[1] and self.divergence is None
 
     def lines(self) -> list[str]:
         """The report, line by line."""
         if self.same:
-            return [f"same digest {self.digests[0]} twice, the second time in a fresh process"]
-        head = f"two runs differ: digests {self.digests[0]} and {self.digests[1]}"
+            how = "the second time in a fresh process without the fast path"
+            return [f"same digest {self.digests[0]} twice, {how}"]
+        head = f"two runs differ by {self.cause}: digests {self.digests[0]} and {self.digests[1]}"
+        if self.statuses[0] != self.statuses[1]:
+            head += f", {self.statuses[0]} and {self.statuses[1]}"
         if self.divergence is None:
             return [
                 head,
@@ -53,35 +62,56 @@ def run_twice(
     protocol: type[Replica] | None = None,
     progress: Progress | None = None,
 ) -> Twice:
-    """Run a scenario here and, by its command line `arguments`, in a process with another PYTHONHASHSEED.
+    """Run a scenario here and, by its command line `arguments`, with handlers alone and another PYTHONHASHSEED.
 
     `scenario` must keep all messages (LOG_ALL). Nothing is left on disk. Raises ScenarioError if the other
     process could not run it.
     """
     with tempfile.TemporaryDirectory(prefix="pilotzone-") as folder:
-        here, there = Path(folder) / "here", Path(folder) / "there"
-        command = [sys.executable, "-m", "sim.cli", "run", *arguments, "--set", LOG_ALL]
-        hash_seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
-        with subprocess.Popen(
-            [*command, "--out", str(there), "--json", "--quiet"],
-            env=os.environ | {"PYTHONHASHSEED": hash_seed},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        ) as other:
-            try:
-                first = run(scenario, out=here, progress=progress, protocol=protocol)
-                output, errors = other.communicate()
-            except BaseException:
-                other.kill()
-                raise
-        try:
-            second = json.loads(output)
-        except json.JSONDecodeError:
-            last = errors.strip().splitlines()[-1:] or ["no message"]
-            raise ScenarioError(
-                f"{scenario.name}: ran here, but not in a fresh process (exit code {other.returncode}): {last[0]}"
-            ) from None
+        here = Path(folder)
+        with _elsewhere(arguments, here / "handlers", fast_path=False) as other:
+            first = run(scenario, out=here / "fast", progress=progress, protocol=protocol)
+            second = _answer(scenario.name, other)
         assert first.path is not None
         divergence = first_divergence(open_run(first.path), open_run(Path(second["path"])))
-        return Twice((first.digest, str(second["digest"])), divergence)
+        found = Twice((first.digest, second["digest"]), (first.status, second["status"]), divergence)
+        if found.same:
+            return found
+        with _elsewhere(arguments, here / "again", fast_path=True) as other:
+            third = _answer(scenario.name, other)
+        cause = "the fast path" if third["digest"] == first.digest else "the process"
+        return dataclasses.replace(found, cause=cause)
+
+
+@contextlib.contextmanager
+def _elsewhere(arguments: Sequence[str], out: Path, *, fast_path: bool) -> Iterator[subprocess.Popen[str]]:
+    """A run in another process, ended if what goes on meanwhile fails."""
+    how = [] if fast_path else ["--no-fast-path"]
+    # -P: the folder in which the command is given may hold a `sim` of its own.
+    command = [sys.executable, "-P", "-m", "sim.cli", "run", *arguments, "--set", LOG_ALL, *how]
+    hash_seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    with subprocess.Popen(
+        [*command, "--out", str(out), "--json", "--quiet"],
+        env=os.environ | {"PYTHONHASHSEED": hash_seed},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        try:
+            yield other
+        except BaseException:
+            other.kill()
+            raise
+
+
+def _answer(name: str, other: subprocess.Popen[str]) -> dict[str, str]:
+    """What the other process printed."""
+    output, errors = other.communicate()
+    try:
+        found: dict[str, str] = json.loads(output)
+    except json.JSONDecodeError:
+        last = errors.strip().splitlines()[-1:] or ["no message"]
+        raise ScenarioError(
+            f"{name}: ran here, but not in a fresh process (exit code {other.returncode}): {last[0]}"
+        ) from None
+    return found

@@ -96,7 +96,8 @@ _RESENT_AT_ONCE = 1000  # transactions an entry voter passes on again per period
 def resend(clock: Clock, run: Run, period_ns: int) -> Process:
     """Entry voters pass on again, every period, what their clients have waited for longer than one.
 
-    Closed-loop clients whose requests were lost submit others then.
+    What crashes made all voters forget, the clients send again; closed-loop clients whose requests were lost submit
+    others then.
     """
     while True:
         yield clock.wait(period_ns)
@@ -104,6 +105,7 @@ def resend(clock: Clock, run: Run, period_ns: int) -> Process:
             if run.is_up(node):
                 run.ensure_room(_RESENT_AT_ONCE * (run.engine.seats if run.engine.settings.broadcast_txs else 1))
                 entry.resend(run.desk, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
+        entry.resubmit(run.desk, run.now_ns - period_ns)
         for gateway in range(run.engine.seats, run.engine.endpoints):
             _submit_owed(run, gateway)
 

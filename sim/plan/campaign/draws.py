@@ -24,7 +24,7 @@ from sim.protocols import Entry
 Data = dict[str, Any]
 
 QUIET_S = 4.0  # trouble is over by then
-BOUND_S = 30.0  # and something is decided so much later at the latest
+BOUND_S = 60.0  # and something is decided so much later at the latest
 DURATION_S = QUIET_S + 2 * BOUND_S
 _KEY = 41  # of the draws
 _STEP_MS = 50  # times are multiples of this, so that findings read well
@@ -76,8 +76,8 @@ def _ms(value: int) -> str:
 # Waits for one message exchange or a few: the multiples of the longest one-way delay that are drawn, never below the
 # first number of milliseconds.
 _WAITS = {
-    "request_timeout": (300, (10, 20, 40)), "view_timeout": (300, (12, 20, 40)), "round_timeout": (300, (10, 20, 40)),
-    "timeout_propose": (200, (4, 8, 30)), "timeout_propose_delta": (100, (2, 8)),
+    "request_timeout": (300, (10, 20)), "view_timeout": (300, (12, 20)), "round_timeout": (300, (10, 20)),
+    "timeout_propose": (200, (4, 8, 16)), "timeout_propose_delta": (100, (2, 8)),
     "timeout_prevote": (100, (2, 8)), "timeout_prevote_delta": (100, (2, 8)),
     "timeout_precommit": (100, (2, 8)), "timeout_precommit_delta": (100, (2, 8)), "resend_after": (1000, (10, 40)),
     "aggregation_timeout": (100, (3, 6)), "status_interval": (1000, (10, 40)),
@@ -93,6 +93,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "leader_views": (1, 1, 2, 4), "fanout": (2, 3, 4), "confirmations": (1, 3, 6),
     "tie_break": ("lowest_hash", "first_seen"), "blocks_per_answer": (1, 8, 64), "finality": ("two_thirds", "majority"),
 }  # fmt: skip
+_VIEWS = ("request_timeout", "view_timeout", "round_timeout", "timeout_propose", "election_timeout_low")
 _ROUNDS = {"checkpoint_interval": (1, 2, 4, 16, 128)}
 
 
@@ -109,7 +110,7 @@ def _parameters(dice: _Dice, entry: Entry, n: int, delay_ms: int) -> Data:
             if choices:
                 found[name] = dice.one(choices)
     if "view_timeout_max" in names:
-        found["view_timeout_max"] = _ms(dice.one((2, 8)) * int(found["view_timeout"].split()[0]))
+        found["view_timeout_max"] = _ms(dice.one((2, 4)) * int(found["view_timeout"].split()[0]))
     if "delta" in names:
         found["delta"] = _ms(min(max(3 * delay_ms, 40), int(found["view_timeout"].split()[0]) - 50))
     if "checkpoint_interval" in names:
@@ -187,7 +188,7 @@ def _network(dice: _Dice, n: int) -> tuple[Data, int]:
         network["links"] = "datagram"
     if dice.happens(0.3):
         network["bandwidth"] = dice.one(("100 Mbit/s", "1 Gbit/s"))
-        longest += 5
+        longest += 40  # a block of 50 kB leaves nine times
     if dice.happens(0.15):
         network["loss"] = dice.one((0.001, 0.01, 0.05))
         if network.get("links") != "datagram":
@@ -269,9 +270,9 @@ def _fault(dice: _Dice, n: int, *, slow: bool) -> list[Data]:
     every, down = dice.one((100, 200, 400)), dice.one((20, 50))
     start = dice.among(20) * _STEP_MS
     turns = range(start, int(QUIET_S * 1000) - down, every)
-    return [
-        {"at": _ms(at), "until": _ms(at + down), "crash": {"nodes": [turn % n]}} for turn, at in enumerate(turns)
-    ][: 4 + dice.among(20)]
+    return [{"at": _ms(at), "until": _ms(at + down), "crash": {"nodes": [turn % n]}} for turn, at in enumerate(turns)][
+        : 4 + dice.among(20)
+    ]
 
 
 def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
@@ -344,10 +345,11 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
         "workload": _workload(dice),
         "limits": {"wall": "60 s", "max_events": 3_000_000},
     }
-    if dice.happens(0.7):
-        data["block"] = {
-            "max_transactions": dice.one((1, 10, 100)), "interval": dice.one(("0 ms", "50 ms", "200 ms", "1 s"))
-        }  # fmt: skip
+    if dice.happens(0.7) or "bandwidth" in network:
+        # The interval is part of the time that a view takes.
+        shortest = min((int(parameters[key].split()[0]) for key in _VIEWS if key in parameters), default=4000)
+        intervals = [ms for ms in (0, 50, 200, 1000) if 4 * ms <= shortest]
+        data["block"] = {"max_transactions": dice.one((1, 10, 100)), "interval": _ms(dice.one(intervals))}
     if dice.happens(0.5):
         data["clients"] = _clients(dice)
     if dice.happens(0.35):
