@@ -24,6 +24,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from sim import units
 
+MESSAGE_BYTES_MAX = 10**9  # on the slowest card its time is still a 64-bit count of picoseconds
 _SUFFIXES = ("_ps_per_byte", "_bytes", "_tps", "_ns")
 _FROM_TEXT = "from_text"
 
@@ -119,15 +120,19 @@ def quantity(
     *,
     positive: bool = False,
     key: str | None = None,
+    most: int | None = None,
 ) -> Any:
     """A field that holds a quantity.
 
     `default`: as written in YAML ("2 s"), `...` if the field is required, None if it may be absent.
-    `positive` refuses 0. `key`: the YAML key where it is not the field's name without its unit.
+    `positive` refuses 0, `most` what is larger (in the field's unit). `key`: the YAML key where it is not the field's
+    name without its unit.
     """
     more: dict[str, Any] = {} if key is None else {"alias": key}
     if positive:
         more["gt"] = 0
+    if most is not None:
+        more["le"] = most
     return Field(default, description=description, **more)
 
 

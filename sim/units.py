@@ -8,6 +8,7 @@ half a second. All arithmetic is on exact fractions, so "0.1 ms" is 100 000 ns o
 
 from __future__ import annotations
 
+import functools
 import re
 from fractions import Fraction
 from typing import Any
@@ -85,13 +86,22 @@ def _table() -> dict[str, tuple[str, Fraction]]:
 _UNITS = _table()
 
 
+@functools.cache
+def _pint_registry() -> Any:
+    """All units that pint knows: half a second to build."""
+    import pint  # type: ignore[import-untyped,unused-ignore]
+
+    return pint.UnitRegistry(non_int_type=Fraction)
+
+
+@functools.cache
 def _ask_pint(unit: str) -> tuple[str, Fraction] | None:
     """Dimension and factor of a unit that the table does not hold; None if pint does not know it either."""
     if not _PINT_UNIT.fullmatch(unit):
         return None  # no digits, powers or brackets: pint would evaluate them
     import pint  # type: ignore[import-untyped,unused-ignore]  # slow to import, rarely needed
 
-    registry: Any = pint.UnitRegistry(non_int_type=Fraction)
+    registry = _pint_registry()
     try:
         root = registry.Quantity(Fraction(1), registry.parse_units(unit)).to_root_units()
     except (pint.errors.PintError, pint.errors.DefinitionSyntaxError, ValueError, TypeError, AttributeError):

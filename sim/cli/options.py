@@ -69,14 +69,20 @@ def _options(
 
 @contextlib.contextmanager
 def bad_input_is_an_error() -> Iterator[None]:
-    """Print one message and exit with 2 when a scenario cannot be used."""
-    from sim.scenario.errors import ScenarioError
+    """Print one message where a scenario cannot be used (exit 2), built (5), or believed once it has run (1)."""
+    from sim.scenario.errors import DamagedRunError, LimitReachedError, ScenarioError
 
     try:
         yield
     except ScenarioError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
+    except LimitReachedError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(5) from None
+    except DamagedRunError as error:
+        typer.echo(f"internal error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @functools.cache
@@ -146,6 +152,10 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
         raise typer.Exit(2)
     import importlib.util
 
+    if path.suffix != ".py" or _is_taken(path):
+        rule = "the file of a protocol is Python, and no module is called like it"
+        typer.echo(f"--protocol-file {spec}: {path.name}: {rule}; call it for example my_protocol.py", err=True)
+        raise typer.Exit(2)
     module_spec = importlib.util.spec_from_file_location(path.stem, path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -168,11 +178,25 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
     return found
 
 
+def _is_taken(path: Path) -> bool:
+    """Whether a module of this name is there already, from another file."""
+    import importlib.util
+
+    if "." in path.stem or path.stem in sys.stdlib_module_names:
+        return True
+    found = importlib.util.find_spec(path.stem)
+    return found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve())
+
+
 @contextlib.contextmanager
 def own_code_is_an_error(replica: type[Replica] | None, seed: int) -> Iterator[None]:
     """Where code of --protocol-file raises: say what, where in that file, in which run and when, and exit with 1."""
+    from sim.scenario.errors import LimitReachedError
+
     try:
         yield
+    except LimitReachedError:
+        raise
     except (Exception, SystemExit) as error:
         file = None if replica is None else sys.modules[replica.__module__].__file__
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -105,7 +106,11 @@ def sweep(
                 study, out=out, workers=workers, cluster=cluster, overrides=set_ or [], limit_wall_s=limit_s, tell=tell
             )
     except KeyboardInterrupt:
-        again = f"pilotzone sweep {study} --resume"
+        words = ["pilotzone", "sweep", str(study), "--out", str(out), "--workers", str(workers)]
+        words += [word for override in set_ or [] for word in ("--set", override)]
+        words += ["--cluster", cluster] if cluster is not None else []
+        words += ["--limit-wall", limit_wall] if limit_wall is not None else []
+        again = shlex.join([*words, "--resume"])
         typer.echo(f"interrupted; finished runs are kept, go on with: {again}", err=True)
         raise typer.Exit(130) from None
     state = swept.state

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine import lanes, lead, rumours, trees, votes
+from sim.engine import lanes, lead, rumours, votes
 from sim.kernel import desk as d
 from sim.kernel import tally
 from sim.kernel.calendar import grow_chunks
 from sim.kernel.desk import Desk
 from sim.ledger import rows as r
-
 
 # Columns that rows are appended to, with nothing beside them.
 _LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED})
@@ -87,12 +86,12 @@ def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
 def add_gatherings(desk: Desk) -> None:
     """Double the gatherings of letters that go down trees; sixteen at first."""
     state = desk.array
-    stride = int(state[trees.GATHER_STRIDE])
-    rows = len(desk[trees.GATHERING]) // stride
+    stride = int(state[lanes.GATHER_STRIDE])
+    rows = len(desk[lanes.GATHERING]) // stride
     more = max(rows, 16)
     data = d.zeros((rows + more) * stride)
-    data[: rows * stride] = desk[trees.GATHERING]
-    desk.replace(trees.GATHERING, data)
+    data[: rows * stride] = desk[lanes.GATHERING]
+    desk.replace(lanes.GATHERING, data)
     count = int(state[lanes.GATHERS_FREE])
     free = d.zeros(rows + more)
     free[:count] = desk[lanes.GATHER_FREE][:count]
@@ -149,6 +148,7 @@ def double_full_pools(desk: Desk, seats: int) -> None:
     if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
         return
     old = desk[r.POOL].reshape(seats, size, 2)
+    desk.spare(desk[r.POOL].nbytes)
     data = d.zeros(2 * len(desk[r.POOL]))
     new = data.reshape(seats, 2 * size, 2)
     for node in range(seats):

@@ -148,8 +148,8 @@ class Engine:
         desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
         desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
         self.state[lanes.REACTIONS_FREE] = reactions - 1
-        self.state[trees.GATHER_STRIDE] = trees.GATHER_HEAD + 2 * self.seats
-        desk.allocate(trees.GATHERING, 0)  # made when the first tree is laid out
+        self.state[lanes.GATHER_STRIDE] = lanes.GATHER_HEAD + 2 * self.seats
+        desk.allocate(lanes.GATHERING, 0)  # made when the first tree is laid out
         desk.allocate(lanes.GATHER_FREE, 0)
         desk.allocate(trees.TREE_NODE, 0)
         desk.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)

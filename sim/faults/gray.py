@@ -5,7 +5,17 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from sim.network.links import Ref
-from sim.parameters import Bytes, Count, Nanoseconds, Parameters, Problem, Rate, RuleError, quantity
+from sim.parameters import (
+    MESSAGE_BYTES_MAX,
+    Bytes,
+    Count,
+    Nanoseconds,
+    Parameters,
+    Problem,
+    Rate,
+    RuleError,
+    quantity,
+)
 
 _NODES = "node numbers, or places for all voters there"
 
@@ -57,4 +67,4 @@ class InvalidFlood(Parameters):
 
     node: Count = Field(ge=0, description="number of the voter")
     rate_tps: Rate = Field(gt=0, description="evenly spaced")
-    size_bytes: Bytes = quantity("512 B", "of one such transaction", key="bytes", positive=True)
+    size_bytes: Bytes = quantity("512 B", "of one such transaction", key="bytes", positive=True, most=MESSAGE_BYTES_MAX)

@@ -275,7 +275,7 @@ class Host:
         self.run.journal.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
     def _all_waits_again(self) -> None:
-        """What stands in blocks of mine that may never be decided counts as waiting; `fill_block` finds what does not."""
+        """What stands in blocks that may never be decided counts as waiting; `fill_block` finds what does not."""
         self.run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = self._waiting()
 
     def proposing(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.engine import cases, entry, timers, trees
+from sim.engine import cases, entry, lanes, timers, trees
 from sim.kernel import post
 from sim.protocol import Block, Gather, Letter, NormalCase, Timer, Tree
 
@@ -101,8 +101,8 @@ class Trees:
     def timer(self, argument: int) -> tuple[Timer, Block | None]:
         """The timer that the engine has set at a voter who waits for answers, and the block it is about."""
         run = self.run
-        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.desk[trees.GATHER_STRIDE])
-        words = run.engine.desk[trees.GATHERING]
-        gather = self.gathers[int(words[at + trees.GATHER_CASE])]
-        return gather.timer, run.tree.at(int(words[at + trees.GATHER_BLOCK]))
+        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.desk[lanes.GATHER_STRIDE])
+        words = run.engine.desk[lanes.GATHERING]
+        gather = self.gathers[int(words[at + lanes.GATHER_CASE])]
+        return gather.timer, run.tree.at(int(words[at + lanes.GATHER_BLOCK]))
 

@@ -244,7 +244,7 @@ def bench(array):
     return _pointer(array[SELF])
 
 
-class _CheckedColumn(types.Type):  # type: ignore[misc]
+class _CheckedColumn(types.Type):
     """A column of the checked build, as compiled code sees it."""
 
     def __init__(self) -> None:
@@ -256,7 +256,7 @@ _INTEGERS = types.CPointer(types.int64)
 
 
 @register_model(_CheckedColumn)
-class _CheckedColumnModel(models.StructModel):  # type: ignore[misc]
+class _CheckedColumnModel(models.StructModel):
     """The desk, the column's number, and where the column was when the view was made."""
 
     def __init__(self, manager: Any, type_: Any) -> None:
@@ -279,6 +279,9 @@ def _checked_column(typingctx: Any, desk: Any, number: Any, address: Any) -> Any
     return _CHECKED_COLUMN(_INTEGERS, types.int64, types.int64), generate
 
 
+_view: Any = _checked_column
+
+
 @compiled
 def _place(view, index):
     """The column, if the index lies inside of it and it has not moved since the view was made."""
@@ -291,14 +294,14 @@ def _place(view, index):
     return _pointer(desk[at])
 
 
-@overload(operator.getitem, jit_options={"_nrt": False})
+@overload(operator.getitem)
 def _get(view, index):
     if isinstance(view, _CheckedColumn):
         return lambda view, index: _place(view, index)[index]
     return None
 
 
-@overload(operator.setitem, jit_options={"_nrt": False})
+@overload(operator.setitem)
 def _set(view, index, value):
     if isinstance(view, _CheckedColumn):
 
@@ -314,7 +317,7 @@ if CHECKED:
     @compiled
     def column(desk, number):
         """The column `number`, every index of which is looked at."""
-        return _checked_column(desk, number, desk[SCALARS + 2 * number])
+        return _view(desk, number, desk[SCALARS + 2 * number])
 
 else:
 
@@ -371,7 +374,7 @@ def zeros(length: int) -> np.ndarray:
 
 def _is_intact(data: np.ndarray) -> bool:
     """Whether the guard words around an array that `zeros` made are as they were."""
-    whole = data.base
+    whole: Any = data.base
     if len(data) == 0:  # numpy moves an empty slice to the front of its array
         return bool((whole == GUARD).all())
     first = (data.ctypes.data - whole.ctypes.data) // whole.itemsize
@@ -395,6 +398,8 @@ class Desk:
         self._columns: dict[int, np.ndarray] = {}
         self._damaged: set[int] = set()  # columns replaced since, whose guard words were overwritten
         self._maker: Any = None
+        self._limit: int | None = None
+        self._resident: Callable[[], int] = lambda: 0
         self.failure: BaseException | None = None  # why a column could not be lengthened
 
     def on_full(self, lengthen: Callable[[int], None]) -> None:
@@ -427,8 +432,9 @@ class Desk:
         return data
 
     def grow(self, number: int, fill: int = 0, factor: int = 2) -> tuple[int, int]:
-        """Lengthen column `number` by `factor`; returns (old length, new length)."""
+        """Lengthen column `number` by `factor`; returns (old length, new length). Raises MemoryError at the limit."""
         old = self._columns[number]
+        self.spare(old.nbytes)
         data = zeros(len(old) * factor)
         data[: len(old)] = old
         if fill:
@@ -439,6 +445,15 @@ class Desk:
     def replace(self, number: int, data: np.ndarray) -> None:
         """Use `data` itself, made by `zeros`, as column `number`."""
         self._adopt(number, data)
+
+    def limit(self, most_bytes: int | None, resident: Callable[[], int]) -> None:
+        """No column is lengthened where memory in use and its copy would pass a limit. `resident`: what is in use."""
+        self._limit, self._resident = most_bytes, resident
+
+    def spare(self, more_bytes: int) -> None:
+        """Raise MemoryError if so much more would pass the limit."""
+        if self._limit is not None and self._resident() + more_bytes > self._limit:
+            raise MemoryError(f"{self._limit} bytes would be passed; a column of {more_bytes} bytes is full")
 
     def damage(self) -> list[int]:
         """Columns around which something was written that does not belong there; -1 stands for the desk itself."""

@@ -174,7 +174,8 @@ def submit_again(desk, before_ns):
     rows, peer, classes = column(desk, TX), column(desk, PEER), column(desk, CLASS)
     for tx in range(length(desk, TX) // TX_WIDTH):
         t = tx * TX_WIDTH
-        if rows[t + TX_REFS] <= 0 or rows[t + TX_DECIDED] > 0 or rows[t + TX_SUBMIT] > before_ns or rows[t + TX_BLOCK] < 0:
+        lives = rows[t + TX_REFS] > 0 and rows[t + TX_DECIDED] == 0
+        if not lives or rows[t + TX_SUBMIT] > before_ns or rows[t + TX_BLOCK] < 0:
             continue
         gateway = rows[t + TX_GATEWAY]
         entry = peer[gateway * PEER_WIDTH + ENTRY]

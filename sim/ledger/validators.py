@@ -200,7 +200,8 @@ class Validator(HeightByHeight):
             number = self.lane_base()
             ballot = context.ballot(0, self.height, message.block)
             next_proposer = self.proposer_of(self.height + 1, 0)
-            context.propose(message, ballot, guard=(number, number + 1), after=2 * message.block.number, tell=next_proposer)
+            after = 2 * message.block.number
+            context.propose(message, ballot, guard=(number, number + 1), after=after, tell=next_proposer)
         else:
             self.say(message, new=self.round == 0)
 

@@ -247,6 +247,9 @@ class MeasuredRtt(Parameters):
     rtt_ns: Nanoseconds = quantity(..., "measured round-trip time")
 
 
+_RTT_MS_MAX = 3_600_000.0
+
+
 def _table(path: Path) -> list[dict[str, Any]]:
     """Round trips of a csv file, times in ns. Raises RuleError."""
     at = ("file",)
@@ -255,14 +258,21 @@ def _table(path: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, csv.Error):  # ValueError: too long, not UTF-8, or a path with a zero byte
         raise RuleError([Problem(at, "is no table of at most 5 MB of text; give the path of a csv file")]) from None
     table = []
+    known: dict[frozenset[str], float] = {}  # one row per pair
     for number, row in enumerate(rows, 1):
         try:
             rtt_ms = float(row["rtt_ms"])
-            start, to = row["from"], row["to"]
-        except (KeyError, TypeError, ValueError):
+            start, to = row["from"].strip(), row["to"].strip()
+        except (KeyError, TypeError, ValueError, AttributeError):
             message = f"row {number} is not from,to,rtt_ms; give the file these three columns"
             raise RuleError([Problem(at, message)]) from None
         if not (math.isfinite(rtt_ms) and rtt_ms >= 0):
             raise RuleError([Problem(at, f"row {number} has the round trip {rtt_ms} ms; write 0 or more")])
+        if rtt_ms > _RTT_MS_MAX:
+            raise RuleError([Problem(at, f"row {number} has the round trip {rtt_ms:g} ms; write at most 1 h")])
+        earlier = known.setdefault(frozenset((start, to)), rtt_ms)
+        if earlier != rtt_ms:
+            message = f"row {number} says {rtt_ms:g} ms for {start} and {to}, an earlier row {earlier:g} ms; keep one"
+            raise RuleError([Problem(at, message)])
         table.append(RttRow(start=start, to=to, rtt_ns=round(rtt_ms * NS_PER_MS)))  # type: ignore[call-arg]
     return table  # type: ignore[return-value]

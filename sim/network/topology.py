@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.files import UnfitFileError, read_regular, unpacked
 from sim.network.sites import suggestion
 from sim.parameters import Problem, RuleError
 
@@ -187,11 +189,9 @@ def read_graphml(path: Path) -> list[dict[str, Any]]:
     """
     at = ("graphml",)
     try:
-        if path.stat().st_size > _FILE_BYTES_MAX:
-            raise RuleError([Problem(at, "is larger than 5 MB; give a smaller graph")])
-        graph = nx.read_graphml(path)
-    except RuleError:
-        raise
+        graph = nx.read_graphml(io.BytesIO(unpacked(read_regular(path, _FILE_BYTES_MAX), _FILE_BYTES_MAX)))
+    except UnfitFileError as error:
+        raise RuleError([Problem(at, str(error))]) from None
     except OSError:
         raise RuleError([Problem(at, "cannot be read; give the path of a GraphML file")]) from None
     except Exception:  # networkx and the XML parser raise a dozen kinds on malformed input

@@ -8,7 +8,18 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from sim.network.links import Ref
-from sim.parameters import Bandwidth, Bytes, Count, Nanoseconds, Parameters, Problem, Rate, RuleError, quantity
+from sim.parameters import (
+    MESSAGE_BYTES_MAX,
+    Bandwidth,
+    Bytes,
+    Count,
+    Nanoseconds,
+    Parameters,
+    Problem,
+    Rate,
+    RuleError,
+    quantity,
+)
 from sim.units import NS_PER_S
 
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
@@ -55,7 +66,7 @@ class CatchUp(Parameters):
     blocks: Count | None = Field(default=None, ge=1, le=1_000_000_000, description="or how many blocks it lacks")
     block_interval_ns: Nanoseconds = quantity(..., "time between the blocks that it missed", positive=True)
     rate_tps: Rate = quantity(..., "rate of the transactions in them")
-    bytes: Bytes = quantity("1 kB", "size of one transaction", key="bytes", positive=True)
+    bytes: Bytes = quantity("1 kB", "size of one transaction", key="bytes", positive=True, most=MESSAGE_BYTES_MAX)
     window_bytes: Bytes = quantity("1 MB", "how much it asks for ahead of what has come", positive=True)
 
     @model_validator(mode="after")

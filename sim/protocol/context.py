@@ -204,7 +204,7 @@ class Context(Interface):
         """Pass my clients' transactions to this leader from now on."""
 
     def spread(self, voters: Iterable[int]) -> None:
-        """Pass what waits here, a block's worth, to these voters: who has nothing waiting sees no fault in its leader."""
+        """Pass what waits here, a block's worth, to these voters: who waits for nothing sees no fault in its leader."""
 
     def serve(self, *, clients: bool) -> None:
         """Whether clients may submit here from now on. Those who may not turn to the next voter after a while."""
@@ -223,7 +223,7 @@ class Context(Interface):
         """
 
     def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
-        """NO_PROGRESS after this long without progress, 0: never; with `high_ns`, each period is drawn anew from [low, high].
+        """NO_PROGRESS after this long without progress, 0: never; with `high_ns`, each is drawn from [low, high].
 
         0 stops the timer. What counts as progress is the protocol's `progress`.
         """

@@ -313,7 +313,8 @@ class Qbft(HeightByHeight):
         if self.round == 0 and not context.members_change:
             number = self.lane_base()
             next_proposer = self.turn_after(context.me)
-            context.propose(message, ballot, guard=(number, number + 1), after=2 * message.block.number, tell=next_proposer)
+            after = 2 * message.block.number
+            context.propose(message, ballot, guard=(number, number + 1), after=after, tell=next_proposer)
         else:
             self.say(message, new=self.round == 0)
         self.accept(ballot)

@@ -227,7 +227,7 @@ class Tendermint(Validator):
     def lock_is_precommitted(self) -> bool:
         """Lines 38 to 40: in that round, and on none other."""
         if self.has_moved_on or (self.locked_round == -1 and self.round == 0) or not self.is_member:
-            return True  # the lane may have locked since; who has no power follows the locks of others and casts nothing
+            return True  # the lane may have locked since; who has no power follows locks and casts nothing
         locked = [] if self.locked_value is None else [(self.locked_round, self.locked_value)]
         return self.voted_blocks(PRECOMMIT, range(self.round + 1))[-1:] == locked
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from sim.manifests import MANIFEST
 from sim.report import outcome
 from sim.report.outcome import Outcome
 from sim.scenario import store
@@ -41,7 +42,7 @@ class Job:
 
 def stored(out: Path, key: str) -> Path | None:
     """The complete result of this key in any study under `out`, if there is one."""
-    for manifest in sorted(out.glob(f"*/runs/{key}/{store.MANIFEST}")):
+    for manifest in sorted(out.glob(f"*/runs/{key}/{MANIFEST}")):
         try:
             outcome.read(manifest.parent)
         except (OSError, ValueError, KeyError):

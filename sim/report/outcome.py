@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.manifests import damage
+from sim.manifests import read as read_manifest
 from sim.scenario import store
 from sim.scenario.schema import resolved, scenario_hash
 
@@ -77,13 +77,13 @@ def read(folder: Path, label: str | None = None) -> Outcome:
     """A stored run. Raises OSError or ValueError if the folder holds no complete result."""
     import pyarrow.parquet as pq
 
-    manifest = json.loads((folder / store.MANIFEST).read_text(encoding="utf-8"))
+    problem = damage(folder)
+    if problem is not None:
+        raise ValueError(f"{folder}: {problem}; delete the folder and run again")
+    manifest = read_manifest(folder)
     tables = {}
     for name in TABLES:
         file = folder / f"{name}.parquet"
-        found = hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
-        if found != manifest["files"].get(file.name):
-            raise ValueError(f"{file}: differs from what the manifest says; delete the folder and run again")
         table = pq.read_table(file)
         tables[name] = {key: table.column(key).to_numpy(zero_copy_only=False) for key in table.column_names}
     return Outcome(

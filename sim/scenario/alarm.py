@@ -1,9 +1,10 @@
-"""What ends a handler that never returns: the limit `wall` is looked at between events, and then there is none.
+"""What keeps a run within its limits where the run loop cannot: while it is built, and in handlers that do not return.
 
-A timer of the operating system interrupts the run some time after the limit. What it interrupts is left at once only
-where that does no harm: in the protocol's own code, or in what that calls outside of the simulator. In the simulator's
-code and in compiled code the alarm waits and rings again. Without SIGALRM, in a thread, and where somebody else uses
-the signal there is no alarm.
+The limits on the clock and on memory are looked at between events. A timer of the operating system looks besides, many
+times a second. While a run is built, it ends the building wherever that stands: nothing has been stored. Later it
+leaves at once only where that does no harm: in the protocol's own code, or in what that calls outside of the simulator.
+In the simulator's code and in compiled code the alarm waits and rings again. Without SIGALRM, in a thread, and where
+somebody else uses the signal there is no alarm.
 """
 
 from __future__ import annotations
@@ -12,39 +13,93 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import FrameType, FunctionType
 
 from sim.protocol import Replica
+from sim.scenario.errors import LimitReachedError
 
 GRACE_S = 1.0  # after the limit: a handler that returns by then ends the run between events
-_AGAIN_S = 0.05
+_EVERY_S = 0.05
 _SIMULATOR = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 
 class Overdue(BaseException):
-    """A handler did not return in time; `where` it stood."""
+    """A handler did not return in time, or took too much memory; `where` it stood."""
 
     def __init__(self, where: str) -> None:
         super().__init__(where)
         self.where = where
 
 
+def resident_bytes() -> int:
+    """Memory of this process that is in use."""
+    with open("/proc/self/statm", encoding="ascii") as stream:
+        return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Limits:
+    """What a run may take: until when on the clock of `time.perf_counter`, and how much memory. None: as it likes."""
+
+    def __init__(self, deadline_s: float | None, memory_bytes: int | None) -> None:
+        self.deadline_s = deadline_s
+        self.memory_bytes = memory_bytes
+        self._looked_s = 0.0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self.deadline_s is not None or self.memory_bytes is not None
+
+    def reached(self, grace_s: float = 0.0) -> str | None:
+        """Which limit is reached now, or None. Memory is looked at a few dozen times a second."""
+        now_s = time.perf_counter()
+        if self.deadline_s is not None and now_s > self.deadline_s + grace_s:
+            return "wall"
+        if self.memory_bytes is not None and now_s > self._looked_s + _EVERY_S / 2:
+            self._looked_s = now_s
+            if resident_bytes() > self.memory_bytes:
+                return "memory"
+        return None
+
+
 @contextlib.contextmanager
-def alarm(after_s: float, protocol: type[Replica]) -> Iterator[None]:
-    """Raise Overdue in a protocol's code if the body is not done so long from now, and `GRACE_S` later."""
-    if not _is_free():
+def building(limits: Limits) -> Iterator[None]:
+    """Raise LimitReachedError if a limit is reached while the body lasts."""
+
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        reached = limits.reached()
+        if reached is not None:
+            text = f"limits.{reached}: was reached while the run was built; raise it, or make the scenario smaller"
+            raise LimitReachedError(text)
+
+    with _ringing(ring if limits.any else None, 0.0):
         yield
-        return
+
+
+@contextlib.contextmanager
+def alarm(limits: Limits, protocol: type[Replica]) -> Iterator[None]:
+    """Raise Overdue in a protocol's code if a limit is reached there, that on the clock `GRACE_S` later."""
     files = _files(protocol)
 
     def ring(_number: int, frame: FrameType | None) -> None:
-        where = _left_without_harm(frame, files)
-        if where is not None:
-            raise Overdue(where)
+        if limits.reached(GRACE_S) is not None:
+            where = _left_without_harm(frame, files)
+            if where is not None:
+                raise Overdue(where)
 
+    with _ringing(ring if limits.any else None, _EVERY_S):
+        yield
+
+
+@contextlib.contextmanager
+def _ringing(ring: Callable[[int, FrameType | None], None] | None, first_s: float) -> Iterator[None]:
+    if ring is None or not _is_free():
+        yield
+        return
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(after_s, 0) + GRACE_S, _AGAIN_S)
+    signal.setitimer(signal.ITIMER_REAL, max(first_s, _EVERY_S), _EVERY_S)
     try:
         yield
     finally:

@@ -17,3 +17,11 @@ class ScenarioError(Exception):
             shown[-1] += f" (and {len(problems) - SHOWN_MAX} more)"
         super().__init__("\n".join(shown))
         self.problems = problems
+
+
+class LimitReachedError(RuntimeError):
+    """A limit was reached before anything could run: there is no result."""
+
+
+class DamagedRunError(RuntimeError):
+    """The engine's memory is not what it should be: nothing of the run is believed, and nothing is stored."""

@@ -76,8 +76,17 @@ def _read(file: FilePath, trail: tuple[FilePath, ...]) -> Source:
     base.data.pop("name", None)  # each file has its own name
     base.forget(("name",))
     base.origins[()] = source.origins[()]
-    _merge(base, source, ())
+    _merge(base, source, (), _by_prefix(source))
     return base
+
+
+def _by_prefix(source: Source) -> dict[Path, list[Path]]:
+    """For each path, those of all values at and below it."""
+    below: dict[Path, list[Path]] = {}
+    for path in source.origins:
+        for depth in range(len(path) + 1):
+            below.setdefault(path[:depth], []).append(path)
+    return below
 
 
 def _move_files(data: Any, old: FilePath, new: FilePath) -> None:
@@ -100,7 +109,7 @@ def _switches(old: Any, new: Any, path: Path) -> bool:
     return any(key in old and key in new and old[key] != new[key] for key in new if _chooses((*path, key)))
 
 
-def _merge(base: Source, over: Source, path: Path) -> None:
+def _merge(base: Source, over: Source, path: Path, below: Mapping[Path, Sequence[Path]]) -> None:
     """Lay the values of `over` at a path over those of `base`: mappings key by key, anything else whole."""
     old, new = _get(base.data, path), _get(over.data, path)
     for key, value in new.items():
@@ -111,11 +120,12 @@ def _merge(base: Source, over: Source, path: Path) -> None:
             and not _switches(old[key], value, inner)
         ):
             base.origins[inner] = over.origins[inner]
-            _merge(base, over, inner)
+            _merge(base, over, inner, below)
             continue
-        base.forget(inner)
+        if key in old:
+            base.forget(inner)
         old[key] = value
-        base.origins.update({p: o for p, o in over.origins.items() if p[: len(inner)] == inner})
+        base.origins.update({p: over.origins[p] for p in below.get(inner, ())})
 
 
 def _get(data: Any, path: Path) -> Any:
@@ -179,27 +189,41 @@ def _labelled(origin: Origin, label: str) -> Origin:
 
 
 def _validate(source: Source, file: FilePath, protocols: Mapping[str, ProtocolEntry] | None) -> Scenario:
-    data = {key: value for key, value in source.data.items() if value is not None}
-    data.setdefault("name", file.stem)
+    data = dict(source.data)
+    if data.get("name") is None:
+        data["name"] = file.stem
     found: list[str] = []
-    if "protocol" in data:
+    if data.get("protocol") is not None:
         choice = _protocol(
             source, data["protocol"], protocol_table() if protocols is None else protocols, found
         )
         data["protocol"] = choice or ProtocolChoice(name="", parameters=Parameters())
     scenario = None
+    context = text_context(**{BASE_DIR: str(file.parent)})
     try:
-        context = text_context(**{BASE_DIR: str(file.parent)})
         scenario = Scenario.model_validate(
             _without_nulls(data), context=context, by_alias=True, by_name=False
         )
     except ValidationError as error:
         found = [*messages.lines(error, source, Scenario, also=("extends",)), *found]
+    if _has_nulls(data):
+        try:  # only to see which keys without a value there are
+            Scenario.model_validate(data, context=context, by_alias=True, by_name=False)
+        except ValidationError as error:
+            empty = messages.unknown_nulls(error, source, Scenario, also=("extends",))
+            found += [line for line in empty if line not in found]
     if scenario is not None and not found:
         found.extend(_late(source, scenario, protocols))
     if scenario is None or found:
         raise ScenarioError(*found)
     return scenario
+
+
+def _has_nulls(value: Any) -> bool:
+    """Whether some key, at any depth, has no value."""
+    if isinstance(value, dict):
+        return any(inner is None or _has_nulls(inner) for inner in value.values())
+    return isinstance(value, list) and any(_has_nulls(inner) for inner in value)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -233,12 +257,19 @@ def _protocol(
         remedy = hint if hint.startswith("choose") else f"{hint} (known: {known})"
         found.append(f"{origin.where}: {origin.text}: no such protocol; {remedy}")
         return None
+    try:
+        entry.parameters.from_text({key: value for key, value in section.items() if key != "name"})
+    except ValidationError as error:
+        found.extend(messages.unknown_nulls(error, source, entry.parameters, ("protocol",), also=("name",)))
     rest = _without_nulls({key: value for key, value in section.items() if key != "name"})
     try:
         return ProtocolChoice(name=name, parameters=entry.parameters.from_text(rest))
     except ValidationError as error:
         found.extend(messages.lines(error, source, entry.parameters, ("protocol",), also=("name",)))
         return None
+
+
+_ROUTED_MAX = 2_000  # places of a topology: all pairs have paths
 
 
 def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEntry] | None) -> list[str]:
@@ -254,7 +285,10 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
     entry = table[scenario.protocol.name]
     followed = tuple(letter.__name__ for letter in LETTERS) if scenario.observers or scenario.catch_up else ()
     found.extend(_unknown_types(source, scenario, (*entry.letter_names, *entry.vote_names, *followed)))
-    if not network.topology.is_mesh:
+    if not network.topology.is_mesh and len(scenario.places) > _ROUTED_MAX:
+        message = f"fastest paths between {len(scenario.places)} places: at most {_ROUTED_MAX} can be; take a full mesh"
+        found.append(messages.rule_line(source, Problem(("network", "topology"), message)))
+    elif not network.topology.is_mesh:
         from sim.network.latency import one_way_matrix_ns  # numpy and networkx: only where needed
 
         try:

@@ -35,6 +35,9 @@ _BOUNDS = {
 }
 
 
+_UNKNOWN_MAX = 30  # keys that are named; whoever has more has mistaken the file
+
+
 def lines(
     error: ValidationError,
     source: Source,
@@ -44,8 +47,9 @@ def lines(
 ) -> Iterator[str]:
     """One line per problem. `prefix`: path of the validated part; `also`: keys allowed besides its own."""
     items = error.errors(include_url=False)
+    unknown = 0
     meant: set[Path] = set()  # keys that are there, but misspelt
-    for item in items:
+    for item in [item for item in items if item["type"] == "extra_forbidden"][:_UNKNOWN_MAX]:
         loc = tuple(item["loc"])
         if item["type"] == "extra_forbidden":
             hint = suggestion(str(loc[-1]), _known(model, loc, also))
@@ -58,6 +62,9 @@ def lines(
             for problem in cause.problems:
                 yield rule_line(source, Problem((*path, *problem.path), problem.message))
         elif item["type"] == "extra_forbidden":
+            unknown += 1
+            if unknown > _UNKNOWN_MAX:
+                continue
             yield _unknown(source, path, _known(model, loc, also))
         elif item["type"] == "missing":
             if loc not in meant:
@@ -69,6 +76,19 @@ def lines(
         else:
             origin = source.origin(path)
             yield f"{origin.where}: {origin.text}: {_rule(item, cause)}"
+    if unknown > _UNKNOWN_MAX:
+        origin = source.origin(prefix)
+        yield f"{origin.where}: scenario: has {unknown - _UNKNOWN_MAX} more unknown keys; mend those above first"
+
+
+def unknown_nulls(
+    error: ValidationError, source: Source, model: type[Parameters], prefix: Path = (), also: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """One line per key without a value that no section has: whatever else is wrong, it is misspelt."""
+    for item in error.errors(include_url=False):
+        loc = tuple(item["loc"])
+        if item["type"] == "extra_forbidden" and item["input"] is None:
+            yield _unknown(source, _locate(source.data, prefix, loc), _known(model, loc, also))
 
 
 def _known(model: type[Parameters], loc: Path, also: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Results of a study as a tidy table: one row per run, with what varied, the status and all metrics.
 
-`index.parquet`, written at the end of a sweep, saves reading thousands of manifests again. It is a cache: a row
-counts only while its manifest has the size and the modification time noted in it.
+Only what is intact is believed: every manifest and every file of a run is held against its digest each time.
+`index.parquet`, written at the end of a sweep, repeats the rows for other programs, and is never read here.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sim import manifests
+from sim.files import read_json
 from sim.scenario import store
 from sim.scenario.errors import ScenarioError
 from sim.scenario.study import Case, Study, as_data, label, lay_out, load_study, plain
@@ -29,8 +31,8 @@ INDEX = "index.parquet"
 FAILED = "failed"
 STUDY_SCHEMA = 1
 _FRONT = ("case", "replication", "seed", "status", "truncated", "key")
-_CACHE = ("manifest_mtime_ns", "manifest_bytes", "manifest_digest")
 _SWEPT = b"pilotzone.swept"  # metadata of the index: which columns are keys of the scenario
+_STUDY_BYTES_MAX = 256_000_000
 
 Row = dict[str, Any]
 
@@ -48,38 +50,6 @@ class Runs:
     def keys(self) -> list[str]:
         """Keys of the runs, in their order."""
         return [run["key"] for run in self.runs]
-
-
-def damage(folder: Path, manifest_digest: str | None = None) -> str | None:
-    """Why a run's folder is not the complete, unaltered result of its key, or None if it is.
-
-    `manifest_digest`: what the manifest's bytes must hash to, where that was noted.
-    """
-    try:
-        text = (folder / store.MANIFEST).read_bytes()
-        manifest = json.loads(text)
-        files = manifest["files"]
-        if manifest["key"] != folder.name or manifest["result_schema"] != store.SCHEMA:
-            return "its manifest belongs to another run or another schema"
-    except FileNotFoundError:
-        return "no manifest"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "its manifest cannot be read"
-    if manifest_digest is not None and _digest(text) != manifest_digest:
-        return "its manifest was altered"
-    for name, expected in files.items():
-        try:
-            with open(folder / name, "rb") as stream:
-                found = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        except OSError:
-            return f"{name} is missing"
-        if found != expected:
-            return f"{name} differs from its digest"
-    return None
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def write_json(file: Path, data: Any) -> None:
@@ -109,10 +79,10 @@ def open_runs(path: str | os.PathLike[str], *, out: Path = Path("results"), over
         rule = "is no folder" if place.exists() else "no such folder"
         raise ScenarioError(f"{path}: {rule}; name the folder of a study, such as results/my-study")
     try:
-        return _planned(place, json.loads((place / STUDY).read_text(encoding="utf-8")))
+        return _planned(place, read_json(place / STUDY, _STUDY_BYTES_MAX))
     except FileNotFoundError:
         pass
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise ScenarioError(f"{place / STUDY}: cannot be read; write it again with pilotzone sweep") from None
     if not (place / "runs").is_dir():
         inner = sorted(child.name for child in place.iterdir() if (child / "runs").is_dir())
@@ -130,12 +100,11 @@ def replay(study: Study, folder: Path) -> tuple[Study, tuple[Standing, ...]]:
     until = study.until
     if until is None:
         return study, ()
-    cached = read_index(folder)
     keys = {(run.case.number, run.replication): run.key for run in study.runs}
 
     def value_of(case: Case, replication: int) -> Value:
         key = keys.get((case.number, replication)) or store.run_key(case.scenario(study.seed_of(replication)))
-        row = _stored(folder / "runs" / key, cached.get(key))
+        row = _stored(folder / "runs" / key)
         if row is None or row["status"] == "damaged":
             return None
         if row["status"] != "ok":
@@ -150,8 +119,8 @@ def replay(study: Study, folder: Path) -> tuple[Study, tuple[Standing, ...]]:
 def refuse_other_schema(folder: Path) -> None:
     """Raise ScenarioError if a folder's study.json was written for another schema; nothing else is looked at."""
     try:
-        schema = json.loads((folder / STUDY).read_text(encoding="utf-8"))["study_schema"]
-    except (OSError, ValueError, KeyError, TypeError):
+        schema = read_json(folder / STUDY, _STUDY_BYTES_MAX)["study_schema"]
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
         return
     if schema != STUDY_SCHEMA:
         raise ScenarioError(
@@ -162,18 +131,36 @@ def refuse_other_schema(folder: Path) -> None:
 
 def _planned(folder: Path, data: Any) -> Runs:
     refuse_other_schema(folder)
+    if not _has_shape(data):
+        raise ValueError("is not the plan of a study")
     values = {case["case"]: case["values"] for case in data["cases"]}
     runs = tuple({**run, "values": values[run["case"]]} for run in data["runs"])
     return Runs(folder, tuple(data["swept"]), runs, True)
 
 
+def _has_shape(data: Any) -> bool:
+    """Whether a plan has cases with values, runs that name them, and the keys that vary."""
+    return (
+        isinstance(data, dict)
+        and isinstance(data["swept"], list)
+        and all(isinstance(name, str) for name in data["swept"])
+        and all(type(case["case"]) is int and isinstance(case["values"], dict) for case in data["cases"])
+        and all(
+            type(run["case"]) is int
+            and type(run["replication"]) is int
+            and type(run.get("seed", 0)) is int
+            and re.fullmatch(r"[0-9a-f]{8,64}", run["key"]) is not None
+            for run in data["runs"]
+        )
+    )
+
+
 def rows(runs: Runs) -> list[Row]:
     """One row per run: metrics of complete ones, and status missing, failed or damaged for the others."""
-    cached = read_index(runs.folder)
     made = []
     for run in runs.runs:
         key = run["key"]
-        stored = _stored(runs.folder / "runs" / key, cached.get(key))
+        stored = _stored(runs.folder / "runs" / key)
         if stored is None:
             failed = (runs.folder / FAILED / f"{key}.json").exists()
             stored = {"status": "failed" if failed else "missing"}
@@ -184,63 +171,37 @@ def rows(runs: Runs) -> list[Row]:
     return made
 
 
-def _stored(folder: Path, cached: Row | None) -> Row | None:
-    """A stored run's row, from the cache if that is still right; None if there is no result."""
-    file = folder / store.MANIFEST
-    try:
-        stat = file.stat()
-    except OSError:
-        return {"status": "damaged"} if folder.is_dir() else None
-    if cached is not None and (cached["manifest_mtime_ns"], cached["manifest_bytes"]) == (
-        stat.st_mtime_ns, stat.st_size,
-    ):  # fmt: skip
-        return cached
-    try:
-        text = file.read_bytes()
-        manifest = json.loads(text)
-        schema = manifest["result_schema"]
-        row = {"status": manifest["status"], "seed": manifest["seed"], "digest": manifest["digest"],
-               "version": manifest["version"], **manifest["metrics"]}  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"status": "damaged"}
-    if schema != store.SCHEMA:
+def _stored(folder: Path) -> Row | None:
+    """A stored run's row; None if there is no result. What is not intact is damaged, and says nothing else."""
+    if not os.path.lexists(folder):
+        return None
+    schema = manifests.schema_of(folder)
+    if schema is not None and schema != manifests.SCHEMA:
         raise ScenarioError(
-            f"{file}: has result schema {schema}, and this version reads {store.SCHEMA}; use the version that "
-            "wrote it, or another --out"
+            f"{folder / manifests.MANIFEST}: has result schema {schema}, and this version reads {manifests.SCHEMA}; "
+            "use the version that wrote it, or another --out"
         )
-    return row | {
-        "manifest_mtime_ns": stat.st_mtime_ns,
-        "manifest_bytes": stat.st_size,
-        "manifest_digest": _digest(text),
+    if manifests.damage(folder) is not None:
+        return {"status": "damaged"}
+    try:
+        manifest = manifests.read(folder)
+    except manifests.DamagedError:  # meanwhile
+        return {"status": "damaged"}
+    return {
+        "status": manifest["status"],
+        "seed": manifest["seed"],
+        "digest": manifest["digest"],
+        "version": manifest["version"],
+        **manifest["metrics"],
     }
 
 
-def read_index(folder: Path) -> dict[str, Row]:
-    """Rows of the cache by key; empty if there is none that can be read."""
-    if not (folder / INDEX).exists():
-        return {}
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(folder / INDEX)
-        swept = json.loads((table.schema.metadata or {}).get(_SWEPT, b"[]"))
-        table = table.drop_columns(["case", "replication", *swept])  # the study says so, and may have changed
-        names = table.column_names
-        if not {"key", "status", *_CACHE} <= set(names):
-            return {}
-        columns = [table.column(name).to_pylist() for name in names]
-    except (OSError, ValueError, KeyError, pa.ArrowException):
-        return {}
-    return {row["key"]: row for row in (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))}
-
-
 def write_index(runs: Runs) -> None:
-    """Write the cache of all complete runs, in one step. Failing to is no error: it is a cache."""
+    """Write all complete runs as one table, for other programs. Failing to is no error: it only repeats manifests."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    complete = [row for row in rows(runs) if "manifest_digest" in row]
+    complete = [row for row in rows(runs) if "digest" in row]
     names = dict.fromkeys(name for row in complete for name in row if name not in ("case", "replication", "values"))
     columns = {name: pa.array([row[name] for row in complete], pa.int64()) for name in ("case", "replication")}
     columns |= {name: _swept_column([row["values"][name] for row in complete]) for name in runs.swept}
@@ -272,7 +233,7 @@ def frame_of(runs: Runs, *, truncated: bool = False) -> pd.DataFrame:
         columns[name] = [row.get(name) for row in found]
     swept = {name: [row["values"][name] for row in found] for name in runs.swept}
     extra = ("digest", "version")
-    hidden = {*_FRONT, *_CACHE, *extra, "values"}
+    hidden = {*_FRONT, *extra, "values"}
     names = dict.fromkeys(name for row in found for name in row if name not in hidden)
     metrics = {
         name: pd.to_numeric(
@@ -321,6 +282,6 @@ def failures(runs: Runs) -> dict[str, str]:
         file = runs.folder / FAILED / f"{run['key']}.json"
         if file.exists():
             name = f"case {run['case']} ({label(run['values'])}), replication {run['replication']}"
-            with contextlib.suppress(OSError, ValueError, KeyError):
-                found[name] = str(json.loads(file.read_text(encoding="utf-8"))["reason"])
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError, IndexError):
+                found[name] = str(read_json(file, _STUDY_BYTES_MAX)["reason"])
     return found

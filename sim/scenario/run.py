@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import gc
 import hashlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +22,9 @@ from sim.measure import metrics as metrics_
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
 from sim.protocol import Replica
 from sim.scenario import store
-from sim.scenario.alarm import Overdue, alarm
+from sim.scenario.alarm import Limits, Overdue, alarm, building, resident_bytes
 from sim.scenario.build import World, build
+from sim.scenario.errors import DamagedRunError
 from sim.scenario.judge import Judge
 from sim.scenario.schema import Scenario
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS, ColumnFile
@@ -108,13 +108,16 @@ def _run(
     until_ns: int | None,
 ) -> Result:
     started = time.perf_counter()
-    world = build(scenario, protocol=protocol, lane=lane)
+    wall_ns = scenario.limits.wall_ns
+    limits = Limits(None if wall_ns is None else started + wall_ns / 1e9, scenario.limits.memory_bytes)
+    with building(limits):
+        world = build(scenario, protocol=protocol, lane=lane)
     judge = Judge(world)
     files = _trace_files(world, folder)
     driving = time.perf_counter()
-    truncated = _drive(world, judge, progress, started, until_ns)
+    truncated = _drive(world, judge, progress, limits, until_ns)
     world.run.flush_trace()
-    world.run.engine.desk.verify()
+    _verify(world)
     drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
@@ -183,6 +186,14 @@ def own_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+def _verify(world: World) -> None:
+    """Raise DamagedRunError if compiled code wrote where it must not."""
+    try:
+        world.run.engine.desk.verify()
+    except d.DamagedError as error:
+        raise DamagedRunError(str(error)) from None
+
+
 def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFile]:
     level = world.scenario.trace
     if folder is None or level == "off":
@@ -198,32 +209,35 @@ def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFil
 
 
 def _drive(
-    world: World, judge: Judge, progress: Progress | None, started: float, until_ns: int | None
+    world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None
 ) -> str | None:
     """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
-    wall_ns = world.scenario.limits.wall_ns
-    if wall_ns is None:
-        return _advance(world, judge, progress, started, until_ns)
+    desk = world.run.engine.desk
     try:
-        with alarm(started + wall_ns / 1e9 - time.perf_counter(), world.run.protocol):
-            return _advance(world, judge, progress, started, until_ns)
+        with alarm(limits, world.run.protocol):
+            return _advance(world, judge, progress, limits, until_ns)
     except Overdue as overdue:
         judge.halted = True
-        return f"wall: {wall_ns / 1e9:g} s reached in {overdue.where}, which had not returned"
+        wall_ns, memory_bytes = world.scenario.limits.wall_ns, world.scenario.limits.memory_bytes
+        if wall_ns is not None and limits.reached() == "wall":
+            return f"wall: {wall_ns / 1e9:g} s reached in {overdue.where}, which had not returned"
+        return f"memory: {memory_bytes} bytes reached in {overdue.where}"
+    except MemoryError as error:
+        judge.halted = True
+        return f"memory: {desk.failure or error}"
 
 
 def _advance(
-    world: World, judge: Judge, progress: Progress | None, started: float, until_ns: int | None
+    world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None
 ) -> str | None:
     """Slice by slice, looking at limits between events."""
     scenario = world.scenario
-    limits = scenario.limits
-    deadline_s = math.inf
-    if limits.wall_ns is not None:
-        deadline_s = started + limits.wall_ns / 1e9
-        world.run.stop_when(lambda: time.perf_counter() > deadline_s)
+    asked = scenario.limits
+    if limits.any:
+        world.run.stop_when(lambda: limits.reached() is not None)
+        world.run.engine.desk.limit(limits.memory_bytes, resident_bytes)
     end_ns = scenario.duration_ns if until_ns is None else min(until_ns, scenario.duration_ns)
-    limit_ns = end_ns if limits.simulated_ns is None else limits.simulated_ns
+    limit_ns = end_ns if asked.simulated_ns is None else asked.simulated_ns
     cut, end_ns = limit_ns < end_ns, min(limit_ns, end_ns)
     for i in range(1, _SLICES + 1):
         slice_ns = min(scenario.duration_ns * i // _SLICES, end_ns)
@@ -234,14 +248,14 @@ def _advance(
         if code == loop.STOP:
             return None
         if code == loop.TOO_MANY_EVENTS:
-            return f"max_events: {limits.max_events} reached"
+            return f"max_events: {asked.max_events} reached"
         if code == loop.STANDS_STILL:
             return "instant livelock: events without time moving"
-        if code == OUT_OF_TIME or time.perf_counter() > deadline_s:
-            assert limits.wall_ns is not None
-            return f"wall: {limits.wall_ns / 1e9:g} s reached"
-        if limits.memory_bytes is not None and _resident_bytes() > limits.memory_bytes:
-            return f"memory: {limits.memory_bytes} bytes reached"
+        reached = limits.reached()
+        if asked.wall_ns is not None and (reached == "wall" or (code == OUT_OF_TIME and asked.memory_bytes is None)):
+            return f"wall: {asked.wall_ns / 1e9:g} s reached"
+        if reached == "memory" or code == OUT_OF_TIME:
+            return f"memory: {asked.memory_bytes} bytes reached"
         if slice_ns == end_ns:
             return f"simulated: {end_ns / 1e9:g} s reached" if cut else None
     return None
@@ -250,11 +264,6 @@ def _advance(
 def _share(world: World, share: float) -> float:
     stop = world.scenario.stop_after_decisions
     return share if not stop else max(share, min(int(world.run.desk[r.DECISIONS]) / stop, 1.0))
-
-
-def _resident_bytes() -> int:
-    with open("/proc/self/statm", encoding="ascii") as stream:
-        return int(stream.read().split()[1]) * 4096
 
 
 def _status(verdict: Verdict, truncated: str | None) -> tuple[str, int]:

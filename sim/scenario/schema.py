@@ -20,28 +20,26 @@ from sim.adversary.settings import Corrupted
 from sim.faults.membership import MembershipChange
 from sim.faults.rules import MessageRule
 from sim.faults.settings import Fault
+from sim.files import is_plain_name
 from sim.network.crypto import CryptoName
 from sim.network.settings import Network
 from sim.network.sites import suggestion
 from sim.observers.settings import CatchUp, Observer
-from sim.parameters import Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
+from sim.parameters import MESSAGE_BYTES_MAX, Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
 from sim.units import UnitError
 from sim.workload.settings import Clients, Workload
 
 SEED_MAX = (1 << 62) - 1
+COUNT_MAX = 10**15  # of events or decisions: more than any run has
 _NAME_MAX = 100
 
 
 def _folder_name(value: Any) -> Any:
     """A name becomes a folder of results, which must stay where it is put."""
-    if isinstance(value, str) and (
-        not value.strip(" .")
-        or len(value) > _NAME_MAX
-        or value[0] == "."
-        or not value.isprintable()
-        or {*value} & {*"/\\"}
-    ):
-        raise UnitError("names a folder of results; write a short name without / and \\ that begins with no dot")
+    if isinstance(value, str) and (len(value) > _NAME_MAX or not is_plain_name(value)):
+        raise UnitError(
+            "names a folder of results and stands in tables; write a short name of letters, digits and dashes"
+        )
     return value
 
 
@@ -95,14 +93,16 @@ class BlockLimits(Parameters):
     """When a block is full, and how soon the next may follow."""
 
     max_transactions: Count = Field(default=1000, ge=1, le=1_000_000, description="transactions in a block")
-    max_bytes: Bytes = quantity("1 MB", "size of a block's transactions", key="max_bytes", positive=True)
+    max_bytes: Bytes = quantity(
+        "1 MB", "size of a block's transactions", key="max_bytes", positive=True, most=MESSAGE_BYTES_MAX
+    )
     interval_ns: Nanoseconds = quantity("0 ms", "least time between two proposals of one proposer")
 
 
 class Limits(Parameters):
     """When to give up on a run (exit code 5)."""
 
-    max_events: Count | None = Field(default=None, ge=1, description="simulated events")
+    max_events: Count | None = Field(default=None, ge=1, le=COUNT_MAX, description="simulated events")
     simulated_ns: Nanoseconds | None = quantity(
         None, "simulated time by which the run must have ended of itself (stop_after_decisions)", positive=True
     )
@@ -121,7 +121,7 @@ class Scenario(Parameters):
     duration_ns: Nanoseconds = quantity(..., "simulated time", positive=True)
     warm_up_ns: Nanoseconds = quantity("0 s", "transactions submitted before this are not measured")
     stop_after_decisions: Count | None = Field(
-        default=None, ge=1, description="end early after this many decided blocks"
+        default=None, ge=1, le=COUNT_MAX, description="end early after this many decided blocks"
     )
     network: Network = Field(description="voters, their places and links")
     cpu: Cpu = Field(default=Cpu(), description="processor and disk of each node")

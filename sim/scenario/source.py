@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 from typing import Any
 
+from sim.files import UnfitFileError, read_regular
 from sim.scenario.errors import ScenarioError
 
 FILE_BYTES_MAX = 1_000_000
@@ -71,13 +72,9 @@ def read_file(path: FilePath) -> Source:
     """Read a scenario file. Raises ScenarioError."""
     where = f"{path}:1:1: {path.name}"
     try:
-        if path.is_fifo():
-            raise ScenarioError(f"{where}: is a pipe, which may never end; give a file")
-        with path.open("rb") as stream:
-            raw = stream.read(FILE_BYTES_MAX + 1)  # not by its size: a device has none, and no end
-        if len(raw) > FILE_BYTES_MAX:
-            raise ScenarioError(f"{where}: has more than 1 MB; a scenario is a short text")
-        text = raw.decode("utf-8-sig")
+        text = read_regular(path, FILE_BYTES_MAX).decode("utf-8-sig")
+    except UnfitFileError as error:
+        raise ScenarioError(f"{where}: {error}; a scenario is a short text") from None
     except IsADirectoryError:
         raise ScenarioError(f"{where}: is a directory; give a scenario file inside it") from None
     except FileNotFoundError:

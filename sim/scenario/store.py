@@ -19,11 +19,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sim.manifests import MANIFEST, SCHEMA, sealed
 from sim.scenario.schema import Scenario, resolved, scenario_hash
 from sim.trace.arrow import arrow_table
 
-SCHEMA = 1  # of the result folder
-MANIFEST = "manifest.json"
 _PACKAGES = ("numpy", "numba", "simpy", "networkx", "pydantic", "pyarrow")
 _MODEL = (
     "kernel",
@@ -132,9 +131,7 @@ class RunFolder:
             with open(path, "rb") as stream:  # a message log may be larger than memory
                 whole = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
             files[path.name] = whole.hexdigest()
-        manifest = manifest | {"files": files, "result_schema": SCHEMA}
-        text = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
-        return self.seal((text + "\n").encode())
+        return self.seal(sealed(manifest | {"files": files}))
 
     def seal(self, manifest: bytes) -> Path:
         """Put the manifest beside the files that are there and move the folder into place.

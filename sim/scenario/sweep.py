@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.kernel import chance
+from sim.manifests import MANIFEST, DamagedError, damage
+from sim.manifests import read as read_manifest
 from sim.scenario import store
 from sim.scenario.errors import ScenarioError
 from sim.scenario.results import (
@@ -21,11 +22,9 @@ from sim.scenario.results import (
     STUDY,
     Runs,
     counts,
-    damage,
     failures,
     frame_of,
     open_runs,
-    read_index,
     refuse_other_schema,
     replay,
     write_index,
@@ -251,7 +250,6 @@ def _prepare(study: Study, folder: Path) -> Runs:
 
 def _missing(study: Study, folder: Path, state: State) -> list[Task]:
     """Tasks for what is not stored intact, apart from runs that were seen before; counts the rest as reused."""
-    noted = {key: row["manifest_digest"] for key, row in read_index(folder).items()}
     tasks = []
     for number, planned in enumerate(study.runs):
         if planned.key in state.seen:  # tried in an earlier stage, or the same run as that of another case
@@ -260,7 +258,7 @@ def _missing(study: Study, folder: Path, state: State) -> list[Task]:
         state.total += 1
         place = folder / "runs" / planned.key
         if place.exists():
-            reason = damage(place, noted.get(planned.key))
+            reason = damage(place)
             if reason is None:
                 state.reused += 1
                 state.reused_runs.append(f"{name_of(planned)}: {planned.key}")
@@ -268,7 +266,7 @@ def _missing(study: Study, folder: Path, state: State) -> list[Task]:
                 continue
             state.again[name_of(planned)] = reason
             if reason.startswith("its manifest"):
-                (place / store.MANIFEST).unlink(missing_ok=True)  # the worker judges by what the folder itself says
+                (place / MANIFEST).unlink(missing_ok=True)  # the worker judges by what the folder itself says
         _forget_failure(folder, planned.key)
         tasks.append(Task(number, planned.key, planned.scenario))
     return tasks
@@ -304,16 +302,15 @@ def verify(
     verify.
     """
     folder = Path(path)
-    places = [folder] if (folder / store.MANIFEST).exists() else _complete(open_runs(folder))
+    places = [folder] if (folder / MANIFEST).exists() else _complete(open_runs(folder))
     if not places:
         raise ScenarioError(f"{path}: holds no complete run; run pilotzone sweep first")
     if sample is not None:
         places = sorted(places, key=lambda place: (chance.draw(chance.REPLICATION, _SAMPLE, _number(place)), place))
         places = sorted(places[:sample])
     tasks, manifests = [], []
-    noted = {key: row["manifest_digest"] for key, row in read_index(places[0].parent.parent).items()}
     for i, place in enumerate(places):
-        manifest, problem = _manifest(place, noted.get(place.name))
+        manifest, problem = _manifest(place)
         manifests.append(manifest)
         scenario = None if problem else _rebuilt(manifest)
         if scenario is None:
@@ -343,17 +340,16 @@ def _number(place: Path) -> int:
 
 def _complete(runs: Runs) -> list[Path]:
     places = [runs.folder / "runs" / key for key in runs.keys]
-    return [place for place in places if (place / store.MANIFEST).exists()]
+    return [place for place in places if (place / MANIFEST).exists()]
 
 
-def _manifest(place: Path, noted: str | None) -> tuple[dict[str, Any], str | None]:
+def _manifest(place: Path) -> tuple[dict[str, Any], str | None]:
     """A stored manifest and what is wrong with its folder, if anything."""
-    problem = damage(place, noted)
+    problem = damage(place)
     try:
-        found: dict[str, Any] = json.loads((place / store.MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}, problem or "its manifest cannot be read"
-    return found, problem
+        return read_manifest(place), problem
+    except DamagedError as error:
+        return {}, problem or str(error)
 
 
 def _rebuilt(manifest: dict[str, Any]) -> Scenario | None:
@@ -372,7 +368,7 @@ def _rebuilt(manifest: dict[str, Any]) -> Scenario | None:
 
 def _differences(stored: dict[str, Any], again: Path) -> Iterator[str]:
     """What differs between a stored manifest and that of the same scenario, run again."""
-    fresh: dict[str, Any] = json.loads((again / store.MANIFEST).read_text(encoding="utf-8"))
+    fresh = read_manifest(again)
     code = "" if stored["model_digest"] == fresh["model_digest"] else " (the model code has changed since)"
     for name in ("digest", "status", "metrics", "checks", "violations", "warnings"):
         if stored.get(name) != fresh[name]:

@@ -25,7 +25,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Literal, Protocol
 
-from sim.scenario.results import damage
+from sim.manifests import damage
 from sim.scenario.schema import Scenario
 
 _TRIES = 3  # at a run whose folder another process replaces at the same time, and at starting workers

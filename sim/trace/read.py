@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from sim.manifests import MANIFEST, DamagedError
+from sim.manifests import read as read_manifest
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS
 
-MANIFEST = "manifest.json"
 EVENTS_FILE, MESSAGES_FILE = "trace.parquet", "messages.parquet"
 CHUNK_ROWS = 1 << 16
 MESSAGES_MAX = 200_000  # that a picture of a trace takes in, unless told otherwise
@@ -114,7 +114,10 @@ def find_run(path: Path) -> Path:
 def open_run(path: Path) -> StoredRun:
     """Open a run, or the only run of a study. Raises TraceError."""
     folder = find_run(path)
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        manifest = read_manifest(folder)
+    except DamagedError as error:
+        raise TraceError(f"{folder}: {error}; run the scenario again") from None
     if "message_types" not in manifest:
         raise TraceError(f"{folder}: was written by a version that kept no names; run the scenario again")
     return StoredRun(

@@ -6,7 +6,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from sim.parameters import Bytes, Count, Nanoseconds, Parameters, Problem, Rate, RuleError, quantity
+from sim.parameters import (
+    MESSAGE_BYTES_MAX,
+    Bytes,
+    Count,
+    Nanoseconds,
+    Parameters,
+    Problem,
+    Rate,
+    RuleError,
+    quantity,
+)
 from sim.units import UnitError
 from sim.workload.demand import Level, Tier
 from sim.workload.shapes import ShapeName
@@ -28,11 +38,15 @@ _SITES = "places of the clients: all places of voters, or a list of site codes (
 _START = "local hour of the day at simulated time zero"
 
 
+def _transaction_size() -> Any:
+    return quantity("512 B", "size of one transaction", key="bytes", positive=True, most=MESSAGE_BYTES_MAX)
+
+
 class Backlog(Parameters):
     """Blocks are always full; no client sends anything. For laws and baselines."""
 
     kind: Literal["backlog"] = Field(description="blocks are always full, without client traffic")
-    size_bytes: Bytes = quantity("512 B", "size of one transaction", key="bytes", positive=True)
+    size_bytes: Bytes = _transaction_size()
 
 
 class OpenLoop(Parameters):
@@ -40,7 +54,7 @@ class OpenLoop(Parameters):
 
     kind: Literal["open"] = Field(description="arrivals do not wait for answers")
     rate_tps: Rate = quantity(..., "mean rate, all sites together, split equally between them", positive=True)
-    size_bytes: Bytes = quantity("512 B", "size of one transaction", key="bytes", positive=True)
+    size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
     shape: ShapeName = Field(default="constant", description="rate over the day (A)")
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
@@ -78,7 +92,7 @@ class ClosedLoop(Parameters):
     outstanding: Count = Field(
         ge=1, le=10_000_000, description="requests in flight, all sites together, split evenly"
     )
-    size_bytes: Bytes = quantity("512 B", "size of one transaction", key="bytes", positive=True)
+    size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
 
 

@@ -97,7 +97,8 @@ def campaign(
     log = folder / f"{variant}.jsonl"
     outcomes = _stored(log)
     done = {(one.protocol, one.number) for one in outcomes}
-    jobs = ((name, number) for number in itertools.count() for name in names if (name, number) not in done)
+    numbered = ((name, number) for number in itertools.count() for name in names)
+    jobs: Iterator[tuple[str, int]] = (job for job in numbered if job not in done)
     if most is not None:
         jobs = itertools.takewhile(lambda job: job[1] < most, jobs)
     with log.open("a", encoding="utf-8") as stream:

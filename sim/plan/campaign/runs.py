@@ -172,10 +172,9 @@ def _smaller(data: Data) -> list[Data]:
             found.append({key: value for key, value in data.items() if key != section})
     for key in ("jitter", "bandwidth", "loss", "links", "gst"):
         if key in data["network"]:
-            rest = {name: value for name, value in data["network"].items() if name != key}
-            if key == "loss":
-                rest.pop("retransmit_after", None)
-            found.append(data | {"network": rest})
+            gone = (key, "retransmit_after") if key == "loss" else (key,)
+            network = {name: value for name, value in data["network"].items() if name not in gone}
+            found.append(data | {"network": network})
     return found
 
 
