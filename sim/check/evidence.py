@@ -93,8 +93,11 @@ def deciding_certificate(run: Run, block: Block, nodes: Iterable[int]) -> Certif
 
 
 def culprits(first: Certificate | None, second: Certificate | None) -> tuple[int, ...]:
-    """Who signed both of two conflicting certificates."""
-    if first is None or second is None:
+    """Who signed both of two conflicting certificates of one view: a correct replica never does.
+
+    In a later view it may sign another block, so two views accuse nobody.
+    """
+    if first is None or second is None or (first.vote, first.view) != (second.vote, second.view):
         return ()
     return tuple(sorted(set(first.voters) & set(second.voters)))
 
@@ -106,9 +109,9 @@ def charge(first: Certificate | None, second: Certificate | None, voters: int) -
     shown = "; ".join(c.words() if c is not None else "no certificate on record" for c in (first, second))
     if first is None or second is None:
         return shown
-    both = culprits(first, second)
+    both = tuple(sorted({*first.voters} & {*second.voters}))
     if not both:
         return f"{shown}; nobody signed both: {len(first.voters)} and {len(second.voters)} of {voters} need not meet"
-    if first.view == second.view:
+    if culprits(first, second):
         return f"{shown}; culprits, who signed both in view {first.view}: {numbers(both)}"
-    return f"{shown}; signed both, in views {first.view} and {second.view}: {numbers(both)}"
+    return f"{shown}; in views {first.view} and {second.view}, which accuses nobody: {numbers(both)} signed both"

@@ -460,7 +460,14 @@ class Host:
 
     @property
     def since_progress_ns(self) -> int:
-        return self.now_ns - int(self.run.nodes[self._node_at + post.PROGRESS_NS])
+        return self.elapsed_ns(int(self.run.nodes[self._node_at + post.PROGRESS_NS]))
+
+    def elapsed_ns(self, since_ns: int) -> int:
+        true_ns = self.now_ns - since_ns
+        return true_ns if self._clock_q20 == _RIGHT else true_ns * self._clock_q20 // _RIGHT
+
+    def deadline_ns(self, delay_ns: int) -> int:
+        return self.now_ns + (delay_ns if self._clock_q20 == _RIGHT else delay_ns * _RIGHT // self._clock_q20)
 
     def enter_view(self, view: int) -> None:
         self._all_waits_again()

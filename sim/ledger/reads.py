@@ -110,7 +110,7 @@ class LeaderReads:
     def serve(self, asker: int, read: Read) -> None:
         """Answer now if the lease holds, else as soon as leadership is confirmed."""
         context = self.context
-        if context.now_ns < self.confirmed_ns + self.lease_ns:
+        if context.elapsed_ns(self.confirmed_ns) < self.lease_ns:
             self.answer(asker, read, context.height)
             return
         self.waiting.append((asker, read, context.now_ns, context.height))

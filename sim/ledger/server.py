@@ -107,7 +107,7 @@ class LogServer(Replica, abc.ABC):
         self.membership.restore()
         self.sync()
         self.take_members()
-        self.silent_until_ns = self.context.now_ns + self.lease_ns()
+        self.silent_until_ns = self.context.deadline_ns(self.lease_ns())
 
     @property
     def view_number(self) -> int:
@@ -388,7 +388,7 @@ class LogServer(Replica, abc.ABC):
 
     def promised_until_ns(self) -> int:
         """How long a leader may count on me that I have heard and now forget."""
-        return self.context.now_ns - self.context.since_progress_ns + self.lease_ns()
+        return self.context.deadline_ns(self.lease_ns() - self.context.since_progress_ns)
 
     def begin_reads(self) -> None:
         """Wait for my clients' first read."""

@@ -236,7 +236,13 @@ class Context(Interface):
 
     @property
     def since_progress_ns(self) -> int:
-        """Time since the progress timer's period last began."""
+        """Time since the progress timer's period last began, by my clock."""
+
+    def elapsed_ns(self, since_ns: int) -> int:
+        """Time since then by my clock, which may run fast or slow."""
+
+    def deadline_ns(self, delay_ns: int) -> int:
+        """When so much time will have passed by my clock, as it runs now."""
 
     def enter_view(self, view: int) -> None:
         """Record that this replica works in a new view (term, round) now."""

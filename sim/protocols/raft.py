@@ -36,7 +36,8 @@ Deviations
   or heartbeat. The leader writes to disk in parallel with its followers.
 * What was applied stays applied through a crash; commitIndex does not restart from 0.
 * With check_quorum a server that heard its leader within the minimal timeout ignores RequestVote.
-* A skewed clock bends a server's timers only: leases, and how long voters shield a leader, are true time.
+* Timers, leases and how long voters shield a leader go by each server's own clock. A lease holds as long as the clocks'
+  rates differ by less than the share of it that is left when votes can be given; beyond that reads may be stale.
 * Those of snapshots, membership and reads stand in sim/ledger: `catchup`, `members`, `server`.
 
 Not modelled: leadership transfer, grouping of disk writes. Messages are not signed.

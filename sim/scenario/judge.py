@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sim.check import conservation
+from sim.check import clients, conservation
 from sim.check.certificates import rival_certificates
 from sim.check.evidence import Certificate, charge, culprits, deciding_certificate
 from sim.check.lasso import Lasso
@@ -58,8 +58,10 @@ class Judge:
         world.faults.changed.append(self._changed)
         world.screen.changed.append(self._changed)
         self.reads = Reads(scenario.warm_up_ns)
+        self.history = clients.Reads(self.corrupted)
         world.run.trace_sinks += [
-            self._timed(self.safety), self.blocks, self.reads, self.lags, self._timed(self.decisions),
+            self._timed(self.safety), self.blocks, self.reads, self._timed(self.history), self.lags,
+            self._timed(self.decisions),
         ]  # fmt: skip
 
     def _timed(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
@@ -171,6 +173,7 @@ class Judge:
         verdict.record("certificates", self.rivals)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
+        verdict.record("reads", self.history.violations, applicable=self.reads.count > 0)
         verdict.record("invariants", list(self.broken.values()), applicable=bool(run.protocol.invariants))
         verdict.record(
             "conservation_transactions",
