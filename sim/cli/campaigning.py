@@ -66,15 +66,24 @@ def campaign(
         typer.echo(json.dumps(_as_data(found), ensure_ascii=False, allow_nan=False))
     else:
         typer.echo(table(found))
+        typer.echo(_LEGEND)
         for (name, number), file in found.files.items():
             typer.echo(f"{name} {number}: again: {shlex.join(['pilotzone', 'run', str(file)])}")
     raise typer.Exit(_exit_code(found))
 
 
+_LEGEND = (
+    "fired: faults that took effect; unsafe, stuck: safety or liveness broken;\n"
+    "limit: cut short, which shows nothing; paths: fast path and handlers differ;\n"
+    "error: internal; known: explained by the protocol's page; %: fewer than so\n"
+    "many of such runs break it (95 %, rule of three)"
+)
+
+
 def table(found: Campaign) -> str:
     """The summary, as Markdown; 80 columns."""
     lines = [
-        "| protocol | runs | faults | safety | alive | limit | paths | error | expl. | < % |",
+        "| protocol | runs | fired | unsafe | stuck | limit | paths | error | known | % |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     for row in found.rows():

@@ -1,0 +1,41 @@
+"""Runs that once ended wrongly: in a broken heap, a fork, a halt for ever, an internal error, or by two paths.
+
+Each file is a valid scenario within what its protocol tolerates; the comment says what went wrong.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sim.scenario.load import load_scenario
+from sim.scenario.run import run
+
+HERE = Path(__file__).parent
+CASES = {
+    "pbft-domain-lost": "who caught up decided more blocks in one handler than the trace had room for",
+    "pbft-one-voter-down": "the same, after 15 minutes away",
+    "pbft-votes-lost-to-some": "VIEW-CHANGEs left out what had prepared above the water mark: two blocks at one height",
+    "pbft-votes-lost-to-some-fixed-links": "the same cause, seen by an invariant",
+    "kauri-no-shares-until-4-s": "what abandoned blocks held did not wait again, and roots had forgotten the rest",
+    "kauri-all-crash-at-once": "nobody waited for what it had voted for before the crash",
+    "rpbft-amnesia-in-a-group": "a replica that forgot sent a letter to itself",
+    "pbft-clients-at-the-primary": "backups that had voted for a batch did not wait for its execution",
+    "wheat-cut-off-then-down": "a primary that was cut off never asked whether the view had changed",
+    "aura-wrong-clock": "a block sealed by a clock that ran ahead counted towards finality",
+    "raft-disk-and-signatures": "disk writes of handlers took numbers of timers, those of the fast path did not",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_ends_well_and_alike_on_both_paths(name: str) -> None:
+    chosen = load_scenario(HERE / f"{name}.yaml")
+    fast = run(chosen)
+    assert fast.status == "ok", fast.violations[:1]
+    handlers = run(chosen, lane=False)
+    assert (handlers.digest, handlers.status) == (fast.digest, fast.status)
+
+
+def test_the_table_names_every_file() -> None:
+    assert set(CASES) == {file.stem for file in HERE.glob("*.yaml")}

@@ -1,0 +1,184 @@
+"""Compiled code stays inside its columns: guard words, the checked build, and events that fill every list."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from numba import njit, types
+
+from sim.engine import growth
+from sim.kernel import desk as d
+from sim.ledger import rows as r
+from sim.protocol import Timer, upon
+from sim.protocols.pbft import Pbft, PbftParameters, PrePrepare
+from sim.scenario.errors import DamagedRunError
+from sim.scenario.run import run
+from tests.runs import begin, play, scenario, unsafe
+
+_DESK = types.Array(types.int64, 1, "C")
+
+
+@njit(types.int64(_DESK, types.int64, types.int64))
+def scribble(array, number, at):  # type: ignore[no-untyped-def]
+    """Write where the caller says, as compiled code can."""
+    desk = d.bench(array)
+    d.column(desk, number)[at] = 7
+    return 0
+
+
+@pytest.mark.parametrize("at", [-1, -8, 64, 71])
+def test_a_write_beside_a_column_is_found(at: int) -> None:
+    desk = d.Desk()
+    desk.allocate(d.READY, 64)
+    scribble(desk.array, d.READY, 0)
+    assert desk.damage() == []
+    scribble(desk.array, d.READY, at)
+    assert desk.damage() == [d.READY]
+    desk.grow(d.READY)  # what was found broken stays so
+    with pytest.raises(d.DamagedError):
+        desk.verify()
+
+
+def test_a_run_that_wrote_beside_a_column_is_no_result(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    class Scribbling(Pbft):
+        def start(self) -> None:
+            super().start()
+            desk = self.context.run.engine.desk  # type: ignore[attr-defined]
+            scribble(desk.array, r.PEER, len(desk[r.PEER]))
+
+    with pytest.raises(DamagedRunError, match="written to outside"):
+        run(scenario(), protocol=Scribbling, out=tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_checked_build_refuses_the_write_itself() -> None:
+    """In a process of its own, for the switch is thrown when the kernel is imported."""
+    program = textwrap.dedent(
+        """
+        from numba import njit, types
+        from sim.kernel import desk as d
+
+        @njit(types.int64(types.Array(types.int64, 1, "C"), types.int64))
+        def scribble(array, at):
+            desk = d.bench(array)
+            d.column(desk, d.READY)[at] = 7
+            return 0
+
+        @njit(types.int64(types.Array(types.int64, 1, "C")))
+        def stale(array):
+            desk = d.bench(array)
+            rows = d.column(desk, d.READY)
+            d.make_room(desk, d.READY)
+            rows[0] = 7
+            return 0
+
+        desk = d.Desk()
+        desk.allocate(d.READY, 64)
+        desk.on_full(desk.grow)
+        scribble(desk.array, 63)
+        for call in (lambda: scribble(desk.array, 64), lambda: scribble(desk.array, -1), lambda: stale(desk.array)):
+            try:
+                call()
+            except IndexError:
+                print("refused", int(desk.array[d.WRONG_COLUMN]), int(desk.array[d.WRONG_INDEX]))
+        print(desk.damage())
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | {"PILOTZONE_CHECKED": "1"}, capture_output=True, text=True
+    )
+    refused = [f"refused {d.READY} {index}" for index in (64, -1, -1)]
+    assert done.stdout.splitlines() == [*refused, "[]"]
+
+
+class ManyTimersParameters(PbftParameters):
+    """Of `ManyTimers`."""
+
+
+class ManyTimers(Pbft):
+    """Replica 0 sets more timers in one handler than the list of due events has room for, and sends as many letters."""
+
+    AGAIN = Timer("again")
+    heard: list[int]
+
+    def start(self) -> None:
+        super().start()
+        self.heard = []
+        if self.context.me == 0:
+            for i in range(20_000):
+                self.context.set_timer(self.AGAIN, 1_000 + 7919 * i % 20_000, i)
+
+    @upon(AGAIN)
+    def on_again(self, number: int) -> None:
+        self.heard.append(number)
+
+
+def test_many_timers_in_one_handler_all_fire_in_order() -> None:
+    played = play(scenario(duration="100 ms"), protocol=ManyTimers)
+    heard = played.replica(0).heard
+    assert heard == sorted(range(20_000), key=lambda i: (7919 * i % 20_000, i))
+    played.world.run.engine.desk.verify()
+
+
+class ManyLetters(Pbft):
+    """Replica 0 sends more letters in one handler than there are envelopes, buckets or rows of the message log."""
+
+    def start(self) -> None:
+        super().start()
+        if self.context.me == 0:
+            block = self.context.new_block(None, 0, empty=True)
+            assert block is not None
+            for _ in range(5_000):
+                self.context.broadcast(PrePrepare(0, 1, block))
+
+
+def test_many_letters_in_one_handler_all_arrive() -> None:
+    played = play(scenario(duration="100 ms", trace="messages"), protocol=ManyLetters)
+    assert played.sent("PrePrepare") >= 15_000
+    played.world.run.engine.desk.verify()
+    assert len(played.log[played.log[:, 3] == played.world.run.kinds[PrePrepare]]) >= 15_000
+
+
+@pytest.mark.parametrize("number", [d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED, d.CHUNK_FREE, d.ENVELOPE_FREE])
+def test_a_list_can_be_lengthened_in_the_middle_of_a_run(number: int) -> None:
+    chosen = scenario(5, duration="300 ms", trace="messages", faults=[{"at": "100 ms", "crash": {"nodes": [4]}}])
+    played = begin(chosen).until(150_000_000)
+    growth.lengthen(played.world.run.engine.desk, number)
+    played.world.run.make_room()
+    played.until(chosen.duration_ns)
+    assert played.digest == play(chosen).digest
+    assert unsafe(played) == []
+
+
+def test_a_table_that_is_full_within_an_event_grows_before_anything_is_written() -> None:
+    """Columns cut to what they hold: each next entry has to ask, and the run is the same."""
+    chosen = scenario(4, duration="300 ms", workload=[{"kind": "open", "rate": "2000 tx/s"}])
+    played = begin(chosen)
+    desk = played.world.run.engine.desk
+    for number, used, width in ((d.READY, d.READY_LEN, 4), (d.NEAR, d.NEAR_LEN, 4), (d.FAR, d.FAR_LEN, 4)):
+        rows = max(int(desk.array[used]), 1)
+        short = d.zeros(rows * width)
+        short[:] = desk[number][: rows * width]
+        desk.replace(number, short)
+    grown: list[int] = []
+    desk.on_full(lambda number: (grown.append(number), growth.lengthen(desk, number))[1])
+    for i in range(100):  # set by Python, between events: nothing looks at the margins before
+        played.world.run.call_at(1_000_000 + i, lambda: None)
+    assert d.READY in grown
+    played.until(chosen.duration_ns)
+    assert np.all(desk[d.READY][: 4 * int(desk.array[d.READY_LEN])] >= -1)
+    desk.verify()
+    assert unsafe(played) == []
+
+
+def test_room_that_cannot_be_had_ends_the_run_as_a_limit() -> None:
+    result = run(
+        scenario(4, duration="1 h", workload=[{"kind": "open", "rate": "200000 tx/s"}], limits={"memory": "700 MB"})
+    )
+    assert result.status == "truncated"
+    assert any(warning.startswith("truncated: memory") for warning in result.warnings)
