@@ -180,11 +180,11 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
 
 def _is_taken(path: Path) -> bool:
     """Whether a module of this name is there already, from another file."""
-    import importlib.util
+    from importlib.machinery import PathFinder
 
     if "." in path.stem or path.stem in sys.stdlib_module_names:
         return True
-    found = importlib.util.find_spec(path.stem)
+    found = PathFinder.find_spec(path.stem)  # on the disk: of those loaded already, one may be an earlier protocol
     return found is not None and (found.origin is None or Path(found.origin).resolve() != path.resolve())
 
 

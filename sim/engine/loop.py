@@ -182,7 +182,8 @@ def _check_progress(desk, node):
         oldest = oldest_waiting_ns(desk, node)
         peer = column(desk, PEER)
         p = node * PEER_WIDTH
-        if peer[p + OPEN_HEIGHT] > peer[p + TIP_HEIGHT]:  # what it voted for is not decided
+        # What it voted for is not decided. Where something waits always, it has waited since the last decision.
+        if desk[BACKLOG_BYTES] == 0 and peer[p + OPEN_HEIGHT] > peer[p + TIP_HEIGHT]:
             oldest = peer[p + OPEN_NS] if oldest < 0 else min(oldest, peer[p + OPEN_NS])
         if oldest < 0 and desk[BACKLOG_BYTES] == 0:
             # Nothing waits. Looking again after one period cannot miss an expiry: a transaction that

@@ -6,7 +6,7 @@ The parameters, the letter and the bookkeeping that such protocols share; what a
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from sim.ledger.tree import HEADER_BYTES, QC
@@ -16,6 +16,19 @@ from sim.units import format_ns
 
 PROPOSE_TIMER = Timer("propose")
 EMPTY_TIMER = Timer("empty block")
+
+
+def few_leaders(kind: str, sizes: Collection[int], gone: Collection[int], *, leaders: int, views: int) -> str:
+    """Why nothing may be final if leaders take turns, each for so many views, and some are gone; '' if it must be.
+
+    A commit takes certified blocks of successive views, and votes for a block go to the leader after it.
+    """
+    n = max(sizes)
+    well = "".join(" " if view // views % n in gone else "x" for view in range(2 * n * views))
+    most = max(map(len, well.split()), default=0)
+    if kind != "liveness" or not gone or most >= leaders:
+        return ""
+    return f"no commit without {leaders} correct leaders in a row (attack D6)"
 
 
 class ViewParameters(Parameters):

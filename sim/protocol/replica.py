@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from sim.protocol.blocks import Ballot, Block
@@ -82,6 +82,18 @@ class Replica:
     def letter_of(block: Block) -> Letter:
         """The letter with which the lane proposed a block (see `Lead`)."""
         raise NotImplementedError
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        """Why safety or liveness (`kind`) may be broken although few enough are at fault, in words; '' if it may not.
+
+        `sizes`: of the groups that decide; `gone`: who is crashed for good, or corrupted; `lying`: whether some are;
+        `parameters`: as a scenario writes them, where they are not the defaults. For judges of drawn runs: what a
+        protocol's page says that it cannot do is no finding.
+        """
+        return ""
 
     def sync(self) -> None:
         """Catch up with what the fast lane did for me, and write down of it what I must not forget: I may crash now."""

@@ -32,8 +32,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Collection
-from typing import Literal
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -161,6 +161,12 @@ class Aura(Replica):
         self.sync()
         self.take_lane()
         self.await_step()
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        return "final by depth: only while the network is synchronous" if kind == "safety" else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

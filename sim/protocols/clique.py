@@ -36,8 +36,8 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -198,6 +198,15 @@ class Clique(Replica):
             decided=final,
             made_ns=time_ns,
         )
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        if kind == "safety":
+            return "final by depth: only while the network is synchronous"
+        waits = gone and parameters.get("tie_break") == "first_seen"
+        return "signers on equal branches who wait for one another (EIP-3436)" if waits else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

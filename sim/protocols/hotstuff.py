@@ -46,11 +46,12 @@ chosen by reputation.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sim.ledger.certified import NOBODY, PacedChain
 from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
-from sim.ledger.views import NewView, TurnParameters
+from sim.ledger.views import NewView, TurnParameters, few_leaders
 from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
 
 
@@ -130,6 +131,12 @@ class HotStuff(PacedChain):
         """Decided height, and the blocks of the lock and of the highest certificate."""
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        return few_leaders(kind, sizes, gone, leaders=4, views=1)
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 

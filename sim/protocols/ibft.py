@@ -47,7 +47,8 @@ Not modelled: invalid blocks, the time to write to disk.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -154,6 +155,15 @@ class Ibft(HeightByHeight):
         if self.context.members_change:
             return ()  # the lane knows one set of validators
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        uneven = any(size % 3 != 1 for size in sizes)
+        if kind == "safety":
+            return "quorums of 2F + 1 need not meet unless n = 3F + 1 (attack D2)" if uneven else ""
+        return "locks of several blocks can deadlock (attack D3)" if uneven or gone else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

@@ -43,11 +43,12 @@ of consensus, the execution results that Diem's votes carry.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sim.ledger.certified import NOBODY, CertifiedChain
 from sim.ledger.tree import HEADER_BYTES, QC, Blocks, Fetch
-from sim.ledger.views import TurnParameters
+from sim.ledger.views import TurnParameters, few_leaders
 from sim.parameters import count
 from sim.protocol import (
     NO_PROGRESS,
@@ -196,6 +197,12 @@ class Jolteon(CertifiedChain):
     def abstract_state(self) -> tuple[int, int]:
         """Decided height, and the block of the highest certificate."""
         return self.context.height, 0 if self.high.block is None else self.high.block.number
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)))
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 

@@ -46,7 +46,8 @@ CometBFT some 100 bytes and a verification per voter), the time to write to disk
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -206,6 +207,14 @@ class Tendermint(Validator):
         """The height, the locked and the valid value."""
         locked, valid = self.locked_value, self.valid_value
         return self.height, 0 if locked is None else locked.number, 0 if valid is None else valid.number
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
+    ) -> str:
+        direct = parameters.get("dissemination", "direct") == "direct"
+        alive = kind == "liveness" and lying and direct
+        return "without gossip a liar can keep locks apart" if alive else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

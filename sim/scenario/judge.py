@@ -173,7 +173,8 @@ class Judge:
         verdict.record("certificates", self.rivals)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
-        verdict.record("reads", self.history.violations, applicable=self.reads.count > 0)
+        if self.reads.count:
+            verdict.record("reads", self.history.violations)
         verdict.record("invariants", list(self.broken.values()), applicable=bool(run.protocol.invariants))
         verdict.record(
             "conservation_transactions",

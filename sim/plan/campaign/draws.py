@@ -147,10 +147,11 @@ def _is_allowed(entry: Entry, name: str, value: Any, n: int) -> bool:
     return not (name in ("group", "fanout", "gossip_degree") and isinstance(value, int) and value > n)
 
 
-def tolerated(entry: Entry, name: str, parameters: Data, n: int) -> tuple[int, int]:
+def tolerated(entry: Entry, parameters: Data, n: int) -> tuple[int, int]:
     """How many voters may be corrupted, and how many corrupted and crashed together, so that the rest must go on."""
+    keys = {key_of(field) for field in entry.parameters.model_fields}
     if entry.tolerates_lies:
-        group = min(int(parameters.get("group", 4)), n) if name == "rpbft" else n
+        group = min(int(parameters.get("group", 4)), n) if "group" in keys else n
         f = int(parameters.get("faults", (group - 1) // 3))
         if "power" in parameters:
             power = sorted(parameters["power"], reverse=True)
@@ -158,7 +159,7 @@ def tolerated(entry: Entry, name: str, parameters: Data, n: int) -> tuple[int, i
             while 3 * sum(power[: f + 1]) < sum(power):
                 f += 1
         return f, f
-    needed = 2 * n // 3 + 1 if name == "aura" and parameters.get("finality") != "majority" else n // 2 + 1
+    needed = 2 * n // 3 + 1 if "finality" in keys and parameters.get("finality") != "majority" else n // 2 + 1
     return 0, n - needed
 
 
@@ -333,7 +334,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
     n = dice.one((4, 4, 4, 5, 6, 7, 7, 8, 9, 10))
     network, delay_ms = _network(dice, n)
     parameters = _parameters(dice, entry, n, delay_ms)
-    liars, down = tolerated(entry, name, parameters, n)
+    liars, down = tolerated(entry, parameters, n)
     corrupted = liars + 1 if beyond else (1 + dice.among(liars) if liars and dice.happens(0.5) else 0)
     data: Data = {
         "name": f"campaign-{name}-{number}",

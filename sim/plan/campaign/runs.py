@@ -95,36 +95,22 @@ def _last_decision_s(result: Result) -> float:
 
 # --- what is explained -----------------------------------------------------------------------------------------------
 
-# How many leaders in a row must follow the protocol for a commit: a proposal's votes go to the leader after it.
-_LEADERS_IN_A_ROW = {"hotstuff": 4, "jolteon": 3}
-
 
 def explained(protocol: str, data: Data, kind: str) -> str:
-    """Why an outcome is what the protocol's page says, or ''."""
+    """Why an outcome is what the protocol's page says (`Replica.known_weakness`), or ''."""
+    if kind not in (SAFETY, LIVENESS):
+        return ""
     n = int(data["network"]["nodes"])
-    gone = _lasting(data)
     changes = data.get("membership", ())
-    groups = {len(data["network"].get("members", range(n)))}
-    groups |= {next(iter(groups)) + len(change.get("add", ())) - len(change.get("remove", ())) for change in changes}
-    uneven = any(size % 3 != 1 for size in groups)
-    if kind == SAFETY and protocol in ("clique", "aura"):
-        return "forks: what lies deep is final only while the network is synchronous"
-    if kind == SAFETY and protocol == "ibft" and uneven:
-        return "IBFT v1: quorums of 2F + 1 need not meet unless n = 3F + 1 (attack D2)"
-    if kind == LIVENESS and protocol == "ibft" and (gone or uneven):
-        return "IBFT v1: locks of several blocks can deadlock (attack D3)"
-    if kind == LIVENESS and gone and protocol in _LEADERS_IN_A_ROW:
-        views = int(data["protocol"].get("leader_views", 1))
-        leaders = [view // views % n not in gone for view in range(2 * n * views)]
-        most = max(map(len, "".join("x" if well else " " for well in leaders).split()), default=0)
-        if most < _LEADERS_IN_A_ROW[protocol]:
-            return "no commit without so many correct leaders in a row (attack D6)"
-    if kind == LIVENESS and protocol == "clique" and gone and data["protocol"].get("tie_break") == "first_seen":
-        return "Clique: signers on equal branches who wait for one another (EIP-3436)"
-    if kind == LIVENESS and protocol == "tendermint" and data.get("corrupted"):
-        if data["protocol"].get("dissemination", "direct") == "direct":
-            return "direct dissemination: one liar can keep locks apart (docs/protocols/tendermint.md)"
-    return ""
+    first = len(data["network"].get("members", range(n)))
+    sizes = {first, *(first + len(change.get("add", ())) - len(change.get("remove", ())) for change in changes)}
+    return PROTOCOLS[protocol].protocol.known_weakness(
+        kind,
+        sizes=sizes,
+        gone=_lasting(data),
+        lying=bool(data.get("corrupted")),
+        parameters={key: value for key, value in data["protocol"].items() if key != "name"},
+    )
 
 
 def _lasting(data: Data) -> set[int]:
