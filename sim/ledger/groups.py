@@ -65,7 +65,8 @@ class GroupReplica(Replica, abc.ABC):
         self.is_voter = True  # one of its members
         self.belongs = True  # or waiting
         self.epoch = 0  # how many groups were before this one
-        self.asked_at = -1  # height at which blocks were last fetched for a message of a later group
+        self.asked_at = -1  # height at which blocks were last fetched for a message of a later group, and when
+        self.asked_ns = 0
         self.f = self.tolerated()
         self.audience = ALL  # whom proposals, votes and view changes go to
         self.first_view = 0  # whatever prepared did so in this view or a later one
@@ -344,9 +345,10 @@ class GroupReplica(Replica, abc.ABC):
         return epoch == self.epoch and self.is_voter and sender in self.members
 
     def fetch_once(self) -> None:
-        """Fetch, once at each height."""
-        if self.asked_at < self.context.height:
-            self.asked_at = self.context.height
+        """Fetch, once at each height; again after a while, for whoever was asked may have been behind itself."""
+        now_ns, height = self.context.now_ns, self.context.height
+        if self.asked_at < height or now_ns >= self.asked_ns + self.parameters.request_timeout_ns:
+            self.asked_at, self.asked_ns = height, now_ns
             self.fetch()
 
     @upon(MEMBERSHIP)
