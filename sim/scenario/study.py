@@ -25,6 +25,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
+from sim.files import is_plain_name
 from sim.kernel import chance
 from sim.parameters import Count, Parameters, Problem, RuleError, text_context
 from sim.scenario import load, messages, store
@@ -169,6 +170,9 @@ def load_study(path: str | os.PathLike[str], overrides: Sequence[str] = ()) -> S
     source = read_file(file)
     if "base" not in source.data and "network" in source.data:
         raise ScenarioError(f"{file}:1:1: {file.name}: is a scenario, not a study; use pilotzone run {file}")
+    if not is_plain_name(file.stem):
+        rule = "a study is called like its file, which names a folder of results and stands in tables"
+        raise ScenarioError(f"{file}:1:1: {file.name}: {rule}; rename it to letters, digits and dashes")
     written = _parse(source)
     origin = source.origin(("base",))
     base_file = FilePath(os.path.normpath(file.parent / written.base))

@@ -24,6 +24,8 @@ CASES = {
     "pbft-clients-at-the-primary": "backups that had voted for a batch did not wait for its execution",
     "wheat-cut-off-then-down": "a primary that was cut off never asked whether the view had changed",
     "aura-wrong-clock": "a block sealed by a clock that ran ahead counted towards finality",
+    "wheat-forgotten-by-all": "crashes made all voters forget a request, and its client did not send it again",
+    "qbft-forgotten-by-all": "the same",
     "raft-disk-and-signatures": "disk writes of handlers took numbers of timers, those of the fast path did not",
 }
 

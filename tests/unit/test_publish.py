@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import sim
+from sim import manifests
 from sim.cli import app
 from sim.measure.statistics import t_interval
 from sim.report.crate import CRATE
@@ -158,8 +159,8 @@ def test_runs_that_are_not_ok_are_left_out_and_counted(study: Path, tmp_path: Pa
     copied = Path(shutil.copytree(study, tmp_path / "crash"))
     first, second = [run["key"] for run in open_runs(copied).runs if run["case"] == 0][:2]
     shutil.rmtree(copied / "runs" / first)
-    manifest = copied / "runs" / second / store.MANIFEST
-    manifest.write_text(manifest.read_text().replace('"status": "ok"', '"status": "safety violation"'))
+    run = copied / "runs" / second
+    (run / manifests.MANIFEST).write_bytes(manifests.sealed(manifests.read(run) | {"status": "safety violation"}))
     made = publish(copied, tmp_path / "out", metrics=["committed_tps"], date=DATE)
     assert made.notes == (
         "1 of 9 runs have no result: not shown.", "1 of 9 runs ended as 'safety violation': not shown.",
