@@ -52,6 +52,7 @@ from sim.kernel.post import (
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
+from sim.ledger.chain import resubmit as chain_resubmit
 from sim.ledger.pool import empty_pool, forward_again, lead, spread_to
 from sim.ledger.rows import (
     OPEN_NS,
@@ -59,7 +60,7 @@ from sim.ledger.rows import (
     PEER_WIDTH,
     TX_LAST,
 )
-from sim.ledger.transactions import submit_again, submit_one
+from sim.ledger.transactions import submit_one
 
 _I = types.int64
 _D = types.Array(types.int64, 1, "C")
@@ -342,7 +343,7 @@ def resend(array, node, before_ns, most):
 def resubmit(array, before_ns):
     """Clients send again what waits since before a time and every mempool has lost."""
     desk = bench(array)
-    submit_again(desk, before_ns)
+    chain_resubmit(desk, before_ns)
     return np.int64(0)
 
 

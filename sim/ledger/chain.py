@@ -93,6 +93,8 @@ from sim.ledger.rows import (
     TRACE_LEN,
     TRACE_WIDTH,
     TX,
+    TX_BLOCK,
+    TX_DECIDED,
     TX_ENTRY,
     TX_GATEWAY,
     TX_WIDTH,
@@ -102,6 +104,7 @@ from sim.ledger.rows import (
     WAITING,
     WATCHED,
 )
+from sim.ledger.transactions import submit_again
 
 
 @compiled
@@ -245,6 +248,25 @@ def _reply(desk, node, block):
             size = counts[g] * desk[RECEIPT_BYTES]
             envelope = new_envelope(desk, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
             send_one(desk, envelope, node, first + g, desk[REPLY_SIGN_NS])
+
+
+@compiled
+def resubmit(desk, before_ns):
+    """Clients that have had no answer since before a time ask again (`submit_again`), of what is decided too."""
+    rows, blocks = column(desk, TX), column(desk, BLOCK)
+    last_node, last_block = np.int64(-1), np.int64(-1)
+    for tx in range(length(desk, TX) // TX_WIDTH):
+        node = submit_again(desk, tx, before_ns)
+        rows, blocks = column(desk, TX), column(desk, BLOCK)
+        block = rows[tx * TX_WIDTH + TX_BLOCK]
+        if node < 0 or block < 0 or blocks[block * BLOCK_WIDTH + HEIGHT] != rows[tx * TX_WIDTH + TX_DECIDED]:
+            continue
+        if node != last_node or block != last_block:
+            if desk[ACKS_NEEDED] > 0:  # asked all of them: enough have answered when this one does
+                gateway = rows[tx * TX_WIDTH + TX_GATEWAY] - desk[GATEWAY_FIRST]
+                column(desk, BLOCK_REPLIES)[block * desk[GATEWAYS] + gateway] = desk[ACKS_NEEDED] - 1
+            _reply(desk, node, block)
+            last_node, last_block = node, block
 
 
 @compiled

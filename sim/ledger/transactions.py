@@ -13,7 +13,7 @@ import numpy as np
 
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, _pointer, column, compiled, length, make_room
+from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, _pointer, column, compiled, make_room
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.sending import count_kind, put_on_link, transmit
@@ -40,6 +40,7 @@ from sim.ledger.rows import (
     STREAM_WIDTH,
     SUBMISSIONS,
     SUBMITTED,
+    TIP_HEIGHT,
     TX,
     TX_BLOCK,
     TX_CLASS,
@@ -156,34 +157,59 @@ def submit_one(desk, gateway, class_):
 
 
 @compiled
-def _is_held(desk, tx):
-    """Whether some mempool holds a transaction."""
+def _others_hold(desk, tx, entry):
+    """Whether some mempool but that of the entry voter holds a transaction."""
     held = column(desk, TX_HELD)
     for i in range(desk[BITS_WORDS]):
-        if held[tx * desk[BITS_WORDS] + i]:
+        word = held[tx * desk[BITS_WORDS] + i]
+        if i == entry >> 6:
+            word &= ~(np.int64(1) << (entry & 63))
+        if word:
             return True
     return False
 
 
 @compiled
-def submit_again(desk, before_ns):
-    """Clients send again what they submitted before a time, if it is undecided and no voter knows that it waits.
+def _next_entry(desk, gateway, after):
+    """The next voter that runs, if the gateway does, or -1: a client without an answer asks them in turn."""
+    node = column(desk, NODE)
+    if node[gateway * NODE_WIDTH + UP] == 0 or column(desk, PEER)[gateway * PEER_WIDTH + ENTRY] < 0:
+        return np.int64(-1)
+    for step in range(desk[VOTERS]):
+        entry = (after + 1 + step) % desk[VOTERS]
+        if node[entry * NODE_WIDTH + UP]:
+            return np.int64(entry)
+    return np.int64(-1)
 
-    Crashes emptied the mempools, and only blocks that may never be decided still contain it.
+
+@compiled
+def submit_again(desk, tx, before_ns):
+    """A client that has waited since before a time asks again: another voter, unless others hold its transaction.
+
+    Its entry voter may lie, or crashes emptied the mempools, and only a block that may never be decided contains it.
+    Returns the voter whom it asks if the transaction is decided and only the answer was lost, or -1.
     """
-    rows, peer, classes = column(desk, TX), column(desk, PEER), column(desk, CLASS)
-    for tx in range(length(desk, TX) // TX_WIDTH):
-        t = tx * TX_WIDTH
-        lives = rows[t + TX_REFS] > 0 and rows[t + TX_DECIDED] == 0
-        if not lives or rows[t + TX_SUBMIT] > before_ns or rows[t + TX_BLOCK] < 0:
-            continue
-        gateway = rows[t + TX_GATEWAY]
-        entry = peer[gateway * PEER_WIDTH + ENTRY]
-        up = column(desk, NODE)
-        if _is_held(desk, tx) or entry < 0 or not up[gateway * NODE_WIDTH + UP] or not up[entry * NODE_WIDTH + UP]:
-            continue
+    t = tx * TX_WIDTH
+    rows, peer = column(desk, TX), column(desk, PEER)
+    gateway = rows[t + TX_GATEWAY]
+    if rows[t + TX_REFS] <= 0 or rows[t + TX_SUBMIT] > before_ns:
+        return np.int64(-1)
+    if rows[t + TX_DECIDED] > 0:
+        if peer[gateway * PEER_WIDTH + CLOSED_LOOP] == 0:
+            return np.int64(-1)
+        entry = _next_entry(desk, gateway, rows[t + TX_ENTRY])
+        if entry < 0 or peer[entry * PEER_WIDTH + TIP_HEIGHT] < rows[t + TX_DECIDED]:
+            return np.int64(-1)
         rows[t + TX_ENTRY] = entry
-        send_tx(desk, tx, gateway, entry, classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES])
+        return entry
+    if _others_hold(desk, tx, rows[t + TX_ENTRY]):
+        return np.int64(-1)
+    entry = _next_entry(desk, gateway, rows[t + TX_ENTRY])
+    if entry >= 0 and entry != rows[t + TX_ENTRY]:
+        rows[t + TX_ENTRY] = entry
+        class_ = rows[t + TX_CLASS] * CLASS_WIDTH
+        send_tx(desk, tx, gateway, entry, column(desk, CLASS)[class_ + CLASS_BYTES])
+    return np.int64(-1)
 
 
 @compiled

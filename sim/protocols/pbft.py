@@ -253,6 +253,16 @@ class Pbft(GroupReplica):
         )
         self.accept(ballot, self.context.me)
 
+    def pre_prepare_again(self) -> None:
+        """What this primary has under way is sent once more: if it was lost, nobody else knows of it."""
+        self.sync()
+        block, under_way = self.last_proposed, []
+        while block is not None and block.height > self.context.height and block.view == self.view:
+            under_way.append(block)
+            block = block.parent
+        for lost in reversed(under_way):
+            self.context.broadcast(PrePrepare(self.view, lost.height, lost), self.audience)
+
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""
         self.context.condition(PREPARE, ballot, by=primary)
@@ -332,11 +342,12 @@ class Pbft(GroupReplica):
     def on_request_timeout(self) -> None:
         """A request waited too long: view v + 1, unless this replica alone is behind (then others know more).
 
-        A primary does not suspect itself; it asks whether the others have left its view.
+        A primary does not suspect itself; it says again what it proposed, and asks whether the others left its view.
         """
         if not self.active or self.fetches_instead():
             return
         if self.is_primary:
+            self.pre_prepare_again()
             self.fetch()
             self.context.made_progress()
             self.context.watch_progress(self.timeout_ns)
