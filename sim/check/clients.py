@@ -11,7 +11,6 @@ correct replica ever has another block at that height.
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,41 +19,38 @@ from sim.check.verdict import Violation
 from sim.ledger import rows as r
 
 _MOST = 20  # violations kept in words
-_KEPT = 100_000  # heights and their times; reads that took longer than so many decisions are judged by the oldest
+_KEPT = 20_000  # heights and their times; reads that took longer than so many decisions are judged by the oldest
 
 
 class Reads:
     """Fold over trace rows: feed it every chunk, then read `violations`. `corrupted` replicas do not count."""
 
     def __init__(self, corrupted: Iterable[int] = ()) -> None:
-        self.corrupted = frozenset(corrupted)
+        self.corrupted = np.array(sorted(corrupted), dtype=np.int64)
         self.violations: list[Violation] = []
-        self._times_ns: list[int] = []  # ascending: when a greater height was first decided, or told to a client
-        self._heights: list[int] = []
+        # When a greater height was first decided, or told to a client: times ascend, and heights with them.
+        self._times_ns = np.zeros(0, dtype=np.int64)
+        self._heights = np.zeros(0, dtype=np.int64)
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
-        of_interest = (rows[:, 1] == r.EVENT_DECIDED) | (rows[:, 1] == r.EVENT_READ)
-        for time_ns, event, node, a, b in rows[of_interest, :5].tolist():
-            if node in self.corrupted:
-                continue
-            if event == r.EVENT_DECIDED:
-                self._known(time_ns, b)
-                continue
-            asked_ns = time_ns - a
-            at = bisect.bisect_left(self._times_ns, asked_ns) - 1
-            if at >= 0 and self._heights[at] > b and len(self.violations) < _MOST:
+        rows = rows[(rows[:, 1] == r.EVENT_DECIDED) | (rows[:, 1] == r.EVENT_READ)]
+        if len(self.corrupted):
+            rows = rows[~np.isin(rows[:, 2], self.corrupted)]
+        if not len(rows):
+            return
+        heights = rows[:, 4]
+        known = self._heights[-1] if len(self._heights) else 0
+        before = np.maximum.accumulate(np.concatenate(([known], heights[:-1])))
+        greater = heights > before
+        self._times_ns = np.concatenate((self._times_ns, rows[greater, 0]))[-_KEPT:]
+        self._heights = np.concatenate((self._heights, heights[greater]))[-_KEPT:]
+        for time_ns, _, node, waited_ns, height in rows[rows[:, 1] == r.EVENT_READ, :5].tolist():
+            at = int(np.searchsorted(self._times_ns, time_ns - waited_ns, side="left")) - 1
+            if at >= 0 and self._heights[at] > height and len(self.violations) < _MOST:
                 text = (
-                    f"replica {node} answered a read asked at {asked_ns / 1e9:.6f} s with the state after height {b}; "
-                    f"height {self._heights[at]} had been decided, or read, at {self._times_ns[at] / 1e9:.6f} s"
+                    f"replica {node} answered a read asked at {(time_ns - waited_ns) / 1e9:.6f} s with the state after "
+                    f"height {height}; height {self._heights[at]} had been decided, or read, at "
+                    f"{self._times_ns[at] / 1e9:.6f} s"
                 )
                 self.violations.append(Violation("reads", "safety", time_ns, node, text))
-            self._known(time_ns, b)
-
-    def _known(self, time_ns: int, height: int) -> None:
-        if not self._heights or height > self._heights[-1]:
-            self._times_ns.append(time_ns)
-            self._heights.append(height)
-            if len(self._heights) > 2 * _KEPT:
-                del self._times_ns[:_KEPT]
-                del self._heights[:_KEPT]
