@@ -302,11 +302,14 @@ def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
     return rule
 
 
-def _behaviours(dice: _Dice, n: int, nodes: list[int], entry: Entry) -> list[Data]:
-    """What the corrupted nodes do: one thing, or two."""
+def _behaviours(dice: _Dice, n: int, nodes: list[int], entry: Entry, *, beyond: bool) -> list[Data]:
+    """What the corrupted nodes do: one thing, or two. `beyond`: mostly what can break safety, said to two groups."""
     types = (*entry.letter_names, *entry.vote_names)
     others = [node for node in range(n) if node not in nodes]
     groups = [list(group) for group in dice.split(others)] if len(others) > 1 else [others, others]
+    if beyond and dice.happens(0.8):
+        both = ({"behaviour": "equivocating"}, {"behaviour": "double-voting"})  # said to halves, liars among them
+        return [{"nodes": nodes} | behaviour for behaviour in both]
     names = [dice.one(types)] if dice.happens(0.4) else []
     some = {"messages": names} if names else {}
     choices: list[Callable[[], Data]] = [
@@ -360,7 +363,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
     rules = [_rule(dice, n, types) for _ in range(dice.among(5))]
     if corrupted:
         nodes = dice.some(n, corrupted, corrupted)
-        data["corrupted"] = _behaviours(dice, n, nodes, entry)
+        data["corrupted"] = _behaviours(dice, n, nodes, entry, beyond=beyond)
     elif dice.happens(0.1) and entry.protocol.group_changes != "never":
         if dice.happens(0.5):
             network["members"] = list(range(n - 1))
