@@ -40,12 +40,11 @@ lint: setup
 	$(BIN)/mypy sim
 	$(BIN)/lint-imports
 
-# The checked build, in which every index is looked at: the kernel's own tests, the oracle, and runs that once broke.
-CHECKED_TESTS := tests/properties/test_kernel_oracle.py tests/oracle tests/trust tests/unit/test_memory.py \
-	tests/unit/test_calendar.py tests/unit/test_heap.py tests/unit/test_post.py tests/unit/test_tally.py
+# The checked build, in which every index is looked at: the oracle's networks, full columns, a run that once broke the heap.
+BROKE_THE_HEAP := tests/trust/test_trust_cases.py::test_it_ends_well_and_alike_on_both_paths[pbft-domain-lost]
 
 test: lint
-	PILOTZONE_CHECKED=1 $(BIN)/pytest -q $(CHECKED_TESTS)
+	PILOTZONE_CHECKED=1 $(BIN)/pytest -q tests/properties/test_kernel_oracle.py tests/unit/test_memory.py "$(BROKE_THE_HEAP)"
 ifneq ($(NOTEBOOKS),)
 	$(BIN)/pytest -q --nbmake --nbmake-timeout=1500 notebooks
 endif

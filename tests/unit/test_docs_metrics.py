@@ -47,7 +47,7 @@ def test_every_metric_has_a_sentence_and_a_formula() -> None:
 
 
 def test_every_check_is_defined(result: Result) -> None:
-    assert set(names("Checks")) == set(result.checks)
+    assert set(names("Checks")) == {*result.checks, "reads"}  # that one where reads are answered
 
 
 def test_every_table_and_its_columns_are_described(result: Result) -> None:
