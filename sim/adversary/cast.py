@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from sim.adversary import settings as s
 from sim.adversary.amnesia import Amnesia
@@ -67,6 +67,12 @@ class Cast:
     def nodes(self) -> frozenset[int]:
         """The corrupted nodes."""
         return frozenset(self.seats)
+
+    def silences(self) -> Iterator[tuple[int, int, int | None]]:
+        """Who says nothing at all, from when, and until when (None: the end), ns."""
+        for part in self.parts:
+            if isinstance(part.behaviour, Silent) and not part.behaviour.messages:
+                yield part.node, part.behaviour.at_ns, part.behaviour.until_ns
 
 
 def _twin(entry: s.Twin, node: int, seat: int, nodes_of: NodesOf, voters: int) -> TwinSeats:

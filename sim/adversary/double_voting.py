@@ -13,7 +13,10 @@ from sim.kernel.desk import TALLY
 from sim.kernel.tally import OWNER, ROW
 from sim.protocol import Ballot, VoteType
 
-_KEPT = 256  # votes remembered
+_KEPT = 256  # views and numbers remembered
+
+Votes = dict[VoteType, tuple[Ballot, int]]  # the ballot, and to whom
+Cast = dict[tuple[int, int], Votes]  # by view and number
 
 
 class DoubleVoting(Behaviour):
@@ -22,32 +25,40 @@ class DoubleVoting(Behaviour):
     def __init__(self, at_ns: int, until_ns: int | None, messages: Iterable[str]) -> None:
         super().__init__(at_ns, until_ns)
         self.messages = frozenset(messages)
-        self.cast: dict[tuple[VoteType, int, int], tuple[Ballot, int]] = {}  # type, view, number -> ballot, to
+        self.cast: Cast = {}  # in ballots with a block
+        self.blank: Cast = {}  # in ballots without one
 
     def outgoing(self, message: Message) -> Iterable[Message]:
-        if message.vote is not None and message.ballot is not None:
-            if not self.messages or message.name in self.messages:
-                ballot = message.ballot
-                self.cast[message.vote, ballot.view, ballot.number] = ballot, message.meant_for
-                if len(self.cast) > _KEPT:
-                    del self.cast[next(iter(self.cast))]
+        vote, ballot = message.vote, message.ballot
+        if vote is not None and ballot is not None and (not self.messages or message.name in self.messages):
+            cast = self.blank if ballot.block is None else self.cast
+            cast.setdefault((ballot.view, ballot.number), {})[vote] = ballot, message.meant_for
+            if len(cast) > 2 * _KEPT:
+                self._forget(cast)
         return (message,)
 
-    def looks(self) -> None:
+    def _forget(self, cast: Cast) -> None:
+        """Let go of votes in ballots that are over, and of the oldest if there are still too many."""
         known = self.seat.host.run.tree.ballots
-        candidates: dict[int, list[Ballot]] | None = None  # ballots without a block, by view
-        for (vote, view, number), (ballot, to) in list(self.cast.items()):
-            if (view, number) not in known:
-                del self.cast[vote, view, number]  # over
-                continue
-            if ballot.block is not None:
-                rivals = [other for other in known[view, number] if other.block is not None]
-            else:
-                candidates = candidates or _without_block(known.values())
-                rivals = [other for other in candidates.get(view, ()) if vote in other.rows]  # somebody votes there
+        live = [(place, votes) for place, votes in cast.items() if place in known][-_KEPT:]
+        cast.clear()
+        cast.update(live)
+
+    def looks(self) -> None:
+        tree = self.seat.host.run.tree  # asked after all that the replica does: it must cost little without rivals
+        for place in [place for place in tree.rivalled if place in self.cast]:
+            rivals = [other for other in tree.ballots[place] if other.block is not None]
+            self._vote_for(rivals, self.cast[place])
+        for place, votes in [(place, votes) for place, votes in self.blank.items() if place in tree.ballots]:
+            self._vote_for(list(tree.blank.get(place[0], ())), votes, stood=True)
+
+    def _vote_for(self, rivals: list[Ballot], votes: Votes, *, stood: bool = False) -> None:
+        """Cast these votes for these rivals too; `stood`: if somebody has voted for them already."""
+        for vote, (ballot, to) in votes.items():
             for rival in rivals:
-                if rival is not ballot and not self.seat.host.has_voted(vote, rival):
-                    self._vote(vote, rival, to)
+                if rival is not ballot and (not stood or vote in rival.rows):
+                    if not self.seat.host.has_voted(vote, rival):
+                        self._vote(vote, rival, to)
 
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:
         seat, host = self.seat, self.seat.host
@@ -60,13 +71,3 @@ class DoubleVoting(Behaviour):
         host.vote_to(vote, rival, to, (), own=True, gate=gated)
         receivers = seat.receivers(to)
         seat.carry_out(Message(vote.name, rival.view, receivers, vote=vote, ballot=rival, meant_for=to))
-
-
-def _without_block(known: Iterable[list[Ballot]]) -> dict[int, list[Ballot]]:
-    """Ballots that have no block, by view."""
-    found: dict[int, list[Ballot]] = {}
-    for same in known:
-        for ballot in same:
-            if ballot.block is None:
-                found.setdefault(ballot.view, []).append(ballot)
-    return found

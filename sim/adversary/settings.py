@@ -65,7 +65,7 @@ class Corruption(Parameters):
 
 
 class Silent(Corruption):
-    """Sends nothing, or nothing of some types."""
+    """Sends nothing, to clients neither, or nothing of some types."""
 
     behaviour: Literal["silent"] = Field(description="says nothing")
     messages: tuple[str, ...] = Field(default=(), description=_TYPES)

@@ -9,9 +9,13 @@ from sim.ledger import rows as r
 
 
 class Decisions:
-    """Fold over trace rows: the times at which anything new was decided, thinned to what liveness asks."""
+    """Fold over trace rows: the times at which a voter decided anything new, thinned to what liveness asks.
 
-    def __init__(self) -> None:
+    What corrupted voters decide must have been left out of the rows.
+    """
+
+    def __init__(self, voters: int) -> None:
+        self.voters = voters
         self.last_ns = -1
         self.height = 0  # the highest decided by anybody: catching up below it decides nothing new
         self.count = 0
@@ -24,7 +28,7 @@ class Decisions:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        at = np.flatnonzero(rows[:, 1] == r.EVENT_DECIDED)
+        at = np.flatnonzero((rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] < self.voters))
         heights = rows[at, 4]
         at = at[heights > self.height]  # the first to decide a height above all before
         heights, first = np.unique(rows[at, 4], return_index=True)

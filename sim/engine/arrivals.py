@@ -52,6 +52,8 @@ from sim.ledger.rows import (
     NUMBER,
     PEER,
     PEER_WIDTH,
+    SETTLED,
+    STANDING,
     TX,
     TX_CLASS,
     TX_ENTRY,
@@ -82,6 +84,8 @@ def reply_arrives(desk, envelope, gateway):
     blocks = column(desk, BLOCK)
     if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + REACTION]:
         return  # a late reply: the block has been served and freed
+    if blocks[block * BLOCK_WIDTH + STANDING] < SETTLED:
+        return  # the word of a corrupted voter for a block that no correct one has decided
     entry = row[e + SRC]
     if desk[ACKS_NEEDED] > 0:
         at = block * desk[GATEWAYS] + gateway - desk[GATEWAY_FIRST]

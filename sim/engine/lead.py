@@ -38,7 +38,8 @@ from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope
 from sim.kernel.rules import NOWHERE
 from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
-from sim.ledger.chain import await_decision, free_block, new_block, parent_of
+from sim.ledger.chain import await_decision, free_block, new_block
+from sim.ledger.payload import parent_of
 from sim.ledger.pool import batch_is_due
 from sim.ledger.rows import (
     BACKLOG_BYTES,

@@ -57,7 +57,8 @@ from sim.kernel.post import (
 )
 from sim.kernel.post import REACTION as LETTERS_REACTION
 from sim.kernel.sending import send_group, send_one
-from sim.ledger.chain import await_decision, decide, parent_of
+from sim.ledger.chain import await_decision, decide
+from sim.ledger.payload import parent_of
 from sim.ledger.rows import (
     BLOCK,
     BLOCK_WIDTH,

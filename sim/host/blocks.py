@@ -67,6 +67,8 @@ class Blocks:
         self.run = run
         self.of_row: dict[int, Block] = {}
         self.ballots: dict[tuple[int, int], list[Ballot]] = {}  # by view and number
+        self.rivalled: dict[tuple[int, int], None] = {}  # views and numbers at which several blocks stood, in order
+        self.blank: dict[int, list[Ballot]] = {}  # those without a block, by view
         self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}  # by tally row
         self.umbrellas: dict[int, list[Ballot]] = {}  # ballots without a block that votes count under, by number
         self.abandoned: dict[int, Block] = {}
@@ -134,11 +136,15 @@ class Blocks:
         block = self._chain.get(height)
         if block is not None and len(rivals) == 1:
             return block
-        decided = [b for b in rivals if run.blocks[b.row * r.BLOCK_WIDTH + r.FIRST_NS] >= 0]
+        decided = [b for b in rivals if self._is_decided(b)]
         if len(decided) == 1:
             self._chain[height] = decided[0]
             return decided[0]
         return self._own_ancestor(node, height) if decided else None
+
+    def _is_decided(self, block: Block) -> bool:
+        """Whether anybody has decided a block, corrupted or not: it is kept as long as that one may ask for it."""
+        return bool(self.run.blocks[block.row * r.BLOCK_WIDTH + r.STANDING] > r.UNDECIDED)
 
     def _own_ancestor(self, node: int, height: int) -> Block | None:
         """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
@@ -186,10 +192,30 @@ class Blocks:
             if ballot.block is block:
                 return ballot
         ballot = Ballot(view, number, block)
+        if block is not None and any(ballot.block is not None for ballot in same):
+            self.rivalled[view, number] = None
         same.append(ballot)
         if block is not None:
             block.ballots.append(ballot)
+        else:
+            self.blank.setdefault(view, []).append(ballot)
         return ballot
+
+    def _drop_ballot(self, ballot: Ballot) -> None:
+        """Nobody will ask for a ballot any more; its rows are the caller's to release."""
+        name = (ballot.view, ballot.number)
+        same = self.ballots[name]
+        if len(same) == 1:
+            del self.ballots[name]
+            self.rivalled.pop(name, None)
+        else:
+            same.remove(ballot)
+        if ballot.block is None:
+            blank = self.blank[ballot.view]
+            blank.remove(ballot)
+            if not blank:
+                del self.blank[ballot.view]
+        ballot.rows = {}
 
     def ballots_of(self, view: int, number: int) -> list[Ballot]:
         """All ballots of a view and number."""
@@ -243,9 +269,7 @@ class Blocks:
                     del self.owner_of_row[row]
                     entry.drop_tally(self.run.desk, row)
                 ballot.rows = {}
-            self.ballots[name].remove(over)
-            if not self.ballots[name]:
-                del self.ballots[name]
+            self._drop_ballot(over)
 
     # --- voters that go and come -----------------------------------------------------------------------
 
@@ -267,7 +291,7 @@ class Blocks:
             return
         leads[at + lead.UNTIL] = 0
         block = self.proposed_last(node)
-        while block is not None and self.run.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
+        while block is not None and not self._is_decided(block):
             block = block.parent
 
     # --- freeing ---------------------------------------------------------------------------------------
@@ -282,7 +306,7 @@ class Blocks:
             self._free(block)
         for block in [block for block in self.abandoned.values() if block.height < lowest]:
             del self.abandoned[block.number]
-            if block.row >= 0 and run.blocks[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0:
+            if block.row >= 0 and not self._is_decided(block):
                 self._free(block)
         if len(self.of_row) > self._scan_above:
             self._free_dead(lowest)
@@ -343,13 +367,7 @@ class Blocks:
         rows: list[int] = []
         for ballot in block.ballots:
             rows += ballot.rows.values()
-            name = (ballot.view, ballot.number)
-            same = self.ballots[name]
-            if len(same) == 1:
-                del self.ballots[name]
-            else:
-                same.remove(ballot)
-            ballot.rows = {}
+            self._drop_ballot(ballot)
         for row in rows:
             del self.owner_of_row[row]
         block.ballots = []
@@ -357,11 +375,10 @@ class Blocks:
 
     def _free_dead(self, lowest: int) -> None:
         """Let go of blocks that lost: undecided, and far below what everybody has decided."""
-        rows = self.run.blocks
         dead = [
             block
             for block in self.of_row.values()
-            if block.height < lowest - _DEAD_AFTER and rows[block.row * r.BLOCK_WIDTH + r.FIRST_NS] < 0
+            if block.height < lowest - _DEAD_AFTER and not self._is_decided(block)
         ]
         for block in dead:
             self._free(block)

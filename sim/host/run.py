@@ -7,7 +7,7 @@ blocks, `trees` of letters that go down one, `journal` with what was written, `w
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from typing import Protocol as Interface
 
@@ -235,6 +235,15 @@ class Run:
         if yes != (seat not in self.not_serving):
             self.not_serving ^= {seat}
             self.on_serving(seat)
+
+    def set_apart(self, seats: Iterable[int]) -> None:
+        """What these decide settles nothing, from before the start of the run: corrupted voters, and observers."""
+        for seat in seats:
+            self.engine.peer()[seat, r.APART] = 1
+
+    def mute(self, seat: int, *, yes: bool) -> None:
+        """A voter answers no clients and passes nothing of theirs on, until as often told that it does again."""
+        self.engine.peer()[seat, r.MUTE] += 1 if yes else -1
 
     def watch(self, seat: int, told: Callable[[int], None]) -> None:
         """Tell of each block that a seat decides, by its row, at the moment it does."""

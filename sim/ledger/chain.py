@@ -39,6 +39,7 @@ from sim.kernel.sending import send_one
 from sim.ledger.payload import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,
+    APART,
     BLOCK,
     BLOCK_FREE,
     BLOCK_READY,
@@ -53,6 +54,7 @@ from sim.ledger.rows import (
     CLOSE_STATE,
     CLOSED,
     CLOSED_LEN,
+    DECIDED_APART,
     DECIDED_BY,
     DECIDES,
     DECIDING_KINDS,
@@ -60,10 +62,10 @@ from sim.ledger.rows import (
     EVENT_DECIDED,
     EVENT_PROPOSED,
     EXECUTE_NS,
-    FIRST_NS,
     GATEWAY_FIRST,
     GATEWAYS,
     HEIGHT,
+    MUTE,
     NUMBER,
     OPEN_HEIGHT,
     OPEN_NS,
@@ -85,8 +87,10 @@ from sim.ledger.rows import (
     REPLY_KIND,
     REPLY_SIGN_NS,
     SEEN,
+    SETTLED,
     SIBLING,
     STAMP,
+    STANDING,
     TIP,
     TIP_HEIGHT,
     TRACE,
@@ -100,6 +104,7 @@ from sim.ledger.rows import (
     TX_WIDTH,
     TXS,
     UNACKED,
+    UNDECIDED,
     VIEW,
     WAITING,
     WATCHED,
@@ -140,7 +145,7 @@ def new_block(desk, node, parent, height, view):
     rows[b + PROPOSER] = node
     rows[b + PROPOSED_NS] = desk[NOW]
     rows[b + DECIDED_BY] = 0
-    rows[b + FIRST_NS] = -1
+    rows[b + STANDING] = UNDECIDED
     rows[b + CHILD] = -1
     rows[b + SIBLING] = -1
     rows[b + STAMP] = 0
@@ -172,16 +177,6 @@ def new_block(desk, node, parent, height, view):
     desk[PROPOSED] += 1
     trace(desk, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
     return block
-
-
-@compiled
-def parent_of(desk, block):
-    """The parent's row, or -1 if it is the genesis block or has been given back."""
-    rows = column(desk, BLOCK)
-    parent = rows[block * BLOCK_WIDTH + PARENT]
-    if parent >= 0 and rows[parent * BLOCK_WIDTH + NUMBER] == rows[block * BLOCK_WIDTH + PARENT_NUMBER]:
-        return parent
-    return np.int64(-1)
 
 
 @compiled
@@ -226,7 +221,7 @@ def _reply(desk, node, block):
     """The node tells the gateways whose clients wait for its word that the block is final."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
-    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0:
+    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0 or column(desk, PEER)[node * PEER_WIDTH + MUTE] > 0:
         return
     gateways = desk[GATEWAYS]
     first = desk[GATEWAY_FIRST]
@@ -307,8 +302,10 @@ def _decide_one(desk, node, block):
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NS] = desk[NOW]
     column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
     messages = np.int64(0)
-    if rows[b + FIRST_NS] < 0:
-        rows[b + FIRST_NS] = desk[NOW]
+    if peer[node * PEER_WIDTH + APART]:
+        rows[b + STANDING] = max(rows[b + STANDING], DECIDED_APART)
+    elif rows[b + STANDING] < SETTLED:
+        rows[b + STANDING] = SETTLED
         desk[DECISIONS] += 1
         settle_payload(desk, block)
         messages = _deciding_messages(desk)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from sim.kernel.desk import NOW, column, compiled
 from sim.ledger.pool import known_decided, trim_pool
 from sim.ledger.rows import (
@@ -25,7 +27,9 @@ from sim.ledger.rows import (
     HIST_FINAL,
     MARK,
     MEASURED,
+    NUMBER,
     PARENT,
+    PARENT_NUMBER,
     PAYLOAD,
     PAYLOAD_AT,
     PAYLOAD_SIZE,
@@ -36,7 +40,9 @@ from sim.ledger.rows import (
     POOL_SIZE,
     POOL_TAIL,
     REPEATED,
+    SETTLED,
     STAMP,
+    STANDING,
     TIP_HEIGHT,
     TX,
     TX_BLOCK,
@@ -53,6 +59,16 @@ from sim.ledger.rows import (
     WARM_UP_NS,
 )
 from sim.ledger.transactions import histogram_bucket, release_tx
+
+
+@compiled
+def parent_of(desk, block):
+    """The parent's row, or -1 if it is the genesis block or has been given back."""
+    rows = column(desk, BLOCK)
+    parent = rows[block * BLOCK_WIDTH + PARENT]
+    if parent >= 0 and rows[parent * BLOCK_WIDTH + NUMBER] == rows[block * BLOCK_WIDTH + PARENT_NUMBER]:
+        return parent
+    return np.int64(-1)
 
 
 @compiled
@@ -74,7 +90,8 @@ def _claim_payload(desk, block):
 def fill_block(desk, node, block):
     """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
 
-    Left out are transactions that the node knows to be decided or sees in an undecided ancestor of the block.
+    Left out are transactions that the node knows to be decided or sees in an ancestor of the block that no correct
+    voter has decided.
     Where branches compete, one that is final anywhere is left out: a copy would be void.
     """
     peer = column(desk, PEER)
@@ -92,11 +109,14 @@ def fill_block(desk, node, block):
     desk[MARK] += 1
     mark = desk[MARK]
     ancestor = blocks[b + PARENT]
-    while ancestor >= 0 and blocks[ancestor * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]:
+    while ancestor >= 0 and (
+        blocks[ancestor * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]
+        or blocks[ancestor * BLOCK_WIDTH + STANDING] < SETTLED
+    ):
         blocks[ancestor * BLOCK_WIDTH + STAMP] = mark
         if desk[FORKS]:
             _claim_payload(desk, ancestor)
-        ancestor = blocks[ancestor * BLOCK_WIDTH + PARENT]
+        ancestor = parent_of(desk, ancestor)
     pool = column(desk, POOL)
     payload = column(desk, PAYLOAD)
     at = blocks[b + PAYLOAD_AT] * limit
@@ -129,7 +149,7 @@ def fill_block(desk, node, block):
 
 @compiled
 def settle_payload(desk, block):
-    """The block is decided for the first time, now: its transactions are final."""
+    """A correct voter decides the block, as the first, now: its transactions are final."""
     blocks = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
     if blocks[b + PAYLOAD_AT] < 0:

@@ -22,6 +22,7 @@ from sim.ledger.rows import (
     FORWARD_TO,
     FRESH,
     INVALID_CLASS,
+    MUTE,
     PAYLOAD_SIZE,
     PEER,
     PEER_WIDTH,
@@ -92,6 +93,8 @@ def pool_enter(desk, tx, node):
 @compiled
 def forward(desk, tx, node):
     """Pass a transaction on from its entry node: to all voters or to the leader."""
+    if column(desk, PEER)[node * PEER_WIDTH + MUTE] > 0:
+        return
     bytes_ = column(desk, CLASS)[column(desk, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
     if desk[BROADCAST_TXS]:
         for i in range(column(desk, GROUP_START)[1]):
@@ -199,6 +202,8 @@ def spread_to(desk, node, dst, most):
     trim_pool(desk, node)
     peer = column(desk, PEER)
     p = node * PEER_WIDTH
+    if peer[p + MUTE] > 0:
+        return
     pool = column(desk, POOL)
     rows, classes = column(desk, TX), column(desk, CLASS)
     for i in range(peer[p + POOL_HEAD], min(peer[p + POOL_TAIL], peer[p + POOL_HEAD] + most)):

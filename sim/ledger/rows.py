@@ -24,7 +24,7 @@ CLOSED_LEN = 81
 DECIDE_WAITS = 82  # 1: a block decided before its parent waits for it, 0: it is an error
 REPEATED = 83  # transactions that a second block contained
 BLOCK_BYTES_MAX = 84
-DECISIONS = 85  # blocks decided by at least one node
+DECISIONS = 85  # blocks decided by at least one correct voter
 STOP_AFTER = 86
 INVALID_CLASS = 87  # transactions of this class and later ones fail verification at their entry voter
 BLOCK_SERIAL = 88
@@ -75,12 +75,16 @@ QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers 
 WATCHED = 18  # 1: Python is told of each block that this node decides
 OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision
 OPEN_NS = 21  # since when
+APART = 22  # 1: corrupted, or an observer: what it decides settles nothing
+MUTE = 23  # > 0: so many behaviours keep it from answering clients and from passing on what they sent
 CLOCK_Q20 = 19  # rate of the node's clock, times 2**20; 0: it runs right
 
 BLOCK_WIDTH = 24
-PARENT, HEIGHT, VIEW, PROPOSER, PROPOSED_NS, TXS, BYTES, DECIDED_BY, FIRST_NS, PAYLOAD_AT = range(10)
+PARENT, HEIGHT, VIEW, PROPOSER, PROPOSED_NS, TXS, BYTES, DECIDED_BY, STANDING, PAYLOAD_AT = range(10)
 UNACKED, CHILD, SIBLING, NUMBER, STAMP, CLOSE_STATE = 10, 11, 12, 13, 14, 15
 PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_REACTION, CASE_ROWS = 16, 17, 18, 19, 20, 21  # three CASE_ROWS
+
+UNDECIDED, DECIDED_APART, SETTLED = range(3)  # STANDING: by nobody; only by those who are APART; by a correct voter
 
 CLASS_WIDTH = 4
 CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)

@@ -58,6 +58,7 @@ from sim.ledger.rows import (
 )
 
 HIST_EXACT_BITS = 20  # below 2**21 us a bucket is one microsecond; above, 2**20 buckets per doubling
+_PERIODS_MAX = 8  # between two requests of a client that has no answer
 HIST_LEN = 22 << HIST_EXACT_BITS
 
 
@@ -183,6 +184,16 @@ def _next_entry(desk, gateway, after):
 
 
 @compiled
+def _loses_patience(desk, since_ns, before_ns):
+    """Whether a client asks again now: after 1, 2, 4, 8, 16, 24 ... periods, of which one began at `before_ns`.
+
+    Asking every period would double what an overloaded network carries, and more of it every period.
+    """
+    periods = (desk[NOW] - since_ns) // (desk[NOW] - before_ns)
+    return periods & (periods - 1) == 0 if periods < _PERIODS_MAX else periods % _PERIODS_MAX == 0
+
+
+@compiled
 def submit_again(desk, tx, before_ns):
     """A client that has waited since before a time asks again: another voter, unless others hold its transaction.
 
@@ -193,6 +204,8 @@ def submit_again(desk, tx, before_ns):
     rows, peer = column(desk, TX), column(desk, PEER)
     gateway = rows[t + TX_GATEWAY]
     if rows[t + TX_REFS] <= 0 or rows[t + TX_SUBMIT] > before_ns:
+        return np.int64(-1)
+    if not _loses_patience(desk, rows[t + TX_SUBMIT], before_ns):
         return np.int64(-1)
     if rows[t + TX_DECIDED] > 0:
         if peer[gateway * PEER_WIDTH + CLOSED_LOOP] == 0:

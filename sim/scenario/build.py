@@ -68,6 +68,11 @@ class World:
     streams: Streams | None
     offered_tps: float  # mean rate of the open-loop sources, or 0
 
+    @property
+    def corrupted(self) -> frozenset[int]:
+        """Seats of corrupted replicas; two with one identity are not correct."""
+        return self.cast.nodes | self.run.engine.twin_seats
+
 
 def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> World:
     """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
@@ -96,6 +101,8 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         members_change=bool(scenario.membership),
         letters=LETTERS if scenario.observers or scenario.catch_up else (),
     )
+    run.set_apart(cast.nodes | run.engine.twin_seats | {*range(n, observed)})
+    _silence(cast, run)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
     seats = Seats(scenario, run, gateways)
@@ -133,6 +140,17 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     gateways += tuple(flood.gateway for flood in floods)
     classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
     return World(scenario, run, clock, faults, screen, cast, followers, gateways, classes, streams, offered)
+
+
+def _silence(cast: Cast, run: Run) -> None:
+    """Who says nothing says nothing to clients either."""
+    for node, at_ns, until_ns in cast.silences():
+        if at_ns == 0:
+            run.mute(node, yes=True)
+        else:
+            run.call_at(at_ns, functools.partial(run.mute, node, yes=True))
+        if until_ns is not None:
+            run.call_at(until_ns, functools.partial(run.mute, node, yes=False))
 
 
 def _plan_membership(scenario: Scenario, run: Run) -> None:

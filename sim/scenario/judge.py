@@ -27,6 +27,7 @@ from sim.scenario.build import World
 from sim.units import format_ns
 
 _BINS = 300  # of the timeline
+_OWN_OPINION = (r.EVENT_DECIDED, r.EVENT_VIEW, r.EVENT_HEAD, r.EVENT_REVERTED, r.EVENT_READ)
 _LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
 
 
@@ -38,12 +39,12 @@ class Judge:
         scenario = world.scenario
         n = scenario.network.n
         engine = world.run.engine
-        self.corrupted = world.cast.nodes | engine.twin_seats  # seats; two with one identity are not correct
+        self.corrupted = world.corrupted
         self.correct = [node for node in range(n) if node not in self.corrupted]
         self.safety = Safety(engine.seats, self.corrupted)
         self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1), n)
         self.lags = Lags(n, engine.seats, scenario.warm_up_ns)
-        self.decisions = Decisions()
+        self.decisions = Decisions(n)
         self.decisions.watch(0)
         self.enough = world.run.voters_needed
         self.bound_ns = scenario.liveness_bound_ns + world.run.time_to_final_ns
@@ -59,10 +60,22 @@ class Judge:
         world.screen.changed.append(self._changed)
         self.reads = Reads(scenario.warm_up_ns)
         self.history = clients.Reads(self.corrupted)
-        world.run.trace_sinks += [
-            self._timed(self.safety), self.blocks, self.reads, self._timed(self.history), self.lags,
-            self._timed(self.decisions),
+        heard: list[Callable[[np.ndarray], None]] = [
+            self.blocks, self.reads, self.lags, self._timed(self.decisions),
         ]  # fmt: skip
+        world.run.trace_sinks += [self._timed(self.safety), self._timed(self.history), *map(self._of_correct, heard)]
+
+    def _of_correct(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
+        """A fold that is not told what corrupted replicas decide, read, or think the view and the head to be."""
+        if not self.corrupted:
+            return fold
+        corrupted = np.array(sorted(self.corrupted))
+
+        def told(rows: np.ndarray) -> None:
+            theirs = np.isin(rows[:, 1], _OWN_OPINION) & np.isin(rows[:, 2], corrupted)
+            fold(rows[~theirs])
+
+        return told
 
     def _timed(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         """A fold whose time is counted."""

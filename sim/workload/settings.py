@@ -116,7 +116,8 @@ class Clients(Parameters):
     resend_after_ns: Nanoseconds = quantity(
         "5 s",
         "an entry voter passes a transaction on again when it has waited this long, and if no other voter holds it "
-        "the client asks the next one; under overload that is more traffic; 0: never",
+        "the client asks the next one, after 1, 2, 4, 8, 16, 24 ... such times; under overload that is more traffic; "
+        "0: never",
     )
     failover_after_ns: Nanoseconds = quantity(
         "1 s",

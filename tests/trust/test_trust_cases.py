@@ -1,6 +1,6 @@
 """Runs that once ended wrongly: in a broken heap, a fork, a halt for ever, an internal error, or by two paths.
 
-Each file is a valid scenario within what its protocol tolerates; the comment says what went wrong.
+Each file is a valid scenario; the comment says what went wrong.
 """
 
 from __future__ import annotations
@@ -27,14 +27,17 @@ CASES = {
     "wheat-forgotten-by-all": "crashes made all voters forget a request, and its client did not send it again",
     "qbft-forgotten-by-all": "the same",
     "raft-disk-and-signatures": "disk writes of handlers took numbers of timers, those of the fast path did not",
+    "tendermint-double-voter": "rivals that were given back were looked up; then every vote was looked at every time",
+    "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
+FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_it_ends_well_and_alike_on_both_paths(name: str) -> None:
+def test_it_ends_as_it_should_and_alike_on_both_paths(name: str) -> None:
     chosen = load_scenario(HERE / f"{name}.yaml")
     fast = run(chosen)
-    assert fast.status == "ok", fast.violations[:1]
+    assert fast.status == FAILS.get(name, "ok"), fast.violations[:1]
     handlers = run(chosen, lane=False)
     assert (handlers.digest, handlers.status) == (fast.digest, fast.status)
 
