@@ -446,6 +446,8 @@ class GroupReplica(Replica, abc.ABC):
         if not self.belongs:
             self.say_level()
         elif self.groups_change and message.view // VIEWS != self.epoch:
+            if self.recovering:  # whoever answered is behind itself
+                self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
             self.propose()
         elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}
