@@ -206,8 +206,10 @@ class Seat:
             self.carry_out(one)
 
     def carry_out(self, message: Message) -> None:
-        """Send a message as it is now, unless it was held back for so long that its block is forgotten."""
+        """Send a message as it is now, unless it was held back for so long that a block in it is forgotten."""
         if message.block is not None and message.block.row < 0:
+            return
+        if any(block.row < 0 for block in getattr(message.letter, "blocks", ())):
             return
         if message.delay_ns > 0:
             now = dataclasses.replace(message, delay_ns=0)

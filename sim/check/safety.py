@@ -9,6 +9,7 @@ import numpy as np
 
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
+from sim.past import Past
 
 _MOST = 20  # violations kept in words; more say nothing new
 
@@ -44,9 +45,9 @@ class Safety:
         self.correct = np.ones(voters, dtype=bool)
         self.correct[list(corrupted)] = False
         self.some_corrupted = not self.correct.all()
-        self.canonical = np.zeros(1024, dtype=np.int64)  # height -> block number, 0 unknown
-        self.first_by = np.zeros(1024, dtype=np.int64)  # height -> node that decided it first
-        self.proposed = np.zeros(1024, dtype=bool)  # block number -> was proposed
+        self._canonical = Past()  # height -> block number, 0 unknown
+        self._first_by = Past()  # height -> node that decided it first
+        self._proposed = Past()  # block number -> 1 if it was proposed
         self.heights = np.zeros(voters, dtype=np.int64)
         self.conflicts: list[Conflict] = []
         self.validity: list[Violation] = []
@@ -58,8 +59,7 @@ class Safety:
         events = rows[:, 1]
         born = rows[events == r.EVENT_PROPOSED, 3]
         if len(born):
-            self.proposed = _long_enough(self.proposed, int(born.max()))
-            self.proposed[born] = True
+            self._proposed.reach(int(born.max()))[born] = 1
         at = np.flatnonzero(events == r.EVENT_DECIDED)
         if self.some_corrupted:
             at = at[self.correct[rows[at, 2]]]
@@ -79,22 +79,21 @@ class Safety:
         self, rows: np.ndarray, at: np.ndarray, nodes: np.ndarray, numbers: np.ndarray, heights: np.ndarray
     ) -> None:
         top = int(heights.max())
-        self.canonical = _long_enough(self.canonical, top)
-        self.first_by = _long_enough(self.first_by, top)
-        known = self.canonical[heights]
+        canonical, first_by = self._canonical.reach(top), self._first_by.reach(top)
+        known = canonical[heights]
         fresh = np.flatnonzero(known == 0)[::-1]
         if len(fresh):
-            self.canonical[heights[fresh]] = numbers[fresh]  # the earliest row is written last and stays
-            self.first_by[heights[fresh]] = nodes[fresh]
-            known = self.canonical[heights]
+            canonical[heights[fresh]] = numbers[fresh]  # the earliest row is written last and stays
+            first_by[heights[fresh]] = nodes[fresh]
+            known = canonical[heights]
         for i in np.flatnonzero(known != numbers)[: _MOST - len(self.conflicts)]:
             row, height = rows[at[i]], int(heights[i])
-            first = int(self.first_by[height]), int(self.canonical[height])
+            first = int(first_by[height]), int(canonical[height])
             self.conflicts.append(Conflict(int(row[0]), height, int(row[2]), int(row[3]), int(row[5]), *first))
 
     def _valid(self, rows: np.ndarray, at: np.ndarray, numbers: np.ndarray) -> None:
-        self.proposed = _long_enough(self.proposed, int(numbers.max()))
-        for row in rows[at[~self.proposed[numbers]][:_MOST]]:
+        proposed = self._proposed.reach(int(numbers.max()))
+        for row in rows[at[proposed[numbers] == 0][:_MOST]]:
             text = f"replica {int(row[2])} decided block {int(row[3])}, which nobody proposed"
             self.validity.append(Violation("validity", "safety", int(row[0]), int(row[2]), text))
 
@@ -123,11 +122,3 @@ class Safety:
             text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(before[i])}"
             self.order.append(Violation("order", "safety", int(row[0]), int(row[2]), text))
         self.heights[each] = after[np.append(starts[1:], len(after)) - 1]
-
-
-def _long_enough(array: np.ndarray, index: int) -> np.ndarray:
-    if index < len(array):
-        return array
-    longer = np.zeros(max(2 * len(array), index + 1), dtype=array.dtype)
-    longer[: len(array)] = array
-    return longer

@@ -215,6 +215,14 @@ def see_block(array, block):
 
 
 @entry(_I(_D, _I))
+def unsee_block(array, block):
+    """Python has let go of its object of a block, which has no case any more."""
+    desk = bench(array)
+    leading.enlist(desk, block)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I))
 def unseen_at(array, height):
     """A block of the engine's of that height that Python has no object of, or -1."""
     desk = bench(array)

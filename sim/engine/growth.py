@@ -15,6 +15,9 @@ from sim.kernel.desk import Desk
 from sim.ledger import rows as r
 
 # Columns that rows are appended to, with nothing beside them.
+_BLOCKS_AT_ONCE = 1 << 14
+_CHAINS_MAX = 1 << 16  # of unseen blocks, by height
+
 _LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED})
 
 
@@ -128,10 +131,24 @@ def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], .
     state[length] = count + rows
 
 
-def double_blocks(desk: Desk) -> None:
-    """Double the blocks; there are as many chains of unseen ones, which are laid anew."""
-    double(desk, r.BLOCK_FREE, r.BLOCKS_FREE, ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0)))
-    heads = d.zeros(len(desk[r.BLOCK_FREE]))
+def add_blocks(desk: Desk) -> None:
+    """Twice the blocks, but not more than so many at a time; unseen ones lie in as many chains, up to a number."""
+    state = desk.array
+    rows = len(desk[r.BLOCK_FREE])
+    more = min(rows, _BLOCKS_AT_ONCE)
+    for number, fill in ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0), (r.BLOCK_FREE, 0)):
+        width = len(desk[number]) // rows
+        desk.grow_to(number, (rows + more) * width if width else len(desk[number]), fill)
+    count = int(state[r.BLOCKS_FREE])
+    desk[r.BLOCK_FREE][count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
+    state[r.BLOCKS_FREE] = count + more
+    if len(desk[lead.UNSEEN]) < _CHAINS_MAX:
+        _lay_chains(desk, 2 * len(desk[lead.UNSEEN]))
+
+
+def _lay_chains(desk: Desk, count: int) -> None:
+    """Put the unseen blocks into so many chains, a power of two."""
+    heads = d.zeros(count)
     blocks = desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
     for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
         slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)

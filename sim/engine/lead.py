@@ -200,7 +200,7 @@ def _propose(desk, node, parent, height):
     rows[b + CASE_ROWS] = row_1
     rows[b + CASE_ROWS + 1] = row_2
     rows[b + CASE_ROWS + 2] = row_3
-    _enlist(desk, block)
+    enlist(desk, block)
     c = case * CASE_WIDTH
     if column(desk, CASES)[c + CASE_GATED]:
         count_now(desk, row_1, node, node, GATE)
@@ -249,7 +249,8 @@ def go_on(desk, node):
 
 
 @compiled
-def _enlist(desk, block):
+def enlist(desk, block):
+    """Python has no object of the block, or none any more."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
     heads = column(desk, UNSEEN)

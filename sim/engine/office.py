@@ -250,6 +250,7 @@ class Engine:
         desk.allocate(lead.UNSEEN, blocks)
         desk.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
         state[r.BLOCKS_FREE] = blocks
+        desk.seldom(r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_FREE)  # kept for whoever is down
         state[r.BLOCK_SERIAL] = 1
         payloads = 16
         desk.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
@@ -282,7 +283,7 @@ class Engine:
         if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
             growth.double_transactions(desk)
         if state[r.BLOCKS_FREE] <= 8:
-            growth.double_blocks(desk)
+            growth.add_blocks(desk)
         if state[r.PAYLOADS_FREE] <= 8:
             growth.double(desk, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
         if state[lanes.REACTIONS_FREE] < 16:

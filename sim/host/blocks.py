@@ -7,6 +7,8 @@ when a handler looks at them; most never do.
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -19,11 +21,13 @@ if TYPE_CHECKING:
     from sim.host.run import Run
 
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
+_REST_EVERY = 8192  # decisions, while voters are down
+_TRIES = 64  # to part with an object, one at each sweep
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
 
 
-class _Recalled(Block):
-    """A block that the engine proposed. Its parent is found when somebody asks, lest one recall the whole chain."""
+class LinkedBlock(Block):
+    """A block that finds its parent when somebody asks: one recalls no whole chain, and one keeps none."""
 
     __slots__ = ("tree",)
 
@@ -38,6 +42,11 @@ class _Recalled(Block):
             raise AttributeError(name)
         self.parent = self.tree.parent(self.row)
         return self.parent
+
+    def let_go_of_parent(self) -> None:
+        """Find it again when somebody asks."""
+        with contextlib.suppress(AttributeError):  # nobody has asked
+            del self.parent
 
 
 def fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]:
@@ -78,6 +87,8 @@ class Blocks:
         self._shed_height = 0
         self._agreed_height = 0  # of the highest block that every voter has decided
         self._crashed_ns: dict[int, int] = {}  # voters that are down
+        self._rest_at = 0
+        self._idle: list[tuple[int, int, int]] = []  # row, number and tries of blocks that nobody up needs
 
     def add(self, block: Block) -> None:
         """A new object."""
@@ -99,7 +110,7 @@ class Blocks:
         """Make an object of an unseen block."""
         rows, at = self.run.blocks, row * r.BLOCK_WIDTH
         height, view = rows[at + r.HEIGHT], rows[at + r.VIEW]
-        block = _Recalled(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
+        block = LinkedBlock(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
         block.txs, block.bytes = rows[at + r.TXS], rows[at + r.BYTES]
         entry.see_block(self.run.desk, row)
         self.add(block)
@@ -385,15 +396,70 @@ class Blocks:
 
     def _shed(self) -> None:
         """While voters are down, blocks are kept for them. Let go of what is kept with them (see `lead.shed`)."""
+        run = self.run
+        self._shed_height, count = entry.shed(run.desk, self._shed_height, max(self._crashed_ns.values()))
+        rows = run.engine.desk[r.HANDED][:count].tolist()  # from the highest down: each may be held by the next
+        idle = [(row, self.of_row[row].number, 0) for row in rows]
+        self._idle = [
+            (row, number, tries + 1)
+            for row, number, tries in (*idle, *self._idle)
+            if not self._part_with(row, number) and tries < _TRIES
+        ]
+        if run.desk[r.DECISIONS] >= self._rest_at:  # whoever is touched again comes back page by page
+            run.engine.desk.rest()
+            self._rest_at = run.desk[r.DECISIONS] + _REST_EVERY
+
+    def _strip(self, block: Block) -> bool:
+        """Forget a block's ballots and reactions, unless votes in them are under way."""
         desk = self.run.desk
-        self._shed_height, count = entry.shed(desk, self._shed_height, max(self._crashed_ns.values()))
-        for block in self._listed(count):
-            tallies = [row for ballot in block.ballots for row in ballot.rows.values()]
-            if any(entry.has_votes_under_way(desk, row) for row in tallies):
-                continue
-            self._forget_ballots(block)
-            for row in tallies:
-                entry.drop_tally(desk, row)
-            for reaction in block.reactions:
-                entry.drop_reaction(desk, reaction)
-            block.reactions = []
+        tallies = [row for ballot in block.ballots for row in ballot.rows.values()]
+        if any(entry.has_votes_under_way(desk, row) for row in tallies):
+            return False
+        self._forget_ballots(block)
+        for row in tallies:
+            entry.drop_tally(desk, row)
+        for reaction in block.reactions:
+            entry.drop_reaction(desk, reaction)
+        block.reactions = []
+        return True
+
+    def _part_with(self, row: int, number: int) -> bool:
+        """Part with the object of a block that waits for voters who are down; False if somebody else has it.
+
+        Whoever asks for the block later gets another object. One that a protocol keeps something with stays.
+        """
+        held = self._loosen(row, number)
+        if held is None:
+            return True  # it is gone, or stays
+        block = held()
+        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
+        if block is not None:
+            if row not in self.of_row:
+                self.add(block)
+            return False
+        rows[at + r.CASE_REACTION] = 0
+        for i in range(3):
+            rows[at + r.CASE_ROWS + i] = -1
+        entry.unsee_block(self.run.desk, row)
+        return True
+
+    def _loosen(self, row: int, number: int) -> weakref.ref[Block] | None:
+        """Keep a block's object no longer; None if the row has another block, or one that a protocol knows more of."""
+        block = self.of_row.get(row)
+        if block is None or block.number != number:
+            return None
+        if not self._strip(block):
+            return weakref.ref(block)
+        if block.body is not None:
+            return None
+        del self.of_row[row]
+        self._chain.pop(block.height, None)
+        for child in self._at_height.get(block.height + 1, ()):
+            if isinstance(child, LinkedBlock):
+                child.let_go_of_parent()
+        same = self._at_height[block.height]
+        if len(same) == 1:
+            del self._at_height[block.height]
+        else:
+            same.remove(block)
+        return weakref.ref(block)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.engine import entry, lanes, lead, timers
 from sim.engine.office import LONG_AGO
-from sim.host.blocks import fork
+from sim.host.blocks import LinkedBlock, fork
 from sim.host.costs import ProtocolError
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
@@ -313,8 +313,8 @@ class Host:
             return None
         row = run.ask(entry.make_block, self.seat, parent_row, height, view)
         at = row * r.BLOCK_WIDTH
-        block = Block(run.blocks[at + r.NUMBER], height, view, self.me, parent)
-        block.row = row
+        block = LinkedBlock(run.tree, row, run.blocks[at + r.NUMBER], height, view, self.me)
+        block.parent = parent
         block.txs = run.blocks[at + r.TXS]
         block.bytes = run.blocks[at + r.BYTES]
         if block.txs == 0 and not empty:

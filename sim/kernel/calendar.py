@@ -16,6 +16,7 @@ structure for large-scale discrete event simulation") with one rung.
 
 from __future__ import annotations
 
+from sim.kernel.cold import LINE
 from sim.kernel.desk import (
     BUCKET_HEAD,
     BUCKET_LEN,
@@ -36,7 +37,6 @@ from sim.kernel.desk import (
     HEAP_SEQ,
     IN_FLIGHT,
     IN_RING,
-    LINE,
     NEAR,
     NEAR_LEN,
     NEVER,

@@ -34,6 +34,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic, make_attribute_wrapper, models, overload, register_model
 
 from sim.kernel import CHECKED, COMPLETE
+from sim.kernel.cold import GUARD, LINE, ColdColumn
 
 # --- scalars ---------------------------------------------------------------------------------------------
 SCALARS = 128
@@ -157,8 +158,6 @@ SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there a
 TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
 COLUMNS = 88
 
-LINE = 8  # integers in a cache line
-GUARD = 0x5AFE_C0DE_5AFE_C0DE  # what the words around a column hold
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come
 
@@ -361,6 +360,9 @@ def make_room(desk, number):
         raise MemoryError("a column is full and could not be lengthened")
 
 
+COLD_BYTES = 1 << 21  # a column as long as that may move to a file
+
+
 def zeros(length: int) -> np.ndarray:
     """Zeros that begin where a pair of cache lines does (a row of eight integers is one line), between guard words."""
     data = np.zeros(length + 4 * LINE, dtype=np.int64)
@@ -397,6 +399,8 @@ class Desk:
         self.array[SELF] = self.array.ctypes.data
         self._columns: dict[int, np.ndarray] = {}
         self._damaged: set[int] = set()  # columns replaced since, whose guard words were overwritten
+        self._seldom: frozenset[int] = frozenset()  # columns that move to a file once they are long
+        self._cold: dict[int, ColdColumn] = {}
         self._maker: Any = None
         self._limit: int | None = None
         self._resident: Callable[[], int] = lambda: 0
@@ -433,14 +437,45 @@ class Desk:
 
     def grow(self, number: int, fill: int = 0, factor: int = 2) -> tuple[int, int]:
         """Lengthen column `number` by `factor`; returns (old length, new length). Raises MemoryError at the limit."""
+        length = len(self._columns[number])
+        self.grow_to(number, length * factor, fill)
+        return length, length * factor
+
+    def grow_to(self, number: int, length: int, fill: int = 0) -> None:
+        """Lengthen column `number`. Raises MemoryError at the limit."""
         old = self._columns[number]
-        self.spare(old.nbytes)
-        data = zeros(len(old) * factor)
+        if number in self._seldom and (number in self._cold or old.nbytes >= COLD_BYTES):
+            with contextlib.suppress(OSError):  # no room for a file: it stays in memory
+                self._grow_cold(number, length, fill)
+                return
+        self.spare(8 * (length - len(old)))
+        data = zeros(length)
         data[: len(old)] = old
         if fill:
             data[len(old) :] = fill
         self._adopt(number, data)
-        return len(old), len(data)
+        self._cold.pop(number, None)
+
+    def seldom(self, *numbers: int) -> None:
+        """These columns are kept in files once they are long: one seldom looks at what is in them (sim.kernel.cold)."""
+        self._seldom = frozenset(numbers)
+
+    def rest(self) -> None:
+        """Let go of the memory of columns in files, until somebody looks."""
+        for column_ in self._cold.values():
+            column_.rest()
+
+    def _grow_cold(self, number: int, length: int, fill: int) -> None:
+        old = self._columns[number]
+        if not _is_intact(old):
+            self._damaged.add(number)  # looked at now: to lengthen it moves the words behind it
+        cold = self._cold.get(number) or ColdColumn(old)
+        data = cold.lengthen(length)
+        if fill:
+            data[len(old) :] = fill
+        self._cold[number] = cold
+        del self._columns[number]  # a view of the same file, whose last guard words are no more
+        self._adopt(number, data)
 
     def replace(self, number: int, data: np.ndarray) -> None:
         """Use `data` itself, made by `zeros`, as column `number`."""

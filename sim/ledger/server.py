@@ -71,7 +71,7 @@ class LogParameters(Parameters):
         "10 ms", "with reads: time between two reads of each server's clients", positive=True
     )
     snapshot_every: int = count(
-        0, "entries after which a server takes a snapshot and drops its log up to there; 0: never"
+        100_000, "entries after which a server takes a snapshot and drops its log up to there; 0: never"
     )
     snapshot_size_bytes: Bytes = quantity("10 MB", "size of a snapshot on the wire", positive=True)
     snapshot_chunk_bytes: Bytes = quantity("1 MB", "most of a snapshot sent at a time", positive=True)

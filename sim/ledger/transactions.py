@@ -18,6 +18,7 @@ from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.sending import count_kind, put_on_link, transmit
 from sim.ledger.rows import (
+    APART,
     CLASS,
     CLASS_BYTES,
     CLASS_SUBMITTED,
@@ -158,15 +159,18 @@ def submit_one(desk, gateway, class_):
 
 
 @compiled
-def _others_hold(desk, tx, entry):
-    """Whether some mempool but that of the entry voter holds a transaction."""
-    held = column(desk, TX_HELD)
-    for i in range(desk[BITS_WORDS]):
-        word = held[tx * desk[BITS_WORDS] + i]
-        if i == entry >> 6:
-            word &= ~(np.int64(1) << (entry & 63))
-        if word:
-            return True
+def _enough_hold(desk, tx):
+    """Whether one more than a third of the voters, and as many correct ones, hold a transaction in their mempools.
+
+    Fewer cannot replace a leader that never heard of it; whoever lies may keep it to itself.
+    """
+    held, peer = column(desk, TX_HELD), column(desk, PEER)
+    missing = (desk[VOTERS] - 1) // 3 + 1
+    for node in range(desk[VOTERS]):
+        if (held[tx * desk[BITS_WORDS] + (node >> 6)] >> (node & 63)) & 1 and peer[node * PEER_WIDTH + APART] == 0:
+            missing -= 1
+            if missing == 0:
+                return True
     return False
 
 
@@ -195,7 +199,7 @@ def _loses_patience(desk, since_ns, before_ns):
 
 @compiled
 def submit_again(desk, tx, before_ns):
-    """A client that has waited since before a time asks again: another voter, unless others hold its transaction.
+    """A client that has waited since before a time asks again: another voter, unless enough hold its transaction.
 
     Its entry voter may lie, or crashes emptied the mempools, and only a block that may never be decided contains it.
     Returns the voter whom it asks if the transaction is decided and only the answer was lost, or -1.
@@ -215,7 +219,7 @@ def submit_again(desk, tx, before_ns):
             return np.int64(-1)
         rows[t + TX_ENTRY] = entry
         return entry
-    if _others_hold(desk, tx, rows[t + TX_ENTRY]):
+    if _enough_hold(desk, tx):
         return np.int64(-1)
     entry = _next_entry(desk, gateway, rows[t + TX_ENTRY])
     if entry >= 0 and entry != rows[t + TX_ENTRY]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.ledger import rows as r
+from sim.past import Past
 
 COLUMNS = (
     "block",
@@ -19,7 +20,8 @@ COLUMNS = (
     "decides",
 )
 _BLOCK, _HEIGHT, _VIEW, _PROPOSER, _TXS, _BYTES, _PROPOSED, _FIRST, _LAST, _DECIDES = range(10)
-_KEEP = 1 << 17  # blocks kept in memory; older ones are counted and let go
+_KEEP = 1 << 17  # blocks kept; older ones are counted and let go
+_REST_EVERY = 1 << 13  # blocks
 
 
 class Blocks:
@@ -29,7 +31,8 @@ class Blocks:
         self.voters = voters  # what others decide is not counted
         self.warm_up_ns = warm_up_ns
         self.bin_ns = bin_ns
-        self.rows = np.zeros((1024, len(COLUMNS)), dtype=np.int64)
+        self._past = Past(len(COLUMNS))
+        self._rest_at = 0  # block number
         self.base = 1  # block number of row 0
         self.count = 0
         self.measured = 0
@@ -69,14 +72,13 @@ class Blocks:
 
     def _born(self, born: np.ndarray) -> None:
         top = int(born[:, 3].max()) - self.base
-        if top >= len(self.rows):
-            if len(self.rows) >= _KEEP:
-                self._let_go(top)
-            top = int(born[:, 3].max()) - self.base
-            if top >= len(self.rows):
-                longer = np.zeros((max(2 * len(self.rows), top + 1), len(COLUMNS)), dtype=np.int64)
-                longer[: len(self.rows)] = self.rows
-                self.rows = longer
+        while top >= _KEEP:
+            self._let_go()
+            top -= _KEEP // 2
+        self._past.reach(top)
+        if self.base + top >= self._rest_at:
+            self._rest_at = self.base + top + _REST_EVERY
+            self._past.rest()
         at = born[:, 3] - self.base
         self.rows[at, _BLOCK] = born[:, 3]
         self.rows[at, _HEIGHT] = born[:, 4]
@@ -87,11 +89,16 @@ class Blocks:
         self.rows[at, _PROPOSED] = born[:, 0]
         self.rows[at, _FIRST] = -1
 
-    def _let_go(self, top: int) -> None:
-        half = len(self.rows) // 2
+    @property
+    def rows(self) -> np.ndarray:
+        """The blocks kept, shape (blocks, len(COLUMNS)); zeros where none is."""
+        return self._past.values
+
+    def _let_go(self) -> None:
+        half, kept = _KEEP // 2, len(self.rows) - _KEEP // 2
         self.lost_before += self._stale(self.rows[:half])
-        self.rows[:half] = self.rows[half:]
-        self.rows[half:] = 0
+        self.rows[:kept] = self.rows[half:]
+        self.rows[kept:] = 0
         self.base += half
 
     def _decided(self, decided: np.ndarray) -> None:

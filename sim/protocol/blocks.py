@@ -12,6 +12,7 @@ class Block:
     """A block as protocols see it. Its transactions are columns of the ledger; here are their count and bytes."""
 
     __slots__ = (
+        "__weakref__",
         "ballots",
         "body",
         "bytes",

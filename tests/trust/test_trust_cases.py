@@ -29,6 +29,8 @@ CASES = {
     "raft-disk-and-signatures": "disk writes of handlers took numbers of timers, those of the fast path did not",
     "tendermint-double-voter": "rivals that were given back were looked up; then every vote was looked at every time",
     "rpbft-asked-one-behind": "a member that restarted asked one who was behind, and nobody else",
+    "pbft-liar-keeps-the-request": "clients asked nobody else while only a liar held their requests",
+    "kauri-old-blocks-held-back": "a letter held back for long was sent with blocks that were forgotten",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well

@@ -1,0 +1,107 @@
+"""Columns in files: the same integers, guarded alike, out of memory until somebody looks."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from sim.kernel import cold
+from sim.kernel.cold import ColdColumn
+from sim.kernel.desk import COLD_BYTES, Desk
+from sim.past import Past
+from tests.runs import S, play, scenario
+
+LONG = COLD_BYTES // 8
+
+
+def desk_with(column: int, length: int) -> Desk:
+    desk = Desk()
+    desk.allocate(column, length)
+    desk.seldom(column)
+    desk[column][:] = np.arange(length)
+    return desk
+
+
+def test_a_long_column_moves_to_a_file_and_grows_there() -> None:
+    desk = desk_with(40, LONG)
+    for length in (LONG + 10, LONG + 5000, 3 * LONG):
+        desk.grow_to(40, length, fill=-1)
+        assert len(desk[40]) == length
+        desk.rest()
+        assert desk[40][:LONG].tolist() == list(range(LONG))
+        assert set(desk[40][LONG:].tolist()) == {-1}
+    assert desk.damage() == []
+
+
+def test_what_is_short_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sim.kernel.desk.ColdColumn", None)  # it would fail
+    desk = desk_with(40, 100)
+    desk.grow_to(40, 200)
+    assert desk[40][:100].tolist() == list(range(100))
+
+
+@pytest.mark.parametrize("place", [-1, -8, "end"])
+def test_guard_words_tell_of_a_write_outside(place: int | str) -> None:
+    desk = desk_with(40, LONG)
+    desk.grow_to(40, LONG + 100)
+    desk.grow_to(40, LONG + 200)
+    whole = desk[40].base
+    first = (desk[40].ctypes.data - whole.ctypes.data) // 8
+    whole[first + (len(desk[40]) if place == "end" else int(place))] = 7
+    assert desk.damage() == [40]
+    desk.grow_to(40, LONG + 300)
+    assert desk.damage() == [40], "nor does growing hide it"
+
+
+def test_a_full_disk_leaves_the_column_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    desk = desk_with(40, LONG)
+    desk.grow_to(40, LONG + 100)
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    desk.grow_to(40, LONG + 200)
+    assert desk[40][:LONG].tolist() == list(range(LONG))
+    assert desk.damage() == []
+    desk[40][:] = 1
+    desk.rest()
+    assert int(desk[40].sum()) == LONG + 200
+
+
+def test_a_file_begins_a_pair_of_cache_lines() -> None:
+    column = ColdColumn(np.arange(1000))
+    assert column.data.ctypes.data % (16 * cold.LINE) == 0
+    assert column.data.tolist() == list(range(1000))
+
+
+@pytest.mark.parametrize("width", [1, 10])
+def test_the_past_keeps_everything(width: int) -> None:
+    past = Past(width)
+    for index in range(0, 200_000, 37):
+        past.reach(index)[index] = index + 1
+    shown = past.values if width == 1 else past.values[:, width - 1]
+    assert len(shown) < 270_000
+    assert np.flatnonzero(shown).tolist() == list(range(0, 200_000, 37))
+    assert int(shown.sum()) == sum(index + 1 for index in range(0, 200_000, 37))
+
+
+@pytest.mark.parametrize("protocol", ["pbft", "raft", "hotstuff", "qbft"])
+@pytest.mark.parametrize("lane", [True, False])
+def test_who_returns_finds_what_was_set_aside(protocol: str, lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Columns go to files at once, objects of blocks are given up, and a voter returns twice."""
+    gone = [{"at": at, "until": until, "crash": {"nodes": [3]}} for at, until in (("1 s", "14 s"), ("15 s", "19 s"))]
+    chosen = scenario(
+        4, protocol=protocol, duration="24 s", faults=gone,
+        workload=[{"kind": "open", "rate": "60 tx/s", "bytes": "200 B"}],
+        **{"network.latency": {"model": "fixed", "one_way": "2 ms"}, "block.max_transactions": 1},
+    )  # fmt: skip
+    plain = play(chosen, lane=lane)
+    monkeypatch.setattr("sim.kernel.desk.COLD_BYTES", 0)
+    monkeypatch.setattr("sim.host.blocks._REST_EVERY", 1)
+    again = play(chosen, lane=lane)
+    assert again.digest == plain.digest
+    assert again.world.run.engine.desk.damage() == []
+    assert len(set(again.decided(3)[:, 3].tolist())) > 200
+    assert again.now_ns == 24 * S
