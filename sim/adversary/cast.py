@@ -37,9 +37,12 @@ class TwinSeats:
     first: tuple[int, ...]
     second: tuple[int, ...]
 
-    def cut_links(self) -> Iterable[tuple[int, int]]:
-        """Links that carry nothing, in both directions."""
+    def cut_links(self, twins: Iterable[TwinSeats] = ()) -> Iterable[tuple[int, int]]:
+        """Links that carry nothing, in both directions. Other `twins` of no group stand, like it, on either side."""
         apart = [(self.node, other) for other in self.second] + [(self.seat, other) for other in self.first]
+        for twin in twins:
+            if twin.node != self.node and twin.node not in (*self.first, *self.second):
+                apart += [(self.node, twin.seat), (self.seat, twin.node)]
         for a, b in [*apart, (self.node, self.seat)]:
             yield a, b
             yield b, a

@@ -134,7 +134,10 @@ class Amnesia(Corruption):
 
 
 class Twin(Corruption):
-    """Two copies of it run under one identity, each linked to one of two groups, and not to each other."""
+    """Two copies of it run under one identity, each linked to one of two groups, and not to each other.
+
+    Several twins that no group names are on both sides, first copies with first copies.
+    """
 
     behaviour: Literal["twin"] = Field(description="runs twice under one identity")
     groups: tuple[tuple[Ref, ...], tuple[Ref, ...]] | None = Field(default=None, description=_TWO_GROUPS)

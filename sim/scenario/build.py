@@ -125,7 +125,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
     for twin in cast.twins:
-        faults.links.hold(-1 - twin.seat, twin.cut_links(), LinkEffect(down=True))
+        faults.links.hold(-1 - twin.seat, twin.cut_links(cast.twins), LinkEffect(down=True))
     screen = Screen(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None

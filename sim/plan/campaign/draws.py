@@ -66,6 +66,19 @@ class _Dice:
         middle = 1 + self.among(len(mixed) - 1)
         return sorted(mixed[:middle]), sorted(mixed[middle:])
 
+    def halves(self, nodes: Sequence[int]) -> list[list[int]]:
+        """Two groups as equal as they can be."""
+        mixed = self._rng.permutation(np.array(nodes)).tolist()
+        middle = len(mixed) // 2
+        return [sorted(mixed[:middle]), sorted(mixed[middle:])]
+
+
+def _apart(corrupted: list[Data]) -> list[Data]:
+    """Faults that keep the groups of twins beyond the bound apart, for as long as there is trouble."""
+    groups = corrupted[0].get("groups", ()) if corrupted[0]["behaviour"] == "twin" else ()
+    pairs = [[a, b] for a in groups[0] for b in groups[1]] if groups else []
+    return [{"at": "0 ms", "until": f"{QUIET_S:g} s", "cut_link": {"between": pair}} for pair in pairs]
+
 
 def _ms(value: int) -> str:
     return f"{value} ms"
@@ -307,9 +320,12 @@ def _behaviours(dice: _Dice, n: int, nodes: list[int], entry: Entry, *, beyond: 
     types = (*entry.letter_names, *entry.vote_names)
     others = [node for node in range(n) if node not in nodes]
     groups = [list(group) for group in dice.split(others)] if len(others) > 1 else [others, others]
-    if beyond and dice.happens(0.8):
+    way = dice.among(10) if beyond else 9
+    if way < 4:
         both = ({"behaviour": "equivocating"}, {"behaviour": "double-voting"})  # said to halves, liars among them
         return [{"nodes": nodes} | behaviour for behaviour in both]
+    if way < 8:
+        return [{"nodes": nodes, "behaviour": "twin", "groups": dice.halves(others)}]
     names = [dice.one(types)] if dice.happens(0.4) else []
     some = {"messages": names} if names else {}
     choices: list[Callable[[], Data]] = [
@@ -364,6 +380,10 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
     if corrupted:
         nodes = dice.some(n, corrupted, corrupted)
         data["corrupted"] = _behaviours(dice, n, nodes, entry, beyond=beyond)
+        if beyond:
+            apart = _apart(data["corrupted"])
+            faults = apart or faults
+            rules = [] if apart else rules
     elif dice.happens(0.1) and entry.protocol.group_changes != "never":
         if dice.happens(0.5):
             network["members"] = list(range(n - 1))
