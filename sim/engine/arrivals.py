@@ -36,7 +36,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.receiving import hand_over, link_is_down, receive
 from sim.kernel.tally import REFERENCES, RELEASED, ROW
-from sim.ledger.chain import maybe_close
+from sim.ledger.chain import maybe_close, trace
 from sim.ledger.payload import acknowledge
 from sim.ledger.rows import (
     ACKS_NEEDED,
@@ -47,13 +47,16 @@ from sim.ledger.rows import (
     CLASS_BYTES,
     CLASS_WIDTH,
     CLOSED_LOOP,
+    EVENT_TOLD,
     GATEWAY_FIRST,
     GATEWAYS,
+    HEIGHT,
     NUMBER,
     PEER,
     PEER_WIDTH,
     SETTLED,
     STANDING,
+    TOLD,
     TX,
     TX_CLASS,
     TX_ENTRY,
@@ -62,6 +65,7 @@ from sim.ledger.rows import (
     TX_LAST,
     TX_VERIFY_NS,
     TX_WIDTH,
+    VIEW,
 )
 from sim.ledger.transactions import release_tx, submit_one
 
@@ -95,6 +99,10 @@ def reply_arrives(desk, envelope, gateway):
             return
         entry = np.int64(-1)
     count = acknowledge(desk, block, gateway, entry)
+    if count > 0 and blocks[block * BLOCK_WIDTH + STANDING] < TOLD:
+        at = block * BLOCK_WIDTH
+        blocks[at + STANDING] = TOLD
+        trace(desk, EVENT_TOLD, gateway, blocks[at + NUMBER], blocks[at + HEIGHT], blocks[at + VIEW], count, 0)
     maybe_close(desk, block)
     _closed_loop(desk, gateway, count)
 

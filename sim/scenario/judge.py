@@ -60,10 +60,14 @@ class Judge:
         world.screen.changed.append(self._changed)
         self.reads = Reads(scenario.warm_up_ns)
         self.history = clients.Reads(self.corrupted)
+        self.acknowledged = clients.Acknowledged(n, self.corrupted)
         heard: list[Callable[[np.ndarray], None]] = [
             self.blocks, self.reads, self.lags, self._timed(self.decisions),
         ]  # fmt: skip
-        world.run.trace_sinks += [self._timed(self.safety), self._timed(self.history), *map(self._of_correct, heard)]
+        world.run.trace_sinks += [self._timed(self.safety), self._timed(self.history)]
+        if engine.settings.gateways:
+            world.run.trace_sinks.append(self._timed(self.acknowledged))
+        world.run.trace_sinks += map(self._of_correct, heard)
 
     def _of_correct(self, fold: Callable[[np.ndarray], None]) -> Callable[[np.ndarray], None]:
         """A fold that is not told what corrupted replicas decide, read, or think the view and the head to be."""
@@ -186,6 +190,8 @@ class Judge:
         verdict.record("certificates", self.rivals)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
+        if self.acknowledged.count:
+            verdict.record("acknowledged", self.acknowledged.violations)
         if self.reads.count:
             verdict.record("reads", self.history.violations)
         verdict.record("invariants", list(self.broken.values()), applicable=bool(run.protocol.invariants))

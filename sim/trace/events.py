@@ -28,13 +28,15 @@ EVENTS = {
     r.EVENT_REVERTED: "reverted",
     r.EVENT_MEMBERSHIP: "membership",
     r.EVENT_READ: "read",
+    r.EVENT_TOLD: "told",
 }
 # `bytes` of a decided row: 0, or for a block's first decision the deciding messages sent until then.
 # What columns a..e of a row mean, by event: proposed and decided carry the block; view its number; fault and
 # healed the number of the scripted fault. Where branches compete: head is the block in which a node's chain ends
 # now, `view` the number of blocks it leaves for it (0: it only grew); reverted is a block that the node had decided
 # and gives up, `view` the block that takes its place there. Membership carries the number of the operator's request.
-# Read: a read was answered, `block` holds how long it took, ns, `height` the state it saw.
+# Read: a read was answered, `block` holds how long it took, ns, `height` the state it saw. Told: clients at endpoint
+# `node` learned, before all others, that their transactions in a block are final, `txs` of them.
 COLUMNS = ("time_ns", "event", "node", "block", "height", "view", "txs", "bytes")
 MESSAGE_COLUMNS = (
     "sent_ns", "source", "destination", "kind", "statement", "arrived_ns", "received_ns", "verified_ns", "done_ns",
