@@ -85,13 +85,14 @@ class Replica:
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         """Why safety or liveness (`kind`) may be broken although few enough are at fault, in words; '' if it may not.
 
         `sizes`: of the groups that decide; `gone`: who is crashed for good, or corrupted; `lying`: whether some are;
-        `parameters`: as a scenario writes them, where they are not the defaults. For judges of drawn runs: what a
-        protocol's page says that it cannot do is no finding.
+        `lossy`: whether links lose messages for good all the time; `parameters`: as a scenario writes them, where they
+        are not the defaults. For judges of drawn runs: what a protocol's page says that it cannot do is no finding.
         """
         return ""
 

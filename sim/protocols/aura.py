@@ -164,8 +164,9 @@ class Aura(Replica):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         return "final by depth: only while the network is synchronous" if kind == "safety" else ""
 
     # --- invariants --------------------------------------------------------------------------------------

@@ -201,8 +201,9 @@ class Clique(Replica):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         if kind == "safety":
             return "final by depth: only while the network is synchronous"
         waits = gone and parameters.get("tie_break") == "first_seen"

@@ -134,8 +134,9 @@ class HotStuff(PacedChain):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         return few_leaders(kind, sizes, gone, leaders=4, views=1)
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------

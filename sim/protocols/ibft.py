@@ -158,8 +158,9 @@ class Ibft(HeightByHeight):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         uneven = any(size % 3 != 1 for size in sizes)
         if kind == "safety":
             return "quorums of 2F + 1 need not meet unless n = 3F + 1 (attack D2)" if uneven else ""

@@ -200,8 +200,9 @@ class Jolteon(CertifiedChain):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)))
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------

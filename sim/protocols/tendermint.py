@@ -210,8 +210,9 @@ class Tendermint(Validator):
 
     @staticmethod
     def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, parameters: Mapping[str, Any]
-    ) -> str:
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
         direct = parameters.get("dissemination", "direct") == "direct"
         alive = kind == "liveness" and lying and direct
         return "without gossip a liar can keep locks apart" if alive else ""

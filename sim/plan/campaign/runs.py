@@ -109,6 +109,7 @@ def explained(protocol: str, data: Data, kind: str) -> str:
         sizes=sizes,
         gone=_lasting(data),
         lying=bool(data.get("corrupted")),
+        lossy=data["network"].get("links") == "datagram" and "loss" in data["network"],
         parameters={key: value for key, value in data["protocol"].items() if key != "name"},
     )
 
