@@ -124,7 +124,6 @@ def await_batch(desk, node, not_before_ns):
     p = node * PEER_WIDTH
     peer[p + BATCH_ON] = 1
     peer[p + BATCH_AT] = not_before_ns
-    peer[p + BATCH_TIMER] = -1
     if arm_batch(desk, node):
         peer[p + BATCH_ON] = 0
         return True

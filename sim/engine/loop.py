@@ -392,6 +392,8 @@ def advance(array, until):
                 ready_push(desk, after, SUBMIT, none, argument)
         elif kind == BATCH:
             peer = column(desk, PEER)
+            if peer[node * PEER_WIDTH + BATCH_TIMER] != time:
+                continue  # the proposer awaits another time since
             peer[node * PEER_WIDTH + BATCH_TIMER] = -1
             if peer[node * PEER_WIDTH + BATCH_ON] and arm_batch(desk, node):
                 peer[node * PEER_WIDTH + BATCH_ON] = 0

@@ -13,6 +13,7 @@ from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
     BATCH_ON,
+    BATCH_TIMER,
     BROADCAST_TXS,
     CLASS,
     CLASS_BYTES,
@@ -227,3 +228,4 @@ def empty_pool(desk, node):
     peer[p + POOL_HEAD] = peer[p + POOL_TAIL]
     peer[p + FRESH] = 0
     peer[p + BATCH_ON] = 0
+    peer[p + BATCH_TIMER] = -1

@@ -105,6 +105,7 @@ class Kauri(PacedChain):
         self.voted: Block | None = None
         self.locked = GENESIS
         self.tip: Block | None = None  # the last block this root has proposed in its view
+        self.pause = 0  # timer: the next block is due
         self.leading = 0  # the view it proposes in
         self.early: dict[int, tuple[int, Proposal]] = {}  # proposals by height whose ancestors are missing
         self.shares: dict[int, dict[int, int]] = {}  # block -> child or me -> votes of its subtree
@@ -258,7 +259,8 @@ class Kauri(PacedChain):
                     return  # BATCH will come
                 wait = self.turn.interval_left_ns()
                 if wait > 0:
-                    context.set_timer(PROPOSE_TIMER, wait, self.view)
+                    context.cancel(self.pause)  # or each reason to look would add one, and they would never be fewer
+                    self.pause = context.set_timer(PROPOSE_TIMER, wait, self.view)
                     return
             self.propose()
 
