@@ -18,12 +18,18 @@ PROPOSE_TIMER = Timer("propose")
 EMPTY_TIMER = Timer("empty block")
 
 
-def few_leaders(kind: str, sizes: Collection[int], gone: Collection[int], *, leaders: int, views: int) -> str:
+def few_leaders(
+    kind: str, sizes: Collection[int], gone: Collection[int], *, leaders: int, views: int, lying: bool = False
+) -> str:
     """Why nothing may be final if leaders take turns, each for so many views, and some are gone; '' if it must be.
 
-    A commit takes certified blocks of successive views, and votes for a block go to the leader after it.
+    A commit takes certified blocks of successive views, and votes for a block go to the leader after it. `lying`: where
+    replicas leave f views by themselves (`Pacemaker`), a liar that speaks to one only sends it as far ahead of the
+    others, and those views are lost.
     """
     n = max(sizes)
+    if lying:
+        leaders += (n - 1) // 3 * views
     well = "".join(" " if view // views % n in gone else "x" for view in range(2 * n * views))
     most = max(map(len, well.split()), default=0)
     if kind != "liveness" or not gone or most >= leaders:

@@ -1,4 +1,4 @@
-"""Proposers that wait for their block interval: one timer each, however long the run and however many reasons to look."""
+"""Proposers that wait for their block interval: one timer each, however long the run and many the reasons to look."""
 
 from __future__ import annotations
 

@@ -71,7 +71,8 @@ def judge(data: Data, *, both_paths: bool = False) -> tuple[str, str, str, int]:
         where = f"{Path(frame.filename).name}:{frame.lineno}"
         return INTERNAL, type(error).__name__, f"{error} ({where})", 0
     fired = sum(result.sometimes.values())
-    if (other.digest, other.status) != (result.digest, result.status):
+    limited = "truncated" in (result.status, other.status)  # by events, of which either path has its own number
+    if not limited and (other.digest, other.status) != (result.digest, result.status):
         return PATHS, "digest", f"{result.status} with the fast path, {other.status} with handlers alone", fired
     kind = _KINDS.get(result.status, INTERNAL)
     if result.violations:
