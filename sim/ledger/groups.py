@@ -222,7 +222,7 @@ class GroupReplica(Replica, abc.ABC):
     @upon(DECIDED)
     def on_decided_in_lane(self) -> None:
         """A batch committed in the fast lane. If it waits for earlier ones, their execution must reach me too."""
-        if not self.is_primary and self.context.behind():
+        if self.context.behind():
             self.leave_lane()
         self.propose()
 

@@ -350,6 +350,8 @@ class HotStuff2(PacedChain):
             self.view = view
             self.pacemaker.progressed()
             self.lead(view)
+            if self.voted_view < view:
+                self.context.lane(None)  # it proposes later; a prepare of the view before comes late until then
         self.save()
 
     # --- the next view, by a timer -----------------------------------------------------------------------

@@ -188,6 +188,8 @@ class Rpbft(Pbft):
     @upon(DECIDED)
     def on_decided_in_lane(self) -> None:
         """The fast lane executed a block: in the group each, outside the last of an epoch."""
+        if self.is_voter and self.context.behind():
+            self.leave_lane()
         self.hand_out()
         self.propose()
 

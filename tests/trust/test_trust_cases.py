@@ -31,6 +31,9 @@ CASES = {
     "rpbft-asked-one-behind": "a member that restarted asked one who was behind, and nobody else",
     "pbft-liar-keeps-the-request": "clients asked nobody else while only a liar held their requests",
     "kauri-old-blocks-held-back": "a letter held back for long was sent with blocks that were forgotten",
+    "hotstuff-2-late-prepare": "the fast path took a leader back into the view before",
+    "pbft-checkpoint-out-of-order": "a primary in the fast path sent a checkpoint late",
+    "wheat-checkpoint-out-of-order": "the same",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well
