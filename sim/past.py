@@ -9,7 +9,7 @@ import numpy as np
 from sim.kernel.cold import ColdColumn
 
 _START = 1024  # rows
-_STEP = 1 << 16  # integers that memory holds before they move to a file, and by which it grows
+_STEP = 1 << 14  # integers that memory holds before they move to a file, and by which it grows
 
 
 class Past:
