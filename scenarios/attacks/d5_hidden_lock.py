@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.ledger.tree import QC
+from sim.families.chained.tree import QC
 from sim.plan.attacks import Attack, Pair, Play, Seen, agrees
 from sim.protocols.hotstuff_2 import HotStuff2
 from sim.scenario.run import Result

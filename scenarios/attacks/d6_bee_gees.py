@@ -15,7 +15,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from sim.ledger.tree import QC
+from sim.families.chained.tree import QC
 from sim.plan.attacks import Attack, Look, Pair, Play, Seen
 from sim.protocol import ALL, Ballot, Block, upon
 from sim.protocols.hotstuff import VOTE, HotStuff

@@ -3,7 +3,7 @@
 Whatever it says of the first block to the first group, it says of the second to the second group: votes, and the
 condition that a proposal is for them. A vote that one node counts alone goes to that node for both blocks.
 Certificates are never altered: a second block stands on the certificate of the first, or, with `older`, on one that its
-chain carries so many blocks before, as if the replica had not seen the latest (sim.ledger.tree).
+chain carries so many blocks before, as if the replica had not seen the latest (sim.families.chained.tree).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Message
-from sim.ledger.tree import QC
+from sim.families.chained.tree import QC
 from sim.protocol import Ballot, Block, Letter, VoteType
 
 _KEPT = 4096  # blocks remembered

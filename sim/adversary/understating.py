@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Message
-from sim.ledger.tree import QC
+from sim.families.chained.tree import QC
 
 
 class Understating(Behaviour):

@@ -37,7 +37,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import Blocks, Branches, GetBlocks, NewBlock, lane_number, lies_on_decided, links
+from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, lane_number, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 

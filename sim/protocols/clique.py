@@ -41,7 +41,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.ledger.branches import (
+from sim.families.forks.branches import (
     Blocks,
     Branches,
     GetBlocks,

@@ -19,7 +19,7 @@ LEADER(v)                 leader_of(v): v mod n
 b.justify, b.parent       block.body, block.parent
 safeNode(node, qc)        safe_node(block)
 QC                        QC; n - f signatures, listed or combined as `cpu: {certificates}` says
-nextView, onNextSyncView  on_timeout, enter (sim.ledger.certified, with turns and missing blocks)
+nextView, onNextSyncView  on_timeout, enter (sim.families.chained.certified, with turns and missing blocks)
 n - f NEW-VIEW messages   lead_after_new_views
 
 Dummy nodes. The paper fills skipped views with dummy nodes so that a node's height is its view. Here a gap
@@ -29,11 +29,11 @@ between block.view and block.parent.view stands for them, and `Block.height` cou
 Deviations
 * `high` is the highest certificate seen (qc_high of Algorithm 4), also across a gap; locks and commits follow
   Algorithm 3. The leader that forms a certificate applies the rules at once, before it proposes.
-* The paper leaves the pacemaker open. Here a replica whose view expires doubles its patience (until the next
-  commit) and sends NEW-VIEW with `high` to the leader of the next view, which proposes upon n - f of them. A
-  proposal or certificate of a higher view, or NEW-VIEW of f + 1 replicas above, draw a replica forward. After
-  f + 1 expiries in a row, more than crashed leaders explain, it goes on only together with n - f replicas that
-  wish for the next view as it does (sim.ledger.views): so replicas apart meet again, whatever their timers are.
+* The paper leaves the pacemaker open. Here a replica whose view expires doubles its patience (until the next commit)
+  and sends NEW-VIEW with `high` to the leader of the next view, which proposes upon n - f of them. A proposal or
+  certificate of a higher view, or NEW-VIEW of f + 1 replicas above, draw a replica forward. After f + 1 expiries in a
+  row, more than crashed leaders explain, it goes on only together with n - f replicas that wish for the next view as it
+  does (sim.families.chained.views): so replicas apart meet again, whatever their timers are.
 * A proposal across a gap carries no proof that n - f replicas left the skipped views: `safeNode` judges it. A malicious
   leader could draw some far ahead, and hold up the rest until they get there; no behaviour in sim/adversary does.
 * A proposal of a view that the replica has left gets no vote.
@@ -49,9 +49,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sim.ledger.certified import NOBODY, PacedChain
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
-from sim.ledger.views import NewView, TurnParameters, few_leaders
+from sim.families.chained.certified import NOBODY, PacedChain
+from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
+from sim.families.chained.views import NewView, TurnParameters, few_leaders
 from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
 
 

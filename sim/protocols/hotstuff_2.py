@@ -18,13 +18,13 @@ propose                   Propose, propose
 vote                      VOTE to leader_of(view), on_propose
 prepare                   Prepare, on_votes
 vote2                     VOTE2 to leader_of(view + 1), confirm
-enter view v              enter (a timer, sim.ledger.certified), on_vote2s and accept (a double certificate)
+enter view v              enter (a timer, sim.families.chained.certified), on_vote2s and accept (a double certificate)
 P_pc + Delta              status_wait_ns
 t                         f
 
 Deviations
 * The paper takes a pacemaker as given. Here NEW-VIEW letters with the sender's lock go to the next leader when a
-  view expires (sim.ledger.views). Delta runs from the (n - f)-th of them, and not at all once all n are here.
+  view expires (sim.families.chained.views). Delta runs from the (n - f)-th of them, and not at all once all n are here.
 * A leader adopts the highest certificate it is shown as its own lock.
 * A proposal carries the highest double certificate that its leader formed, whatever its view.
 * Last votes, view and lock are on disk before a vote leaves.
@@ -38,10 +38,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from sim.ledger.certified import NOBODY, PacedChain
-from sim.ledger.tree import HEADER_BYTES, QC, Blocks, Certified, Fetch
-from sim.ledger.tree import Proposal as CertifiedBlock
-from sim.ledger.views import NewView, TurnParameters
+from sim.families.chained.certified import NOBODY, PacedChain
+from sim.families.chained.tree import HEADER_BYTES, QC, Blocks, Certified, Fetch
+from sim.families.chained.tree import Proposal as CertifiedBlock
+from sim.families.chained.views import NewView, TurnParameters
 from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     Ballot,

@@ -20,7 +20,7 @@ MSG(commit, precommitQC)      Commit; votes COMMIT_VOTE
 MSG(decide, commitQC)         Decide
 MSG(new-view, prepareQC)      NEXT_VIEW after a decision, NewView after a timeout
 safeNode(node, qc)            safe_node(block)
-nextView interrupt            on_timeout (sim.ledger.certified, with turns and missing blocks)
+nextView interrupt            on_timeout (sim.families.chained.certified, with turns and missing blocks)
 
 Deviations
 * NEW-VIEW after a decision is a vote about the decided node, so that it is counted like one; it carries the prepareQC
@@ -28,7 +28,7 @@ Deviations
 * The first leader proposes at once: there is no QC to collect.
 * A leader whose own view has not ended yet proposes upon n - f NEW-VIEWs all the same, and follows.
 * Letters of a higher view draw a replica forward; a commitQC decides whatever view the replica is in.
-* The paper leaves the pacemaker open: see sim.ledger.views.
+* The paper leaves the pacemaker open: see sim.families.chained.views.
 * Last vote, view and QCs are on disk before a vote leaves. A restarted replica asks for what it missed.
 
 Not modelled: optimistic responsiveness against slow leaders (timers are fixed), dissemination of transactions ahead of
@@ -39,9 +39,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.ledger.certified import NOBODY, PacedChain
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
-from sim.ledger.views import NewView, TurnParameters
+from sim.families.chained.certified import NOBODY, PacedChain
+from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
+from sim.families.chained.views import NewView, TurnParameters
 from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
 
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view

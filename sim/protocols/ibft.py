@@ -36,9 +36,9 @@ Deviations
 * A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
 * 2F + 1 COMMITs for a block that is here insert it whatever round the validator is in by then, and in the state
   ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
-* A validator that is behind fetches blocks with their commit seals (sim.ledger.sync); a restarted one begins so.
+* A validator that is behind fetches blocks with their commit seals (sim.families.sync); a restarted one begins so.
 * What a validator voted for, its lock and its round are on disk before it speaks. (Quorum forgets its locks.)
-* Validators join and leave by votes in block headers, as in EIP-650 (sim.ledger.voters): a block names its proposer's
+* Validators join and leave by votes in block headers, as in EIP-650 (sim.families.voters): a block names its proposer's
   candidate; when more than half of the validators have, the next height has the other set. Epochs do not clear votes.
 
 Not modelled: invalid blocks, the time to write to disk.
@@ -52,8 +52,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.ledger.heights import HeightByHeight, doubled
-from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
+from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     BATCH,

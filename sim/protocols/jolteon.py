@@ -46,9 +46,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sim.ledger.certified import NOBODY, CertifiedChain
-from sim.ledger.tree import HEADER_BYTES, QC, Blocks, Fetch
-from sim.ledger.views import TurnParameters, few_leaders
+from sim.families.chained.certified import NOBODY, CertifiedChain
+from sim.families.chained.tree import HEADER_BYTES, QC, Blocks, Fetch
+from sim.families.chained.views import TurnParameters, few_leaders
 from sim.parameters import count
 from sim.protocol import (
     NO_PROGRESS,

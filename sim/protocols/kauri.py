@@ -20,7 +20,7 @@ WaitFor, aggregate             Shares, collect
 impatient channel (Delta)      AGGREGATE_TIMER
 pipelining stretch             parameter pipeline: 1 + stretch blocks without certificate
 prepareQC, lockedQC            high, locked
-NEW-VIEW                       sim.ledger.views, with WISH
+NEW-VIEW                       sim.families.chained.views, with WISH
 
 Deviations
 * A block's phases are those of chained HotStuff, carried by later blocks of the same view, in a window: a new block is
@@ -29,8 +29,9 @@ Deviations
 * An inner node sends what it has when its children are complete or its patience ends, and again what comes late.
 * Voters below a crashed inner node follow by Fetch, once a timeout, while the rest has a quorum.
 * The paper leaves timer and view synchronisation open: patience doubles with each expiry, until a commit, and nobody
-  leaves a tree alone. A quorum of WISH moves all together (sim.ledger.views), for a view in which all n - f survivors
-  are needed must be theirs long enough. A root alone is no progress: the timer runs on until a block is final.
+  leaves a tree alone. A quorum of WISH moves all together (sim.families.chained.views), for a view in which all n - f
+  survivors are needed must be theirs long enough. A root alone is no progress: the timer runs on until a block is
+  final.
 * Whoever is alone with its wish after two timeouts passes what its clients wait for to all.
 * Each hop is signed by its sender.
 * Channels are perfect in the paper (section 3), so nothing is sent twice. Links that lose messages for good
@@ -45,9 +46,9 @@ import dataclasses
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sim.ledger.certified import NOBODY, PacedChain
-from sim.ledger.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
-from sim.ledger.views import PROPOSE_TIMER, NewView, ViewParameters
+from sim.families.chained.certified import NOBODY, PacedChain
+from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
+from sim.families.chained.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import Block, Context, Gather, Letter, NormalCase, Signing, Timer, Tree, invariant, upon
 

@@ -38,8 +38,8 @@ Deviations
 * In a gap of O stands a batch of what waits at the new primary, or an empty one, in place of the null request.
 * P and the views of `Executed` are believed, their proofs counted only. What is executed stands in P as prepared last.
 * A view that began after failed ones keeps its longer patience to its end.
-* State transfer, and how replicas join and leave (the paper's group is fixed): sim.ledger.groups, with the quorums
-  and primaries of a group, and what a replica does about the fast lane.
+* State transfer, and how replicas join and leave (the paper's group is fixed): sim.families.pbft.groups, with the
+  quorums and primaries of a group, and what a replica does about the fast lane.
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
 tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
@@ -51,9 +51,9 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from sim.ledger.groups import VIEW_CHANGE_TIMER, VIEWS, GroupReplica
-from sim.ledger.sync import HEADER_BYTES, Fetch, Status
-from sim.ledger.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
+from sim.families.pbft.groups import VIEW_CHANGE_TIMER, VIEWS, GroupReplica
+from sim.families.pbft.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
+from sim.families.sync import HEADER_BYTES, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     ALL,

@@ -30,13 +30,13 @@ Deviations
   the transaction's arrival; as with EEA, the proposal does not restart it.
 * A proposer waits for a transaction in round 0, and proposes an empty block in later rounds if there is none.
 * A quorum of COMMITs decides in any round (Moniz); EEA's NEW-BLOCK messages are block synchronisation here
-  (sim.ledger.sync), in which a restarted validator begins.
+  (sim.families.sync), in which a restarted validator begins.
 * A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
 * As with EEA, a justified proposal of a higher round draws a validator into that round.
 * A block that is proposed again keeps its header: its round is the one it was made in.
 * Votes, what was prepared, and the round are on disk before a validator speaks.
-* Validators join and leave as with Besu's and GoQuorum's validator contract (sim.ledger.voters): the set of a height is
-  what the contract says after the block before. Their other way, header votes, is IBFT's.
+* Validators join and leave as with Besu's and GoQuorum's validator contract (sim.families.voters): the set of a height
+  is what the contract says after the block before. Their other way, header votes, is IBFT's.
 * A prepared certificate is true if a quorum's PREPAREs for it exist, in transit or not.
 
 Not modelled: invalid blocks, the time to write to disk.
@@ -47,8 +47,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.ledger.heights import HeightByHeight, doubled
-from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
+from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     BATCH,

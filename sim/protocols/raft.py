@@ -18,9 +18,9 @@ commitIndex             context.height
 AppendEntries RPC       AppendEntries (one new entry, to all), Heartbeat (none), Repair (older ones, to one)
 its result              ACK votes for AppendEntries, Reply for the other two and whenever it is false
 RequestVote RPC         RequestVote; granted by VOTE (PRE_VOTE), denied by silence, or Reply in a newer term
-RPCs' fields, sizes     sim/ledger/rpc.py
+RPCs' fields, sizes     sim/families/raft/rpc.py
 nextIndex, matchIndex   catchup.next_index, catchup.match_index with the ACK votes counted so far
-InstallSnapshot RPC     sim/ledger/server.py, with membership and reads
+InstallSnapshot RPC     sim/families/raft/server.py, with membership and reads
 C_old,new               membership.members, in force; membership.settled, committed
 election timeout        the progress timer: runs except at the leader, restarts when the leader is heard
 
@@ -49,8 +49,8 @@ import functools
 
 from pydantic import Field
 
-from sim.ledger.rpc import HEADER_BYTES, AppendEntries, Heartbeat, Repair, Reply, RequestVote, Stored
-from sim.ledger.server import HEARTBEAT_TIMER, QUORUM_TIMER, LogParameters, LogServer, Role
+from sim.families.raft.rpc import HEADER_BYTES, AppendEntries, Heartbeat, Repair, Reply, RequestVote, Stored
+from sim.families.raft.server import HEARTBEAT_TIMER, QUORUM_TIMER, LogParameters, LogServer, Role
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import BATCH, NO_PROGRESS, Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
 from sim.units import format_ns

@@ -13,7 +13,7 @@ epoch_block_num          E, parameters.epoch
 working sealers          group_at(height).members; the others are waiting
 rotating, chosen index   rotate (r); the group of epoch e starts at node e r mod n
 leader index             primary_of(view): the view counts from 0 in each epoch
-addSealer, removeNode    a Roll in a block; in force from the next epoch on (sim.ledger.groups)
+addSealer, removeNode    a Roll in a block; in force from the next epoch on (sim.families.pbft.groups)
 view                     view = epoch * VIEWS + view in the epoch, so that all know where an epoch begins
 block sync               Committed (one member to each node outside, another one for each block), Fetch, Executed
 
@@ -34,9 +34,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.ledger.groups import Group
-from sim.ledger.sync import HEADER_BYTES
-from sim.ledger.viewchange import Executed
+from sim.families.pbft.groups import Group
+from sim.families.pbft.viewchange import Executed
+from sim.families.sync import HEADER_BYTES
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Letter, NormalCase, Quorum, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare

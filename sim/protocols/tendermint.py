@@ -14,7 +14,7 @@ in an earlier round may then vote for it.
 paper                                here
 -----                                ----
 h_p, round_p, step_p                 height (ballot.number), round (ballot.view), step
-proposer(h, r)                       proposer_of(height, round) of sim.ledger.validators
+proposer(h, r)                       proposer_of(height, round) of sim.families.heights.validators
 lockedValue_p, lockedRound_p         locked_value, locked_round
 validValue_p, validRound_p           valid_value, valid_round
 <PREVOTE, h, r, id(v)>, nil          a vote in the ballot (r, h, v), (r, h, None)
@@ -33,11 +33,12 @@ Deviations
 * timeoutPropose runs while a transaction waits, from the start of the round or from the transaction's arrival; so
   an idle chain makes no rounds (CometBFT's create_empty_blocks = false).
 * Gossip is assumed to lose nothing. Here messages go from each to all directly unless `dissemination: gossip` is set,
-  and may be lost either way; what is done about it stands in sim.ledger.validators, with timeout_commit and restarts.
+  and may be lost either way; what is done about it stands in sim.families.heights.validators, with timeout_commit and
+  restarts.
 * So that all hear what one has heard, <PROPOSAL> with vr >= 0 carries the 2f + 1 PREVOTEs as a certificate, which does
   for line 28 (CometBFT sends them to who lacks them). It is true if so many have signed them, in transit or not.
 * Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
-  (sim.ledger.voters), and the others' priorities go on (sim.ledger.powers).
+  (sim.families.voters), and the others' priorities go on (sim.families.heights.powers).
 
 Not modelled: changes of power, invalid values, evidence, block parts, the last height's commit inside a block (in
 CometBFT some 100 bytes and a verification per voter), the time to write to disk.
@@ -51,10 +52,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sim.ledger.gossip import Relayed, Said, check_degree
-from sim.ledger.powers import check_power
-from sim.ledger.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.ledger.validators import Validator
+from sim.families.heights.gossip import Relayed, Said, check_degree
+from sim.families.heights.powers import check_power
+from sim.families.heights.validators import Validator
+from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Count, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     BATCH,

@@ -24,9 +24,9 @@ Deviations
 * Certificates are counted with 2f + 1 signatures, the fewest that reach Qv.
 * f = 0 has no heavy replica: all weights are 1, and a majority is a quorum.
 * `fastest` goes by the latencies that the scenario declares, once for each group; every replica knows them.
-* Replicas join and leave as in PBFT (sim.ledger.groups). Each group has its own n, f, delta and weights, and the votes
-  of a height are weighed as its group says. Two quorums are compared within one group only: the batch that ends a group
-  is decided with that group's weights, and nothing of the next is proposed before.
+* Replicas join and leave as in PBFT (sim.families.pbft.groups). Each group has its own n, f, delta and weights, and the
+  votes of a height are weighed as its group says. Two quorums are compared within one group only: the batch that ends a
+  group is decided with that group's weights, and nothing of the next is proposed before.
 
 Not modelled: tentative execution, choosing the weights from measurements while running (AWARE), and whatever pbft.py
 does not model.

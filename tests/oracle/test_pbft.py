@@ -10,10 +10,10 @@ import pytest
 
 from sim.engine import loop
 from sim.engine.settings import Settings
+from sim.families.pbft.viewchange import HEADER_BYTES
 from sim.host import Costs, Run
 from sim.kernel import post
 from sim.ledger import rows as r
-from sim.ledger.viewchange import HEADER_BYTES
 from sim.protocols.pbft import Pbft, PbftParameters
 from tests.oracle import pbft as oracle
 from tests.oracle.world import Kind, Network

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from sim.families.voters import Roll
 from sim.ledger import rows as r
-from sim.ledger.voters import Roll
 from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
 from sim.protocols.tendermint import Tendermint

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
+from sim.families.chained.certified import CertifiedChain
 from sim.host import Run
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.ledger.certified import CertifiedChain
 from sim.protocols.hotstuff import HotStuff, HotStuffParameters
 from sim.protocols.hotstuff_2 import HotStuff2, HotStuff2Parameters
 from sim.protocols.hotstuff_basic import HotStuffBasic, HotStuffBasicParameters

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.families.forks.branches import NewBlock
 from sim.ledger import rows as r
-from sim.ledger.branches import NewBlock
 from sim.protocol import Block, Context
 from sim.protocols.clique import IN_TURN, OUT_OF_TURN, Clique, Header
 from sim.scenario.run import EXIT_SAFETY, run

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from sim.ledger.server import Role
-from sim.ledger.tree import GENESIS, QC
+from sim.families.chained.tree import GENESIS, QC
+from sim.families.raft.server import Role
 from sim.protocol import Block, VoteType
 from sim.protocols import PROTOCOLS, ibft, pbft, qbft, raft, tendermint
 from tests.runs import MS, Played, begin, scenario

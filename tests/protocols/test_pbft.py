@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
+from sim.families.pbft.viewchange import NewView, ViewChange
 from sim.ledger import rows as r
-from sim.ledger.viewchange import NewView, ViewChange
 from sim.protocol import Block, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe

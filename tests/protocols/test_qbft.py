@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
+from sim.families.sync import Blocks
 from sim.ledger import rows as r
-from sim.ledger.sync import Blocks
 from sim.protocol import Block, Signing
 from sim.protocols.qbft import COMMIT, PREPARE, PrePrepare, Qbft, RoundChange, highest_prepared
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe

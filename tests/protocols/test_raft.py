@@ -10,13 +10,13 @@ import pytest
 
 from sim.engine import loop
 from sim.engine.settings import Settings
+from sim.families.raft.catchup import Catchup
+from sim.families.raft.rpc import RequestVote
+from sim.families.raft.server import Role
 from sim.host import Costs, Run
 from sim.kernel import chance, post
 from sim.kernel import desk as d
 from sim.ledger import rows as r
-from sim.ledger.catchup import Catchup
-from sim.ledger.rpc import RequestVote
-from sim.ledger.server import Role
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
 

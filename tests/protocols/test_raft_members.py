@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from sim.families.raft.members import Members
+from sim.families.raft.server import Role
 from sim.ledger import rows as r
-from sim.ledger.members import Members
-from sim.ledger.server import Role
 from sim.protocol import Block, MembersChange
 from sim.protocols.raft import Raft
 from sim.scenario.errors import ScenarioError

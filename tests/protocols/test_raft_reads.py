@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.families.raft.rpc import Reply, RequestVote
+from sim.families.raft.server import Role
 from sim.ledger import rows as r
-from sim.ledger.rpc import Reply, RequestVote
-from sim.ledger.server import Role
 from sim.protocol import Context
 from sim.protocols.raft import Raft, RaftParameters
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sim.families.voters import Roll
 from sim.ledger import rows as r
-from sim.ledger.voters import Roll
 from sim.protocol import DECIDED, upon
 from sim.protocols.rpbft import Committed, Rpbft
 from sim.scenario.errors import ScenarioError

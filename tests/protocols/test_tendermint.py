@@ -14,9 +14,9 @@ import pytest
 
 from sim.engine import loop
 from sim.engine.rumours import RUMOUR, RUMOUR_WIDTH
+from sim.families.heights.gossip import Relayed, Said
+from sim.families.heights.powers import Powers
 from sim.ledger import rows as r
-from sim.ledger.gossip import Relayed, Said
-from sim.ledger.powers import Powers
 from sim.network.topology import neighbours
 from sim.protocol import Ballot, Block, Signing
 from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal, Tendermint

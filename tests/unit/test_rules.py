@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.ledger.sync import Fetch
+from sim.families.sync import Fetch
 from sim.protocol import Block, Letter
 from sim.protocols.hotstuff import Proposal
 from sim.protocols.pbft import PrePrepare

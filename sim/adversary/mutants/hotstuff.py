@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from sim.adversary.mutants.bent import WithoutOwnVotes
-from sim.ledger.tree import GENESIS, QC
+from sim.families.chained.tree import GENESIS, QC
 from sim.protocol import Block, Context
 from sim.protocols.hotstuff import HotStuff
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from sim.adversary.mutants.bent import Twice
-from sim.ledger.viewchange import ViewChange, min_s
+from sim.families.pbft.viewchange import ViewChange, min_s
 from sim.protocol import Block, Context, Timer, upon
 from sim.protocols.pbft import Pbft
 

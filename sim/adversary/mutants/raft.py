@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.ledger.rpc import RequestVote
-from sim.ledger.server import Role
+from sim.families.raft.rpc import RequestVote
+from sim.families.raft.server import Role
 from sim.protocol import Ballot, Block, Quorum, VoteType, upon
 from sim.protocols.raft import ACK, PRE_VOTE, VOTE, Raft
 

@@ -20,9 +20,9 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any, ClassVar, Literal
 
-from sim.ledger.sync import FETCH_MAX, FETCH_TIMER, Fetch, Status
-from sim.ledger.viewchange import Executed, ViewChange, carried_over
-from sim.ledger.voters import Roll, Voters
+from sim.families.pbft.viewchange import Executed, ViewChange, carried_over
+from sim.families.sync import FETCH_MAX, FETCH_TIMER, Fetch, Status
+from sim.families.voters import Roll, Voters
 from sim.protocol import (
     ALL,
     DECIDED,

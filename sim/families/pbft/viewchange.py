@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from sim.ledger.sync import HEADER_BYTES
+from sim.families.sync import HEADER_BYTES
 from sim.protocol import Block, Letter, Signing
 
 

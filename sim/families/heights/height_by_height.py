@@ -1,8 +1,8 @@
 """Replicas that decide one height after the other: what they keep for the next one, who votes at it, what they missed.
 
 IBFT, QBFT and Tendermint differ in what happens within a height. Between heights they do the same: proposals of
-heights to come wait, blocks that others decided are fetched (sim.ledger.sync), and a block may change who votes
-(sim.ledger.voters). Where voters change, messages go to the voters of the height only, a replica that has no vote is
+heights to come wait, blocks that others decided are fetched (sim.families.sync), and a block may change who votes
+(sim.families.voters). Where voters change, messages go to the voters of the height only, a replica that has no vote is
 silent, and one that is to join fetches blocks until a member's message shows it that it has become one.
 """
 
@@ -13,8 +13,8 @@ import bisect
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sim.ledger.sync import FETCH_TIMER, Blocks, BlockSync, Fetch, Status
-from sim.ledger.voters import Voters
+from sim.families.sync import FETCH_TIMER, Blocks, BlockSync, Fetch, Status
+from sim.families.voters import Voters
 from sim.protocol import (
     ALL,
     MEMBERSHIP,

@@ -23,10 +23,10 @@ from __future__ import annotations
 import abc
 from typing import Any, ClassVar
 
-from sim.ledger.gossip import CastVote, Gossip, Relayed, Said
-from sim.ledger.heights import HeightByHeight
-from sim.ledger.powers import Powers, powers_at, powers_of
-from sim.ledger.sync import Status
+from sim.families.heights.gossip import CastVote, Gossip, Relayed, Said
+from sim.families.heights.height_by_height import HeightByHeight
+from sim.families.heights.powers import Powers, powers_at, powers_of
+from sim.families.sync import Status
 from sim.protocol import Block, Context, Quorum, Timer, VoteType, upon
 
 COMMIT_TIMER = Timer("commit")

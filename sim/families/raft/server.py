@@ -24,11 +24,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from sim.ledger.catchup import Catchup
-from sim.ledger.log import Log
-from sim.ledger.members import Members, Membership
-from sim.ledger.reads import READ, LeaderReads, Read, ReadAnswer
-from sim.ledger.rpc import Granted, Heartbeat, InstallSnapshot, Received, Reply, RequestVote, Stored
+from sim.families.raft.catchup import Catchup
+from sim.families.raft.log import Log
+from sim.families.raft.members import Members, Membership
+from sim.families.raft.reads import READ, LeaderReads, Read, ReadAnswer
+from sim.families.raft.rpc import Granted, Heartbeat, InstallSnapshot, Received, Reply, RequestVote, Stored
 from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
 from sim.protocol import (
     MEMBERSHIP,

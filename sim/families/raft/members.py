@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-from sim.ledger.rpc import Granted, RequestVote
+from sim.families.raft.rpc import Granted, RequestVote
 from sim.protocol import Ballot, Block, Context, Letter, MembersChange
 
 

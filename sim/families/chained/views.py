@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sim.ledger.tree import HEADER_BYTES, QC
+from sim.families.chained.tree import HEADER_BYTES, QC
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import Block, Context, Letter, Signing, Timer
 from sim.units import format_ns

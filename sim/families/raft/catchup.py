@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.ledger.log import Log
-from sim.ledger.rpc import InstallSnapshot, Received, Repair, Reply
+from sim.families.raft.log import Log
+from sim.families.raft.rpc import InstallSnapshot, Received, Repair, Reply
 from sim.protocol import Block, Context
 
 SNAPSHOT_PATIENCE = 20  # times the patience, before a chunk of a snapshot is sent again

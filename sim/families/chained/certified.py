@@ -10,8 +10,8 @@ from __future__ import annotations
 import abc
 from typing import Any
 
-from sim.ledger.tree import GENESIS, QC, Blocks, BlockTree, Fetch
-from sim.ledger.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish
+from sim.families.chained.tree import GENESIS, QC, Blocks, BlockTree, Fetch
+from sim.families.chained.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish
 from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, VoteType, upon
 
 NOBODY = -2  # a guard that no replica's lane number meets
@@ -223,7 +223,7 @@ class CertifiedChain(Replica, abc.ABC):
 
 
 class PacedChain(CertifiedChain):
-    """A certified chain whose replicas leave views by the pacemaker of sim.ledger.views."""
+    """A certified chain whose replicas leave views by the pacemaker of sim.families.chained.views."""
 
     later_letters = (Wish,)
 

@@ -1,0 +1,1 @@
+"""Protocols of certified blocks: the HotStuffs, Jolteon, Kauri."""

@@ -1,0 +1,1 @@
+"""Chains in which blocks compete: Clique, Aura."""

@@ -1,0 +1,1 @@
+"""A replicated log that a leader dictates: Raft."""
