@@ -147,15 +147,15 @@ class Blocks:
         block = self._chain.get(height)
         if block is not None and len(rivals) == 1:
             return block
-        decided = [b for b in rivals if self._is_decided(b)]
+        decided = [b for b in rivals if self.is_decided(b)]
         if len(decided) == 1:
             self._chain[height] = decided[0]
             return decided[0]
         return self._own_ancestor(node, height) if decided else None
 
-    def _is_decided(self, block: Block) -> bool:
+    def is_decided(self, block: Block) -> bool:
         """Whether anybody has decided a block, corrupted or not: it is kept as long as that one may ask for it."""
-        return bool(self.run.blocks[block.row * r.BLOCK_WIDTH + r.STANDING] > r.UNDECIDED)
+        return block.row >= 0 and bool(self.run.blocks[block.row * r.BLOCK_WIDTH + r.STANDING] > r.UNDECIDED)
 
     def _own_ancestor(self, node: int, height: int) -> Block | None:
         """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
@@ -302,7 +302,7 @@ class Blocks:
             return
         leads[at + lead.UNTIL] = 0
         block = self.proposed_last(node)
-        while block is not None and not self._is_decided(block):
+        while block is not None and not self.is_decided(block):
             block = block.parent
 
     # --- freeing ---------------------------------------------------------------------------------------
@@ -317,7 +317,7 @@ class Blocks:
             self._free(block)
         for block in [block for block in self.abandoned.values() if block.height < lowest]:
             del self.abandoned[block.number]
-            if block.row >= 0 and not self._is_decided(block):
+            if block.row >= 0 and not self.is_decided(block):
                 self._free(block)
         if len(self.of_row) > self._scan_above:
             self._free_dead(lowest)
@@ -389,7 +389,7 @@ class Blocks:
         dead = [
             block
             for block in self.of_row.values()
-            if block.height < lowest - _DEAD_AFTER and not self._is_decided(block)
+            if block.height < lowest - _DEAD_AFTER and not self.is_decided(block)
         ]
         for block in dead:
             self._free(block)

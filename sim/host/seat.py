@@ -203,6 +203,9 @@ class Host:
         row = ballot.rows.get(vote)
         return () if row is None else self.run.engine.voters_in(row)
 
+    def has_certificate(self, block: Block) -> bool:
+        return self.run.tree.is_decided(block)
+
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
         whole = 2 if self.run.quorums[vote].early else 1  # which of the row's thresholds

@@ -86,6 +86,9 @@ class Context(Interface):
         Whoever made the letter can have no other signatures; this replica may not have heard of these votes.
         """
 
+    def has_certificate(self, block: Block) -> bool:
+        """Whether somebody has decided a block: then a commit certificate for it in a letter is a true one."""
+
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         """Whether I have been told that this quorum is complete."""
 

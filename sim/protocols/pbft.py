@@ -36,7 +36,9 @@ Deviations
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on. P and O name it by
   its digest; a replica that never received it has it then, without the transfer that the paper leaves open.
 * In a gap of O stands a batch of what waits at the new primary, or an empty one, in place of the null request.
-* P and the views of `Executed` are believed, their proofs counted only. What is executed stands in P as prepared last.
+* A certificate in P is true if a quorum has signed its PREPAREs, in transit or not. What is executed stands in P as
+  prepared last, proven by its commit certificate. The stable checkpoint of a VIEW-CHANGE and the view of `Executed` are
+  believed, their proofs counted only.
 * A view that began after failed ones keeps its longer patience to its end.
 * State transfer, and how replicas join and leave (the paper's group is fixed): sim.families.pbft.groups, with the
   quorums and primaries of a group, and what a replica does about the fast lane.
@@ -396,10 +398,27 @@ class Pbft(GroupReplica):
                     return view, ballot.block
         return None
 
+    def is_proven(self, change: ViewChange) -> bool:
+        """Whether all of P is certified: else a liar could name a batch that never prepared, against one executed."""
+        return all(self.was_prepared(*entry) for entry in change.prepared)
+
+    def was_prepared(self, sequence: int, view: int, block: Block) -> bool:
+        """Whether a certificate for an entry of P exists: 2f PREPAREs from backups, or that of its execution."""
+        context = self.context
+        if sequence <= context.height:
+            return context.decided_block(sequence) in (None, block)
+        return context.has_certificate(block) or self.quorums()[PREPARE].met_by(
+            self.who_prepared(context.ballot(view, sequence, block))
+        )
+
+    def who_prepared(self, ballot: Ballot) -> set[int]:
+        """The backups of this group whose PREPARE exists; the primary's pre-prepare does not count."""
+        return {*self.context.signers(PREPARE, ballot)} & {*self.members} - {self.primary_of(ballot.view)}
+
     @upon(ViewChange)
     def on_view_change(self, sender: int, message: ViewChange) -> None:
         """Collect; join after f + 1 higher ones; the new primary answers 2f + 1."""
-        if not self.awaits(sender, message.view, message.low_mark):
+        if not self.awaits(sender, message.view, message.low_mark) or not self.is_proven(message):
             return
         changes = self.changes.setdefault(message.view, {})
         before = self.enough(changes)
@@ -451,6 +470,8 @@ class Pbft(GroupReplica):
             return
         asked = {change.replica for change in message.changes if change.view == message.view}
         if sender != self.primary_of(message.view) or not self.enough(asked & {*self.members}):
+            return
+        if not all(self.is_proven(change) for change in message.changes):
             return
         _, carried = self.carried_over(message.changes)
         if message.follows_from(carried):

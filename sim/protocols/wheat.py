@@ -150,6 +150,9 @@ class Wheat(Pbft):
             return ()  # the lane knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
+    def who_prepared(self, ballot: Ballot) -> set[int]:
+        return {*self.context.signers(PREPARE, ballot)} & {*self.members}
+
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The proposal is here: write, the leader too, with its own weight."""
         self.context.vote(PREPARE, ballot, self.audience, gate=True)

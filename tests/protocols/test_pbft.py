@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -393,6 +393,35 @@ def test_a_view_change_carries_what_is_prepared_above_the_stable_checkpoint() ->
     blocks = run.decided_blocks(2)
     assert [(sequence, block.number) for sequence, _, block in message.prepared] == [(33, blocks[33]), (34, blocks[34])]
     assert message.size_bytes(Signing(4, 64)) == 48 + 3 * 66 + 2 * (48 + 3 * 66)
+
+
+class Forger(Pbft):
+    """Replica 6 is the first to ask for a view, and says that a batch of its own prepared which nobody has seen."""
+
+    forged: ClassVar[list[int]] = []
+
+    def start(self) -> None:
+        if self.context.me == 6:
+            self.timeout_ns = 100 * MS
+        super().start()
+
+    def prepared(self) -> tuple[tuple[int, int, Block], ...]:
+        context = self.context
+        if context.me != 6:
+            return super().prepared()
+        made = context.new_block(context.decided_block(context.height), 0, number=context.height + 1, empty=True)
+        assert made is not None
+        self.forged.append(made.number)
+        return ((made.height, 0, made),)
+
+
+def test_what_a_view_change_says_was_prepared_must_be_proven() -> None:
+    Forger.forged.clear()
+    run = play(scenario(7, protocol=FAST, duration="3 s", faults=[crash([0], "1 s")]), protocol=Forger)
+    assert Forger.forged
+    assert not {*Forger.forged} & {*run.decided()[:, 3]}
+    assert run.decided()[-1][0] > int(2.9 * S)
+    assert unsafe(run) == []
 
 
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------

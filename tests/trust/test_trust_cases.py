@@ -34,6 +34,7 @@ CASES = {
     "hotstuff-2-late-prepare": "the fast path took a leader back into the view before",
     "pbft-checkpoint-out-of-order": "a primary in the fast path sent a checkpoint late",
     "wheat-checkpoint-out-of-order": "the same",
+    "rpbft-unproven-certificate": "what a liar's VIEW-CHANGE said had prepared was believed: two blocks at one height",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well
