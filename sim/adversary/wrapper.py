@@ -93,9 +93,9 @@ class Seat:
         self.started = True
         replica = host.run.protocol(cast(Context, self))
         handlers: dict[Any, Callable[..., None]] = {LATER: self._then}
-        for cause, name in replica.handlers.items():
+        for cause, handler in replica.bound_handlers().items():
             heard = isinstance(cause, type) and issubclass(cause, Letter)
-            handlers[cause] = functools.partial(self._on_letter if heard else self._on_event, getattr(replica, name))
+            handlers[cause] = functools.partial(self._on_letter if heard else self._on_event, handler)
         return replica, handlers
 
     def __getattr__(self, name: str) -> Any:

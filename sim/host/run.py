@@ -181,10 +181,10 @@ class Run:
             host.replica, host.handlers = None, {}
         elif disguise is None:
             host.replica = self.protocol(host)
-            host.handlers = {c: getattr(host.replica, name) for c, name in host.replica.handlers.items()}
+            host.handlers = host.replica.bound_handlers()
         else:
             host.replica, host.handlers = disguise(host)
-        host.handlers[STORED] = lambda then: then()
+        host.handlers[STORED] = lambda then: then() if host.replica is None else host.replica.up_to_date(then)()
         for service in self.services.get(host.seat, ()):
             host.handlers |= service.handlers()
 

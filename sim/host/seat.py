@@ -96,7 +96,7 @@ class Host:
         """
         at = self.seat * r.PEER_WIDTH
         if self.replica is not None:
-            self.replica.sync()
+            self.replica.absorb_fast_path()
             self._follow_lane()
         self.run.peers[at + r.LAST_LANE] = -1
         self.run.peers[at + r.LANE_NUMBER] = -1

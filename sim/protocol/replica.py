@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
 from sim.protocol.blocks import Ballot, Block
@@ -96,8 +96,28 @@ class Replica:
         """
         return ""
 
-    def sync(self) -> None:
-        """Catch up with what the fast lane did for me, and write down of it what I must not forget: I may crash now."""
+    def absorb_fast_path(self) -> None:
+        """Make my own what the fast path did for me since, and write down of it what I must not forget.
+
+        Called before each of my handlers, and before a crash: a handler never sees a state that is out of date.
+        """
+
+    def bound_handlers(self) -> dict[Any, Callable[..., None]]:
+        """My handlers by what calls them; before each of them, what the fast path did becomes mine."""
+        bound = {cause: getattr(self, name) for cause, name in self.handlers.items()}
+        if type(self).absorb_fast_path is Replica.absorb_fast_path:
+            return bound
+        return {cause: self.up_to_date(handler) for cause, handler in bound.items()}
+
+    def up_to_date(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """A handler that first makes its own what the fast path did."""
+        absorb = self.absorb_fast_path
+
+        def handle(*arguments: Any) -> None:
+            absorb()
+            handler(*arguments)
+
+        return handle
 
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""

@@ -158,7 +158,6 @@ class Aura(Replica):
         )
         self.head = stable["head"]
         self.window.restart(self.undecided(self.head))
-        self.sync()
         self.take_lane()
         self.await_step()
 
@@ -198,7 +197,7 @@ class Aura(Replica):
 
     # --- the fast lane: a block that extends the head -----------------------------------------------------
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Learn what the fast lane accepted and decided since the last handler ran."""
         head = self.context.lane_block()
         if head is not None and head is not self.head:
@@ -248,7 +247,6 @@ class Aura(Replica):
     @upon(STEP)
     def on_step(self, step: int) -> None:
         """My step: seal a block on my head and send it to all."""
-        self.sync()
         context, parent = self.context, self.header_of(self.head)
         context.persist(sealed_step=step)
         if step > parent.step:
@@ -334,19 +332,16 @@ class Aura(Replica):
     @upon(NewBlock)
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
-        self.sync()
         self.choose(self.branches.receive(sender, message.block))
         self.take_lane()
 
     @upon(GetBlocks)
     def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
         """Somebody lacks blocks."""
-        self.sync()
         self.branches.answer(sender, message)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
-        self.sync()
         self.choose(self.branches.receive_answer(sender, message))
         self.take_lane()

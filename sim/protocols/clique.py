@@ -163,14 +163,13 @@ class Clique(Replica):
         )
         self.head = stable["head"]
         self.bury_under(self.head)
-        self.sync()
         self.take_lane()
         self.prepare()
         context.watch_progress(parameters.status_interval_ns)
 
     # --- the fast lane: a block that extends the head -----------------------------------------------------
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Learn what the fast lane accepted and decided since the last handler ran."""
         head = self.context.lane_block()
         if head is not None and head is not self.head:
@@ -269,7 +268,6 @@ class Clique(Replica):
     @upon(SEAL)
     def on_time_to_seal(self, time_ns: int) -> None:
         """No block came before my time: seal one and send it to all."""
-        self.sync()
         context = self.context
         height = 1 if self.head is None else self.head.height + 1
         block = context.new_block(self.head, height, empty=True)
@@ -353,14 +351,12 @@ class Clique(Replica):
     @upon(NewBlock)
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
-        self.sync()
         self.choose(self.branches.receive(sender, message.block))
         self.take_lane()
 
     @upon(NO_PROGRESS)
     def on_quiet(self) -> None:
         """Tell all what my head is, for it has been the same for long: they, or I, may have missed something."""
-        self.sync()
         if self.head is not None:
             self.context.broadcast(Status(self.head))
         self.context.watch_progress(self.parameters.status_interval_ns)
@@ -368,18 +364,15 @@ class Clique(Replica):
     @upon(Status)
     def on_status(self, sender: int, message: Status) -> None:
         """Another's head: if I lack it, ask for it."""
-        self.sync()
         self.branches.look_at(sender, message.head)
 
     @upon(GetBlocks)
     def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
         """Somebody lacks blocks."""
-        self.sync()
         self.branches.answer(sender, message)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
-        self.sync()
         self.choose(self.branches.receive_answer(sender, message))
         self.take_lane()

@@ -148,7 +148,7 @@ class HotStuff(PacedChain):
         for block in (self.voted, self.high.block, self.locked.block):
             self.tree.hold(block)
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
 
         There every proposal certifies the block accepted just before it. Views are consecutive; view, vote
@@ -186,7 +186,6 @@ class HotStuff(PacedChain):
     @upon(VOTE)
     def on_votes(self, ballot: Ballot) -> None:
         """n - f votes for the block of the view before: a certificate."""
-        self.sync()
         self.certify(QC(ballot.view, ballot.block, self.quorum()))
 
     def certify(self, justify: QC) -> None:
@@ -222,7 +221,6 @@ class HotStuff(PacedChain):
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
         """A proposal from the leader of its view, extending a certified block."""
-        self.sync()
         context, block = self.context, message.block
         if block.height <= context.height or not self.valid(sender, message):
             return

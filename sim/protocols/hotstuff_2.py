@@ -165,7 +165,7 @@ class HotStuff2(PacedChain):
         self.high, self.double = stable["locked"], stable["double"]
         self.tree.hold(self.high.block)
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
 
         There each proposal proves the block before it final, and each prepare locks the block it certifies: view,
@@ -231,7 +231,6 @@ class HotStuff2(PacedChain):
     @upon(Propose)
     def on_propose(self, sender: int, message: Propose) -> None:
         """A proposal from the leader of its view, extending a certified block."""
-        self.sync()
         context, block = self.context, message.block
         if block.height <= context.height or not self.valid(sender, message):
             return
@@ -287,7 +286,6 @@ class HotStuff2(PacedChain):
     @upon(VOTE)
     def on_votes(self, ballot: Ballot) -> None:
         """n - f votes for my block: tell all its certificate, if this view is not over."""
-        self.sync()
         block = ballot.block
         assert block is not None
         certificate = QC(ballot.view, block, self.quorum())
@@ -305,7 +303,6 @@ class HotStuff2(PacedChain):
     @upon(Prepare)
     def on_prepare(self, sender: int, message: Prepare) -> None:
         """The certificate of this view's block, from its leader."""
-        self.sync()
         certificate = message.qc
         if sender != self.leader_of(certificate.view) or not self.valid_certificate(
             certificate, certificate.view + 1
@@ -335,7 +332,6 @@ class HotStuff2(PacedChain):
     @upon(VOTE2)
     def on_vote2s(self, ballot: Ballot) -> None:
         """n - f votes for the certificate of the view before mine: a double certificate."""
-        self.sync()
         self.formed = QC(ballot.view, ballot.block, self.quorum())
         self.resume()
         if self.formed is not None:
@@ -370,7 +366,6 @@ class HotStuff2(PacedChain):
     @upon(DELTA_TIMER)
     def on_delta(self, view: int) -> None:
         """Every honest replica's lock has come, if the network is timely."""
-        self.sync()
         self.status_view = view
         self.lead_after_new_views()
 

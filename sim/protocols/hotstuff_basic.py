@@ -138,7 +138,7 @@ class HotStuffBasic(PacedChain):
         for block in (self.block, self.high.block, self.locked.block):
             self.tree.hold(block)
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
 
         There each block extends one decided just before; view, QCs and vote are plain functions of the last block
@@ -219,19 +219,16 @@ class HotStuffBasic(PacedChain):
     @upon(PREPARE_VOTE)
     def on_prepare_votes(self, ballot: Ballot) -> None:
         """Pre-commit phase: the prepareQC."""
-        self.sync()
         self.tell(ballot, PreCommit)
 
     @upon(PRE_COMMIT_VOTE)
     def on_pre_commit_votes(self, ballot: Ballot) -> None:
         """Commit phase: the precommitQC."""
-        self.sync()
         self.tell(ballot, Commit)
 
     @upon(COMMIT_VOTE)
     def on_commit_votes(self, ballot: Ballot) -> None:
         """Decide phase: the commitQC."""
-        self.sync()
         self.tell(ballot, Decide)
 
     # --- replicas ----------------------------------------------------------------------------------------
@@ -239,7 +236,6 @@ class HotStuffBasic(PacedChain):
     @upon(Prepare)
     def on_prepare(self, sender: int, message: Prepare) -> None:
         """A proposal from the leader of its view, extending the block of its highQC."""
-        self.sync()
         context, block = self.context, message.block
         if block.height <= context.height or not self.valid(sender, message):
             return
@@ -279,7 +275,6 @@ class HotStuffBasic(PacedChain):
     @upon(PreCommit, Commit)
     def on_qc(self, sender: int, message: Certified) -> None:
         """Pre-commit and commit phases: a QC from the leader of its view."""
-        self.sync()
         qc, phase = message.qc, LETTERS.index(type(message))
         if sender != self.leader_of(qc.view) or not self.valid_certificate(qc, qc.view + 1):
             return
@@ -301,7 +296,6 @@ class HotStuffBasic(PacedChain):
     @upon(Decide)
     def on_decide(self, sender: int, message: Decide) -> None:
         """Decide phase: a commitQC, whoever shows it."""
-        self.sync()
         qc = message.qc
         if not self.valid_certificate(qc, qc.view + 1) or qc.block is None or qc.block.height <= self.context.height:
             return
@@ -335,7 +329,6 @@ class HotStuffBasic(PacedChain):
     @upon(NEXT_VIEW)
     def on_next_view(self, ballot: Ballot) -> None:
         """n - f replicas decided in the view before mine, and show its prepareQC."""
-        self.sync()
         self.ended = QC(ballot.view, ballot.block, self.quorum())
         self.resume()
         if self.ended is not None:

@@ -187,7 +187,6 @@ class Ibft(HeightByHeight):
 
     @property
     def view_number(self) -> int:
-        self.sync()
         return self.round
 
     def abstract_state(self) -> tuple[int, int]:
@@ -219,7 +218,7 @@ class Ibft(HeightByHeight):
             self.ask_for_round()
         self.resume()
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with what the fast lane did: blocks inserted, a proposal accepted, a lock taken."""
         context = self.context
         if context.height >= self.height:
@@ -278,7 +277,6 @@ class Ibft(HeightByHeight):
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
         """A transaction came, or the lane inserted the block after which this validator proposes."""
-        self.sync()
         self.propose()
         self.set_lane()
 
@@ -320,7 +318,6 @@ class Ibft(HeightByHeight):
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """Accept it: of this height and round, from the proposer, on top of the last block, no second one."""
-        self.sync()
         context = self.context
         if message.height < self.height:
             return
@@ -355,7 +352,6 @@ class Ibft(HeightByHeight):
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
         """2F + 1 PREPAREs: enter PREPARED, lock the block and multicast <COMMIT>."""
-        self.sync()
         if ballot is self.accepted:
             self.locked = ballot.block
             if not self.context.has_voted(COMMIT, ballot):
@@ -367,7 +363,6 @@ class Ibft(HeightByHeight):
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
         """2F + 1 COMMITs: enter COMMITTED, insert the block if it is here (FINAL COMMITTED), begin the next height."""
-        self.sync()
         assert ballot.block is not None
         if ballot.block in self.received:
             self.decide_next(ballot.block)
@@ -380,7 +375,6 @@ class Ibft(HeightByHeight):
     @upon(NO_PROGRESS)
     def on_round_timeout(self) -> None:
         """The next round, or the highest that F + 1 ask for."""
-        self.sync()
         if not self.is_member:
             self.context.watch_progress(self.timeout_ns(0))
             return
@@ -405,7 +399,6 @@ class Ibft(HeightByHeight):
     @upon(RoundChange)
     def on_round_change(self, sender: int, message: RoundChange) -> None:
         """Count it; who asks at another height is told, or asked, about blocks."""
-        self.sync()
         if message.height < self.height:
             self.context.send(sender, Status(self.context.height))
         elif message.height > self.height:

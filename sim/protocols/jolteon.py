@@ -215,7 +215,7 @@ class Jolteon(CertifiedChain):
     def watch(self) -> None:
         self.context.watch_progress(self.timeout_ns)
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
 
         There every proposal certifies the block accepted just before it, in consecutive views: view, vote and
@@ -265,7 +265,6 @@ class Jolteon(CertifiedChain):
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
         """A proposal from the leader of its view, extending a certified block."""
-        self.sync()
         context, block = self.context, message.block
         if block.height <= context.height or not self.valid(sender, message):
             return
@@ -307,7 +306,6 @@ class Jolteon(CertifiedChain):
     @upon(VOTE)
     def on_votes(self, ballot: Ballot) -> None:
         """n - f votes for the block of the view before: a certificate."""
-        self.sync()
         self.certify(QC(ballot.view, ballot.block, self.quorum()))
 
     def certify(self, justify: QC) -> None:
@@ -349,7 +347,6 @@ class Jolteon(CertifiedChain):
     @upon(NO_PROGRESS)
     def on_timeout(self) -> None:
         """The view expired: stop voting in it, and tell all."""
-        self.sync()
         self.timeout_ns = min(2 * self.timeout_ns, self.parameters.view_timeout_max_ns)
         self.give_up(self.view)
 
@@ -369,7 +366,6 @@ class Jolteon(CertifiedChain):
     @upon(Timeout)
     def on_timeout_message(self, sender: int, message: Timeout) -> None:
         """Learn what it carries: a certificate, a TC, and that the sender has given up this view."""
-        self.sync()
         tc = message.tc
         if not self.valid_certificate(message.high, message.view) or (tc and not self.valid_tc(tc)):
             return
@@ -398,7 +394,6 @@ class Jolteon(CertifiedChain):
     @upon(Advance)
     def on_advance(self, sender: int, message: Advance) -> None:
         """The view before is over by a timeout certificate."""
-        self.sync()
         tc = message.tc
         if self.valid_tc(tc) and self.valid_certificate(message.high, tc.view + 1):
             self.learn(message.high, sender)

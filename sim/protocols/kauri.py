@@ -200,7 +200,7 @@ class Kauri(PacedChain):
         super().watch()
         self.context.follow(self.leader_of(self.view))
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
 
         There blocks of one view are accepted in order: vote, lock and certificate are plain functions of the last.
@@ -245,7 +245,6 @@ class Kauri(PacedChain):
             self.pump()
 
     def on_due(self, view: int | None = None) -> None:
-        self.sync()
         self.pump()
 
     on_waited = on_due
@@ -292,7 +291,6 @@ class Kauri(PacedChain):
     @upon(Proposal)
     def on_proposal(self, sender: int, message: Proposal) -> None:
         """A block from the parent in the tree of its view."""
-        self.sync()
         block = message.block
         if block.height <= self.context.height or not self.valid(sender, message):
             return
@@ -357,7 +355,6 @@ class Kauri(PacedChain):
     @upon(Shares)
     def on_shares(self, sender: int, message: Shares) -> None:
         """Votes of a child's subtree."""
-        self.sync()
         block = message.block
         tree = self.tree_of(block.view)
         if block.number not in self.tree.blocks or tree.parent(sender) != self.context.me:
@@ -370,7 +367,6 @@ class Kauri(PacedChain):
     @upon(AGGREGATE_TIMER)
     def on_impatient(self, block: Block) -> None:
         """Children are late: pass on what is there, and from now on whatever comes."""
-        self.sync()
         if block.number in self.tree.blocks:
             self.votes_for(block)
             self.collect(block, True)
@@ -425,7 +421,6 @@ class Kauri(PacedChain):
         It may be down: whoever shows a block meanwhile can be asked at once. And tell all what waits here, as clients
         do who get no answer: the next root may have forgotten it in a crash.
         """
-        self.sync()
         self.tree.ask(self.leader_of(self.view), None, 0)
         self.context.spread(range(self.context.n))
         super().on_timeout()

@@ -217,7 +217,6 @@ class Pbft(GroupReplica):
     def propose(self) -> None:
         """The primary multicasts pre-prepares while the pipeline and the water marks allow."""
         context = self.context
-        self.sync()
         self.checkpoint()
         if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
@@ -257,7 +256,6 @@ class Pbft(GroupReplica):
 
     def pre_prepare_again(self) -> None:
         """What this primary has under way is sent once more: if it was lost, nobody else knows of it."""
-        self.sync()
         block, under_way = self.last_proposed, []
         while block is not None and block.height > self.context.height and block.view == self.view:
             under_way.append(block)

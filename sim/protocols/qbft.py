@@ -216,7 +216,6 @@ class Qbft(HeightByHeight):
 
     @property
     def view_number(self) -> int:
-        self.sync()
         return self.round
 
     def start(self) -> None:
@@ -244,7 +243,7 @@ class Qbft(HeightByHeight):
             self.send_round_change()
         self.resume()
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with what the fast lane did: blocks decided, a proposal accepted, and prepared."""
         context = self.context
         if context.height >= self.height:
@@ -294,7 +293,6 @@ class Qbft(HeightByHeight):
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
         """A transaction came, or the lane decided the block after which this validator proposes."""
-        self.sync()
         self.propose()
         self.set_lane()
 
@@ -341,7 +339,6 @@ class Qbft(HeightByHeight):
     @upon(PrePrepare)
     def on_pre_prepare(self, sender: int, message: PrePrepare) -> None:
         """Accept it: justified, of this round or a later one, from its proposer, on top of the last block."""
-        self.sync()
         context = self.context
         if message.height > self.height:
             self.keep(sender, message)
@@ -373,7 +370,6 @@ class Qbft(HeightByHeight):
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
         """A quorum of PREPAREs: pr, pv <- r, B; multicast <COMMIT>."""
-        self.sync()
         if ballot is self.accepted:
             assert ballot.block is not None
             self.prepared = (ballot.view, ballot.block)
@@ -386,7 +382,6 @@ class Qbft(HeightByHeight):
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
         """A quorum of COMMITs: decide the block, if it is here."""
-        self.sync()
         assert ballot.block is not None
         if ballot.block in self.received:
             self.decide_next(ballot.block)
@@ -399,7 +394,6 @@ class Qbft(HeightByHeight):
     @upon(NO_PROGRESS)
     def on_round_timeout(self) -> None:
         """The timer expired: r <- r + 1, multicast <ROUND-CHANGE>."""
-        self.sync()
         if not self.is_member:
             self.context.watch_progress(self.timeout_ns(0))
             return
@@ -426,7 +420,6 @@ class Qbft(HeightByHeight):
     @upon(RoundChange)
     def on_round_change(self, sender: int, message: RoundChange) -> None:
         """Take it in; who is at another height is told, or asked, about blocks."""
-        self.sync()
         if message.height < self.height:
             self.context.send(sender, Status(self.context.height))
         elif message.height > self.height:

@@ -151,7 +151,6 @@ class Raft(LogServer):
     @upon(NO_PROGRESS)
     def on_election_timeout(self) -> None:
         """No leader was heard: stand for election."""
-        self.sync()
         self.leader = None
         self.context.lane(None)
         if self.parameters.pre_vote:
@@ -185,7 +184,6 @@ class Raft(LogServer):
     @upon(RequestVote)
     def on_request_vote(self, candidate: int, message: RequestVote) -> None:
         """Vote if the term is current, the vote is free and the candidate's log is up to date."""
-        self.sync()
         context = self.context
         if context.now_ns < self.silent_until_ns:
             return
@@ -357,7 +355,6 @@ class Raft(LogServer):
     @upon(Reply)
     def on_reply(self, follower: int, message: Reply) -> None:
         """Learn a newer term; or what a follower stores, and repair its log if it differs."""
-        self.sync()
         if not self.answers_me(message.term):
             return
         self.heard.add(follower)
@@ -394,7 +391,6 @@ class Raft(LogServer):
 
     def agrees(self, leader: int, message: AppendEntries | Heartbeat | Repair) -> bool:
         """AppendEntries rules 1 and 2: the message is of this term, and the entry before is in the log; or refuse."""
-        self.sync()
         if not self.hear(leader, message.term):
             return False
         if self.log.matches(message.prev_index, message.prev_term):

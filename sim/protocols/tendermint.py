@@ -306,7 +306,6 @@ class Tendermint(Validator):
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
         """A transaction came, or the lane decided the value after which this process proposes."""
-        self.sync()
         self.propose()
         self.apply_rules()
         self.set_lane()
@@ -353,7 +352,6 @@ class Tendermint(Validator):
             return
         if not unknown and author != self.proposer_of(proposal.height, proposal.round):
             return
-        self.sync()
         context, block = self.context, proposal.block
         if proposal.height > self.height:
             self.keep(via, message)
@@ -366,7 +364,6 @@ class Tendermint(Validator):
     @upon(PREVOTE, PRECOMMIT)
     def on_votes(self, ballot: Ballot) -> None:
         """2f + 1 votes for one value or for nil."""
-        self.sync()
         before = (self.height, self.step)
         if ballot.number == self.height:
             self.apply_rules()
@@ -377,7 +374,6 @@ class Tendermint(Validator):
     @upon(PREVOTES, PRECOMMITS)
     def on_any_votes(self, ballot: Ballot) -> None:
         """2f + 1 votes for anything, or f + 1."""
-        self.sync()
         before = (self.height, self.step)
         if ballot.number > self.height and ballot.view > self.early_rounds.get(ballot.number, 0):
             self.early_rounds[ballot.number] = ballot.view
@@ -434,7 +430,6 @@ class Tendermint(Validator):
     @upon(NO_PROGRESS)
     def on_timeout_propose(self) -> None:
         """Lines 57 to 60; later, what may have been lost is sent again."""
-        self.sync()
         if not self.is_member and self.gossip is None:
             self.watch(self.first_period_ns())
             return
@@ -449,7 +444,6 @@ class Tendermint(Validator):
     @upon(PREVOTE_TIMER)
     def on_timeout_prevote(self, about: tuple[int, int]) -> None:
         """Lines 61 to 64."""
-        self.sync()
         if about == (self.height, self.round) and self.step == PREVOTED:
             self.precommit(None)
             self.apply_rules()
@@ -458,7 +452,6 @@ class Tendermint(Validator):
     @upon(PRECOMMIT_TIMER)
     def on_timeout_precommit(self, about: tuple[int, int]) -> None:
         """Lines 65 to 67."""
-        self.sync()
         if about == (self.height, self.round):
             self.start_round(self.round + 1)
             self.apply_rules()

@@ -118,6 +118,8 @@ class Judge:
             self.lasso.sample(decided, -1, None)
             return
         up = [replica for node in self.correct if (replica := run.hosts[node].replica) is not None]
+        for replica in up:
+            replica.absorb_fast_path()
         view = min((replica.view_number for replica in up), default=-1)
         if view > self.lasso.view:
             states = tuple(replica.abstract_state() for replica in up)

@@ -361,7 +361,7 @@ class Climb(Toy):
             )  # fmt: skip
             self.counts[block.number] = {0: 1}
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         self.last = self.context.lane_block() or self.last
         for sender, message in self.context.held():
             self.early[message.block.height] = (sender, message)
@@ -370,7 +370,6 @@ class Climb(Toy):
     @upon(Announce)
     def on_announce(self, sender: int, message: Announce) -> None:
         type(self).by_handlers += 1
-        self.sync()
         if message.block.parent is not self.last:
             self.early[message.block.height] = (sender, message)
             self.context.lane(None)

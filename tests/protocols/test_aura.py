@@ -29,7 +29,7 @@ def heads(run: Played) -> set[int]:
 def head(run: Played, node: int) -> Block:
     """The block in which a replica's chain ends, what the fast lane accepted included."""
     replica: Aura = run.replica(node)
-    replica.sync()
+    replica.absorb_fast_path()
     assert replica.head is not None
     return replica.head
 

@@ -70,7 +70,7 @@ class Lab:
         """A server brought up to date with its fast lane."""
         replica = self.run.hosts[node].replica
         assert isinstance(replica, Raft)
-        replica.sync()
+        replica.absorb_fast_path()
         return replica
 
     def leader(self) -> int:

@@ -190,7 +190,7 @@ def test_a_valid_value_is_proven_by_prevotes_heard_or_by_a_certificate_that_is_t
     """Line 28. Two of four signed for A in round 0: no certificate makes that 2f + 1; the third signature does."""
     run = begin(scenario(4, protocol=FAST)).until(S)
     judge, hosts = run.replica(3), run.world.run.hosts
-    judge.sync()
+    judge.absorb_fast_path()
     height, judge.round = judge.height, 2
     a, b = (hosts[0].new_block(None, 7, number=height, empty=True) for _ in range(2))
     ballot = hosts[0].ballot(1, height, a)
@@ -221,7 +221,7 @@ def test_certificates_are_weighed_by_power() -> None:
     """Of powers 4, 1, 1 and 1 a quorum is 5: three are not enough, and with the first they are."""
     run = begin(scenario(4, protocol=with_power(4, 1, 1, 1))).until(S)
     judge, hosts = run.replica(3), run.world.run.hosts
-    judge.sync()
+    judge.absorb_fast_path()
     height, judge.round = judge.height, 2
     ballot = hosts[0].ballot(1, height, hosts[0].new_block(None, 7, number=height, empty=True))
     again = Proposal(height, 2, ballot.block, 1, prevotes=2)
@@ -299,7 +299,7 @@ def test_a_lock_of_one_process_does_not_stop_the_others() -> None:
     faults = [*cut("5 ms", "10 ms", (0, 1)), *cut("15 ms", "10 ms", (2, 3))]
     run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(200 * MS)
     for node in range(4):
-        run.replica(node).sync()
+        run.replica(node).absorb_fast_path()
     a = run.replica(0).locked_value
     assert [run.replica(node).locked_round for node in range(4)] == [0, -1, -1, -1]
     run.until(2 * S)

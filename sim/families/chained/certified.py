@@ -92,7 +92,7 @@ class CertifiedChain(Replica, abc.ABC):
         """Take up what waited for blocks."""
 
     @abc.abstractmethod
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with the fast lane."""
 
     @abc.abstractmethod
@@ -111,14 +111,12 @@ class CertifiedChain(Replica, abc.ABC):
 
     @property
     def view_number(self) -> int:
-        self.sync()
         return self.view
 
     def start(self) -> None:
         context = self.context
         if context.stable:
             self.recall(context.stable)
-            self.sync()
             self.turn.view = context.stable.get("led", 0)
             context.lane(None)
             context.enter_view(self.view)
@@ -142,7 +140,6 @@ class CertifiedChain(Replica, abc.ABC):
     @upon(PROPOSE_TIMER)
     def on_due(self, view: int) -> None:
         """The proposal is due: now, or when a transaction comes, if there is nothing to drive forward."""
-        self.sync()
         self._propose_if_due(view)
 
     def _propose_if_due(self, view: int) -> None:
@@ -152,7 +149,6 @@ class CertifiedChain(Replica, abc.ABC):
     @upon(BATCH, EMPTY_TIMER)
     def on_waited(self, view: int | None = None) -> None:
         """A transaction has come, or the leader has waited for one long enough."""
-        self.sync()
         if self.turn.waited(self.view, view):
             self.propose()
 
@@ -202,13 +198,11 @@ class CertifiedChain(Replica, abc.ABC):
     @upon(Fetch)
     def on_fetch(self, sender: int, message: Fetch) -> None:
         """Send the lowest of the blocks that the sender lacks."""
-        self.sync()
         self.tree.answer(sender, message, self.high)
 
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Apply the blocks in order; ask for more, or go on with what waited for them."""
-        self.sync()
         for block in self.tree.take(message, self.valid_body):
             self.context.lane(None)
             self.apply(block)
@@ -245,13 +239,11 @@ class PacedChain(CertifiedChain):
     @upon(NO_PROGRESS)
     def on_timeout(self) -> None:
         """The view expired."""
-        self.sync()
         self.enter_if(self.pacemaker.expired(self.view))
 
     @upon(Wish)
     def on_wish(self, sender: int, message: Wish) -> None:
         """Another replica would enter a view."""
-        self.sync()
         self.enter_if(self.pacemaker.wished(sender, message.view, self.view))
 
     def enter_if(self, view: int | None) -> None:
@@ -269,7 +261,6 @@ class PacedChain(CertifiedChain):
     @upon(NewView)
     def on_new_view(self, sender: int, message: NewView) -> None:
         """Keep the highest certificate; follow f + 1 replicas to a higher view; lead if that is enough."""
-        self.sync()
         if not self.valid_new_view(message):
             return
         self.pacemaker.hear(sender, message)

@@ -71,7 +71,7 @@ class HeightByHeight(Replica, abc.ABC):
     # --- what the protocol says --------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with what the fast lane did."""
 
     @abc.abstractmethod
@@ -200,7 +200,6 @@ class HeightByHeight(Replica, abc.ABC):
     @upon(MEMBERSHIP)
     def on_membership(self, request: MembersChange) -> None:
         """The operator asks for a change. Whoever is to join fetches what it lacks."""
-        self.sync()
         self.voters.ask(request)
         if self.voters.adds(self.context.me):
             self.take_members()
@@ -243,7 +242,6 @@ class HeightByHeight(Replica, abc.ABC):
         """A replica that says how far it is, and is no member, is level: it may join."""
         if sender not in self.members and sender not in self.voters.level:
             self.voters.level.add(sender)
-            self.sync()
             self.resume()
 
     def level_with(self, peer: int) -> None:
@@ -257,7 +255,6 @@ class HeightByHeight(Replica, abc.ABC):
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Decide what was fetched, and take part."""
-        self.sync()
         level = self.blocks.take(sender, message)
         if level and message.blocks:
             self.level_with(sender)

@@ -54,7 +54,6 @@ class Validator(HeightByHeight):
 
     @property
     def view_number(self) -> int:
-        self.sync()
         return self.round
 
     # --- what the protocol says --------------------------------------------------------------------------
@@ -147,7 +146,7 @@ class Validator(HeightByHeight):
     #
     # Lane numbers upon block b: 2b in round 0 before its first vote, 2b + 1 after it.
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with what the fast lane did: values decided, a proposal voted for, and voted for again."""
         context = self.context
         if context.height >= self.height:

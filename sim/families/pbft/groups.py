@@ -213,11 +213,12 @@ class GroupReplica(Replica, abc.ABC):
             self.catching_up = False
             context.lane(self.lane_number())
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Catch up with what the fast lane proposed for this primary."""
         block, mine = self.context.last_proposal(), self.last_proposed
         if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
             self.last_proposed = block
+            self.context.persist(proposed=(self.view, block))
 
     @upon(DECIDED)
     def on_decided_in_lane(self) -> None:
@@ -410,7 +411,6 @@ class GroupReplica(Replica, abc.ABC):
         view, block = stable.get("proposed", (self.view, None))
         if view == self.view:  # the primary of this view must not propose another batch in its place
             self.last_proposed = block
-        self.sync()
         self.fetch()
 
     @upon(FETCH_TIMER)

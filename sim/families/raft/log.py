@@ -19,10 +19,11 @@ class Log:
 
     def restore(self) -> None:
         """Read it from disk."""
-        stable = self.context.stable
-        self.tail, self.doubtful = list(stable["tail"]), list(stable["doubtful"])
+        stable, height = self.context.stable, self.context.height
+        self.tail = [block for block in stable["tail"] if block.height > height]
+        self.doubtful = list(stable["doubtful"])
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Bring `tail` up to date with what the fast lane accepted and decided since the last handler ran."""
         height = self.context.height
         if self.tail and self.tail[0].height <= height:

@@ -105,7 +105,6 @@ class LogServer(Replica, abc.ABC):
         """Read the log and its members from disk."""
         self.log.restore()
         self.membership.restore()
-        self.sync()
         self.take_members()
         self.silent_until_ns = self.context.deadline_ns(self.lease_ns())
 
@@ -162,10 +161,10 @@ class LogServer(Replica, abc.ABC):
 
     # --- the log -----------------------------------------------------------------------------------------
 
-    def sync(self) -> None:
+    def absorb_fast_path(self) -> None:
         """Learn what the fast lane accepted and decided since the last handler ran."""
         if self.role is not Role.LEADER:
-            self.log.sync()
+            self.log.absorb_fast_path()
 
     def store(self, entries: tuple[Block, ...]) -> None:
         """AppendEntries rules 3 and 4; a configuration among the entries is in force now."""
@@ -285,7 +284,6 @@ class LogServer(Replica, abc.ABC):
     @upon(InstallSnapshot)
     def on_install_snapshot(self, leader: int, message: InstallSnapshot) -> None:
         """Keep a chunk; with the last one, take the snapshot's place for the log up to its last entry."""
-        self.sync()
         if not self.hear(leader, message.term):
             return
         context, last = self.context, message.last
