@@ -15,7 +15,7 @@ from sim.engine.lanes import PROGRESS, release_reaction
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
 from sim.engine.room import has_room
-from sim.engine.votes import cast_vote, count_now, open_tally, vote_arrives
+from sim.engine.votes import cast_vote, count_now, open_tally, send_vote, vote_arrives
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import (
     NODE,
@@ -50,7 +50,18 @@ from sim.kernel.post import (
     new_envelope,
 )
 from sim.kernel.sending import send_group, send_one
-from sim.kernel.tally import COUNT_AT, COUNT_STEP, GATE, OWNER, REFERENCES, RELEASED, ROW, forget_node, has_voted
+from sim.kernel.tally import (
+    COUNT_AT,
+    COUNT_STEP,
+    GATE,
+    OWNER,
+    REFERENCES,
+    RELEASED,
+    ROW,
+    cast_again,
+    forget_node,
+    has_voted,
+)
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.chain import resubmit as chain_resubmit
 from sim.ledger.pool import empty_pool, forward_again, lead, spread_to
@@ -89,6 +100,23 @@ def vote(array, node, row, to, local_weight):
         return np.int64(-1)
     cast_vote(desk, node, row, to, local_weight)
     return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I, _I))
+def vote_to(array, node, row, to, again):
+    """A node's vote leaves for one other node; `again`: it has been sent before. Returns 0, or -1 for room."""
+    desk = bench(array)
+    if not has_room(desk):
+        return np.int64(-1)
+    send_vote(desk, node, row, to, again != 0)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I, _I))
+def sends_again(array, node, row):
+    """Whether a node has sent its vote in a row before; from now on it has."""
+    desk = bench(array)
+    return np.int64(cast_again(desk, row, node))
 
 
 @entry(_I(_D, _I, _I, _I))

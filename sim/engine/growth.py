@@ -65,6 +65,7 @@ def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
         (d.TALLY_FIRED, count * receivers),
         (d.TALLY_BITS, count * receivers * words),
         (d.TALLY_PLACE, 2 * count),
+        (d.TALLY_CAST, count * ((seats + 63) >> 6)),
         (d.TALLY_WEIGHTS, count),
     ):
         data = d.zeros(len(desk[number]) + extra)

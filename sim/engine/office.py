@@ -220,6 +220,7 @@ class Engine:
         self.desk.allocate(d.TALLY_FIRED, 0)
         self.desk.allocate(d.TALLY_BITS, 0)
         self.desk.allocate(d.TALLY_PLACE, 0)
+        self.desk.allocate(d.TALLY_CAST, 0)
         self.desk.allocate(d.TALLY_WEIGHTS, 0)
         self.desk.allocate(votes.WIDE_FREE, 0)
         self.desk.allocate(votes.NARROW_FREE, 0)

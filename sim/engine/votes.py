@@ -43,6 +43,7 @@ from sim.kernel.tally import (
     RELEASED,
     ROW,
     THRESHOLD,
+    cast_again,
     clear_row,
     count_arrival,
     count_here,
@@ -165,16 +166,25 @@ def cast_vote(desk, node, row, to, local_weight):
 
     `local_weight` 0: its own vote does not count now.
     """
-    tally = column(desk, TALLY)
-    kind = tally[row * ROW + KIND]
     voter = column(desk, IDENTITY)[node]
     if local_weight > 0 and _is_among(desk, node, to):
         count_now(desk, row, node, voter, local_weight)
     if to == node:
         return
+    send_vote(desk, node, row, to, cast_again(desk, row, node))
+
+
+@compiled
+def send_vote(desk, node, row, to, again):
+    """The node's vote leaves for `to`; `again`: not for the first time, so what happens to it is drawn anew."""
+    tally = column(desk, TALLY)
+    kind = tally[row * ROW + KIND]
+    voter = column(desk, IDENTITY)[node]
     cost = column(desk, KIND_COST)
     c = kind * KIND_COST_WIDTH
     key = join(join(join(join(0, desk[SEED]), JITTER), node), tally[row * ROW + KEY])
+    if again:
+        key = join(key, desk[NOW])
     envelope = new_envelope(
         desk,
         node,

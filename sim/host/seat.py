@@ -180,8 +180,10 @@ class Host:
         row = self.run.tallies.row(ballot, vote, to, self)
         if own:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
-        for receiver in receivers:
-            self.run.ask(entry.vote, self.seat, row, self.run.engine.address[receiver], 0)
+        others = tuple(receivers)
+        again = entry.sends_again(self._desk, self.seat, row) if others else 0
+        for receiver in others:
+            self.run.ask(entry.vote_to, self.seat, row, self.run.engine.address[receiver], again)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         entry.open_gate(self._desk, self.run.tallies.row(ballot, vote, ALL, self), self.seat, by)

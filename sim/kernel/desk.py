@@ -144,6 +144,7 @@ LOG = 29
 NEIGHBOUR_START = 30
 NEIGHBOUR = 31
 FLOOD_SEEN = 32
+TALLY_CAST = 33  # per tally a bit set of the seats that have sent their vote
 LEDGER_COLUMNS = 36
 MESSAGE_RULE = 64
 RULE_KINDS = 65  # per message type: bit set of rules that match it

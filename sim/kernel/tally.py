@@ -30,8 +30,10 @@ import numpy as np
 from sim.kernel.desk import (
     BITS_WORDS,
     IDENTITY,
+    SEATS,
     TALLY,
     TALLY_BITS,
+    TALLY_CAST,
     TALLY_COUNT,
     TALLY_FIRED,
     TALLY_WEIGHTS,
@@ -214,6 +216,26 @@ def _reached(desk, row, node):
     return reached
 
 
+@inlined
+def cast_words(seats):
+    """Words of a bit set of seats."""
+    return (seats + 63) >> 6
+
+
+@compiled
+def cast_again(desk, row, node):
+    """Whether a node has sent its vote in a row before; from now on it has.
+
+    A vote that is said again is another message: its fate on a link that loses some is another one too.
+    """
+    cast = column(desk, TALLY_CAST)
+    at = row * cast_words(desk[SEATS]) + (node >> 6)
+    mask = np.int64(1) << (node & 63)
+    before = cast[at] & mask
+    cast[at] |= mask
+    return before != 0
+
+
 @compiled
 def clear_row(desk, row, nodes):
     """Empty a row for its next use."""
@@ -229,6 +251,9 @@ def clear_row(desk, row, nodes):
         fired[tally[t + COUNT_AT] + i] = 0
     for i in range(receivers * words):
         bits[tally[t + BITS_AT] + i] = 0
+    sent = cast_words(desk[SEATS])
+    for i in range(sent):
+        column(desk, TALLY_CAST)[row * sent + i] = 0
 
 
 @compiled

@@ -217,8 +217,8 @@ def extends_tip(desk, node, block):
 
 
 @compiled
-def _reply(desk, node, block):
-    """The node tells the gateways whose clients wait for its word that the block is final."""
+def _reply(desk, node, block, again):
+    """The node tells the gateways whose clients wait for its word that the block is final; `again`: once more."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
     if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0 or column(desk, PEER)[node * PEER_WIDTH + MUTE] > 0:
@@ -240,6 +240,8 @@ def _reply(desk, node, block):
     for g in range(gateways):
         if counts[g] > 0:
             key = join(join(join(join(0, desk[SEED]), 1), np.int64(node) - 2_000_000), rows[b + NUMBER])
+            if again:
+                key = join(key, desk[NOW])
             size = counts[g] * desk[RECEIPT_BYTES]
             envelope = new_envelope(desk, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
             send_one(desk, envelope, node, first + g, desk[REPLY_SIGN_NS])
@@ -260,7 +262,7 @@ def resubmit(desk, before_ns):
             if desk[ACKS_NEEDED] > 0:  # asked all of them: enough have answered when this one does
                 gateway = rows[tx * TX_WIDTH + TX_GATEWAY] - desk[GATEWAY_FIRST]
                 column(desk, BLOCK_REPLIES)[block * desk[GATEWAYS] + gateway] = desk[ACKS_NEEDED] - 1
-            _reply(desk, node, block)
+            _reply(desk, node, block, True)
             last_node, last_block = node, block
 
 
@@ -269,7 +271,7 @@ def reply_if_same(desk, node, block_and_number):
     """A node has executed a block: reply, unless the row serves another block by now."""
     block = block_and_number >> 32
     if column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER] & 0xFFFFFFFF == block_and_number & 0xFFFFFFFF:
-        _reply(desk, node, block)
+        _reply(desk, node, block, False)
 
 
 @compiled
@@ -325,7 +327,7 @@ def _decide_one(desk, node, block):
         state[s + EXECUTE_BUSY] += cost
         ready_push(desk, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     else:
-        _reply(desk, node, block)
+        _reply(desk, node, block, False)
     maybe_close(desk, block)
 
 

@@ -85,15 +85,15 @@ def pool_enter(desk, tx, node):
         peer[p + POOL_TAIL] = tail + 1
         peer[p + FRESH] += 1
         if rows[tx * TX_WIDTH + TX_ENTRY] == node:
-            forward(desk, tx, node)
+            forward(desk, tx, node, False)
     else:
         release_tx(desk, tx)
     return entered and batch_is_due(desk, node)
 
 
 @compiled
-def forward(desk, tx, node):
-    """Pass a transaction on from its entry node: to all voters or to the leader."""
+def forward(desk, tx, node, again):
+    """Pass a transaction on from its entry node: to all voters or to the leader; `again` as for `send_tx`."""
     if column(desk, PEER)[node * PEER_WIDTH + MUTE] > 0:
         return
     bytes_ = column(desk, CLASS)[column(desk, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
@@ -101,11 +101,11 @@ def forward(desk, tx, node):
         for i in range(column(desk, GROUP_START)[1]):
             dst = column(desk, GROUP_MEMBER)[i]
             if dst != node:
-                send_tx(desk, tx, node, dst, bytes_)
+                send_tx(desk, tx, node, dst, bytes_, again)
         return
     leader = column(desk, PEER)[node * PEER_WIDTH + FORWARD_TO]
     if leader >= 0 and leader != node:
-        send_tx(desk, tx, node, leader, bytes_)
+        send_tx(desk, tx, node, leader, bytes_, again)
 
 
 @compiled
@@ -169,7 +169,7 @@ def lead(desk, node, leader):
     for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
         tx = pool[2 * (node * desk[POOL_SIZE] + (i & (desk[POOL_SIZE] - 1)))]
         if rows[tx * TX_WIDTH + TX_ENTRY] == node and not known_decided(desk, tx, node):
-            forward(desk, tx, node)
+            forward(desk, tx, node, False)  # its new leader has had no copy from here, as a rule
 
 
 @compiled
@@ -192,7 +192,7 @@ def forward_again(desk, node, before_ns, most):
         if desk[FORKS] and rows[tx * TX_WIDTH + TX_BLOCK] >= 0:
             continue  # it did reach a proposer, and only grows deep
         if rows[tx * TX_WIDTH + TX_ENTRY] == node and not known_decided(desk, tx, node):
-            forward(desk, tx, node)
+            forward(desk, tx, node, True)
             sent += 1
     return sent
 
@@ -210,7 +210,8 @@ def spread_to(desk, node, dst, most):
     for i in range(peer[p + POOL_HEAD], min(peer[p + POOL_TAIL], peer[p + POOL_HEAD] + most)):
         tx = pool[2 * (node * desk[POOL_SIZE] + (i & (desk[POOL_SIZE] - 1)))]
         if not known_decided(desk, tx, node):
-            send_tx(desk, tx, node, dst, classes[rows[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES])
+            bytes_ = classes[rows[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+            send_tx(desk, tx, node, dst, bytes_, True)
 
 
 @compiled

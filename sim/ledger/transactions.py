@@ -108,10 +108,15 @@ def release_tx(desk, tx):
 
 
 @compiled
-def send_tx(desk, tx, src, dst, bytes_):
-    """One copy of a transaction from `src` to `dst`; returns False if it was lost at once."""
+def send_tx(desk, tx, src, dst, bytes_, again):
+    """One copy of a transaction from `src` to `dst`; returns False if it was lost at once.
+
+    `again`: perhaps not the first one, so what happens to it is drawn anew.
+    """
     number = column(desk, TX)[tx * TX_WIDTH + TX_NUMBER]
     key = join(join(join(join(0, desk[SEED]), JITTER), np.int64(src) - 1_000_000), number)
+    if again:
+        key = join(key, desk[NOW])
     kind = desk[TX_KIND]
     begin_message(desk, src, kind)
     leaves = transmit(desk, src, desk[NOW], bytes_)
@@ -152,7 +157,7 @@ def submit_one(desk, gateway, class_):
     rows[t + TX_REFS] = 1
     rows[t + TX_ENTRY] = entry
     rows[t + TX_NUMBER] = (gateway << 40) + number
-    if not send_tx(desk, tx, gateway, entry, classes[class_ * CLASS_WIDTH + CLASS_BYTES]):
+    if not send_tx(desk, tx, gateway, entry, classes[class_ * CLASS_WIDTH + CLASS_BYTES], False):
         desk[REJECTED] += 1
         desk[EXPIRED] -= 1  # release_tx counts it there
     release_tx(desk, tx)
@@ -225,7 +230,7 @@ def submit_again(desk, tx, before_ns):
     if entry >= 0 and entry != rows[t + TX_ENTRY]:
         rows[t + TX_ENTRY] = entry
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
-        send_tx(desk, tx, gateway, entry, column(desk, CLASS)[class_ + CLASS_BYTES])
+        send_tx(desk, tx, gateway, entry, column(desk, CLASS)[class_ + CLASS_BYTES], True)
     return np.int64(-1)
 
 

@@ -137,7 +137,7 @@ class HotStuff(PacedChain):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        return few_leaders(kind, sizes, gone, leaders=4, views=1, lying=lying)
+        return few_leaders(kind, sizes, gone, leaders=4, views=1, lossy=lossy, lying=lying)
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 

@@ -203,7 +203,7 @@ class Jolteon(CertifiedChain):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)))
+        return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)), lossy=lossy)
 
     # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
 

@@ -165,10 +165,17 @@ class Oracle:
         key: int,
         tally: Tally | None = None,
         place: tuple[int, int] = (0, 0),
+        *,
+        again: bool = False,
     ) -> Message:
-        """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment."""
+        """Send a message to a node or to everybody else. Its links are chosen, or found cut, at this moment.
+
+        `again`: it is a vote that was sent before; what happens to it is drawn anew.
+        """
         self.letters += 1
-        message = Message(self.letters, src, kind, draw(self.network.seed, JITTER, src, key), tally, self.now, place)
+        named = draw(self.network.seed, JITTER, src, key)
+        drawn = join(named, self.now) if again else named
+        message = Message(self.letters, src, kind, drawn, tally, self.now, place)
         copies = []
         for dst in self.receivers_of(src, to):
             copies.append(Copy(message, dst, self.sequence + 1, self.rules.get((src, dst))))
@@ -315,7 +322,9 @@ class Oracle:
             self.count_now(node, tally, me, local_weight, own=True)
         to = ALL if tally.owner is None else self.network.seats(tally.owner)
         if to != [node]:
-            self.post(node, to, tally.kind, tally.key, tally, tally.place)
+            again = node in tally.cast
+            tally.cast.add(node)
+            self.post(node, to, tally.kind, tally.key, tally, tally.place, again=again)
 
     def open_gate(self, node: int, tally: Tally, voter: int) -> None:
         """The condition of a gated tally is met at a node, on the word of `voter`."""

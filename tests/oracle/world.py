@@ -188,6 +188,7 @@ class Tally:
         )
         self.heard: dict[int, set[int]] = {}  # at each receiver: voters, and those on whose word its gate opened
         self.votes: dict[int, set[int]] = {}  # at each receiver: distinct voters
+        self.cast: set[int] = set()  # seats that have sent their vote
         self.own: set[int] = set()  # receivers that cast their own vote
         self.gates: set[int] = set()  # receivers whose gate is open
         self.dropped = False

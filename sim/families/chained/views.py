@@ -19,15 +19,25 @@ EMPTY_TIMER = Timer("empty block")
 
 
 def few_leaders(
-    kind: str, sizes: Collection[int], gone: Collection[int], *, leaders: int, views: int, lying: bool = False
+    kind: str,
+    sizes: Collection[int],
+    gone: Collection[int],
+    *,
+    leaders: int,
+    views: int,
+    lossy: bool,
+    lying: bool = False,
 ) -> str:
     """Why nothing may be final if leaders take turns, each for so many views, and some are gone; '' if it must be.
 
     A commit takes certified blocks of successive views, and votes for a block go to the leader after it. `lying`: where
     replicas leave f views by themselves (`Pacemaker`), a liar that speaks to one only sends it as far ahead of the
-    others, and those views are lost.
+    others, and those views are lost. `lossy`: nothing of a view is sent twice, so where every survivor's vote is needed
+    one lost message costs the view, and views in a row without any loss may be long in coming.
     """
     n = max(sizes)
+    if kind == "liveness" and lossy and len(gone) >= (n - 1) // 3 > 0:
+        return f"every survivor's vote is needed {leaders} views in a row, and links lose some for good"
     if lying:
         leaders += (n - 1) // 3 * views
     well = "".join(" " if view // views % n in gone else "x" for view in range(2 * n * views))
