@@ -29,8 +29,8 @@ Deviations
 * A backup passes requests of its own clients to the primary; to all, as the paper's clients do, if its VIEW-CHANGE
   finds too few others that wait for something.
 * VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
-* What a replica voted for is on disk before it is sent; it keeps its votes through a crash (section 4.5 assumes
-  replicas that do not forget). A restarted replica takes no part until it has heard the current view.
+* What a replica voted for, and its NEW-VIEW, is on disk before it is sent; it keeps its votes through a crash (section
+  4.5 assumes replicas that do not forget). A restarted replica takes no part until it has heard the current view.
 * The primary alone keeps below H; a backup accepts any batch above its h.
 * A new primary that lacks batches up to min-s fetches them before it sends NEW-VIEW.
 * A batch that O carries over may get a new parent: position, not ancestry, is what PBFT agrees on. P and O name it by
@@ -450,14 +450,20 @@ class Pbft(GroupReplica):
             context.spread(self.members)
 
     def new_view(self, view: int) -> None:
-        """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view."""
+        """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view; after a crash, the one it had sent."""
         context = self.context
+        sent: NewView | None = context.stable.get("new_view")
+        if sent is not None and sent.view == view:
+            context.broadcast(sent, self.audience)
+            self.adopt(context.me, sent)
+            return
         changes = first_quorum(self.changes[view], self.enough)
         low, carried = self.carried_over(changes)
         if context.height < low:
             self.fetch()
             return
         message = NewView(view, changes, self.lay_out(view, low, carried))
+        context.persist(new_view=message)
         context.broadcast(message, self.audience)
         self.adopt(context.me, message)
 
@@ -481,6 +487,9 @@ class Pbft(GroupReplica):
         self.forget_changes(message.view)
         self.last_proposed = message.proposals[-1][1] if message.proposals else None
         if context.me == primary:
+            view, before = context.stable.get("proposed", (-1, None))
+            if view == message.view and before is not None:  # by me, before a crash: no other batch in its place
+                self.last_proposed = before
             context.persist(proposed=(message.view, self.last_proposed))
         low = min_s(message.changes)
         self.raise_low_mark(low)

@@ -23,6 +23,8 @@ def differences(protocol: str, numbers: range) -> list[str]:
         except ScenarioError:
             continue  # for example a rule that can never match
         fast, handlers = run(chosen), run(chosen, lane=False)
+        if "truncated" in (fast.status, handlers.status):
+            continue  # by events, of which either path has its own number
         if (fast.digest, fast.status) != (handlers.digest, handlers.status):
             found.append(f"{protocol} {number}: {fast.status} and {handlers.status}")
     return found

@@ -36,6 +36,7 @@ CASES = {
     "wheat-checkpoint-out-of-order": "the same",
     "rpbft-unproven-certificate": "what a liar's VIEW-CHANGE said had prepared was believed: two blocks at one height",
     "tendermint-votes-lost-for-ever": "a vote that a link had lost was lost again whenever it was said again",
+    "rpbft-new-view-twice": "a primary that crashed after its NEW-VIEW began that view again, with other batches",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well
