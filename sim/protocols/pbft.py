@@ -450,7 +450,7 @@ class Pbft(GroupReplica):
             context.spread(self.members)
 
     def new_view(self, view: int) -> None:
-        """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view; after a crash, the one it had sent."""
+        """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view; after a crash, with the one sent."""
         context = self.context
         sent: NewView | None = context.stable.get("new_view")
         if sent is not None and sent.view == view:
