@@ -330,27 +330,31 @@ class Raft(LogServer):
         """Section 5.4.2, figure 8: only entries of the leader's own term are committed by counting."""
         return block.view == self.term
 
-    def stores(self, server: int, index: int) -> bool:
-        """Whether a server is known to store the log up to an index: from a reply, or ACKs of entries of my term."""
-        if self.catchup.matches(server) >= index:
-            return True
-        context = self.context
-        return not context.members_change and any(
-            context.has_voted(ACK, context.ballot(self.term, block.height, block), server)
-            for block in self.log.tail[index - context.height - 1 :]
-            if block.view == self.term
-        )
+    def stored_up_to(self, server: int) -> int:
+        """How much of the log a server is known to store: from a reply, or ACKs of entries of my term."""
+        context, known = self.context, self.catchup.matches(server)
+        for block in () if context.members_change else reversed(self.log.tail):
+            if block.height <= known or block.view != self.term:
+                break
+            if context.has_voted(ACK, context.ballot(self.term, block.height, block), server):
+                return block.height
+        return known
 
     def count_replicas(self) -> None:
         """Commit the highest entry that a majority stores, whatever told the leader so."""
-        for block in reversed(self.log.tail):
-            stored = {server for server in range(self.context.n) if self.stores(server, block.height)}
-            if self.majority(stored) and self.may_commit(block):
-                self.reads.stored_entry(block.height)
-                self.commit_to(block.height)
-                self.change_members()
-                self.propose()
-                return
+        stored = {server: self.stored_up_to(server) for server in range(self.context.n)}
+        for index in sorted({*stored.values()}, reverse=True):
+            if self.majority({server for server, up_to in stored.items() if up_to >= index}):
+                break
+        else:
+            return
+        block = self.log.entry(index) if index > self.context.height else None
+        if block is None or not self.may_commit(block):
+            return
+        self.reads.stored_entry(block.height)
+        self.commit_to(block.height)
+        self.change_members()
+        self.propose()
 
     @upon(Reply)
     def on_reply(self, follower: int, message: Reply) -> None:

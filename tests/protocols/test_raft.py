@@ -19,6 +19,7 @@ from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
+from tests.runs import play, scenario, unsafe
 
 MS = 1_000_000
 
@@ -631,3 +632,25 @@ def test_agreement_under_random_faults(seed: int) -> None:
     again.advance(4000)
     assert again.order == lab.order
     assert again.decided() == chain
+
+
+@pytest.mark.parametrize(
+    ("doubled", "parameters", "most"),
+    [("Repair", {"snapshot_every": 0}, 60), ("InstallSnapshot", {"snapshot_every": 20, "snapshot_chunk": "1 kB"}, 40)],
+)
+def test_what_links_double_is_answered_once(doubled: str, parameters: dict[str, Any], most: int) -> None:
+    """Each copy of a chunk asked for the next one, so every doubling doubled all that followed, without end."""
+    run = play(
+        scenario(
+            3,
+            duration="3 s",
+            protocol={"name": "raft", "entries_per_append": 4, "snapshot_size": "10 kB", **parameters},
+            faults=[{"at": "500 ms", "for": "1 s", "partition": {"groups": [[2]]}}],
+            rules=[{"types": [doubled], "duplicate": 1}],
+            **{"block.interval": "10 ms"},
+        )
+    )
+    assert run.sent(doubled) > 5
+    assert run.sent(doubled) <= most
+    assert len(run.decided(2)) > 60  # level again, and at work
+    assert unsafe(run) == []

@@ -28,6 +28,7 @@ class Catchup:
         self.next_index: dict[int, int] = {}
         self.sent_ns: dict[int, int] = {}  # when a follower was last sent something
         self.sending: dict[int, Block] = {}  # last entry of the snapshot that a follower is being sent
+        self.offset: dict[int, int] = {}  # where the chunk of it that was sent last begins
         # of a follower: index of the last entry of the snapshot it receives, and bytes
         self.received = (0, 0)
 
@@ -54,8 +55,8 @@ class Catchup:
         """A follower has what it was sent, or its log differs: send what follows the last entry that may match."""
         following = max(self.matches(follower), message.match) + 1
         if message.success:
-            if not message.repair:
-                return
+            if not message.repair or message.match < self.next_index.get(follower, 0):
+                return  # of a heartbeat; or of a chunk before the one under way: links may double what is said
             self.sent_ns.pop(follower, None)
             self.sending.pop(follower, None)
         elif not (message.repair and following < self.next_index.get(follower, 0)) and self.under_way(follower):
@@ -93,12 +94,13 @@ class Catchup:
         length = min(self.parameters.snapshot_chunk_bytes, size_bytes - offset)
         context.send(follower, InstallSnapshot(term, last, offset, length, offset + length == size_bytes))
         self.sending[follower] = last
+        self.offset[follower] = offset
         self.sent_ns[follower] = context.now_ns
 
     def send_more(self, follower: int, message: Received) -> None:
-        """A follower has so much of a snapshot: send the next chunk."""
+        """A follower has so much of a snapshot: send the next chunk, unless it is under way."""
         last = self.sending.get(follower)
-        if last is not None and last.height == message.last_index:
+        if last is not None and last.height == message.last_index and message.offset != self.offset[follower]:
             self.send_snapshot(follower, message.offset, message.term)
 
     def take(self, leader: int, message: InstallSnapshot, term: int) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sim.plan.campaign.draws import QUIET_S, Data, draw
 from sim.protocols import PROTOCOLS
-from sim.scenario.errors import ScenarioError
+from sim.scenario.errors import LimitReachedError, ScenarioError
 from sim.scenario.load import load_scenario
 from sim.scenario.run import Result, run
 from sim.scenario.schema import Scenario
@@ -64,8 +64,8 @@ def judge(data: Data, *, both_paths: bool = False) -> tuple[str, str, str, int]:
             scenario = scenario_of(data)
             result = run(scenario)
         other = run(scenario, lane=False) if both_paths else result
-    except MemoryError as error:
-        return LIMIT, "memory", str(error), 0
+    except (MemoryError, LimitReachedError) as error:
+        return LIMIT, "memory" if isinstance(error, MemoryError) else "building", str(error), 0
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
