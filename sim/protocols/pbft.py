@@ -426,6 +426,9 @@ class Pbft(GroupReplica):
             if len(ahead) > self.f:
                 self.change_view(min(view for view in self.changes if view > self.view))
             return
+        if self.recovering and len({*changes} - {self.context.me}) > self.f:
+            self.change_view(message.view)  # asked for before the crash: the others need it again
+            return
         if not self.enough(changes):
             return
         if not before:

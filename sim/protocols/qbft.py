@@ -45,7 +45,8 @@ Not modelled: invalid blocks, the time to write to disk.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from sim.families.heights.height_by_height import HeightByHeight, doubled
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
@@ -184,6 +185,14 @@ class Qbft(HeightByHeight):
         if self.context.members_change:
             return ()  # the lane knows one set of voters
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        few = kind == "liveness" and lossy and len(gone) >= (min(sizes) - 1) // 3
+        return "a lost vote costs the round where all are needed, and each round lasts twice as long" if few else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

@@ -214,9 +214,12 @@ class Tendermint(Validator):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        direct = parameters.get("dissemination", "direct") == "direct"
-        alive = kind == "liveness" and lying and direct
-        return "without gossip a liar can keep locks apart" if alive else ""
+        if kind != "liveness":
+            return ""
+        if parameters.get("dissemination", "direct") == "direct":
+            return "without gossip a liar can keep locks apart" if lying else ""
+        degree = int(parameters.get("gossip_degree", 8))
+        return f"so many gone can cut a graph of degree {degree}" if len(gone) >= degree else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

@@ -51,6 +51,7 @@ class Validator(HeightByHeight):
         self.timed: set[tuple[Timer, int]] = set()  # timers set in this height, by round
         self.commit_wait_over = 1  # the height whose commit wait is over here, or was not needed
         self.period_ns = 0  # of the progress timer
+        self.told: dict[int, tuple[int, int]] = {}  # peers behind: the height told last, and until when not again
 
     @property
     def view_number(self) -> int:
@@ -266,12 +267,20 @@ class Validator(HeightByHeight):
     def on_status(self, sender: int, message: Status) -> None:
         """A peer is further: fetch. It is behind: tell it."""
         if message.height < self.context.height:
-            self.context.send(sender, Status(self.context.height))
+            self.tell(sender)
         elif message.height > self.context.height:
             self.blocks.hear_of(sender, message.height)
         elif self.gossip is not None:
             self.gossip.repeat(self.height, sender)
         self.hear_newcomer(sender)
+
+    def tell(self, peer: int) -> None:
+        """Say how far this process is; the same to the same peer once in `resend_after`."""
+        now_ns, height = self.context.now_ns, self.context.height
+        told, until_ns = self.told.get(peer, (-1, 0))
+        if told != height or now_ns >= until_ns:
+            self.told[peer] = height, now_ns + self.parameters.resend_after_ns
+            self.context.send(peer, Status(height))
 
     def level_with(self, peer: int) -> None:
         """With gossip: what was said at this height?"""
