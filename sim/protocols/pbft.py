@@ -416,7 +416,9 @@ class Pbft(GroupReplica):
     @upon(ViewChange)
     def on_view_change(self, sender: int, message: ViewChange) -> None:
         """Collect; join after f + 1 higher ones; the new primary answers 2f + 1."""
-        if not self.awaits(sender, message.view, message.low_mark) or not self.is_proven(message):
+        if not self.awaits(sender, message.view, message.low_mark):
+            return
+        if sender != self.context.me and not self.is_proven(message):
             return
         changes = self.changes.setdefault(message.view, {})
         before = self.enough(changes)
