@@ -54,9 +54,4 @@ def is_plain_name(name: str) -> bool:
 
     A cell that begins with = + - or @ is a formula to a spreadsheet, and < > & are markup.
     """
-    return (
-        bool(name.strip(" ."))
-        and name[0] not in ".=+-@"
-        and name.isprintable()
-        and not {*name} & {*"/\\<>&|`\"'"}
-    )
+    return bool(name.strip(" .")) and name[0] not in ".=+-@" and name.isprintable() and not {*name} & {*"/\\<>&|`\"'"}

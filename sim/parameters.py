@@ -91,9 +91,7 @@ _FRACTION_SCHEMA = {
     "x-unit": "fraction of 1",
 }
 
-Nanoseconds = Annotated[
-    int, _reader(units.parse_ns), _schema("time; ns inside", _QUANTITY, "20 ms", "10 min")
-]
+Nanoseconds = Annotated[int, _reader(units.parse_ns), _schema("time; ns inside", _QUANTITY, "20 ms", "10 min")]
 Bytes = Annotated[int, _reader(units.parse_bytes), _schema("size; bytes inside", _QUANTITY, "512 B", "1 MB")]
 Bandwidth = Annotated[
     int,
@@ -105,12 +103,8 @@ Bandwidth = Annotated[
         "unlimited",
     ),
 ]
-Rate = Annotated[
-    float, _reader(units.parse_rate_tps), _schema("rate; per second inside", _QUANTITY, "80 tx/s")
-]
-Fraction = Annotated[
-    float, _reader(units.parse_fraction), Field(ge=0, le=1), WithJsonSchema(_FRACTION_SCHEMA)
-]
+Rate = Annotated[float, _reader(units.parse_rate_tps), _schema("rate; per second inside", _QUANTITY, "80 tx/s")]
+Fraction = Annotated[float, _reader(units.parse_fraction), Field(ge=0, le=1), WithJsonSchema(_FRACTION_SCHEMA)]
 Count = Annotated[int, Field(strict=True)]  # strict: true, "4" and 4.0 are not counts
 
 
@@ -167,8 +161,6 @@ class Parameters(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
 
-def count(
-    default: int | EllipsisType | None, description: str, *, low: int = 0, high: int | None = None
-) -> Any:
+def count(default: int | EllipsisType | None, description: str, *, low: int = 0, high: int | None = None) -> Any:
     """A whole-number field in [low, high]; None if it may be absent."""
     return Field(default, description=description, ge=low, le=high, strict=True)

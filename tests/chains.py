@@ -73,9 +73,7 @@ def decided(run: Run) -> dict[int, list[tuple[int, int, int, int]]]:
 def agree(run: Run) -> bool:
     """Whether no two nodes decided different blocks at a height."""
     at: dict[int, int] = {}
-    return all(
-        at.setdefault(height, number) == number for of in decided(run).values() for _, number, height, _ in of
-    )
+    return all(at.setdefault(height, number) == number for of in decided(run).values() for _, number, height, _ in of)
 
 
 def digest(run: Run) -> tuple[int, ...]:

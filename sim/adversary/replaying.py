@@ -11,9 +11,7 @@ from sim.adversary.wrapper import Behaviour, Message
 class Replaying(Behaviour):
     """Repeats messages. `messages`: types, none for all."""
 
-    def __init__(
-        self, at_ns: int, until_ns: int | None, messages: Iterable[str], after_ns: int, times: int
-    ) -> None:
+    def __init__(self, at_ns: int, until_ns: int | None, messages: Iterable[str], after_ns: int, times: int) -> None:
         super().__init__(at_ns, until_ns)
         self.messages = frozenset(messages)
         self.after_ns = after_ns

@@ -60,7 +60,5 @@ def bytes_sent(engine: Engine) -> list[Violation]:
             slack = expected - int(nodes[node, busy])
             if not 0 <= slack <= int(engine.state[d.SENT]) + 1:
                 text = f"endpoint {node}: {int(nodes[node, busy])} ns busy with bytes {side} that take {expected} ns"
-                found.append(
-                    Violation("conservation_bytes", "conservation", int(engine.state[d.NOW]), node, text)
-                )
+                found.append(Violation("conservation_bytes", "conservation", int(engine.state[d.NOW]), node, text))
     return found

@@ -46,9 +46,7 @@ class Decisions:
         steps = np.diff(np.concatenate(([max(self.last_ns, 0)], times)))
         longest = int(steps.argmax())
         end = int(times[longest])
-        self.gaps = sorted([*self.gaps, (end - int(steps[longest]), end)], key=lambda gap: gap[0] - gap[1])[
-            :8
-        ]
+        self.gaps = sorted([*self.gaps, (end - int(steps[longest]), end)], key=lambda gap: gap[0] - gap[1])[:8]
         self.last_ns = int(times[-1])
 
 

@@ -148,9 +148,7 @@ def _comparison_data(found: Comparison) -> dict[str, Any]:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a frame as JSON data: what is no finite number is null."""
-    return [
-        {str(key): _finite(value) for key, value in row.items()} for row in frame.astype(object).to_dict("records")
-    ]
+    return [{str(key): _finite(value) for key, value in row.items()} for row in frame.astype(object).to_dict("records")]
 
 
 def _finite(value: Any) -> Any:

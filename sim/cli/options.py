@@ -101,9 +101,7 @@ def compiling_is_announced() -> Iterator[None]:
     yield
 
 
-def load(
-    path: Path, overrides: list[str] | None, seed: int | None, replica: type[Replica] | None = None
-) -> Scenario:
+def load(path: Path, overrides: list[str] | None, seed: int | None, replica: type[Replica] | None = None) -> Scenario:
     """Load a scenario or exit with 2. `replica`: the class that takes its protocol's place, or is it."""
     from sim.scenario.load import load_scenario
 

@@ -32,9 +32,7 @@ def publish(
     from sim.report.publish import publish as publishing
 
     with bad_input_is_an_error(), progress_bar(f"publish {study}", hidden=quiet) as progress:
-        made = publishing(
-            study, out, metrics=metric or [], date=date, licence=licence, out=results, progress=progress
-        )
+        made = publishing(study, out, metrics=metric or [], date=date, licence=licence, out=results, progress=progress)
     for note in made.notes:
         typer.echo(f"note: {note}")
     typer.echo(f"wrote {made.folder}: {len(made.files)} files; start with {made.folder / 'captions.md'}")

@@ -247,5 +247,3 @@ def release_reaction(desk, reaction):
         rows[r + GATHER] = 0
     column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
     desk[REACTIONS_FREE] += 1
-
-

@@ -376,4 +376,3 @@ class Engine:
         count = int(self.state[d.LOG_LEN])
         self.state[d.LOG_LEN] = 0
         return self.desk[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()
-

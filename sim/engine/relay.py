@@ -62,9 +62,7 @@ def relay(desk, node, envelope):
     """The node has handled its first copy: it passes the message on. The copy's envelope is let go."""
     e = envelope * ENVELOPE_WIDTH
     row = column(desk, ENVELOPE)
-    spread(
-        desk, node, row[e + SRC], row[e + KIND], row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], row[e + ARG]
-    )
+    spread(desk, node, row[e + SRC], row[e + KIND], row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], row[e + ARG])
     drop_reference(desk, envelope)
 
 
@@ -98,4 +96,3 @@ def start_flood(desk, node, kind, size, verify_ns, handle_ns, flood):
     """A node floods a message of its own."""
     column(desk, FLOOD_SEEN)[flood * desk[NODES] + node] = desk[NOW] + 1
     spread(desk, node, -1, kind, size, verify_ns, handle_ns, flood)
-

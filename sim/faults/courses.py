@@ -145,9 +145,7 @@ def _flood(script: FaultScript, number: int, fault: Fault, action: InvalidFlood)
     return _submit(script, number, fault, action.rate_tps, gateway, class_)
 
 
-def _submit(
-    script: FaultScript, number: int, fault: Fault, rate_tps: float, gateway: int, class_: int
-) -> Course:
+def _submit(script: FaultScript, number: int, fault: Fault, rate_tps: float, gateway: int, class_: int) -> Course:
     """Transactions evenly spaced; above a thousand a second, several at a time every millisecond."""
     at_once = max(int(rate_tps * _LEAST_STEP_NS / 1e9), 1)
     begin_ns, sent = script.clock.now_ns, 0

@@ -33,9 +33,7 @@ class LinkEffect:
 
     def joined(self, other: LinkEffect) -> LinkEffect:
         """Both at once."""
-        return LinkEffect(
-            self.down or other.down, self.add_ns + other.add_ns, 1 - (1 - self.loss) * (1 - other.loss)
-        )
+        return LinkEffect(self.down or other.down, self.add_ns + other.add_ns, 1 - (1 - self.loss) * (1 - other.loss))
 
 
 @dataclasses.dataclass
@@ -54,9 +52,7 @@ class FaultReport:
     @property
     def fired(self) -> bool:
         """Whether it took effect at all."""
-        return self.began_ns is not None and (
-            bool(self.nodes) or self.messages > 0 or self.transactions > 0
-        )
+        return self.began_ns is not None and (bool(self.nodes) or self.messages > 0 or self.transactions > 0)
 
 
 class Links:

@@ -57,9 +57,7 @@ class Fault(Parameters):
     for_ns: Nanoseconds | None = quantity(None, "how long it lasts", positive=True)
     until_ns: Nanoseconds | None = quantity(None, "when it ends")
     crash: Crash | None = Field(default=None, description="nodes stop and restart")
-    lose_domain: LoseDomain | None = Field(
-        default=None, description="a whole fault domain stops and restarts"
-    )
+    lose_domain: LoseDomain | None = Field(default=None, description="a whole fault domain stops and restarts")
     cut_link: CutLink | None = Field(default=None, description="one link carries nothing")
     partition: Partition | None = Field(default=None, description="the network falls into groups")
     degrade_link: DegradeLink | None = Field(default=None, description="one link grows slow or lossy")
@@ -77,9 +75,7 @@ class Fault(Parameters):
         problems = []
         given = [name for name in ACTIONS if getattr(self, name) is not None]
         if len(given) != 1:
-            problems.append(
-                Problem(tuple(given[1:2]), f"a fault is exactly one of {', '.join(ACTIONS)}; split it")
-            )
+            problems.append(Problem(tuple(given[1:2]), f"a fault is exactly one of {', '.join(ACTIONS)}; split it"))
         if self.for_ns is not None and self.until_ns is not None:
             problems.append(Problem(("until",), "says the same as for; remove one of them"))
         elif self.until_ns is not None and self.until_ns <= self.at_ns:

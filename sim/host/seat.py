@@ -111,9 +111,7 @@ class Host:
 
     def send(self, to: int, letter: Letter) -> None:
         if to == self.me:
-            raise ProtocolError(
-                f"replica {to} sends {type(letter).__name__} to itself; call the handler instead"
-            )
+            raise ProtocolError(f"replica {to} sends {type(letter).__name__} to itself; call the handler instead")
         self.run.letters.post(self.seat, self.run.engine.address[to], letter)
 
     def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
@@ -197,9 +195,7 @@ class Host:
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         row = ballot.rows.get(vote)
-        return row is not None and bool(
-            entry.voted(self._desk, row, self.seat, self.me if voter is None else voter)
-        )
+        return row is not None and bool(entry.voted(self._desk, row, self.seat, self.me if voter is None else voter))
 
     def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
         row = ballot.rows.get(vote)

@@ -105,4 +105,3 @@ class Trees:
         words = run.engine.desk[lanes.GATHERING]
         gather = self.gathers[int(words[at + lanes.GATHER_CASE])]
         return gather.timer, run.tree.at(int(words[at + lanes.GATHER_BLOCK]))
-

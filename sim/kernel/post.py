@@ -154,5 +154,3 @@ def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, don
     log[row + 10] = fate
     log[row + 11] = key
     desk[LOG_LEN] += 1
-
-

@@ -45,17 +45,13 @@ class FixedLatency(Parameters):
     """Every link takes the same time."""
 
     model: Literal["fixed"] = Field(default="fixed", description="every link takes the same time")
-    one_way_ns: Nanoseconds = quantity(
-        ..., "propagation time of every link, also between a client and its node"
-    )
+    one_way_ns: Nanoseconds = quantity(..., "propagation time of every link, also between a client and its node")
 
 
 class UniformLatency(Parameters):
     """One draw per pair of places, keyed by the seed, the same in both directions."""
 
-    model: Literal["uniform"] = Field(
-        default="uniform", description="one draw per pair, equal in both directions"
-    )
+    model: Literal["uniform"] = Field(default="uniform", description="one draw per pair, equal in both directions")
     low_ns: Nanoseconds = quantity(..., "least one-way time")
     high_ns: Nanoseconds = quantity(..., "greatest one-way time")
 
@@ -71,9 +67,7 @@ class UniformLatency(Parameters):
 class DistanceLatency(Parameters):
     """From great-circle distance, by fibre quality; an estimate, as no Haikou round trips are published."""
 
-    model: Literal["distance"] = Field(
-        default="distance", description="from great-circle distance between sites"
-    )
+    model: Literal["distance"] = Field(default="distance", description="from great-circle distance between sites")
     quality: Literal["low", "mid", "high"] = Field(
         default="mid",
         description="detour and equipment overhead of the fibre path: low is the best case, high the worst",
@@ -156,14 +150,10 @@ class LognormalJitter(Parameters):
     """Latency times a lognormal draw of mean 1, from a table of quantiles."""
 
     model: Literal["lognormal"] = Field(default="lognormal", description="lognormal factor with mean 1")
-    sigma: float = Field(
-        default=0.1, ge=0.01, le=1, description="standard deviation of the factor's logarithm"
-    )
+    sigma: float = Field(default=0.1, ge=0.01, le=1, description="standard deviation of the factor's logarithm")
 
 
-Jitter = Annotated[
-    NoJitter | UniformJitter | ProportionalJitter | LognormalJitter, Field(discriminator="model")
-]
+Jitter = Annotated[NoJitter | UniformJitter | ProportionalJitter | LognormalJitter, Field(discriminator="model")]
 
 
 class Gst(Parameters):
@@ -199,9 +189,7 @@ class Topology(Parameters):
     family: Literal["full-mesh", "ring", "line", "star", "tree", "random-regular"] | None = Field(
         default=None, description="a named graph over the places, in the order of the nodes"
     )
-    degree: Count | None = Field(
-        default=None, ge=2, description="links of each place in a random-regular graph"
-    )
+    degree: Count | None = Field(default=None, ge=2, description="links of each place in a random-regular graph")
     graphml: str | None = Field(
         default=None, description="GraphML file, relative to this file; edges may carry one_way_ms or rtt_ms"
     )
@@ -226,12 +214,8 @@ class Topology(Parameters):
         if (self.family is None) == (not self.edges):
             raise RuleError([Problem((), "exactly one of family, graphml and edges; write full-mesh")])
         if (self.degree is not None) != (self.family == "random-regular"):
-            message = (
-                "belongs to random-regular, and to no other family; write {family: random-regular, degree: 4}"
-            )
-            raise RuleError(
-                [Problem(("degree",) if self.degree is not None else ("family",), f"degree {message}")]
-            )
+            message = "belongs to random-regular, and to no other family; write {family: random-regular, degree: 4}"
+            raise RuleError([Problem(("degree",) if self.degree is not None else ("family",), f"degree {message}")])
         return self
 
     @property

@@ -55,14 +55,10 @@ class Network(Parameters):
         default={}, description="who runs which voters: {bank: [0, HAK]}; for studies that lose an organisation"
     )
     latency: Latency = Field(description="propagation time between places")
-    measured_rtt: tuple[MeasuredRtt, ...] = Field(
-        default=(), description="round trips that override the latency model"
-    )
+    measured_rtt: tuple[MeasuredRtt, ...] = Field(default=(), description="round trips that override the latency model")
     jitter: Jitter = Field(default=NoJitter(), description="variation from message to message")
     bandwidth_ps_per_byte: Bandwidth = quantity("unlimited", "of each node's network card, in each direction")
-    loss: Fraction = Field(
-        default="0 %", lt=1, description="probability that one transmission of a message is lost"
-    )  # type: ignore[assignment]
+    loss: Fraction = Field(default="0 %", lt=1, description="probability that one transmission of a message is lost")  # type: ignore[assignment]
     retransmit_after_ns: Nanoseconds = quantity(
         "200 ms",
         "what the first loss of a message costs on ordered links; doubles with each further one",
@@ -72,9 +68,7 @@ class Network(Parameters):
         default="ordered",
         description="ordered: like TCP, late but in order; datagram: lost messages stay lost",
     )
-    topology: Topology = Field(
-        default=Topology(family="full-mesh"), description="which places are linked directly"
-    )
+    topology: Topology = Field(default=Topology(family="full-mesh"), description="which places are linked directly")
 
     gst: Gst | None = Field(
         default=None, description="partial synchrony: messages sent before this time are late, within bounds"
@@ -154,9 +148,7 @@ class Network(Parameters):
             return f"clients must be at a voter's place here; {suggestion(place, self.places)}"
         if isinstance(self.latency, MatrixLatency):
             known = _names(self.latency)
-            return (
-                None if place in known else f"the latency table has no such place; {suggestion(place, known)}"
-            )
+            return None if place in known else f"the latency table has no such place; {suggestion(place, known)}"
         return site_problem(place)
 
 
@@ -234,14 +226,10 @@ def _organisation_problems(network: Network) -> Iterator[Problem]:
 def _matrix_problems(network: Network, latency: MatrixLatency) -> Iterator[Problem]:
     known = _names(latency)
     if network.sites is not None and latency.regions:
-        yield Problem(
-            ("latency", "regions"), "are for nodes; with sites the table names site codes, remove regions"
-        )
+        yield Problem(("latency", "regions"), "are for nodes; with sites the table names site codes, remove regions")
         return
     if network.sites is None and not latency.regions:
-        yield Problem(
-            ("latency", "model"), "matrix with nodes needs regions; write regions: [us-east-1, eu-north-1]"
-        )
+        yield Problem(("latency", "model"), "matrix with nodes needs regions; write regions: [us-east-1, eu-north-1]")
         return
     path: tuple[str, ...] = ("latency", "regions") if latency.regions else ("sites",)
     used = latency.regions or network.sites or ()

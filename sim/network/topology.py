@@ -158,9 +158,7 @@ def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
     return graph
 
 
-def _fastest(
-    graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], *, whole: bool = True
-) -> Routes:
+def _fastest(graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], *, whole: bool = True) -> Routes:
     count = len(places)
     adjacent = np.eye(count, dtype=np.bool_)
     one_way_ns = np.zeros((count, count), dtype=np.int64)
@@ -195,9 +193,7 @@ def read_graphml(path: Path) -> list[dict[str, Any]]:
     except OSError:
         raise RuleError([Problem(at, "cannot be read; give the path of a GraphML file")]) from None
     except Exception:  # networkx and the XML parser raise a dozen kinds on malformed input
-        raise RuleError(
-            [Problem(at, "is not a GraphML file; write it with networkx.write_graphml")]
-        ) from None
+        raise RuleError([Problem(at, "is not a GraphML file; write it with networkx.write_graphml")]) from None
     names = {node: _name(node, data) for node, data in graph.nodes(data=True)}
     if len(set(names.values())) != len(names):
         raise RuleError([Problem(at, "gives two nodes the same name; make site, label or name unique")])

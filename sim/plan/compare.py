@@ -324,9 +324,7 @@ def _seeds(own: Sequence[int], replications: int, *, common: bool) -> tuple[tupl
     shared = (root, *(replication_seed(root, k) for k in range(1, replications)))
     if common:
         return (shared,) * len(own)
-    others = [
-        tuple(replication_seed(root, _APART * i + k) for k in range(replications)) for i in range(1, len(own))
-    ]
+    others = [tuple(replication_seed(root, _APART * i + k) for k in range(replications)) for i in range(1, len(own))]
     return (shared, *others)
 
 

@@ -111,9 +111,7 @@ def contingency(
     )
 
 
-def _write_study(
-    path: Path, base: Scenario, sets: Sequence[tuple[Element, ...]], outage_ns: int, out: Path
-) -> Path:
+def _write_study(path: Path, base: Scenario, sets: Sequence[tuple[Element, ...]], outage_ns: int, out: Path) -> Path:
     """The study file: the calm case, then one case per loss."""
     times = {"at": f"{AT_S} s", "for": format_ns(outage_ns)}
     cases = [{"faults": []}, *({"faults": [times | element.fault for element in lost]} for lost in sets)]

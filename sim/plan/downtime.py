@@ -48,9 +48,7 @@ class Downtime:
     def total_min_per_year(self) -> Interval:
         """Both hazards together."""
         storm, more = self.storm_min_per_year, self.cable_min_per_year
-        return dataclasses.replace(
-            storm, estimate=storm.estimate + more, low=storm.low + more, high=storm.high + more
-        )
+        return dataclasses.replace(storm, estimate=storm.estimate + more, low=storm.low + more, high=storm.high + more)
 
 
 @functools.cache

@@ -61,8 +61,7 @@ class Bag:
 def preys(names: Sequence[str] = ()) -> list[Prey]:
     """Those of these names, all if none is given. Raises ScenarioError."""
     found = [
-        Prey(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S)
-        for mutant in MUTANTS
+        Prey(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S) for mutant in MUTANTS
     ]
     ibft = _name_of(Ibft)
     found.append(Prey("d2-equivocation", "D2 (a): IBFT v1, quorum 2F + 1", ibft, 5))

@@ -47,9 +47,7 @@ def elements(network: Network, kinds: Iterable[Kind] = KINDS) -> list[Element]:
             found.append(Element("domain", domain, {"lose_domain": {"domain": domain}}, inside))
     if "link" in wanted:
         for a, b in _linked_places(network):
-            pairs = frozenset(
-                (min(i, j), max(i, j)) for i in network.nodes_of(a) for j in network.nodes_of(b)
-            )
+            pairs = frozenset((min(i, j), max(i, j)) for i in network.nodes_of(a) for j in network.nodes_of(b))
             found.append(Element("link", f"{a}-{b}", {"cut_link": {"between": [a, b]}}, frozenset(), pairs))
     if "organisation" in wanted:
         for name, refs in network.organisations.items():

@@ -156,7 +156,6 @@ class Saturated:
             table.append(row)
         return pd.DataFrame(table)
 
-
     def text(self) -> str:
         """A line per load: its state, and throughput and latency with their intervals."""
         lines = [["offered [tx/s]", "n", "state", "committed [tx/s]", "p50 [ms]", "p99 [ms]"]]

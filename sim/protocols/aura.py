@@ -53,9 +53,7 @@ class AuraParameters(Parameters):
         description="a block is final when more than two thirds, or half, of the validators sealed one from it on",
     )
     blocks_per_answer: int = count(64, "most blocks sent at a time to one who lacks them", low=1)
-    request_timeout_ns: Nanoseconds = quantity(
-        "2 s", "a request for blocks is not repeated before", positive=True
-    )
+    request_timeout_ns: Nanoseconds = quantity("2 s", "a request for blocks is not repeated before", positive=True)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -82,9 +82,7 @@ class CliqueParameters(Parameters):
         "lowest_hash", description="of two branches of equal total difficulty and height, which one counts"
     )
     blocks_per_answer: int = count(64, "most blocks sent at a time to one who lacks them", low=1)
-    request_timeout_ns: Nanoseconds = quantity(
-        "2 s", "a request for blocks is not repeated before", positive=True
-    )
+    request_timeout_ns: Nanoseconds = quantity("2 s", "a request for blocks is not repeated before", positive=True)
     status_interval_ns: Nanoseconds = quantity(
         "10 s", "a replica without a new head for this long tells all what its head is", positive=True
     )

@@ -247,9 +247,7 @@ class HotStuff2(PacedChain):
     def valid(self, sender: int, message: Propose) -> bool:
         """The right leader, a certificate for the parent from an earlier view, and a double one for an ancestor."""
         double = message.double
-        return super().valid(sender, message) and (
-            double is None or self.valid_certificate(double, message.view)
-        )
+        return super().valid(sender, message) and (double is None or self.valid_certificate(double, message.view))
 
     def accept(self, message: Propose) -> None:
         """Vote, to the leader, if the block ranks no lower than the lock; decide what is certified twice."""
@@ -304,9 +302,7 @@ class HotStuff2(PacedChain):
     def on_prepare(self, sender: int, message: Prepare) -> None:
         """The certificate of this view's block, from its leader."""
         certificate = message.qc
-        if sender != self.leader_of(certificate.view) or not self.valid_certificate(
-            certificate, certificate.view + 1
-        ):
+        if sender != self.leader_of(certificate.view) or not self.valid_certificate(certificate, certificate.view + 1):
             return
         if certificate.view < self.view or self.tree.lacks(certificate.block):
             self.learn(certificate, sender)

@@ -111,8 +111,7 @@ class HotStuffBasic(PacedChain):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return tuple(
-            NormalCase(letter, (Step(vote, to_all=False),))
-            for letter, vote in zip(LETTERS, VOTES, strict=True)
+            NormalCase(letter, (Step(vote, to_all=False),)) for letter, vote in zip(LETTERS, VOTES, strict=True)
         )
 
     @invariant("the lock is no higher than the highest prepareQC")
@@ -174,9 +173,7 @@ class HotStuffBasic(PacedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(
-            view=self.view, stage=self.stage, block=self.block, high=self.high, locked=self.locked
-        )
+        self.context.persist(view=self.view, stage=self.stage, block=self.block, high=self.high, locked=self.locked)
 
     # --- the leader --------------------------------------------------------------------------------------
 

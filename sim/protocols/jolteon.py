@@ -168,9 +168,7 @@ class Jolteon(CertifiedChain):
     def may_vote(self, block: Block, tc: TC | None) -> bool:
         """Vote: once per view, and upon the view before or upon what its timeout certificate allows."""
         above: int = block.body.view
-        allowed = block.view == above + 1 or (
-            tc is not None and block.view == tc.view + 1 and above >= tc.high_view
-        )
+        allowed = block.view == above + 1 or (tc is not None and block.view == tc.view + 1 and above >= tc.high_view)
         return block.view > self.voted_view and allowed
 
     def commits(self, justify: QC) -> Block | None:
@@ -280,9 +278,7 @@ class Jolteon(CertifiedChain):
     def valid(self, sender: int, message: Proposal) -> bool:
         """The right leader, a certificate for the parent from an earlier view, and a right TC if there is one."""
         tc = message.tc
-        return super().valid(sender, message) and (
-            tc is None or (tc.view == message.view - 1 and self.valid_tc(tc))
-        )
+        return super().valid(sender, message) and (tc is None or (tc.view == message.view - 1 and self.valid_tc(tc)))
 
     def valid_tc(self, tc: TC) -> bool:
         """n - f signatures."""

@@ -199,9 +199,7 @@ class Qbft(HeightByHeight):
     @invariant("what it prepared is of this height, and of no round to come")
     def prepared_is_here(self) -> bool:
         """pr <= r, and pv is of this instance."""
-        return self.prepared is None or (
-            0 <= self.prepared[0] <= self.round and self.prepared[1].height == self.height
-        )
+        return self.prepared is None or (0 <= self.prepared[0] <= self.round and self.prepared[1].height == self.height)
 
     @invariant("what it prepared has a quorum of PREPAREs")
     def prepared_is_certified(self) -> bool:

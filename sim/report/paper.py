@@ -252,9 +252,7 @@ def timeline_rows(groups: Sequence[tuple[Case, Sequence[Outcome]]]) -> list[Row]
     return rows
 
 
-def _coarse(
-    edges: NDArray[np.float64], rate: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _coarse(edges: NDArray[np.float64], rate: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """At most so many bins, of equal numbers of the old ones but for the last."""
     starts = np.arange(0, len(rate), max(-(-len(rate) // _BINS_MAX), 1))
     wide = edges[np.append(starts, len(rate))]

@@ -292,9 +292,7 @@ def _settings(
         latency_ns=matrix,
         tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=rx_ps,
-        identity=(
-            *range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in cast.twins)
-        ),
+        identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in cast.twins)),
         side=sides(tuple(_site(scenario, place) for place in where)),
         workers=scenario.cpu.cores,
         jitter_mode=mode,

@@ -101,9 +101,7 @@ class Sweep(Parameters):
     saltelli: Sampled | None = Field(
         default=None, description="for Sobol indices: samples x (ranges + 2) cases, samples a power of two"
     )
-    morris: Trajectories | None = Field(
-        default=None, description="for Morris screening: samples x (ranges + 1) cases"
-    )
+    morris: Trajectories | None = Field(default=None, description="for Morris screening: samples x (ranges + 1) cases")
 
     @model_validator(mode="after")
     def _rules(self) -> Sweep:

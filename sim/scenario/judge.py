@@ -166,9 +166,7 @@ class Judge:
             return False
         up = [i for i in up if any(not quorum.weights or quorum.weights[i] for quorum in self.needs)]
         links = self.world.faults.links
-        cut = {
-            pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())
-        }
+        cut = {pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())}
         cut |= self.world.screen.cut_links(run.now_ns)
         if not cut:
             return True
@@ -224,14 +222,10 @@ class Judge:
             f"replica {breach.node} was to decide block {breach.block.number} (height {breach.block.height}, view "
             f"{breach.block.view}) against its own block {breach.decided.number} (height {breach.decided.height})"
         )
-        found = [
-            deciding_certificate(self.world.run, block, self.correct) for block in (breach.decided, breach.block)
-        ]
+        found = [deciding_certificate(self.world.run, block, self.correct) for block in (breach.decided, breach.block)]
         return self._proven("finality", breach.time_ns, breach.node, text, found)
 
-    def _proven(
-        self, check: str, time_ns: int, node: int, text: str, found: list[Certificate | None]
-    ) -> Violation:
+    def _proven(self, check: str, time_ns: int, node: int, text: str, found: list[Certificate | None]) -> Violation:
         first, second = found
         proof = charge(first, second, self.world.scenario.network.n)
         data = tuple(certificate.as_data() for certificate in found if certificate is not None)

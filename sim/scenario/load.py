@@ -114,11 +114,7 @@ def _merge(base: Source, over: Source, path: Path, below: Mapping[Path, Sequence
     old, new = _get(base.data, path), _get(over.data, path)
     for key, value in new.items():
         inner = (*path, key)
-        if (
-            isinstance(value, dict)
-            and isinstance(old.get(key), dict)
-            and not _switches(old[key], value, inner)
-        ):
+        if isinstance(value, dict) and isinstance(old.get(key), dict) and not _switches(old[key], value, inner):
             base.origins[inner] = over.origins[inner]
             _merge(base, over, inner, below)
             continue
@@ -141,9 +137,7 @@ def _parse_overrides(overrides: Sequence[str]) -> list[tuple[str, Path, Source]]
         name, equals, value = text.partition("=")
         keys = name.strip().split(".")
         if not equals or len(keys) > DEPTH_MAX or not all(_KEY.fullmatch(key) for key in keys):
-            raise ScenarioError(
-                f"{label}: {text}: an override is a path and a value; write --set network.nodes=16"
-            )
+            raise ScenarioError(f"{label}: {text}: an override is a path and a value; write --set network.nodes=16")
         if keys == ["extends"]:
             rule = "what a scenario extends is read before overrides apply"
             raise ScenarioError(f"{label}: extends: {rule}; write a file that says extends: {value.strip()}")
@@ -194,16 +188,12 @@ def _validate(source: Source, file: FilePath, protocols: Mapping[str, ProtocolEn
         data["name"] = file.stem
     found: list[str] = []
     if data.get("protocol") is not None:
-        choice = _protocol(
-            source, data["protocol"], protocol_table() if protocols is None else protocols, found
-        )
+        choice = _protocol(source, data["protocol"], protocol_table() if protocols is None else protocols, found)
         data["protocol"] = choice or ProtocolChoice(name="", parameters=Parameters())
     scenario = None
     context = text_context(**{BASE_DIR: str(file.parent)})
     try:
-        scenario = Scenario.model_validate(
-            _without_nulls(data), context=context, by_alias=True, by_name=False
-        )
+        scenario = Scenario.model_validate(_without_nulls(data), context=context, by_alias=True, by_name=False)
     except ValidationError as error:
         found = [*messages.lines(error, source, Scenario, also=("extends",)), *found]
     if _has_nulls(data):
@@ -245,9 +235,7 @@ def _protocol(
         return None
     name = section.get("name")
     if not isinstance(name, str):
-        found.append(
-            f"{origin.key_where}: protocol: the key name is missing; add name: and one of {', '.join(table)}"
-        )
+        found.append(f"{origin.key_where}: protocol: the key name is missing; add name: and one of {', '.join(table)}")
         return None
     entry = table.get(name)
     if entry is None:

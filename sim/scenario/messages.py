@@ -168,9 +168,7 @@ def _tag(source: Source, path: Path, context: Any) -> str:
         origin = source.origin(path)
         hint = suggestion(str(context["tag"]), choices)
         return f"{origin.where}: {origin.text}: not among the choices; {hint}"
-    return (
-        f"{source.origin(path).key_where}: {_name(path)}: the key {key} is missing; add {key}: and its value"
-    )
+    return f"{source.origin(path).key_where}: {_name(path)}: the key {key} is missing; add {key}: and its value"
 
 
 def _name(path: Path) -> str:

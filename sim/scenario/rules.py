@@ -152,15 +152,11 @@ def _workload(scenario: Scenario) -> Iterator[Problem]:
 def _times(fault: Fault, duration_ns: int, path: Path) -> Iterator[Problem]:
     length = format_ns(duration_ns)
     if fault.at_ns >= duration_ns:
-        yield Problem(
-            (*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time"
-        )
+        yield Problem((*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time")
     elif fault.end_ns is not None and fault.end_ns > duration_ns:
         key = "for" if fault.for_ns is not None else "until"
         end = format_ns(fault.end_ns)
-        message = (
-            f"ends at {end}, after the run does ({length}); shorten it, or leave it out: it then never heals"
-        )
+        message = f"ends at {end}, after the run does ({length}); shorten it, or leave it out: it then never heals"
         yield Problem((*path, key), message)
 
 

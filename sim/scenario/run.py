@@ -208,9 +208,7 @@ def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFil
     return files
 
 
-def _drive(
-    world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None
-) -> str | None:
+def _drive(world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None) -> str | None:
     """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
     desk = world.run.engine.desk
     try:
@@ -227,9 +225,7 @@ def _drive(
         return f"memory: {desk.failure or error}"
 
 
-def _advance(
-    world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None
-) -> str | None:
+def _advance(world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None) -> str | None:
     """Slice by slice, looking at limits between events."""
     scenario = world.scenario
     asked = scenario.limits
@@ -283,9 +279,7 @@ def run_digest(world: World) -> str:
     s = world.run.desk
     peers = world.run.engine.peer()
     final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
-    final += [
-        int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)
-    ]
+    final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
     final += peers[:, r.TIP_HEIGHT].tolist()
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
@@ -310,9 +304,7 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "start_s": bins * bin_ns / 1e9,
             "width_s": np.full(len(bins), bin_ns / 1e9),
             "committed": np.array([judge.blocks.txs_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
-            "decisions": np.array(
-                [judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64
-            ),
+            "decisions": np.array([judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
         },
         "classes": {
             "name": [c.name for c in world.classes],
@@ -323,8 +315,7 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
         },
         "messages_by_type": {
-            name: [row[name] for row in messages]
-            for name in ("type", "decides", "messages", "bytes", "dropped")
+            name: [row[name] for row in messages] for name in ("type", "decides", "messages", "bytes", "dropped")
         },
         "faults": {
             "fault": [f.number for f in faults],

@@ -77,9 +77,7 @@ class Cpu(Parameters):
     handle_ns: Nanoseconds = quantity("0 us", "time of the consensus thread per message")
     hash_ps_per_byte: Bandwidth = quantity("unlimited", "hashing speed, for example 1.63 GB/s")
     execute_ns: Nanoseconds = quantity("0 us", "time per transaction of a decided block")
-    fsync_ns: Nanoseconds = quantity(
-        "0 us", "time of one write to stable storage, where the protocol persists"
-    )
+    fsync_ns: Nanoseconds = quantity("0 us", "time of one write to stable storage, where the protocol persists")
 
 
 class ProtocolChoice(Parameters):

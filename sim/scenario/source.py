@@ -135,9 +135,7 @@ class _Parser:
             for event in stream:
                 if isinstance(event, e.DocumentStartEvent):
                     if root is not None:
-                        raise self.refuse(
-                            event.start_mark, "---", "a file holds one scenario; split the file"
-                        )
+                        raise self.refuse(event.start_mark, "---", "a file holds one scenario; split the file")
                     root = self.node(next(stream), stream, 0)
             if root is not None and root.kind == "scalar" and root.value is None:
                 return None
@@ -156,9 +154,7 @@ class _Parser:
             raise ScenarioError(f"{where}: {_short(self.line(mark))}: {message}") from None
         except YAMLError as error:
             reason = " ".join(str(error).split())
-            raise ScenarioError(
-                f"{self.label or f'{self.file}:1:1'}: not YAML: {reason}; check the syntax"
-            ) from None
+            raise ScenarioError(f"{self.label or f'{self.file}:1:1'}: not YAML: {reason}; check the syntax") from None
 
     def line(self, mark: Any) -> str:
         lines = self.text.splitlines()
@@ -168,17 +164,13 @@ class _Parser:
         e, mark = self.e, event.start_mark
         self.count += 1
         if self.count > NODES_MAX:
-            raise self.refuse(
-                mark, self.line(mark), f"more than {NODES_MAX} values; a scenario is a short text"
-            )
+            raise self.refuse(mark, self.line(mark), f"more than {NODES_MAX} values; a scenario is a short text")
         if depth > DEPTH_MAX:
             raise self.refuse(mark, self.line(mark), f"nested more than {DEPTH_MAX} levels deep; flatten it")
         if isinstance(event, e.AliasEvent):
             target = self.anchors.get(event.anchor)
             if target is None:
-                raise self.refuse(
-                    mark, f"*{event.anchor}", f"no finished &{event.anchor} comes before; write it out"
-                )
+                raise self.refuse(mark, f"*{event.anchor}", f"no finished &{event.anchor} comes before; write it out")
             return dataclasses.replace(target, where=self.where(mark), alias=True)
         tag = getattr(event, "tag", None)
         if tag is not None:
@@ -189,9 +181,7 @@ class _Parser:
             )
         if isinstance(event, e.ScalarEvent):
             plain = event.implicit[0]
-            node = _Node(
-                "scalar", self.where(mark), event.value, _typed(event.value) if plain else event.value
-            )
+            node = _Node("scalar", self.where(mark), event.value, _typed(event.value) if plain else event.value)
         elif isinstance(event, e.SequenceStartEvent):
             items: list[tuple[_Node | None, _Node]] = []
             while not isinstance(inner := next(stream), e.SequenceEndEvent):
@@ -211,9 +201,7 @@ class _Parser:
             if key.kind != "scalar":
                 raise self.refuse(inner.start_mark, key.text, "a key must be a word; write key: value")
             if key.text == "<<":
-                raise self.refuse(
-                    inner.start_mark, "<<", "merge keys are not read; write extends: other.yaml"
-                )
+                raise self.refuse(inner.start_mark, "<<", "merge keys are not read; write extends: other.yaml")
             if key.text in seen:
                 first = seen[key.text].removeprefix(f"{self.file}:")
                 message = f"duplicate key, first given at {first}; remove one of the two"
@@ -242,9 +230,7 @@ class _Expander:
         if node.kind == "scalar":
             return node.value
         if node.kind == "list":
-            return [
-                self.expand(item, (*path, i), item.where, depth + 1) for i, (_, item) in enumerate(node.items)
-            ]
+            return [self.expand(item, (*path, i), item.where, depth + 1) for i, (_, item) in enumerate(node.items)]
         result = {}
         for key, item in node.items:
             assert key is not None

@@ -77,9 +77,7 @@ def commit() -> str | None:
         return None
     try:
         git = ["git", "-C", str(_ROOT.parent)]
-        head = subprocess.run(
-            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10
-        )
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
         dirty = subprocess.run(
             [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True, timeout=10
         )

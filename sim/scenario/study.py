@@ -60,7 +60,6 @@ class StudyFile(Parameters):
     until: str | None = Field(default=None, description=f"replications until a target is met: {EXAMPLE}")
     seed: Count | None = Field(default=None, ge=0, le=SEED_MAX, description="default: the base scenario's")
 
-
     @model_validator(mode="after")
     def _replications(self) -> StudyFile:
         count = self.replications

@@ -67,9 +67,7 @@ class ColumnFile:
         table = arrow_table({name: rows[:, i] for i, name in enumerate(self.columns)})
         table = table.replace_schema_metadata(self.metadata)
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self.path, table.schema, compression="zstd", write_statistics=False
-            )
+            self._writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", write_statistics=False)
         self._writer.write_table(table)
 
     def close(self) -> None:

@@ -89,9 +89,7 @@ class ClosedLoop(Parameters):
     """Each answer is followed at once by the next request."""
 
     kind: Literal["closed"] = Field(description="a fixed number of requests in flight")
-    outstanding: Count = Field(
-        ge=1, le=10_000_000, description="requests in flight, all sites together, split evenly"
-    )
+    outstanding: Count = Field(ge=1, le=10_000_000, description="requests in flight, all sites together, split evenly")
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
 

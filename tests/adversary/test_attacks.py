@@ -12,9 +12,7 @@ from sim.cli import app
 from sim.plan.attacks import FOLDER, Pair, load_attacks, play
 
 PAIRS = [
-    pytest.param(file, pair, id=f"{attack.id} {pair.name}")
-    for file, attack in load_attacks()
-    for pair in attack.pairs
+    pytest.param(file, pair, id=f"{attack.id} {pair.name}") for file, attack in load_attacks() for pair in attack.pairs
 ]
 
 

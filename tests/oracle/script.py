@@ -126,9 +126,7 @@ class Stage(abc.ABC):
             ):
                 self.vote(node, index, weight)
             case ("gate", node, index, voter) if (
-                self.up[node]
-                and voter != self.who(node)
-                and self.script.tallies[index].owner in (None, self.who(node))
+                self.up[node] and voter != self.who(node) and self.script.tallies[index].owner in (None, self.who(node))
             ):
                 self.gate(node, index, voter)
             case ("timer", node, delay_ns) if self.up[node]:

@@ -309,9 +309,7 @@ def noting(protocol: type[CertifiedChain], cast: dict[tuple[int, int], set[int]]
 @pytest.mark.parametrize("seed", range(4))
 def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain, seed: int, lane: bool) -> None:
     cast: dict[tuple[int, int], set[int]] = {}
-    run = chain.world(
-        4, protocol=noting(chain.protocol, cast), lane=lane, seed=seed, parameters=chain.brief, **JITTER
-    )
+    run = chain.world(4, protocol=noting(chain.protocol, cast), lane=lane, seed=seed, parameters=chain.brief, **JITTER)
     chance = np.random.default_rng(seed)
     for _ in range(20):
         run.advance(run.now_ns + int(chance.integers(1, 400 * MS)))

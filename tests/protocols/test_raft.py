@@ -51,9 +51,7 @@ class Lab:
             stop_after=stop_after, events_max=20_000_000,
             still_max=100_000,
         )  # fmt: skip
-        values = {
-            key if key in RaftParameters.model_fields else f"{key}_ns": v for key, v in parameters.items()
-        }
+        values = {key if key in RaftParameters.model_fields else f"{key}_ns": v for key, v in parameters.items()}
         self.run = Run(
             protocol, RaftParameters(**values), settings, Costs(persist_ns=persist_ns),
             block_interval_ns=block_interval_ms * MS, lane=lane,
@@ -162,9 +160,7 @@ def test_a_leader_commits_at_the_quorum_of_round_trips(n: int) -> None:
     round_trips = sorted(int(delays[leader, i] + delays[i, leader]) for i in range(n) if i != leader)
     expected = round_trips[n // 2 - 1] * MS  # the leader itself and the fastest floor(n/2) others
     proposed = {block: time for time, _, block, _, _ in lab.events(r.EVENT_PROPOSED)}
-    times = {
-        time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader
-    }
+    times = {time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader}
     assert times == {expected}
 
 
@@ -205,9 +201,7 @@ def test_disks_write_in_parallel() -> None:
     lab.advance(2000)
     proposed = {block: time for time, _, block, _, _ in lab.events(r.EVENT_PROPOSED)}
     leader = lab.leader()
-    times = {
-        time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader
-    }
+    times = {time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader}
     assert times == {17 * MS}
 
 
@@ -602,9 +596,7 @@ def random_faults(lab: Lab, seed: int, rounds: int = 12) -> None:
             lab.run.restart(back)
             down.remove(back)
         elif what == 2:
-            lab.run.cut(
-                node, (node + 1 + chance.draw(seed, step, 3) % (lab.n - 1)) % lab.n, both=bool(node & 1)
-            )
+            lab.run.cut(node, (node + 1 + chance.draw(seed, step, 3) % (lab.n - 1)) % lab.n, both=bool(node & 1))
         else:
             lab.heal()
     lab.heal()

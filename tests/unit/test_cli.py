@@ -378,9 +378,7 @@ class Loops(Pbft):
     ("name", "says"),
     [("Leaves", "10: RuntimeError: SystemExit: 7"), ("Divides", "20: ZeroDivisionError: division by zero")],
 )
-def test_what_breaks_in_somebodys_protocol_is_said_with_their_lines_alone(
-    tmp_path: Path, name: str, says: str
-) -> None:
+def test_what_breaks_in_somebodys_protocol_is_said_with_their_lines_alone(tmp_path: Path, name: str, says: str) -> None:
     file = tmp_path / "own.py"
     file.write_text(OWN)
     done = cli("run", BASELINE, "--out", tmp_path / "out", "--seed", "3", "--protocol-file", f"{file}:{name}")

@@ -247,7 +247,5 @@ def test_a_fault_that_makes_no_sense_is_refused_with_its_place(fault: dict[str, 
 
 
 def test_a_cable_that_does_not_exist_is_refused() -> None:
-    message = _refusal(
-        {"at": "1 s", "cut_cable": {"between": ["HAK", "SYX"]}}, **{"network.topology": "ring"}
-    )
+    message = _refusal({"at": "1 s", "cut_cable": {"between": ["HAK", "SYX"]}}, **{"network.topology": "ring"})
     assert "no edge of the topology joins HAK and SYX; HAK is linked to RSC, YPG" in message

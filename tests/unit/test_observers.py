@@ -235,9 +235,7 @@ def test_no_protocol_has_a_message_of_these_names() -> None:
          "did you mean 'regulator'"),
     ],
 )  # fmt: skip
-def test_mistakes_are_answered_with_place_and_remedy(
-    lines: list[str], where: str, says: str, tmp_path: Path
-) -> None:
+def test_mistakes_are_answered_with_place_and_remedy(lines: list[str], where: str, says: str, tmp_path: Path) -> None:
     base = Path(__file__).parents[2] / "scenarios" / "pilot-zone" / "island-7-pbft.yaml"
     file = tmp_path / "wrong.yaml"
     file.write_text("\n".join([*lines, f"extends: {base}"]))

@@ -90,9 +90,7 @@ def test_numbers_are_means_of_the_runs_with_their_intervals(study: Path, publish
     for row in numbers.itertuples():
         interval = t_interval(frame.loc[frame.case == row.case, "committed_tps"].to_numpy())
         assert (row.n, row.mean, row.low, row.high) == (3, interval.estimate, interval.low, interval.high)
-    pd.testing.assert_frame_equal(
-        pd.read_csv(published / "runs.csv"), frame, check_dtype=False, check_exact=True
-    )
+    pd.testing.assert_frame_equal(pd.read_csv(published / "runs.csv"), frame, check_dtype=False, check_exact=True)
 
 
 def test_distributions_and_time_series_agree_with_the_metrics(study: Path, published: Path) -> None:

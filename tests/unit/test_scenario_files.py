@@ -55,9 +55,7 @@ def test_storms_change_nothing_but_the_weather(name: str) -> None:
 
 
 def test_the_three_designs_differ_in_the_protocol_only() -> None:
-    designs = [
-        resolved(load_scenario(SCENARIOS / "pilot-zone" / f"island-7-{n}.yaml")) for n in ("pbft", "raft")
-    ]
+    designs = [resolved(load_scenario(SCENARIOS / "pilot-zone" / f"island-7-{n}.yaml")) for n in ("pbft", "raft")]
     differing = {key for key in designs[0] if designs[0][key] != designs[1][key]}
     assert differing == {"name", "description", "protocol"}
 
@@ -79,9 +77,7 @@ def test_the_pilot_zone_runs_at_tier_two() -> None:
 
 def test_the_schema_knows_every_key_of_every_protocol() -> None:
     schema = json_schema()
-    assert {
-        choice["properties"]["name"]["const"] for choice in schema["properties"]["protocol"]["oneOf"]
-    } >= {
+    assert {choice["properties"]["name"]["const"] for choice in schema["properties"]["protocol"]["oneOf"]} >= {
         "pbft",
         "raft",
         "hotstuff",

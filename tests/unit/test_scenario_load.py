@@ -34,9 +34,7 @@ class _Entry:
     def check(self, parameters: Parameters, n: int) -> None:
         if isinstance(parameters, _Quorums) and n < 3 * parameters.faults + 1:
             needed = 3 * parameters.faults + 1
-            raise ValueError(
-                f"{parameters.faults} faults need {needed} voters (3f + 1); add voters or lower faults"
-            )
+            raise ValueError(f"{parameters.faults} faults need {needed} voters (3f + 1); add voters or lower faults")
 
 
 TABLE = {"pbft": _Entry(_Quorums), "raft": _Entry(_Terms)}
@@ -363,9 +361,7 @@ def test_three_voters_for_one_fault(load: Load) -> None:
         "model: distance, quality: mid", "model: fixed, one_way: 1 ms"
     )
     text = text[: text.index("faults:")]
-    assert (
-        _message(load, text) == "s.yaml:4:10: 3: 1 faults need 4 voters (3f + 1); add voters or lower faults"
-    )
+    assert _message(load, text) == "s.yaml:4:10: 3: 1 faults need 4 voters (3f + 1); add voters or lower faults"
 
 
 @pytest.mark.parametrize(
@@ -481,9 +477,7 @@ def test_many_values_are_refused(load: Load) -> None:
 
 
 def test_few_aliases_are_fine(load: Load) -> None:
-    text = GOOD.replace(
-        "{kind: open, rate: 80 tx/s, bytes: 500 B}", "&one {kind: open, rate: 80 tx/s}\n  - *one"
-    )
+    text = GOOD.replace("{kind: open, rate: 80 tx/s, bytes: 500 B}", "&one {kind: open, rate: 80 tx/s}\n  - *one")
     assert len(load(text).workload) == 2
 
 
@@ -523,9 +517,7 @@ def test_the_later_override_wins_and_null_removes(load: Load) -> None:
 
 
 def test_another_protocol_starts_afresh(load: Load) -> None:
-    assert load(GOOD, "protocol.heartbeat=1 s", "protocol.name=raft").protocol.parameters == _Terms(
-        heartbeat_ns=10**9
-    )
+    assert load(GOOD, "protocol.heartbeat=1 s", "protocol.name=raft").protocol.parameters == _Terms(heartbeat_ns=10**9)
 
 
 @pytest.mark.parametrize(
@@ -571,9 +563,7 @@ def test_extends_merges_deeply_and_keeps_places(load: Load, tmp_path: Path) -> N
 
 def test_extends_with_another_model_starts_that_section_afresh(load: Load, tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(GOOD)
-    scenario = load(
-        "extends: base.yaml\nnetwork: {latency: {model: fixed, one_way: 1 ms}}\nprotocol: {name: raft}\n"
-    )
+    scenario = load("extends: base.yaml\nnetwork: {latency: {model: fixed, one_way: 1 ms}}\nprotocol: {name: raft}\n")
     assert scenario.network.latency.model == "fixed"
     assert scenario.protocol.parameters == _Terms()
 

@@ -51,9 +51,7 @@ def test_classes_sum_to_the_tier(tier: str, level: str) -> None:
 
 def test_classes_keep_proportions_sizes_and_tags() -> None:
     by_name = {one.name: one for one in classes("T2", "average")}
-    assert by_name["medical_settlement"].rate_tps / by_name["fiscal_e_receipt"].rate_tps == pytest.approx(
-        6.7 / 4.9
-    )
+    assert by_name["medical_settlement"].rate_tps / by_name["fiscal_e_receipt"].rate_tps == pytest.approx(6.7 / 4.9)
     assert by_name["customs_declaration"].size_bytes == 2000
     assert by_name["sharing_anchor"].tag == "A"
     assert by_name["medical_settlement"].data_label == "personal"

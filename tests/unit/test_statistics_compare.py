@@ -188,9 +188,7 @@ def test_verdicts_in_words() -> None:
     open_ = Difference("A", "B", Interval(-0.3, -1.4, 0.8, 0.95, 10, "paired t"))
     assert lower.verdict("ms") == "A is lower than B by 3.1 ms, 95 % interval [2.0, 4.2], n = 10"
     assert higher.verdict("ms") == "A is higher than B by 3.1 ms, 95 % interval [2.0, 4.2], n = 10"
-    assert open_.verdict("ms") == (
-        "A and B are not told apart: difference -0.3 ms, 95 % interval [-1.4, 0.8], n = 10"
-    )
+    assert open_.verdict("ms") == ("A and B are not told apart: difference -0.3 ms, 95 % interval [-1.4, 0.8], n = 10")
     same = paired([1.0, 2.0], [1.0, 2.0])
     assert same.verdict() == "A and B are not told apart: difference 0, 95 % interval [0, 0], n = 2"
 

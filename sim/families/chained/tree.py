@@ -163,9 +163,7 @@ class BlockTree:
     def _turns_off(self, block: Block, head: Block) -> bool:
         """Whether a block is, or begins, a branch beside the head."""
         parent = block.parent
-        return block.height <= head.height or (
-            parent is not head and (parent is None or parent.height <= head.height)
-        )
+        return block.height <= head.height or (parent is not head and (parent is None or parent.height <= head.height))
 
     def _is_beside(self, block: Block | None, head: Block) -> bool:
         """Whether the block does not extend the head, as far as its ancestors are here."""

@@ -50,15 +50,9 @@ def few_leaders(
 class ViewParameters(Parameters):
     """How long views last, and how many faults they bear."""
 
-    view_timeout_ns: Nanoseconds = quantity(
-        "2 s", "how long a replica waits in a view at first", positive=True
-    )
-    view_timeout_max_ns: Nanoseconds = quantity(
-        "30 s", "the wait doubles with each expiry up to this, until a commit"
-    )
-    faults: int | None = count(
-        None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0
-    )
+    view_timeout_ns: Nanoseconds = quantity("2 s", "how long a replica waits in a view at first", positive=True)
+    view_timeout_max_ns: Nanoseconds = quantity("30 s", "the wait doubles with each expiry up to this, until a commit")
+    faults: int | None = count(None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0)
 
     def tolerated(self, voters: int) -> int:
         """f."""
@@ -68,9 +62,7 @@ class ViewParameters(Parameters):
         """Raise ValueError if the parameters do not fit the number of voters."""
         f = self.tolerated(voters)
         if voters < 3 * f + 1:
-            raise ValueError(
-                f"faults: {f} needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults"
-            )
+            raise ValueError(f"faults: {f} needs n >= 3f + 1 = {3 * f + 1} voters, not {voters}; lower faults")
         if self.view_timeout_max_ns < self.view_timeout_ns:
             raise ValueError(
                 f"view_timeout_max: {format_ns(self.view_timeout_max_ns)} must not be below view_timeout: "
@@ -81,9 +73,7 @@ class ViewParameters(Parameters):
 class TurnParameters(ViewParameters):
     """How often leaders in turn bring blocks."""
 
-    min_block_delay_ns: Nanoseconds = quantity(
-        "0 ms", "least wait of a leader between certificate and proposal"
-    )
+    min_block_delay_ns: Nanoseconds = quantity("0 ms", "least wait of a leader between certificate and proposal")
     empty_block_delay_ns: Nanoseconds = quantity(
         "0 ms",
         "how long a leader waits for a transaction while nothing is under way; 0: empty blocks at once",

@@ -91,9 +91,7 @@ def powers_after(history: tuple[tuple[int, tuple[int, ...]], ...]) -> Powers:
     return powers_after(history[:-1]).changed(height - before, powers)
 
 
-def powers_at(
-    height: int, power: tuple[int, ...], rolls: Iterable[tuple[int, tuple[int, ...]]]
-) -> tuple[int, Powers]:
+def powers_at(height: int, power: tuple[int, ...], rolls: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[int, Powers]:
     """Since when the powers of a height are in force, and which they are: `power` for members, 0 for others.
 
     `rolls`: (height from which in force, members), ascending, from height 1 on.
