@@ -146,3 +146,20 @@ def test_a_corrupted_replica_is_never_in_the_fast_lane() -> None:
     honest = play(scenario())
     assert run.decided_blocks(0) == honest.decided_blocks(0)
     assert run.now_ns == S
+
+
+def test_double_votes_are_of_the_types_named() -> None:
+    """Told to double its PREPAREs, it leaves its COMMITs alone, of which a liar's two blocks would get two as well."""
+    seen = {}
+    for messages in (["PREPARE"], ["COMMIT"], []):
+        both = corrupt("equivocating", 0, groups=[[1, 2], [3]]) + corrupt("double-voting", 3, messages=messages)
+        run = play(scenario(4, duration="200 ms", corrupted=both))
+        host = run.world.run.hosts[0]
+        seen[*messages] = {
+            vote.name
+            for vote in run.world.run.protocol.votes
+            if sum(host.has_voted(vote, ballot, 3) for ballot in host.ballots(0, 1)) > 1
+        }
+    assert seen["PREPARE",] == {"PREPARE"}
+    assert "PREPARE" not in seen["COMMIT",]
+    assert "PREPARE" in seen[()]

@@ -136,3 +136,9 @@ def test_fetched_blocks_take_a_replica_to_their_view_whatever_the_sender_claims(
         )
     )
     assert result.checks["invariants"] == "pass", result.violations
+
+
+def test_a_timeout_certificate_needs_a_quorum() -> None:
+    found = replica(world(4), 0)
+    assert found.valid_tc(TC(2, 1, 3))
+    assert not found.valid_tc(TC(2, 1, 2))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.families.pbft.viewchange import NewView, ViewChange
+from sim.families.pbft.viewchange import NewView, ViewChange, carried_over
 from sim.ledger import rows as r
 from sim.protocol import Block, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
@@ -422,6 +422,38 @@ def test_what_a_view_change_says_was_prepared_must_be_proven() -> None:
     assert not {*Forger.forged} & {*run.decided()[:, 3]}
     assert run.decided()[-1][0] > int(2.9 * S)
     assert unsafe(run) == []
+
+
+def change(replica: int, low: int, *prepared: tuple[int, int, Block]) -> ViewChange:
+    """A VIEW-CHANGE for view 3."""
+    return ViewChange(3, low, prepared, 3, replica)
+
+
+def test_o_carries_over_what_prepared_in_the_highest_view() -> None:
+    """Sequence 5 prepared in views 0 and 2, 7 in view 1; 6 in none, 4 lies below the latest stable checkpoint."""
+    old, new, last, gone = (Block(number, 5, 0, 0, None) for number in (1, 2, 3, 4))
+    orders = itertools.permutations(
+        [change(0, 3, (5, 0, old), (4, 2, gone)), change(1, 4, (5, 2, new)), change(2, 4, (7, 1, last))]
+    )
+    for changes in orders:
+        assert carried_over(tuple(changes)) == (4, [(5, new), (6, None), (7, last)])
+
+
+def test_a_backup_enters_no_view_whose_o_does_not_follow_from_v() -> None:
+    """The primary of view 1 leaves out what one of three VIEW-CHANGEs carries, or puts another batch in its place."""
+    run = begin(scenario(4, protocol=FAST))
+    backup, hosts = run.replica(2), run.world.run.hosts
+    batch, other = (hosts[0].new_block(None, 0, number=1, empty=True) for _ in range(2))
+    for voter in (1, 2, 3):
+        hosts[voter].vote(PREPARE, hosts[voter].ballot(0, 1, batch))
+    backup.change_view(1)
+    changes = tuple(ViewChange(1, 0, ((1, 0, batch),) if node == 3 else (), 3, node) for node in (0, 1, 3))
+    for proposals in ((), ((1, other),), ((1, batch), (2, other))):
+        backup.on_new_view(1, NewView(1, changes, proposals))
+        assert not backup.active
+    backup.on_new_view(1, NewView(1, changes, ((1, batch),)))
+    assert backup.active
+    assert backup.view == 1
 
 
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------

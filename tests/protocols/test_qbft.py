@@ -408,3 +408,17 @@ def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
         fast, slow = play(chosen, lane=True), play(chosen, lane=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
+
+
+def test_a_round_change_without_its_certificate_is_not_kept() -> None:
+    """Two of four have signed PREPAREs for what it says had prepared, in a round before it."""
+    run = begin(scenario(4, protocol=FAST))
+    judge, proven, forged = run.replica(3), block(1), block(2)
+    for chosen, voters in ((proven, (0, 1, 2)), (forged, (0, 1))):
+        for host in (run.world.run.hosts[voter] for voter in voters):
+            host.vote(PREPARE, host.ballot(0, 1, chosen))
+    judge.on_round_change(1, RoundChange(1, 1, 1, (0, forged), 3))
+    judge.on_round_change(0, RoundChange(1, 1, 1, None, 3))  # by somebody else than it says
+    assert judge.changes.get(1, {}) == {}
+    judge.on_round_change(1, RoundChange(1, 1, 1, (0, proven), 3))
+    assert set(judge.changes[1]) == {1}

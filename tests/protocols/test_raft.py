@@ -19,7 +19,7 @@ from sim.kernel import desk as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
-from tests.runs import play, scenario, unsafe
+from tests.runs import begin, play, scenario, unsafe
 
 MS = 1_000_000
 
@@ -646,3 +646,15 @@ def test_what_links_double_is_answered_once(doubled: str, parameters: dict[str, 
     assert run.sent(doubled) <= most
     assert len(run.decided(2)) > 60  # level again, and at work
     assert unsafe(run) == []
+
+
+@pytest.mark.parametrize(
+    ("last_index", "last_term", "up_to_date"),
+    [(3, 2, True), (2, 2, False), (4, 2, True), (9, 1, False), (1, 3, True), (0, 0, False)],
+)
+def test_a_later_term_counts_before_a_longer_log(last_index: int, last_term: int, up_to_date: bool) -> None:
+    """Section 5.4.1, against a log whose last entry is the third, of term 2."""
+    run = begin(scenario(3, protocol="raft"))
+    log = run.replica(0).log
+    log.tail = [Block(number, number, term, 0, None) for number, term in ((1, 1), (2, 1), (3, 2))]
+    assert log.is_up_to_date(last_index, last_term) is up_to_date

@@ -309,3 +309,8 @@ def test_a_final_block_given_up_is_a_violation_and_the_order_goes_on_from_there(
         evidence = [v.evidence for v in fold.finality]
         assert evidence == ["height 2: replica 1 had decided block 2 and gave it up for block 3"]
         assert [v.evidence for v in fold.order] == ["replica 1 decided height 4 after height 2"]
+
+
+def test_a_number_between_those_proposed_is_no_proposal(cut: Cut) -> None:
+    found = judged(*cut(told(*proposed(1, 3), decided(0, 1, 1), decided(0, 2, 2))))
+    assert found == {"validity": ["replica 0 decided block 2, which nobody proposed"]}
