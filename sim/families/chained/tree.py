@@ -153,17 +153,18 @@ class BlockTree:
         for block in reversed(path):
             context.decide(block)
             self.blocks.pop(block.number, None)
-        if not any(self._turns_off(block, head) for block in self.blocks.values()):
-            return  # as nearly always: no branch but one goes on
+        top = head.height
+        for block in self.blocks.values():  # a plain loop: it runs for every commit, and nearly always to its end
+            if block.height <= top or (
+                block.parent is not head and (block.parent is None or block.parent.height <= top)
+            ):
+                break  # it is, or begins, a branch beside the head
+        else:
+            return
         for number, block in list(self.blocks.items()):
             if self._is_beside(block, head):
                 context.abandon(block)
                 del self.blocks[number]
-
-    def _turns_off(self, block: Block, head: Block) -> bool:
-        """Whether a block is, or begins, a branch beside the head."""
-        parent = block.parent
-        return block.height <= head.height or (parent is not head and (parent is None or parent.height <= head.height))
 
     def _is_beside(self, block: Block | None, head: Block) -> bool:
         """Whether the block does not extend the head, as far as its ancestors are here."""
