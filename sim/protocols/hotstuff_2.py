@@ -105,6 +105,7 @@ class HotStuff2(PacedChain):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.voted_view = 0
+        self.voted: Block | None = None  # the last block voted for: others may certify it after a crash
         self.confirmed_view = 0  # of the last vote2
         self.double: QC | None = None  # the highest that this replica has formed or seen
         self.formed: QC | None = None  # a double certificate formed here; its block or an ancestor is missing
@@ -163,7 +164,9 @@ class HotStuff2(PacedChain):
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view, self.confirmed_view = stable["view"], stable["voted"], stable["confirmed"]
         self.high, self.double = stable["locked"], stable["double"]
-        self.tree.hold(self.high.block)
+        self.voted = stable["block"]
+        for block in (self.voted, self.high.block):
+            self.tree.hold(block)
 
     def absorb_fast_path(self) -> None:
         """Catch up with the fast lane.
@@ -178,6 +181,7 @@ class HotStuff2(PacedChain):
         if block.view <= self.voted_view and not (confirmed and block.view > self.confirmed_view):
             return
         self.view = self.voted_view = block.view
+        self.voted = block
         self.tree.renew(block)
         self.lock(block.body)
         if block.parent is not None:
@@ -203,6 +207,7 @@ class HotStuff2(PacedChain):
         self.context.persist(
             view=self.view,
             voted=self.voted_view,
+            block=self.voted,
             confirmed=self.confirmed_view,
             locked=self.locked,
             double=self.double,
@@ -255,7 +260,7 @@ class HotStuff2(PacedChain):
         self.view = block.view
         self.pacemaker.progressed()
         if self.may_vote(block):
-            self.voted_view = block.view
+            self.voted_view, self.voted = block.view, block
             self.save()
             ballot = context.ballot(block.view, block.height, block)
             context.vote(VOTE, ballot, to=self.leader_of(block.view))

@@ -34,7 +34,7 @@ Deviations
   two timeouts, one in the view before its own, whose votes it lost.
 * The timer doubles with each expiry up to a bound, until the next commit; the paper leaves it open.
 * A proposal across a gap is voted for upon its TC alone, as in the paper; there is no other unlocking rule.
-* Last vote, round and highest certificate are on disk before a vote or a timeout leaves.
+* Last vote with its block, round and highest certificate are on disk before a vote or a timeout leaves.
 
 Not modelled: Ditto's asynchronous fallback, leaders chosen by reputation, dissemination of transactions ahead
 of consensus, the execution results that Diem's votes carry.
@@ -153,6 +153,7 @@ class Jolteon(CertifiedChain):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.voted_view = 0  # voted in it or gave it up
+        self.voted: Block | None = None  # the last block voted for: others may certify it after a crash
         self.tc: TC | None = None
         self.certified: QC | None = None  # formed here; its block or an ancestor is missing
         self.timeouts: dict[int, Timeout] = {}  # replica -> its latest
@@ -208,7 +209,9 @@ class Jolteon(CertifiedChain):
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view = stable["view"], stable["voted_view"]
         self.high, self.tc = stable["high"], stable["tc"]
-        self.tree.hold(self.high.block)
+        self.voted = stable["voted"]
+        for block in (self.voted, self.high.block):
+            self.tree.hold(block)
 
     def watch(self) -> None:
         self.context.watch_progress(self.timeout_ns)
@@ -222,7 +225,7 @@ class Jolteon(CertifiedChain):
         block = self.context.lane_block()
         if block is None or block.view <= self.voted_view:
             return
-        self.voted_view, self.view, self.tc = block.view, block.view, None
+        self.voted_view, self.voted, self.view, self.tc = block.view, block, block.view, None
         self.tree.renew(block)
         self.update(block.body)
         self.save()
@@ -240,7 +243,7 @@ class Jolteon(CertifiedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(view=self.view, voted_view=self.voted_view, high=self.high, tc=self.tc)
+        self.context.persist(view=self.view, voted_view=self.voted_view, voted=self.voted, high=self.high, tc=self.tc)
 
     # --- Propose -----------------------------------------------------------------------------------------
 
@@ -290,7 +293,7 @@ class Jolteon(CertifiedChain):
         self.view, self.tc = view, tc
         context.made_progress()
         if self.may_vote(block, tc):
-            self.voted_view = view
+            self.voted_view, self.voted = view, block
             self.save()
             context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
         self.update(block.body)

@@ -38,6 +38,7 @@ CASES = {
     "tendermint-votes-lost-for-ever": "a vote that a link had lost was lost again whenever it was said again",
     "rpbft-new-view-twice": "a primary that crashed after its NEW-VIEW began that view again, with other batches",
     "pbft-asked-before-the-crash": "a replica that had asked for a view before a crash did not ask for it again",
+    "hotstuff-2-block-forgotten-by-all": "voters forgot the block that they had voted for in a crash",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {"hotstuff-silent-leader": "liveness failure"}  # and must be found to; the others end well
