@@ -9,6 +9,7 @@ multicasts <COMMIT>; upon 2F + 1 COMMITs it inserts the block and begins the nex
 votes for no other block at this height, and proposes it when its turn comes; nothing but insertion releases the
 lock. A validator whose round timer expires, or that is locked and sees another block proposed, multicasts
 <ROUND-CHANGE, r + 1>; F + 1 for a higher round are joined, 2F + 1 start it. Timers double with every round.
+A round without trouble, the same as QBFT's, stands in sim.families.heights.rounds; here is what makes IBFT v1.
 
 Two flaws, kept on purpose: 2F + 1 is no Byzantine quorum unless n = 3F + 1 (`quorum_size`), so two blocks can be
 final at one height for n = 5, 6, 8, 9, 11, 12, ...; and validators locked on different blocks may hold up a
@@ -52,22 +53,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
-    BATCH,
-    DECIDED,
-    NO_PROGRESS,
-    Ballot,
     Block,
     Context,
     Letter,
-    NormalCase,
-    Quorum,
     Signing,
-    Step,
-    VoteType,
     invariant,
     upon,
 )
@@ -110,24 +103,16 @@ class RoundChange(Letter):
         return HEADER_BYTES
 
 
-PREPARE = VoteType("PREPARE", HEADER_BYTES)
-COMMIT = VoteType("COMMIT", HEADER_BYTES)
-
-
-class Ibft(HeightByHeight):
+class Ibft(RoundByRound):
     """One validator of IBFT v1."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
-    votes = (PREPARE, COMMIT)
+    proposes = PrePrepare
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.parameters.round_timeout_ns, by_vote=True)
-        self.changing = False  # ROUND CHANGE was sent for `round`, which has not begun
-        self.accepted: Ballot | None = None  # the proposal accepted in this round
+        super().__init__(context, by_vote=True)
         self.locked: Block | None = None
-        self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, set[int]] = {}  # round -> who sent ROUND-CHANGE for it, at this height
-        self.proposed: tuple[int, int, Block] | None = None  # height, round, block: what this validator proposed
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -143,18 +128,6 @@ class Ibft(HeightByHeight):
         """Who proposes in this round after a block that `last` proposed."""
         stays = self.parameters.proposer_policy == "sticky" and last in self.members
         return self.turn_after(last, round_ - stays)
-
-    def timeout_ns(self, round_: int) -> int:
-        """The round timer doubles with every round."""
-        return doubled(self.parameters.round_timeout_ns, round_)
-
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
-
-    def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.context.members_change:
-            return ()  # the lane knows one set of validators
-        return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     @staticmethod
     def known_weakness(
@@ -181,75 +154,23 @@ class Ibft(HeightByHeight):
         blocks = [block for _, block in self.voted_blocks(COMMIT, range(self.round + 1))]
         return all(block is self.locked for block in blocks) and (self.locked is None or self.locked in blocks)
 
-    # --- start, and the fast lane ------------------------------------------------------------------------
-    #
-    # Lane numbers upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
-
-    @property
-    def view_number(self) -> int:
-        return self.round
-
     def abstract_state(self) -> tuple[int, int]:
         """The height and the locked block."""
         return self.height, 0 if self.locked is None else self.locked.number
 
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        context.watch_progress(self.timeout_ns(0))
-        if "height" not in stable:
-            context.persist(height=1, round=0, changing=False, proposed=None)
-            self.resume()
-            return
-        self.proposed = stable["proposed"]
-        if stable["height"] == self.height:
-            self.round, self.changing = stable["round"], stable["changing"]
-            context.watch_progress(self.timeout_ns(self.round))
-        for round_ in range(self.round + 1):
-            for ballot in context.ballots(round_, self.height):
-                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
-                    self.locked = ballot.block  # the latest: rounds ascend
-                    self.received.append(ballot.block)
-                if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
-                    assert ballot.block is not None
-                    self.accepted = ballot
-                    self.received.append(ballot.block)  # what it voted for was on disk before
-        self.blocks.fetch_from_next(context.me)
-        if self.changing:
-            self.ask_for_round()
-        self.resume()
-
-    def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane did: blocks inserted, a proposal accepted, a lock taken."""
-        context = self.context
-        if context.height >= self.height:
-            self.begin_height()
-        if self.round == 0 and not self.changing and self.locked is None:
-            block = context.lane_block()
-            if self.accepted is None and block is not None and block.height == self.height:
-                self.accepted = context.ballot(0, self.height, block)
-                self.received.append(block)
-            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
-                self.locked = self.accepted.block
-
-    def set_lane(self) -> None:
-        """Work in the fast lane if nothing is out of the ordinary at this height."""
-        ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
-        number = self.lane_base() + (self.accepted is not None)
-        self.context.lane(number if ordinary else None)
-
     # --- NEW ROUND ---------------------------------------------------------------------------------------
 
-    def begin_height(self) -> None:
-        """The last block is inserted, and with it the lock is gone: round 0 of the next height."""
-        context = self.context
-        round_before = self.round
-        self.next_height()
-        self.round, self.changing = 0, False
-        self.accepted, self.locked = None, None
-        self.received, self.changes = [], {}
-        if round_before > 0:
-            context.enter_view(0)
-            context.watch_progress(self.timeout_ns(0))
+    @property
+    def is_bound(self) -> bool:
+        return self.locked is not None
+
+    def bind(self, round_: int, block: Block) -> None:
+        """PREPARED: the block is locked."""
+        self.locked = block
+
+    def unbind(self) -> None:
+        """FINAL COMMITTED: the block is inserted, and with it the lock is gone."""
+        self.locked = None
 
     def start_round(self, round_: int) -> None:
         """2F + 1 want this round: it begins."""
@@ -261,51 +182,14 @@ class Ibft(HeightByHeight):
         context.watch_progress(self.timeout_ns(round_))
         self.resume()
 
-    def resume(self) -> None:
-        """Deal with the backlog, propose if it is this validator's turn, and return to the lane."""
-        early, self.early = self.early, []
-        for sender, message in early:
-            self.on_pre_prepare(sender, message)
-        self.propose()
-        self.set_lane()
-
-    def proposer_of(self, round_: int) -> int:
-        """Who proposes in a round of the current height. The first block is validator 0's."""
-        last = self.context.decided_block(self.context.height)
-        return self.turn_after(-1, round_) if last is None else self.proposer_after(last.proposer, round_)
-
-    @upon(BATCH, DECIDED)
-    def on_turn(self) -> None:
-        """A transaction came, or the lane inserted the block after which this validator proposes."""
-        self.propose()
-        self.set_lane()
-
-    def propose(self) -> None:
-        """The proposer multicasts <PRE-PREPARE> with its locked block, or with a new one."""
-        context = self.context
-        if self.changing or self.accepted is not None or self.proposer_of(self.round) != context.me:
-            return
+    def proposal(self) -> PrePrepare | None:
+        """The locked block, or a new one; None if nothing waits."""
         block = self.block_to_propose()
-        if block is None:
-            return
-        self.received.append(block)
-        self.proposed = (self.height, self.round, block)
-        context.persist(proposed=self.proposed)
-        message = PrePrepare(self.height, self.round, block)
-        ballot = context.ballot(self.round, self.height, block)
-        if self.round == 0 and not context.members_change:
-            number = self.lane_base()
-            next_proposer = self.proposer_after(context.me, 0)
-            context.propose(message, ballot, guard=(number, number + 1), after=2 * block.number, tell=next_proposer)
-        else:
-            self.say(message, new=self.round == 0)
-        self.accept(ballot)
+        return None if block is None else PrePrepare(self.height, self.round, block)
 
     def block_to_propose(self) -> Block | None:
-        """What was proposed before a crash, the locked block, or a new one; None if nothing waits."""
+        """The locked block, or a new one; None if nothing waits."""
         context = self.context
-        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
-            return self.proposed[2]
         if self.locked is not None:
             return self.locked
         parent = context.decided_block(context.height)
@@ -340,46 +224,16 @@ class Ibft(HeightByHeight):
                 self.change_round(self.round + 1)
         self.set_lane()
 
-    def accept(self, ballot: Ballot) -> None:
-        """Enter PRE-PREPARED: multicast <PREPARE>."""
-        context = self.context
-        self.accepted = ballot
-        if not context.has_voted(PREPARE, ballot):
-            context.vote(PREPARE, ballot, self.audience)
-        if context.complete(PREPARE, ballot):
-            self.on_prepared(ballot)
-
-    @upon(PREPARE)
-    def on_prepared(self, ballot: Ballot) -> None:
-        """2F + 1 PREPAREs: enter PREPARED, lock the block and multicast <COMMIT>."""
-        if ballot is self.accepted:
-            self.locked = ballot.block
-            if not self.context.has_voted(COMMIT, ballot):
-                self.context.vote(COMMIT, ballot, self.audience)
-        else:
-            self.early_quorum = max(self.early_quorum, ballot.number)
-        self.set_lane()
-
-    @upon(COMMIT)
-    def on_committed(self, ballot: Ballot) -> None:
-        """2F + 1 COMMITs: enter COMMITTED, insert the block if it is here (FINAL COMMITTED), begin the next height."""
-        assert ballot.block is not None
-        if ballot.block in self.received:
-            self.decide_next(ballot.block)
-        else:
-            self.early_quorum = max(self.early_quorum, ballot.number)
-            self.set_lane()
-
     # --- ROUND CHANGE ------------------------------------------------------------------------------------
 
-    @upon(NO_PROGRESS)
-    def on_round_timeout(self) -> None:
+    def leave_round(self) -> None:
         """The next round, or the highest that F + 1 ask for."""
-        if not self.is_member:
-            self.context.watch_progress(self.timeout_ns(0))
-            return
         wanted = [round_ for round_, senders in self.changes.items() if len(senders) > self.f]
         self.change_round(max([self.round + 1, *wanted]))
+
+    def ask_again(self) -> None:
+        if self.changing:
+            self.ask_for_round()
 
     def change_round(self, round_: int) -> None:
         """Leave the current round: multicast <ROUND-CHANGE, h, r> and wait for others."""
@@ -398,12 +252,8 @@ class Ibft(HeightByHeight):
 
     @upon(RoundChange)
     def on_round_change(self, sender: int, message: RoundChange) -> None:
-        """Count it; who asks at another height is told, or asked, about blocks."""
-        if message.height < self.height:
-            self.context.send(sender, Status(self.context.height))
-        elif message.height > self.height:
-            self.blocks.fetch(sender)
-        elif self.is_member and sender in self.members:
+        """Count it."""
+        if self.concerns_height(sender, message.height):
             self.count_round_change(sender, message.round)
 
     def count_round_change(self, sender: int, round_: int) -> None:

@@ -9,7 +9,8 @@ has *prepared* the block and multicasts <COMMIT>; upon a quorum of COMMITs the b
 timer expires goes to the next round and multicasts <ROUND-CHANGE, r, pr, pv> with the last block it prepared and
 the PREPAREs that prove it. It joins f + 1 others that are further. The proposer of a round r > 0 needs a quorum of
 ROUND-CHANGEs for r, and attaches them: if one of them prepared a block, it must propose the one prepared in the
-highest round. So nobody is ever locked, and what may have been decided is proposed again.
+highest round. So nobody is ever locked, and what may have been decided is proposed again. A round without trouble, the
+same as IBFT's, stands in sim.families.heights.rounds; here is what makes QBFT.
 
 paper                        here
 -----                        ----
@@ -48,22 +49,14 @@ import dataclasses
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
 from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
-    BATCH,
-    DECIDED,
-    NO_PROGRESS,
-    Ballot,
     Block,
     Context,
     Letter,
-    NormalCase,
-    Quorum,
     Signing,
-    Step,
-    VoteType,
     invariant,
     upon,
 )
@@ -125,39 +118,28 @@ class PrePrepare(Letter):
         return self.block
 
 
-PREPARE = VoteType("PREPARE", HEADER_BYTES)
-COMMIT = VoteType("COMMIT", HEADER_BYTES)
-
-
 def highest_prepared(changes: Iterable[RoundChange]) -> tuple[int, Block] | None:
     """HighestPrepared: round and block of the change that prepared in the highest round, if any did."""
     prepared = [change.prepared for change in changes if change.prepared is not None]
     return max(prepared, key=lambda pair: pair[0], default=None)
 
 
-class Qbft(HeightByHeight):
+class Qbft(RoundByRound):
     """One validator of QBFT."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
-    votes = (PREPARE, COMMIT)
+    proposes = PrePrepare
 
     def __init__(self, context: Context) -> None:
-        super().__init__(context, context.parameters.round_timeout_ns)
-        self.accepted: Ballot | None = None  # the proposal accepted in this round
+        super().__init__(context)
         self.prepared: tuple[int, Block] | None = None  # pr, pv
-        self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, dict[int, RoundChange]] = {}  # round -> sender -> its ROUND-CHANGE, this height
-        self.proposed: tuple[int, int, PrePrepare] | None = None  # height, round: what this validator proposed
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
     def votes_of(self, members: int) -> int:
         """ceil(2n / 3)."""
         return -(-2 * members // 3)
-
-    def timeout_ns(self, round_: int) -> int:
-        """t(r)."""
-        return doubled(self.parameters.round_timeout_ns, round_)
 
     def justifies(self, message: PrePrepare) -> bool:
         """JustifyPrePrepare: round 0, or a quorum of ROUND-CHANGEs of which none prepared another block later.
@@ -177,14 +159,6 @@ class Qbft(HeightByHeight):
         earlier, block = prepared
         signers = self.context.signers(PREPARE, self.context.ballot(earlier, self.height, block))
         return 0 <= earlier < round_ and len({*signers} & {*self.members}) >= self.quorum_size()
-
-    def quorums(self) -> dict[VoteType, Quorum]:
-        return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
-
-    def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.context.members_change:
-            return ()  # the lane knows one set of voters
-        return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     @staticmethod
     def known_weakness(
@@ -217,118 +191,22 @@ class Qbft(HeightByHeight):
         before = self.voted_blocks(COMMIT, range(self.round))
         return not before or own.prepared == before[-1]
 
-    # --- start, and the fast lane ------------------------------------------------------------------------
-    #
-    # Lane numbers upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
-
-    @property
-    def view_number(self) -> int:
-        return self.round
-
-    def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        context.watch_progress(self.timeout_ns(0))
-        if "height" not in stable:
-            context.persist(height=1, round=0, proposed=None)
-            self.resume()
-            return
-        self.proposed = stable["proposed"]
-        if stable["height"] == self.height:
-            self.round = stable["round"]
-            context.watch_progress(self.timeout_ns(self.round))
-        for round_ in range(self.round + 1):
-            for ballot in context.ballots(round_, self.height):
-                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
-                    self.prepared = (round_, ballot.block)  # the latest: rounds ascend
-                    self.received.append(ballot.block)
-                if round_ == self.round and context.has_voted(PREPARE, ballot):
-                    assert ballot.block is not None
-                    self.accepted = ballot
-                    self.received.append(ballot.block)  # what it voted for was on disk before
-        self.blocks.fetch_from_next(context.me)
-        if self.round > 0 and self.accepted is None:
-            self.send_round_change()
-        self.resume()
-
-    def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane did: blocks decided, a proposal accepted, and prepared."""
-        context = self.context
-        if context.height >= self.height:
-            self.begin_height()
-        if self.round == 0 and self.prepared is None:
-            block = context.lane_block()
-            if self.accepted is None and block is not None and block.height == self.height:
-                self.accepted = context.ballot(0, self.height, block)
-                self.received.append(block)
-            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
-                assert self.accepted.block is not None
-                self.prepared = (0, self.accepted.block)
-
-    def set_lane(self) -> None:
-        """Work in the fast lane if nothing is out of the ordinary at this height."""
-        ordinary = self.round == 0 and self.early_quorum < self.height and not self.early
-        number = self.lane_base() + (self.accepted is not None)
-        self.context.lane(number if ordinary else None)
-
     # --- Algorithm 2: normal case ------------------------------------------------------------------------
 
-    def begin_height(self) -> None:
-        """The last block is decided: the next instance begins in round 0."""
-        context = self.context
-        round_before = self.round
-        self.next_height()
-        self.round = 0
-        self.accepted, self.prepared = None, None
-        self.received, self.changes = [], {}
-        if round_before > 0:
-            context.enter_view(0)
-            context.watch_progress(self.timeout_ns(0))
+    @property
+    def is_bound(self) -> bool:
+        return self.prepared is not None
 
-    def resume(self) -> None:
-        """Deal with what came early, propose if it is this validator's turn, and return to the lane."""
-        early, self.early = self.early, []
-        for sender, message in early:
-            self.on_pre_prepare(sender, message)
-        self.propose()
-        self.set_lane()
+    def bind(self, round_: int, block: Block) -> None:
+        """pr, pv <- r, B."""
+        self.prepared = (round_, block)
 
-    def proposer_of(self, round_: int) -> int:
-        """leader(lambda, r) of the current height. The first block is validator 0's."""
-        last = self.context.decided_block(self.context.height)
-        return self.turn_after(-1 if last is None else last.proposer, round_)
-
-    @upon(BATCH, DECIDED)
-    def on_turn(self) -> None:
-        """A transaction came, or the lane decided the block after which this validator proposes."""
-        self.propose()
-        self.set_lane()
-
-    def propose(self) -> None:
-        """The proposer multicasts <PRE-PREPARE>: in round 0 a new block, later what the changes allow."""
-        context = self.context
-        if self.accepted is not None or self.proposer_of(self.round) != context.me:
-            return
-        message = self.proposal()
-        if message is None:
-            return
-        self.received.append(message.block)
-        self.proposed = (self.height, self.round, message)
-        context.persist(proposed=self.proposed)
-        ballot = context.ballot(self.round, self.height, message.block)
-        if self.round == 0 and not context.members_change:
-            number = self.lane_base()
-            next_proposer = self.turn_after(context.me)
-            after = 2 * message.block.number
-            context.propose(message, ballot, guard=(number, number + 1), after=after, tell=next_proposer)
-        else:
-            self.say(message, new=self.round == 0)
-        self.accept(ballot)
+    def unbind(self) -> None:
+        self.prepared = None
 
     def proposal(self) -> PrePrepare | None:
-        """What to propose in this round; None if nothing waits, or too few ROUND-CHANGEs are here."""
+        """In round 0 a new block, later what a quorum of ROUND-CHANGEs allows; None if there are too few."""
         context = self.context
-        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
-            return self.proposed[2]  # before a crash
         parent = context.decided_block(context.height)
         if self.round == 0:
             block = self.new_block(parent)
@@ -365,47 +243,16 @@ class Qbft(HeightByHeight):
                     self.accept(ballot)
         self.set_lane()
 
-    def accept(self, ballot: Ballot) -> None:
-        """Multicast <PREPARE>."""
-        context = self.context
-        self.accepted = ballot
-        if not context.has_voted(PREPARE, ballot):
-            context.vote(PREPARE, ballot, self.audience)
-        if context.complete(PREPARE, ballot):
-            self.on_prepared(ballot)
-
-    @upon(PREPARE)
-    def on_prepared(self, ballot: Ballot) -> None:
-        """A quorum of PREPAREs: pr, pv <- r, B; multicast <COMMIT>."""
-        if ballot is self.accepted:
-            assert ballot.block is not None
-            self.prepared = (ballot.view, ballot.block)
-            if not self.context.has_voted(COMMIT, ballot):
-                self.context.vote(COMMIT, ballot, self.audience)
-        else:
-            self.early_quorum = max(self.early_quorum, ballot.number)
-        self.set_lane()
-
-    @upon(COMMIT)
-    def on_committed(self, ballot: Ballot) -> None:
-        """A quorum of COMMITs: decide the block, if it is here."""
-        assert ballot.block is not None
-        if ballot.block in self.received:
-            self.decide_next(ballot.block)
-        else:
-            self.early_quorum = max(self.early_quorum, ballot.number)
-            self.set_lane()
-
     # --- Algorithm 3: round change -----------------------------------------------------------------------
 
-    @upon(NO_PROGRESS)
-    def on_round_timeout(self) -> None:
+    def leave_round(self) -> None:
         """The timer expired: r <- r + 1, multicast <ROUND-CHANGE>."""
-        if not self.is_member:
-            self.context.watch_progress(self.timeout_ns(0))
-            return
         self.enter_round(self.round + 1)
         self.send_round_change()
+
+    def ask_again(self) -> None:
+        if self.round > 0 and self.accepted is None:
+            self.send_round_change()
 
     def enter_round(self, round_: int) -> None:
         """Set the round, and its timer."""
@@ -426,12 +273,8 @@ class Qbft(HeightByHeight):
 
     @upon(RoundChange)
     def on_round_change(self, sender: int, message: RoundChange) -> None:
-        """Take it in; who is at another height is told, or asked, about blocks."""
-        if message.height < self.height:
-            self.context.send(sender, Status(self.context.height))
-        elif message.height > self.height:
-            self.blocks.fetch(sender)
-        elif message.sender == sender and sender in self.members and self.is_member:
+        """Take it in if what it prepared is proven."""
+        if self.concerns_height(sender, message.height) and message.sender == sender:
             if message.prepared is None or self.is_certified(message.round, message.prepared):
                 self.take_round_change(message)
 

@@ -1,0 +1,251 @@
+"""Heights decided in rounds of one proposal, PREPAREs and COMMITs: what IBFT and QBFT share.
+
+A round's proposer multicasts PRE-PREPARE; who accepts it multicasts PREPARE; a quorum of PREPAREs makes a certificate,
+and who has one multicasts COMMIT; a quorum of COMMITs decides. Both papers take this from PBFT in the same words. They
+differ in what a certificate binds to, how a round is left, and what justifies the proposal of a later one: the hooks.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar
+
+from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.sync import HEADER_BYTES, Status
+from sim.protocol import (
+    BATCH,
+    DECIDED,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    Letter,
+    NormalCase,
+    Quorum,
+    Step,
+    VoteType,
+    upon,
+)
+
+PREPARE = VoteType("PREPARE", HEADER_BYTES)
+COMMIT = VoteType("COMMIT", HEADER_BYTES)
+
+
+class RoundByRound(HeightByHeight):
+    """One validator."""
+
+    votes = (PREPARE, COMMIT)
+    proposes: ClassVar[type[Letter]]  # PRE-PREPARE
+
+    def __init__(self, context: Context, *, by_vote: bool = False) -> None:
+        super().__init__(context, context.parameters.round_timeout_ns, by_vote=by_vote)
+        self.changing = False  # `round` was asked for and has not begun
+        self.accepted: Ballot | None = None  # the proposal accepted in this round
+        self.received: list[Block] = []  # proposed at this height
+        self.changes: dict[int, Any] = {}  # round -> the ROUND-CHANGEs for it, at this height
+        self.proposed: tuple[int, int, Any] | None = None  # height, round, PRE-PREPARE: what this validator proposed
+
+    # --- what a protocol says ----------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def proposal(self) -> Any:
+        """PRE-PREPARE for this round, if it is mine; None if nothing waits, or it is not justified yet."""
+
+    @abc.abstractmethod
+    def on_pre_prepare(self, sender: int, message: Any) -> None:
+        """Upon PRE-PREPARE."""
+
+    @property
+    @abc.abstractmethod
+    def is_bound(self) -> bool:
+        """Whether a certificate of this height binds me."""
+
+    @abc.abstractmethod
+    def bind(self, round_: int, block: Block) -> None:
+        """I have a certificate for a block in a round: a quorum of PREPAREs, or my own COMMIT that stands for it."""
+
+    @abc.abstractmethod
+    def unbind(self) -> None:
+        """The height is decided, and what bound me at it is over."""
+
+    @abc.abstractmethod
+    def leave_round(self) -> None:
+        """This round's timer expired."""
+
+    @abc.abstractmethod
+    def ask_again(self) -> None:
+        """After a crash: ask for the round that I may have asked for before it."""
+
+    # --- rules: what a mutant or a variant overrides -----------------------------------------------------
+
+    def proposer_after(self, last: int, round_: int) -> int:
+        """Who proposes in this round after a block that `last` proposed: they take turns."""
+        return self.turn_after(last, round_)
+
+    def timeout_ns(self, round_: int) -> int:
+        """The round timer doubles with every round."""
+        return doubled(self.parameters.round_timeout_ns, round_)
+
+    def quorums(self) -> dict[VoteType, Quorum]:
+        return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        if self.context.members_change:
+            return ()  # the lane knows one set of validators
+        return (NormalCase(upon=self.proposes, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+
+    # --- start, and the fast lane ------------------------------------------------------------------------
+    #
+    # Lane numbers upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
+
+    @property
+    def view_number(self) -> int:
+        return self.round
+
+    def start(self) -> None:
+        context, stable = self.context, self.context.stable
+        context.watch_progress(self.timeout_ns(0))
+        if "height" not in stable:
+            context.persist(height=1, round=0, changing=False, proposed=None)
+            self.resume()
+            return
+        self.proposed = stable["proposed"]
+        if stable["height"] == self.height:
+            self.round, self.changing = stable["round"], stable["changing"]
+            context.watch_progress(self.timeout_ns(self.round))
+        for round_ in range(self.round + 1):
+            for ballot in context.ballots(round_, self.height):
+                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
+                    self.bind(round_, ballot.block)  # to the latest: rounds ascend
+                    self.received.append(ballot.block)
+                if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
+                    assert ballot.block is not None
+                    self.accepted = ballot
+                    self.received.append(ballot.block)  # what it voted for was on disk before
+        self.blocks.fetch_from_next(context.me)
+        self.ask_again()
+        self.resume()
+
+    def absorb_fast_path(self) -> None:
+        """Catch up with what the fast lane did: blocks decided, a proposal accepted, a certificate."""
+        context = self.context
+        if context.height >= self.height:
+            self.begin_height()
+        if self.round == 0 and not self.changing and not self.is_bound:
+            block = context.lane_block()
+            if self.accepted is None and block is not None and block.height == self.height:
+                self.accepted = context.ballot(0, self.height, block)
+                self.received.append(block)
+            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
+                assert self.accepted.block is not None
+                self.bind(0, self.accepted.block)
+
+    def set_lane(self) -> None:
+        """Work in the fast lane if nothing is out of the ordinary at this height."""
+        ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
+        number = self.lane_base() + (self.accepted is not None)
+        self.context.lane(number if ordinary else None)
+
+    # --- a round without trouble -------------------------------------------------------------------------
+
+    def begin_height(self) -> None:
+        """The last block is decided: round 0 of the next height."""
+        context = self.context
+        round_before = self.round
+        self.next_height()
+        self.round, self.changing = 0, False
+        self.accepted = None
+        self.unbind()
+        self.received, self.changes = [], {}
+        if round_before > 0:
+            context.enter_view(0)
+            context.watch_progress(self.timeout_ns(0))
+
+    def resume(self) -> None:
+        """Deal with what came early, propose if it is this validator's turn, and return to the lane."""
+        early, self.early = self.early, []
+        for sender, message in early:
+            self.on_pre_prepare(sender, message)
+        self.propose()
+        self.set_lane()
+
+    def proposer_of(self, round_: int) -> int:
+        """Who proposes in a round of this height. The first block is validator 0's."""
+        last = self.context.decided_block(self.context.height)
+        return self.turn_after(-1, round_) if last is None else self.proposer_after(last.proposer, round_)
+
+    @upon(BATCH, DECIDED)
+    def on_turn(self) -> None:
+        """A transaction came, or the lane decided the block after which this validator proposes."""
+        self.propose()
+        self.set_lane()
+
+    def propose(self) -> None:
+        """The proposer multicasts PRE-PREPARE; what it had proposed before a crash, again."""
+        context = self.context
+        if self.changing or self.accepted is not None or self.proposer_of(self.round) != context.me:
+            return
+        again = self.proposed is not None and self.proposed[:2] == (self.height, self.round)
+        message = self.proposed[2] if again and self.proposed is not None else self.proposal()
+        if message is None:
+            return
+        self.received.append(message.block)
+        self.proposed = (self.height, self.round, message)
+        context.persist(proposed=self.proposed)
+        ballot = context.ballot(self.round, self.height, message.block)
+        if self.round == 0 and not context.members_change:
+            number = self.lane_base()
+            guard, after = (number, number + 1), 2 * message.block.number
+            context.propose(message, ballot, guard=guard, after=after, tell=self.proposer_after(context.me, 0))
+        else:
+            self.say(message, new=self.round == 0)
+        self.accept(ballot)
+
+    def accept(self, ballot: Ballot) -> None:
+        """Multicast PREPARE."""
+        context = self.context
+        self.accepted = ballot
+        if not context.has_voted(PREPARE, ballot):
+            context.vote(PREPARE, ballot, self.audience)
+        if context.complete(PREPARE, ballot):
+            self.on_prepared(ballot)
+
+    @upon(PREPARE)
+    def on_prepared(self, ballot: Ballot) -> None:
+        """A quorum of PREPAREs: a certificate; multicast COMMIT."""
+        if ballot is self.accepted:
+            assert ballot.block is not None
+            self.bind(ballot.view, ballot.block)
+            if not self.context.has_voted(COMMIT, ballot):
+                self.context.vote(COMMIT, ballot, self.audience)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+        self.set_lane()
+
+    @upon(COMMIT)
+    def on_committed(self, ballot: Ballot) -> None:
+        """A quorum of COMMITs: decide the block, if it is here."""
+        assert ballot.block is not None
+        if ballot.block in self.received:
+            self.decide_next(ballot.block)
+        else:
+            self.early_quorum = max(self.early_quorum, ballot.number)
+            self.set_lane()
+
+    # --- round changes -----------------------------------------------------------------------------------
+
+    @upon(NO_PROGRESS)
+    def on_round_timeout(self) -> None:
+        """The timer expired. Who has no vote leaves no round."""
+        if self.is_member:
+            self.leave_round()
+        else:
+            self.context.watch_progress(self.timeout_ns(0))
+
+    def concerns_height(self, sender: int, height: int) -> bool:
+        """Whether a ROUND-CHANGE is of this height and a member's; who is elsewhere is told, or asked for blocks."""
+        if height < self.height:
+            self.context.send(sender, Status(self.context.height))
+        elif height > self.height:
+            self.blocks.fetch(sender)
+        return height == self.height and self.is_member and sender in self.members
