@@ -317,19 +317,11 @@ def drop_case(array, block, reaction, row_1, row_2, row_3):
     return np.int64(0)
 
 
-@entry(_I(_D, _I, _I, _I, _I))
-def make_block(array, node, parent, height, view):
-    """A new block filled from the node's mempool, or -1."""
+@entry(_I(_D, _I, _I, _I, _I, _I))
+def make_block(array, node, parent, height, view, empty):
+    """A new block filled from the node's mempool, -1 for room, or -2 if it were empty and must not be."""
     desk = bench(array)
-    return new_block(desk, node, parent, height, view)
-
-
-@entry(_I(_D, _I))
-def drop_block(array, block):
-    """Give a block's row back."""
-    desk = bench(array)
-    free_block(desk, block)
-    return np.int64(0)
+    return new_block(desk, node, parent, height, view, empty != 0)
 
 
 @entry(_I(_D, _I, _I, _I))

@@ -67,7 +67,6 @@ from sim.ledger.rows import (
     SEEN,
     TIP,
     TIP_HEIGHT,
-    TXS,
 )
 
 # columns
@@ -172,12 +171,11 @@ def _propose(desk, node, parent, height):
     """Make the next block and send it. False: nothing waits after all."""
     lead = column(desk, LEAD)
     at = node * LEAD_WIDTH
-    block = new_block(desk, node, parent, height, lead[at + IN_VIEW])
+    block = new_block(desk, node, parent, height, lead[at + IN_VIEW], False)
+    if block < 0:
+        return False
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
-    if rows[b + TXS] == 0:
-        free_block(desk, block)
-        return False
     lead[at + LAST] = block
     lead[at + LAST_NUMBER] = rows[b + NUMBER]
     lead[at + LAST_HEIGHT] = height

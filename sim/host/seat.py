@@ -312,15 +312,14 @@ class Host:
         if not empty and not run.backlog and not self._waiting():
             run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
             return None
-        row = run.ask(entry.make_block, self.seat, parent_row, height, view)
+        row = run.ask(entry.make_block, self.seat, parent_row, height, view, int(empty))
+        if row == -2:
+            return None
         at = row * r.BLOCK_WIDTH
         block = LinkedBlock(run.tree, row, run.blocks[at + r.NUMBER], height, view, self.me)
         block.parent = parent
         block.txs = run.blocks[at + r.TXS]
         block.bytes = run.blocks[at + r.BYTES]
-        if block.txs == 0 and not empty:
-            entry.drop_block(self._desk, row)
-            return None
         run.tree.add(block)
         return block
 

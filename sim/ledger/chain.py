@@ -78,7 +78,6 @@ from sim.ledger.rows import (
     PAYLOADS_FREE,
     PEER,
     PEER_WIDTH,
-    PROPOSED,
     PROPOSED_NS,
     PROPOSER,
     QUIET,
@@ -131,8 +130,11 @@ def trace(desk, event, node, a, b, c, d, e):
 
 
 @compiled
-def new_block(desk, node, parent, height, view):
-    """A block proposed now by `node`, filled from its mempool. Returns its row, or -1 if there is no room."""
+def new_block(desk, node, parent, height, view, empty):
+    """A block proposed now by `node`, filled from its mempool.
+
+    Returns its row, -1 if there is no room, or -2 if nothing waits and it may not be `empty`: then nobody has proposed.
+    """
     if desk[BLOCKS_FREE] == 0 or desk[PAYLOADS_FREE] == 0:
         return np.int64(-1)
     desk[BLOCKS_FREE] -= 1
@@ -174,7 +176,9 @@ def new_block(desk, node, parent, height, view):
         rows[b + SIBLING] = rows[parent * BLOCK_WIDTH + CHILD]
         rows[parent * BLOCK_WIDTH + CHILD] = block
     fill_block(desk, node, block)
-    desk[PROPOSED] += 1
+    if rows[b + TXS] == 0 and not empty:
+        free_block(desk, block)
+        return np.int64(-2)
     trace(desk, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
     return block
 

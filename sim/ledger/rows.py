@@ -37,7 +37,6 @@ POOL_SIZE = 94  # ring capacity per node, a power of two
 MEASURED = 95
 MARK = 96
 TX_VERIFY_NS = 97
-PROPOSED = 98  # blocks
 COMMITTED_MEASURED = 99
 DECIDES = 100  # (node, block) pairs
 TX_BYTES_COMMITTED = 101

@@ -25,10 +25,14 @@ _REST_EVERY = 1 << 13  # blocks
 
 
 class Blocks:
-    """Fold over trace rows. Sums cover all blocks; the rows of old ones are let go."""
+    """Fold over trace rows. Sums cover all blocks; the rows of old ones are let go.
 
-    def __init__(self, warm_up_ns: int, bin_ns: int, voters: int) -> None:
+    `restarts`: rounds begin at 0 at each height, so what a replica leaves is a round of a height.
+    """
+
+    def __init__(self, warm_up_ns: int, bin_ns: int, voters: int, *, restarts: bool = False) -> None:
         self.voters = voters  # what others decide is not counted
+        self.restarts = restarts
         self.warm_up_ns = warm_up_ns
         self.bin_ns = bin_ns
         self._past = Past(len(COLUMNS))
@@ -53,7 +57,8 @@ class Blocks:
         self.lost_before = 0  # stale among the blocks let go
         self.reorganisations = 0
         self.reorganisation_depth_max = 0
-        self.views: set[int] = set()  # that any replica entered by more than normal operation
+        self.views: set[tuple[int, int]] = set()  # height (0 if views go on over heights), and view, that some entered
+        self._heights: dict[int, int] = {}  # decided by each voter
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
@@ -63,12 +68,35 @@ class Blocks:
         decided = rows[(rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] < self.voters)]
         if len(decided):
             self._decided(decided)
-        for row in rows[rows[:, 1] == r.EVENT_VIEW]:
-            self.views.add(int(row[3]))
+        self._entered(rows)
         depths = rows[rows[:, 1] == r.EVENT_HEAD, 5]
         if len(depths):
             self.reorganisations += int((depths > 0).sum())
             self.reorganisation_depth_max = max(self.reorganisation_depth_max, int(depths.max()))
+
+    def _entered(self, rows: np.ndarray) -> None:
+        """Views entered; of a height, if rounds begin anew there."""
+        after = 0
+        for at in np.flatnonzero(rows[:, 1] == r.EVENT_VIEW).tolist():
+            node, view = int(rows[at, 2]), int(rows[at, 3])
+            if self.restarts:
+                self._decided_until(rows[after:at])
+                after = at
+            self.views.add((self._heights.get(node, 0) + 1 if self.restarts else 0, view))
+        if self.restarts:
+            self._decided_until(rows[after:])
+
+    def _decided_until(self, rows: np.ndarray) -> None:
+        """Note how far each voter has come."""
+        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
+        self._heights.update(zip(decided[:, 2].tolist(), decided[:, 4].tolist(), strict=True))
+
+    @property
+    def view_changes(self) -> int:
+        """Views entered beyond the first; where rounds begin anew, rounds beyond the first of their height."""
+        if self.restarts:
+            return sum(view > 0 for _, view in self.views)
+        return max(len(self.views) - 1, 0)
 
     def _born(self, born: np.ndarray) -> None:
         top = int(born[:, 3].max()) - self.base

@@ -92,7 +92,7 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m["reorg_depth_max"] = blocks.reorganisation_depth_max
     m.update(_ledger(run, blocks, lags, measured_s))
     m.update(_messages(run, blocks))
-    m["view_changes"] = max(len(blocks.views) - 1, 0)
+    m["view_changes"] = blocks.view_changes
     m.update(_resources(run, end_ns))
     m["submitted"] = submitted
     m["attack_submitted"] = attack

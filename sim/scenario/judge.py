@@ -42,7 +42,12 @@ class Judge:
         self.corrupted = world.corrupted
         self.correct = [node for node in range(n) if node not in self.corrupted]
         self.safety = Safety(engine.seats, self.corrupted)
-        self.blocks = Blocks(scenario.warm_up_ns, max(scenario.duration_ns // _BINS, 1), n)
+        self.blocks = Blocks(
+            scenario.warm_up_ns,
+            max(scenario.duration_ns // _BINS, 1),
+            n,
+            restarts=world.run.protocol.rounds_restart,
+        )
         self.lags = Lags(n, engine.seats, scenario.warm_up_ns)
         self.decisions = Decisions(n)
         self.decisions.watch(0)

@@ -42,6 +42,7 @@ class HeightByHeight(Replica, abc.ABC):
     """Base of replicas that decide the block of one height before they vote on the next."""
 
     lasting_leader = False
+    rounds_restart = True
     progress = "waiting"
     group_changes = "voters"
 
