@@ -174,19 +174,45 @@ def _ledger(run: Run, blocks: Blocks, lags: Lags, measured_s: float) -> Metrics:
     return m
 
 
+def done_by(end_ns: int, busy_ns: np.ndarray, free_ns: np.ndarray, behind: np.ndarray) -> np.ndarray:
+    """Of the work that queues have taken in, what they had done by the end, ns.
+
+    `busy_ns`: per node, all of it; `free_ns`: when its servers will have done it, shape (nodes, servers). What a server
+    does after the end it does in one go, unless the stage before is `behind` too: then its work comes in pieces, and is
+    taken to be spread evenly.
+    """
+    after_ns = np.maximum(free_ns - end_ns, 0).sum(axis=1)
+    whole = np.maximum(busy_ns - after_ns, 0)
+    last_ns = np.maximum(free_ns.max(axis=1), end_ns)
+    pieces = busy_ns * (end_ns / last_ns)
+    done: np.ndarray = np.minimum(np.where(behind, pieces, whole), end_ns * free_ns.shape[1])
+    return done
+
+
 def _resources(run: Run, end_ns: int) -> Metrics:
     nodes = run.engine.node()[: run.engine.seats]
     workers = run.engine.settings.workers
     if not end_ns:
         return {}
     received = np.maximum(nodes[:, post.RX_COUNT], 1)
+    free = {name: nodes[:, [getattr(post, f"{name}_FREE")]] for name in ("SIGN", "TX", "RX", "THREAD", "EXECUTE")}
+    free["VERIFY"] = nodes[:, [post.VERIFY_FREE]]
+    if workers > 1:
+        free["VERIFY"] = run.engine.desk[d.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
+
+    def used(stage: str, before: str = "") -> float:
+        """The greatest share of the run for which a node's stage was at work; `before`: the stage that feeds it."""
+        behind = free[before].max(axis=1) > end_ns if before else np.zeros(len(nodes), dtype=bool)
+        busy = done_by(end_ns, nodes[:, getattr(post, f"{stage}_BUSY")], free[stage], behind)
+        return float(busy.max() / (end_ns * free[stage].shape[1]))
+
     return {
-        "nic_send_utilisation_max": float(nodes[:, post.TX_BUSY].max() / end_ns),
-        "nic_receive_utilisation_max": float(nodes[:, post.RX_BUSY].max() / end_ns),
-        "verify_utilisation_max": float(nodes[:, post.VERIFY_BUSY].max() / (end_ns * workers)),
-        "sign_utilisation_max": float(nodes[:, post.SIGN_BUSY].max() / end_ns),
-        "thread_utilisation_max": float(nodes[:, post.THREAD_BUSY].max() / end_ns),
-        "execute_utilisation_max": float(nodes[:, post.EXECUTE_BUSY].max() / end_ns),
+        "nic_send_utilisation_max": used("TX", "SIGN"),
+        "nic_receive_utilisation_max": used("RX"),
+        "verify_utilisation_max": used("VERIFY", "RX"),
+        "sign_utilisation_max": used("SIGN"),
+        "thread_utilisation_max": used("THREAD", "VERIFY"),
+        "execute_utilisation_max": used("EXECUTE"),
         "nic_receive_wait_mean_us": float((nodes[:, post.RX_WAIT] / received).max() / 1e3),
         "cpu_wait_mean_us": float((nodes[:, post.CPU_WAIT] / received).max() / 1e3),
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from sim.ledger import rows as r
-from sim.measure.metrics import collect
+from sim.measure.metrics import collect, done_by
 from sim.protocols import PROTOCOLS
-from tests.runs import play, scenario
+from tests.runs import S, play, scenario
 
 SLOW_LOAD = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
 
@@ -52,6 +53,40 @@ def test_views_that_go_on_over_heights_are_counted_once(protocol: str) -> None:
     run = play(scenario(4, duration="10 s", protocol=protocol, faults=faults))
     views = {int(row[3]) for row in run.events(r.EVENT_VIEW)}
     assert metrics(run)["view_changes"] == len(views) - 1 == (1 if faults else 0)
+
+
+@pytest.mark.parametrize(("pipeline", "bandwidth"), [(8, "100 Mbit/s"), (1, "100 Mbit/s"), (1, "1 Gbit/s")])
+def test_a_card_is_used_for_what_it_sent_within_the_run(pipeline: int, bandwidth: str) -> None:
+    """Against the log of all copies; with eight batches under way three times as much is queued as can be sent."""
+    run = play(
+        scenario(
+            4,
+            duration="1 s",
+            trace="messages",
+            protocol={"name": "pbft", "pipeline": pipeline},
+            workload=[{"kind": "backlog", "bytes": "1 kB"}],
+            **{"network.bandwidth": bandwidth},
+        )
+    )
+    per_byte_ns = 80 if bandwidth == "100 Mbit/s" else 8
+    sent = np.zeros(4)
+    for row in run.log:
+        leaves_ns, size = int(row[5]), int(row[9])
+        sent[row[1]] += max(min(leaves_ns, S) - max(leaves_ns - size * per_byte_ns, 0), 0)
+    logged = float(sent.max()) / S
+    used = float(metrics(run)["nic_send_utilisation_max"])
+    assert logged * 0.9 <= used <= 1.0  # copies that are still on their way are not in the log
+    if pipeline == 8:
+        assert used == 1.0
+
+
+def test_what_is_queued_at_the_end_is_not_done() -> None:
+    """Two servers of three nodes, after 100 ns: idle, in the middle of work, and far behind with it."""
+    busy_ns, free_ns = np.array([60, 150, 900]), np.array([[40, 90], [130, 100], [500, 600]])
+    nobody, all_ = np.zeros(3, dtype=bool), np.ones(3, dtype=bool)
+    assert done_by(100, busy_ns, free_ns, nobody).tolist() == [60, 120, 0]
+    assert done_by(100, busy_ns, free_ns, all_).tolist() == [60, 150 / 1.3, 150]
+    assert done_by(100, np.array([900, 900, 1200]), free_ns, nobody).tolist() == [200, 200, 200]
 
 
 def metrics(run):  # type: ignore[no-untyped-def]
