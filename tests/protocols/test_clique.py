@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from sim.families.forks.branches import NewBlock
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.clique import IN_TURN, OUT_OF_TURN, Clique, Header
+from sim.scenario.load import load_scenario
 from sim.scenario.run import EXIT_SAFETY, run
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
@@ -332,3 +334,10 @@ def test_the_heavier_chain_counts_then_the_lower_then_the_tie_break(tie_break: s
     assert not me.better(block(6, 9, 1), head)
     assert me.better(block(5, 9, 49), head) == (tie_break == "lowest_hash")
     assert not me.better(block(5, 9, 51), head)
+
+
+def test_halves_meet_again_on_a_branch_no_higher_than_what_one_of_them_decided() -> None:
+    """A block in turn weighs as much as two out of turn, and the shorter branch wins."""
+    run = play(load_scenario(Path(__file__).parents[1] / "trust" / "clique-branch-no-higher-than-decided.yaml"))
+    late = run.decided()[run.decided()[:, 0] > 8 * S]
+    assert {int(node) for node in late[:, 2]} == {0, 1, 2, 3}

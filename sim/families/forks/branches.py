@@ -174,12 +174,16 @@ class Branches:
             self.ask(sender, head)
 
     def ask(self, sender: int, wanted: Block | None, above: int | None = None) -> None:
-        """Ask for the blocks that lead to this one, unless a request is under way."""
+        """Ask for the blocks that lead to this one, unless a request is under way.
+
+        It may lie no higher than what is decided here, on a branch that has won elsewhere.
+        """
         context = self.context
         busy = self.asked_ns is not None and context.now_ns < self.asked_ns + self.patience_ns
         if wanted is not None and not busy:
             self.asked_ns = context.now_ns
-            context.send(sender, GetBlocks(wanted, context.height if above is None else above))
+            above = min(context.height if above is None else above, wanted.height - 1)
+            context.send(sender, GetBlocks(wanted, above))
 
     def answer(self, asker: int, request: GetBlocks) -> None:
         """Send what is asked for, as far as it is known here."""

@@ -135,6 +135,8 @@ def _parameters(dice: _Dice, entry: Entry, n: int, delay_ms: int) -> Data:
         high = min(low * dice.one((2, 2, 3)), low + 2000)  # one draw covers no more
         found["election_timeout_low"], found["election_timeout_high"] = _ms(low), _ms(high)
         found["heartbeat_interval"] = _ms(low // dice.one((3, 4)))
+    if "snapshot_chunk" in found:  # of which a transfer takes a few dozen at the most
+        found["snapshot_size"] = "10 kB" if found["snapshot_chunk"] == "1 kB" else found.get("snapshot_size", "1 MB")
     if found.get("reads") == "lease":
         found["check_quorum"] = True
     if "block_period" in names:
