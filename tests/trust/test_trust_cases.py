@@ -39,7 +39,7 @@ CASES = {
     "rpbft-new-view-twice": "a primary that crashed after its NEW-VIEW began that view again, with other batches",
     "pbft-asked-before-the-crash": "a replica that had asked for a view before a crash did not ask for it again",
     "hotstuff-2-block-forgotten-by-all": "voters forgot the block that they had voted for in a crash",
-    "clique-branch-no-higher-than-decided": "a better branch that ended no higher than the decided block was not fetched",
+    "clique-branch-no-higher-than-decided": "a better branch no higher than the decided block was not fetched",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
