@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -121,22 +122,25 @@ def without_cables(
 ) -> NDArray[np.int64]:
     """One-way latency when some edges are cut, as of `routes`; -1 between places that no path joins.
 
-    Raises RuleError if an edge to cut does not exist.
+    Of parallel edges the fastest is cut, or as many of the fastest as the edge is named. Raises RuleError if an edge to
+    cut does not exist.
     """
     graph = _graph(network, places, direct_ns, seed)
-    for a, b in dict.fromkeys((min(edge), max(edge)) for edge in cut):
+    for (a, b), times in Counter((min(edge), max(edge)) for edge in cut).items():
         if not graph.has_edge(a, b):
             near = ", ".join(sorted(graph[a])) if a in graph else ""
             remedy = f"{a} is linked to {near}" if near else f"'{a}' is no place or router; " + suggestion(a, graph)
             raise RuleError([Problem((), f"no edge of the topology joins {a} and {b}; {remedy}")])
-        graph.remove_edge(a, b)
+        cables = graph[a][b]
+        for cable in sorted(cables, key=lambda name: cables[name]["weight"])[:times]:
+            graph.remove_edge(a, b, cable)
     return _fastest(graph, places, direct_ns, whole=False).one_way_ns
 
 
 def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Any:
     index = {name: i for i, name in enumerate(places)}
     own = network.places
-    graph: Any = nx.Graph()
+    graph: Any = nx.MultiGraph()  # two cables may join the same places
     graph.add_nodes_from(own)
     if network.topology.edges:
         for edge in network.topology.edges:

@@ -121,6 +121,22 @@ def test_a_cut_cable_makes_messages_take_the_way_round() -> None:
     assert set(takes[pair[:, read.SENT] >= 330 * MS].tolist()) == {10 * MS}
 
 
+def test_of_two_cables_between_two_places_the_faster_carries_until_it_is_cut() -> None:
+    """Their order in the file is of no consequence; the second cut takes the other one, and the way round is left."""
+    cables = [("0", "1", 15), ("0", "1", 2), ("1", "2", 10), ("2", "0", 10)]
+    cut = [{"at": at, "cut_cable": {"between": ["0", "1"]}} for at in ("100 ms", "200 ms")]
+    for order in (cables, cables[::-1]):
+        edges = [{"from": start, "to": to, "one_way": f"{ms} ms"} for start, to, ms in order]
+        network = {"network.topology": {"edges": edges}, "network.nodes": 3, "trace": "messages"}
+        played = play(scenario(3, faults=cut, duration="400 ms", **network))
+        ways = {}
+        for name, low, high in (("both", 0, 100), ("one", 100, 200), ("none", 210, 400)):
+            played_in = played.log[(played.log[:, read.SENT] > low * MS) & (played.log[:, read.SENT] <= high * MS)]
+            pair = played_in[(played_in[:, read.SOURCE] < 2) & (played_in[:, read.DESTINATION] < 2)]
+            ways[name] = {int(ns) // MS for ns in pair[:, read.ARRIVED] - pair[:, read.SENT]}
+        assert ways == {"both": {2}, "one": {15}, "none": {20}}
+
+
 def test_two_cut_cables_part_a_ring_until_one_is_mended() -> None:
     cables = [
         {"at": "100 ms", "for": "300 ms", "cut_cable": {"between": ["0", "1"]}},
