@@ -117,7 +117,11 @@ def add_rumours(desk: Desk) -> list[int]:
 
 
 def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], ...], first: int = 0) -> None:
-    """Double a table: its columns, each with what fills it, and its list of free rows."""
+    """Double a table: its columns, each with what fills it, and its list of free rows.
+
+    Rows are taken from the end of that list, and the new ones are put at its beginning: so which row is used next does
+    not depend on when the table grew, which the fast path and handlers bring about at different times.
+    """
     state = desk.array
     rows = len(desk[free]) + first
     for number, fill in columns:
@@ -128,7 +132,8 @@ def double(desk: Desk, free: int, length: int, columns: tuple[tuple[int, int], .
         data[: len(desk[free])] = desk[free]
         desk.replace(free, data)
     count = int(state[length])
-    desk[free][count : count + rows] = np.arange(2 * rows - 1, rows - 1, -1)
+    desk[free][rows : rows + count] = desk[free][:count].copy()
+    desk[free][:rows] = np.arange(2 * rows - 1, rows - 1, -1)
     state[length] = count + rows
 
 

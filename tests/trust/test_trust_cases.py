@@ -40,6 +40,7 @@ CASES = {
     "pbft-asked-before-the-crash": "a replica that had asked for a view before a crash did not ask for it again",
     "hotstuff-2-block-forgotten-by-all": "voters forgot the block that they had voted for in a crash",
     "clique-branch-no-higher-than-decided": "a better branch no higher than the decided block was not fetched",
+    "raft-transactions-numbered-by-growth": "rows of transactions depended on when their table grew",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
