@@ -159,7 +159,7 @@ def test_an_idle_chain_waits_for_transactions_but_not_for_ever(chain: Chain) -> 
             site_of=np.array([0, 1, 2, 3, 0]), latency_ns=equal_delays(4),
         )  # fmt: skip
         run.advance(12_000 * MS - 1)
-        counts.append(int(run.desk[r.PROPOSED]))
+        counts.append(len(events(run, r.EVENT_PROPOSED)))
     assert counts == [600, 100]
 
 

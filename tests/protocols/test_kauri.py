@@ -200,7 +200,7 @@ def test_the_lane_does_all_but_the_roots_work() -> None:
 
     run = world(13, protocol=Watched, ordered=False, **JITTER)
     run.advance(2_000 * MS)
-    blocks = run.desk[r.PROPOSED]
+    blocks = len(events(run, r.EVENT_PROPOSED))
     assert "proposal" not in calls
     assert blocks - 3 <= len(calls) <= blocks
     assert run.desk[r.DECISIONS] > 70

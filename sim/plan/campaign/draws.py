@@ -123,7 +123,10 @@ def _parameters(dice: _Dice, entry: Entry, n: int, delay_ms: int) -> Data:
             if choices:
                 found[name] = dice.one(choices)
     if "view_timeout_max" in names:
-        found["view_timeout_max"] = _ms(dice.one((2, 4)) * int(found["view_timeout"].split()[0]))
+        patience_ms = int(found["view_timeout"].split()[0])
+        dead = (n - 1) // 3 * found.get("leader_views", 1)  # views in a row that may be lost while patience is greatest
+        most_ms = max(int(900 * BOUND_S) // (dead + 2), patience_ms)
+        found["view_timeout_max"] = _ms(min(dice.one((2, 4)) * patience_ms, most_ms))
     if "delta" in names:
         found["delta"] = _ms(min(max(3 * delay_ms, 40), int(found["view_timeout"].split()[0]) - 50))
     if "checkpoint_interval" in names:
