@@ -32,7 +32,7 @@ workload: [{kind: backlog, bytes: 512 B}]
 """
 STUDY = """
 base: base.yaml
-sweep: {cases: [{duration: 600 s}, {}, {network.nodes: 7}, {protocol.name: raft}]}
+sweep: {cases: [{duration: 3600 s}, {}, {network.nodes: 7}, {protocol.name: raft}]}
 replications: 2
 """
 
@@ -116,7 +116,7 @@ def test_two_workers_one_of_which_dies_leave_what_one_process_leaves(cluster: Cl
     done = sweep(tmp_path / "study.yaml", out=tmp_path / "many", cluster=cluster.address, tell=kill)
     assert done.statuses == {"ok": 8}
     assert (done.state.done, done.state.failed, done.state.running) == (8, 0, 0)
-    assert "its worker has gone: case 0 (duration=600 s), replication 0" in told
+    assert "its worker has gone: case 0 (duration=3600 s), replication 0" in told
     assert sweep(tmp_path / "study.yaml", out=tmp_path / "one", workers=1).statuses == {"ok": 8}
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
     checked = [one for _, one in verify(tmp_path / "one" / "study", sample=3, cluster=cluster.address)]
