@@ -181,16 +181,17 @@ class Run:
             host.replica, host.handlers = None, {}
         elif disguise is None:
             host.replica = self.protocol(host)
-            host.handlers = host.replica.bound_handlers()
+            host.handlers = host.fast_path.seat(host.replica)
         else:
             host.replica, host.handlers = disguise(host)
-        host.handlers[STORED] = lambda then: then() if host.replica is None else host.replica.up_to_date(then)()
+        host.handlers[STORED] = host.fast_path.bracket(lambda then: then())
         for service in self.services.get(host.seat, ()):
             host.handlers |= service.handlers()
 
     def _begin(self, host: Host) -> None:
         if host.replica is not None:
             host.replica.start()
+            host.fast_path.begin()
         for service in self.services.get(host.seat, ()):
             service.start()
 
@@ -220,6 +221,7 @@ class Run:
         self.seat(host)
         assert host.replica is not None
         host.replica.start()
+        host.fast_path.begin()
         self._tell_requests(host)
 
     def works(self, seat: int) -> bool:
@@ -322,7 +324,7 @@ class Run:
         if not self.is_up(node):
             return
         if node < self.engine.seats:
-            self.hosts[node].absorb()
+            self.hosts[node].fast_path.crash()
         entry.crash(self.desk, node, self.engine.tallies)
         self.journal.note(r.EVENT_CRASHED, node)
         if node < self.engine.seats:

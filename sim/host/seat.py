@@ -10,6 +10,7 @@ from sim.engine import entry, lanes, lead, timers
 from sim.engine.office import LONG_AGO
 from sim.host.blocks import LinkedBlock, fork
 from sim.host.costs import ProtocolError
+from sim.host.fast_path import FastPath
 from sim.kernel import chance, post, tally
 from sim.kernel import desk as d
 from sim.ledger import rows as r
@@ -37,7 +38,6 @@ class Host:
         self.stable: dict[str, Any] = {}
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}
-        self.fast = run.lane_allowed and seat not in run.disguises and self.votes
         self._asked: dict[str, int] = {}
         self._clock_q20 = _RIGHT  # how fast this node's clock runs
         self._period_ns = (0, 0)  # of the progress timer, as last asked for: least, and how much more
@@ -45,8 +45,8 @@ class Host:
         self._node_at = seat * post.NODE_WIDTH
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
         self._lead_at = seat * lead.LEAD_WIDTH
-        run.peers[seat * r.PEER_WIDTH + r.LAST_LANE] = -1  # row 0 is a block like any other
         self.head: Block | None = None  # of the branch adopted last
+        self.fast_path = FastPath(self, allowed=run.lane_allowed and seat not in run.disguises and self.votes)
 
     # --- time, chance, storage -------------------------------------------------------------------------
 
@@ -89,18 +89,6 @@ class Host:
         self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
         self._period_ns = (0, 0)
 
-    def absorb(self) -> None:
-        """A crash: what the fast lane did for the replica becomes its own, so that what it must not forget is on disk.
-
-        Handlers would have written it as they went along. Nothing else of the lane outlives the crash.
-        """
-        at = self.seat * r.PEER_WIDTH
-        if self.replica is not None:
-            self.replica.absorb_fast_path()
-            self._follow_lane()
-        self.run.peers[at + r.LAST_LANE] = -1
-        self.run.peers[at + r.LANE_NUMBER] = -1
-
     # --- messages --------------------------------------------------------------------------------------
 
     def audience(self, members: tuple[int, ...]) -> int:
@@ -123,7 +111,7 @@ class Host:
         return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
 
     def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
-        self.run.rumours.gossip(self.seat, neighbours, kept, in_lane=self.fast)
+        self.run.rumours.gossip(self.seat, neighbours, kept, in_lane=self.fast_path.allowed)
 
     def hear(self, rumour: Rumour) -> bool:
         return self.run.rumours.hear(self.seat, rumour)
@@ -267,12 +255,6 @@ class Host:
         receivers = ALL, run.letters.target(audience)
         run.letters.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), receivers, None, wakes)
 
-    def gathered(self, block: Block) -> dict[int, int]:
-        return self.run.trees.gathered(self.seat, block)
-
-    def held(self) -> list[tuple[int, Letter]]:
-        return self.run.trees.held(self.seat) if self.run.trees.answers else []
-
     def answered(self, asked_ns: int, height: int) -> None:
         self.run.journal.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
@@ -283,25 +265,6 @@ class Host:
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
         self.run.leads[self._lead_at + lead.LAST_NS] = self.run.scalars[d.NOW]
-
-    def lane(self, number: int | None) -> None:
-        run = self.run
-        at = self.seat * r.PEER_WIDTH
-        self._follow_lane()
-        inside = -1 if number is None or not self.fast else number
-        run.peers[at + r.LAST_LANE] = -1
-        run.peers[at + r.LANE_NUMBER] = inside
-        run.nodes[self._node_at + post.GUARD] = inside
-        run.tree.end_lead(self.seat)
-
-    def lane_number(self) -> int:
-        return self.run.peers[self.seat * r.PEER_WIDTH + r.LANE_NUMBER]
-
-    def lane_block(self) -> Block | None:
-        return self.run.tree.at(self.run.peers[self.seat * r.PEER_WIDTH + r.LAST_LANE])
-
-    def last_proposal(self) -> Block | None:
-        return self.run.tree.proposed_last(self.seat)
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -367,8 +330,6 @@ class Host:
 
     def adopt(self, head: Block) -> None:
         run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
-        self._follow_lane()
-        peers[at + r.LAST_LANE] = -1
         kept, old, new = fork(self.head, head)
         run.journal.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
@@ -379,11 +340,6 @@ class Host:
         self.head = head
         if old:
             peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
-
-    def _follow_lane(self) -> None:
-        """Where blocks compete, my branch ends in the last block that the lane accepted for me."""
-        if self.run.adopts and self.run.peers[self.seat * r.PEER_WIDTH + r.LAST_LANE] >= 0:
-            self.head = self.lane_block()
 
     def behind(self) -> bool:
         return self.run.peers[self.seat * r.PEER_WIDTH + r.WAITING] > 0

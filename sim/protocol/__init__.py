@@ -13,14 +13,14 @@ Two kinds of message:
 Both travel through the same queues and links, and cost the same signatures, bytes and time.
 
 Here is the door. Behind it stand `messages`, `blocks`, `causes` (what handlers wait for), `normal_case` (the fast
-lane), `context` and `replica`.
+path), `context` and `replica`.
 """
 
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import BATCH, DECIDED, MEMBERSHIP, NO_PROGRESS, MembersChange, Signal, Timer, invariant, upon
 from sim.protocol.context import Context
 from sim.protocol.messages import ALL, Letter, Quorum, Rumour, Signing, VoteType
-from sim.protocol.normal_case import Gather, Lead, NormalCase, Step, Tree, Turns
+from sim.protocol.normal_case import FastPathView, Gather, Lead, NormalCase, Step, Tree, Turns
 from sim.protocol.replica import Replica, highest
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Ballot",
     "Block",
     "Context",
+    "FastPathView",
     "Gather",
     "Lead",
     "Letter",

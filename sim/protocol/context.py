@@ -9,7 +9,7 @@ from typing import Protocol as Interface
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import Timer
 from sim.protocol.messages import ALL, Letter, Rumour, VoteType
-from sim.protocol.normal_case import Lead, Tree, Turns
+from sim.protocol.normal_case import FastPathView, Lead, Tree, Turns
 
 
 class Context(Interface):
@@ -21,6 +21,10 @@ class Context(Interface):
     members: tuple[int, ...]  # whose votes count at the start: all, unless the scenario says otherwise
     learners: tuple[int, ...]  # who receive everything at the start and have no vote
     members_change: bool  # some voter is no member at the start, or the operator will ask for a change
+
+    @property
+    def fast_path(self) -> FastPathView:
+        """What the fast path did for me: for `Replica.absorb_fast_path`."""
 
     @property
     def now_ns(self) -> int:
@@ -110,13 +114,13 @@ class Context(Interface):
     ) -> None:
         """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
 
-        `guard`: the lane number a receiver must be in, and the one it is in from the letter on (a different one,
-        or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it is in
+        `guard`: the guard a receiver must have (`Replica.guard`), and the one it has from the letter on (a different
+        one, or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it has
         when the case is through, if not the same; `to`: receiver of votes that do not go to all; `audience`: who
         are all, for the letter and for votes; `decided`: a block this letter proves decided; `tell`: whose DECIDED
-        handler runs when the case is through there: ALL, or one replica (None: this one); `leave`: the lane may
-        propose the next blocks by itself. Without a lane, or if votes of that case have been cast in this ballot
-        already, this is `broadcast`.
+        handler runs when the case is through there: ALL, or one replica (None: this one); `leave`: the fast path may
+        propose the next blocks by itself. Without a fast path, or if votes of that case have been cast in this
+        ballot already, this is `broadcast`.
 
         `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
         `known`: the block that a receiver must have for the letter to be kept if it comes early. `made_ns`: the time
@@ -132,38 +136,11 @@ class Context(Interface):
         told.
         """
 
-    def gathered(self, block: Block) -> dict[int, int]:
-        """Votes that the lane has counted here for a block that came down a tree, by child (my own vote: me).
-
-        From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
-        """
-
-    def held(self) -> list[tuple[int, Letter]]:
-        """Letters (with their senders) that the lane keeps here because they came early; it forgets them."""
-
     def answered(self, asked_ns: int, height: int) -> None:
         """A read of my clients, asked at that time, is answered now with the state after this height."""
 
     def proposing(self) -> None:
         """A proposal goes out letter by letter, not by `propose`: the block interval begins now."""
-
-    def lane(self, number: int | None) -> None:
-        """Work in the fast lane while events fit this number; None: leave it, every event comes to me."""
-
-    def lane_block(self) -> Block | None:
-        """The last block whose proposal the fast lane accepted for me since I last called `lane`, if any.
-
-        It survives a crash: the lane writes what it accepts to disk.
-        """
-
-    def lane_number(self) -> int:
-        """The number I last gave to `lane`, or what the fast lane made of it since; -1: None. It survives a crash."""
-
-    def last_proposal(self) -> Block | None:
-        """The last block that I proposed with a normal case, or that the fast lane did for me, if it is still kept.
-
-        It survives a crash: a proposal is on disk before it leaves.
-        """
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False

@@ -1,10 +1,12 @@
-"""What a protocol declares so that it runs without entering Python: the fast lane."""
+"""What a protocol declares so that it runs without entering Python: the fast path."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from typing import Protocol as Interface
 
+from sim.protocol.blocks import Block
 from sim.protocol.causes import Timer
 from sim.protocol.messages import Letter, VoteType
 
@@ -56,7 +58,7 @@ class Gather:
     the votes of so many voters, the child's subtree. When all have come, or at once if it has no children, it sends
     one for its own subtree to its parent. Where it waits, `timer` runs for `patience_ns` per level below it; its
     handler, called with the block, runs if the answers are not complete by then. At the root the handler of the
-    answer runs with the one that makes `quorum` votes of those counted before (`Context.gathered`).
+    answer runs with the one that makes `quorum` votes of those counted before (`FastPathView.gathered`).
     """
 
     answer: Any  # the type of the letter, made of the block and the number of votes
@@ -76,7 +78,7 @@ class NormalCase:
     A gated quorum's condition is the letter: with `gate`, on the word of its sender, who casts no first vote;
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
     Every letter counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
-    (`Replica.forks`) whoever takes a letter in the lane adopts its block (`Context.adopt`), which extends its head.
+    (`Replica.forks`) whoever takes a letter there adopts its block (`Context.adopt`), which extends its head.
     Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the letter's block.
 
     With `gather` the letter goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
@@ -97,14 +99,14 @@ class NormalCase:
 
 @dataclasses.dataclass(frozen=True)
 class Lead:
-    """Leave to go on proposing by itself, given to the fast lane with a proposal.
+    """Leave to go on proposing by itself, given to the fast path with a proposal.
 
-    Whenever this replica has decided a block in the lane, or a batch is due, the lane does what the handlers of
+    Whenever this replica has decided a block there, or a batch is due, the fast path does what the handlers of
     DECIDED and BATCH would: while fewer than `pipeline` blocks are under way and a batch is due (`await_batch`),
     it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.letter_of`
     names, of the same size but for the block's bytes, in the same view, with the same guards and receivers, and
     telling this replica. If the case is gated by the letter it opens its own gate, else it casts its own vote.
-    It proposes up to height `until`; there the handler runs again. `Context.lane` takes the leave back.
+    It proposes up to height `until`; there the handler runs again. Another `Replica.guard` takes the leave back.
     """
 
     until: int
@@ -125,3 +127,29 @@ class Turns:
     spread_ns: int
     place: int
     places: int
+
+
+class FastPathView(Interface):
+    """What the fast path did for a replica since a handler ran: read where the replica makes that its own."""
+
+    @property
+    def guard(self) -> int:
+        """What the fast path made of the last `Replica.guard`; -1: None. It survives a crash."""
+
+    def block(self) -> Block | None:
+        """The last block whose proposal it accepted, if any. It survives a crash: what is accepted is on disk."""
+
+    def last_proposal(self) -> Block | None:
+        """The last block proposed with a normal case, by a handler or by the fast path, if it is still kept.
+
+        It survives a crash: a proposal is on disk before it leaves.
+        """
+
+    def gathered(self, block: Block) -> dict[int, int]:
+        """Votes counted here for a block that came down a tree, by child (the replica's own vote: itself).
+
+        From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
+        """
+
+    def held(self) -> list[tuple[int, Letter]]:
+        """Letters (with their senders) kept here because they came early; the fast path forgets them."""

@@ -76,12 +76,12 @@ class Replica:
         return 0
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        """The declared normal cases, one per type of letter; none: the protocol has no fast lane."""
+        """The declared normal cases, one per type of letter; none: the protocol has no fast path."""
         return ()
 
     @staticmethod
     def letter_of(block: Block) -> Letter:
-        """The letter with which the lane proposed a block (see `Lead`)."""
+        """The letter with which the fast path proposed a block (see `Lead`)."""
         raise NotImplementedError
 
     @staticmethod
@@ -103,22 +103,16 @@ class Replica:
         Called before each of my handlers, and before a crash: a handler never sees a state that is out of date.
         """
 
+    def guard(self) -> int | None:
+        """What a normal case must name for me to follow it without my handlers; None: every event comes to them.
+
+        A function of my state and nothing else. Asked after each of my handlers; a normal case moves it on.
+        """
+        return None
+
     def bound_handlers(self) -> dict[Any, Callable[..., None]]:
-        """My handlers by what calls them; before each of them, what the fast path did becomes mine."""
-        bound = {cause: getattr(self, name) for cause, name in self.handlers.items()}
-        if type(self).absorb_fast_path is Replica.absorb_fast_path:
-            return bound
-        return {cause: self.up_to_date(handler) for cause, handler in bound.items()}
-
-    def up_to_date(self, handler: Callable[..., None]) -> Callable[..., None]:
-        """A handler that first makes its own what the fast path did."""
-        absorb = self.absorb_fast_path
-
-        def handle(*arguments: Any) -> None:
-            absorb()
-            handler(*arguments)
-
-        return handle
+        """My handlers by what calls them."""
+        return {cause: getattr(self, name) for cause, name in self.handlers.items()}
 
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""

@@ -37,7 +37,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, lane_number, lies_on_decided, links
+from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, guard_upon, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
 from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
@@ -156,7 +156,6 @@ class Aura(Replica):
         )
         self.head = stable["head"]
         self.window.restart(self.undecided(self.head))
-        self.take_lane()
         self.await_step()
 
     @staticmethod
@@ -169,8 +168,8 @@ class Aura(Replica):
     # --- invariants --------------------------------------------------------------------------------------
 
     def chain(self) -> Block | None:
-        """The head, as of the last block that the lane accepted."""
-        return self.context.lane_block() or self.head
+        """The head, as of the last block that the fast path accepted."""
+        return self.context.fast_path.block() or self.head
 
     @invariant("the head lies on the decided chain")
     def head_is_on_decided(self) -> bool:
@@ -193,20 +192,20 @@ class Aura(Replica):
         mine = [block.body for block, _ in links(self.chain(), context.height) if block.proposer == context.me]
         return all(header.step <= context.stable["sealed_step"] for header in mine)
 
-    # --- the fast lane: a block that extends the head -----------------------------------------------------
+    # --- the fast path: a block that extends the head -----------------------------------------------------
 
     def absorb_fast_path(self) -> None:
-        """Learn what the fast lane accepted and decided since the last handler ran."""
-        head = self.context.lane_block()
+        """Learn what the fast path accepted and decided since the last handler ran."""
+        head = self.context.fast_path.block()
         if head is not None and head is not self.head:
             self.branches.follow(head)
             self.window.restart(self.undecided(head))
             self.head = head
             self.context.persist(head=head)
 
-    def take_lane(self) -> None:
-        """Let the lane take blocks on my head, unless some block waits for its parent."""
-        self.context.lane(None if self.branches.waiting else lane_number(self.head, self.context.height))
+    def guard(self) -> int | None:
+        """My head, unless some block waits for its parent."""
+        return None if self.branches.waiting else guard_upon(self.head, self.context.height)
 
     def send(self, block: Block) -> None:
         """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
@@ -216,11 +215,11 @@ class Aura(Replica):
         if (final is not None and final.height > height + 1) or block.view > self.step_at(context.now_ns):
             context.broadcast(NewBlock(block))
             return
-        after = lane_number(block, height if final is None else final.height)
+        after = guard_upon(block, height if final is None else final.height)
         context.propose(
             NewBlock(block),
             context.ballot(block.view, block.height, block),
-            guard=(lane_number(self.head, height), after),
+            guard=(guard_upon(self.head, height), after),
             decided=final,
         )
 
@@ -253,7 +252,6 @@ class Aura(Replica):
             block.body = Header(context.me, step, parent.total + self.score(parent.step, step))
             self.send(block)
             self.choose(self.branches.receive(context.me, block))
-            self.take_lane()
         self.await_step()
 
     # --- choosing a branch -------------------------------------------------------------------------------
@@ -331,7 +329,6 @@ class Aura(Replica):
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
         self.choose(self.branches.receive(sender, message.block))
-        self.take_lane()
 
     @upon(GetBlocks)
     def on_get_blocks(self, sender: int, message: GetBlocks) -> None:
@@ -342,4 +339,3 @@ class Aura(Replica):
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
         self.choose(self.branches.receive_answer(sender, message))
-        self.take_lane()

@@ -47,7 +47,7 @@ from sim.families.forks.branches import (
     GetBlocks,
     NewBlock,
     Status,
-    lane_number,
+    guard_upon,
     lies_on_decided,
     links,
 )
@@ -161,23 +161,22 @@ class Clique(Replica):
         )
         self.head = stable["head"]
         self.bury_under(self.head)
-        self.take_lane()
         self.prepare()
         context.watch_progress(parameters.status_interval_ns)
 
-    # --- the fast lane: a block that extends the head -----------------------------------------------------
+    # --- the fast path: a block that extends the head -----------------------------------------------------
 
     def absorb_fast_path(self) -> None:
-        """Learn what the fast lane accepted and decided since the last handler ran."""
-        head = self.context.lane_block()
+        """Learn what the fast path accepted and decided since the last handler ran."""
+        head = self.context.fast_path.block()
         if head is not None and head is not self.head:
             self.buried.extend(self.branches.follow(head))
             self.head = head
             self.context.persist(head=head)
 
-    def take_lane(self) -> None:
-        """Let the lane take blocks on my head, unless some block waits for its parent."""
-        self.context.lane(None if self.branches.waiting else lane_number(self.head, self.context.height))
+    def guard(self) -> int | None:
+        """My head, unless some block waits for its parent."""
+        return None if self.branches.waiting else guard_upon(self.head, self.context.height)
 
     def send(self, block: Block, time_ns: int) -> None:
         """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
@@ -187,11 +186,11 @@ class Clique(Replica):
             context.proposing()
             context.broadcast(NewBlock(block))
             return
-        after = lane_number(block, height if final is None else final.height)
+        after = guard_upon(block, height if final is None else final.height)
         context.propose(
             NewBlock(block),
             context.ballot(block.view, block.height, block),
-            guard=(lane_number(self.head, height), after),
+            guard=(guard_upon(self.head, height), after),
             decided=final,
             made_ns=time_ns,
         )
@@ -209,8 +208,8 @@ class Clique(Replica):
     # --- invariants --------------------------------------------------------------------------------------
 
     def chain(self) -> Block | None:
-        """The head, as of the last block that the lane accepted."""
-        return self.context.lane_block() or self.head
+        """The head, as of the last block that the fast path accepted."""
+        return self.context.fast_path.block() or self.head
 
     def last_links(self) -> Iterator[tuple[Block, Block | None]]:
         """The last SIGNER_LIMIT blocks of this signer's chain, each with its parent."""
@@ -277,7 +276,6 @@ class Clique(Replica):
         )
         self.send(block, time_ns)
         self.choose(self.branches.receive(context.me, block))
-        self.take_lane()
 
     # --- choosing a branch -------------------------------------------------------------------------------
 
@@ -350,7 +348,6 @@ class Clique(Replica):
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
         self.choose(self.branches.receive(sender, message.block))
-        self.take_lane()
 
     @upon(NO_PROGRESS)
     def on_quiet(self) -> None:
@@ -373,4 +370,3 @@ class Clique(Replica):
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
         self.choose(self.branches.receive_answer(sender, message))
-        self.take_lane()

@@ -139,7 +139,7 @@ class HotStuff(PacedChain):
     ) -> str:  # fmt: skip
         return few_leaders(kind, sizes, gone, leaders=4, views=1, lossy=lossy, lying=lying)
 
-    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
+    # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted = stable["view"], stable["voted"]
@@ -149,12 +149,12 @@ class HotStuff(PacedChain):
             self.tree.hold(block)
 
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane.
+        """Catch up with the fast path.
 
         There every proposal certifies the block accepted just before it. Views are consecutive; view, vote
-        and certificates are plain functions of the last block; what is final, the lane has decided.
+        and certificates are plain functions of the last block; what is final, the fast path has decided.
         """
-        block = self.context.lane_block()
+        block = self.context.fast_path.block()
         if block is None or block.view <= self.voted_view:
             return
         self.voted, self.voted_view, self.view = block, block.view, block.view + 1
@@ -162,20 +162,18 @@ class HotStuff(PacedChain):
         self.update(block.view, block.body)
         self.save()
 
-    def rejoin(self, block: Block) -> None:
-        """Return to the fast lane if the state is a plain function of the block just accepted.
+    def guard(self) -> int | None:
+        """The block voted for last, if the state is a plain function of it.
 
-        That is: it got the vote, nothing is missing, no other branch is open, and no back-off is in force.
+        That is: nothing was learnt since, nothing is missing, no other branch is open, and no back-off is in force.
         """
-        context = self.context
-        plain = (
-            self.voted is block
-            and self.orphan is None
-            and self.certified is None
-            and self.pacemaker.calm
-            and len(self.tree) == block.height - context.height
-        )
-        context.lane(block.number if plain else None)
+        block = self.voted
+        if self.orphan is not None or self.certified is not None or not self.pacemaker.is_quiet:
+            return None
+        if block is None:
+            return self.genesis_guard if self.is_fresh() else None
+        plain = self.view == block.view + 1 and self.high == block.body
+        return block.number if plain and len(self.tree) == block.height - self.context.height else None
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -195,7 +193,6 @@ class HotStuff(PacedChain):
             self.learn(justify, None)
         elif self.tree.lacks(justify.block):
             self.certified = justify
-            self.context.lane(None)
         else:
             self.view = view
             self.pacemaker.progressed()
@@ -226,7 +223,6 @@ class HotStuff(PacedChain):
             return
         self.tree.add(block)
         if message.view < self.view or message.view <= self.voted_view:
-            context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.resume()
         elif self.has_ancestors(sender, message):
@@ -244,7 +240,6 @@ class HotStuff(PacedChain):
         self.view = view + 1
         self.update(view, block.body)
         self.save()
-        self.rejoin(block)
 
     def update(self, view: int, justify: QC) -> None:
         """The chain rules, for a node of `view` that carries this certificate."""
@@ -289,7 +284,6 @@ class HotStuff(PacedChain):
         self.high = justify
         if justify.view >= self.view:
             self.view = justify.view + 1
-            self.context.lane(None)
             self.context.made_progress()
             if self.leader_of(self.view) == self.context.me:
                 self.lead(self.view)

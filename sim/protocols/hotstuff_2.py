@@ -100,7 +100,7 @@ class HotStuff2(PacedChain):
 
     letters = (Propose, Prepare, NewView, Fetch, Blocks)
     votes = (VOTE, VOTE2)
-    genesis_lane = 1  # the genesis block is certified twice
+    genesis_guard = 1  # the genesis block is certified twice
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -159,7 +159,7 @@ class HotStuff2(PacedChain):
         """Decided height, and the locked block."""
         return self.context.height, 0 if self.locked.block is None else self.locked.block.number
 
-    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
+    # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view, self.confirmed_view = stable["view"], stable["voted"], stable["confirmed"]
@@ -169,15 +169,15 @@ class HotStuff2(PacedChain):
             self.tree.hold(block)
 
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane.
+        """Catch up with the fast path.
 
         There each proposal proves the block before it final, and each prepare locks the block it certifies: view,
         votes and lock are plain functions of the last block and of whether its prepare has come.
         """
-        block = self.context.lane_block()
+        block = self.context.fast_path.block()
         if block is None:
             return
-        confirmed = self.context.lane_number() == 2 * block.number + 1
+        confirmed = self.context.fast_path.guard == 2 * block.number + 1
         if block.view <= self.voted_view and not (confirmed and block.view > self.confirmed_view):
             return
         self.view = self.voted_view = block.view
@@ -191,16 +191,22 @@ class HotStuff2(PacedChain):
             self.lock(QC(block.view, block, self.quorum()))
         self.save()
 
-    def rejoin(self, block: Block, number: int) -> None:
-        """Be in the fast lane if the state is a plain function of this block, the only one under way."""
+    def guard(self) -> int | None:
+        """Twice the block voted for last, and one for its prepare, if the state is a plain function of them.
+
+        That is: nothing was learnt since, nothing is missing, no other block is under way, no back-off is in force.
+        """
+        block, confirmed = self.voted, self.confirmed_view
+        if self.orphan is not None or self.formed is not None or not self.pacemaker.is_quiet:
+            return None
+        if block is None:
+            return self.genesis_guard if self.is_fresh() else None
         plain = (
             self.voted_view == self.view == block.view
-            and self.orphan is None
-            and self.formed is None
-            and self.pacemaker.calm
+            and self.locked.view == (block.view if confirmed == block.view else block.body.view)
             and len(self.tree) == 1 == block.height - self.context.height
         )
-        self.context.lane(number if plain else None)
+        return 2 * block.number + (confirmed == block.view) if plain else None
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -241,7 +247,6 @@ class HotStuff2(PacedChain):
             return
         self.tree.add(block)
         if message.view < self.view or message.view <= self.voted_view:
-            context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.decide(message.double)
             self.resume()
@@ -267,7 +272,6 @@ class HotStuff2(PacedChain):
         self.lock(block.body)
         self.decide(message.double)
         self.save()
-        self.rejoin(block, 2 * block.number)
 
     def lock(self, certificate: QC) -> None:
         """The highest certificate seen is the lock."""
@@ -326,7 +330,6 @@ class HotStuff2(PacedChain):
             self.confirmed_view = view
             self.save()
             context.vote(VOTE2, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
-        self.rejoin(block, 2 * block.number + 1)
 
     # --- the next view, by a double certificate ----------------------------------------------------------
 
@@ -335,8 +338,6 @@ class HotStuff2(PacedChain):
         """n - f votes for the certificate of the view before mine: a double certificate."""
         self.formed = QC(ballot.view, ballot.block, self.quorum())
         self.resume()
-        if self.formed is not None:
-            self.context.lane(None)
 
     def lead_after_double(self, double: QC) -> None:
         """Lock and decide, and propose in the next view unless that is over."""
@@ -347,8 +348,6 @@ class HotStuff2(PacedChain):
             self.view = view
             self.pacemaker.progressed()
             self.lead(view)
-            if self.voted_view < view:
-                self.context.lane(None)  # it proposes later; a prepare of the view before comes late until then
         self.save()
 
     # --- the next view, by a timer -----------------------------------------------------------------------
@@ -375,7 +374,6 @@ class HotStuff2(PacedChain):
         if certificate.view <= self.locked.view or not self.is_here(certificate, sender):
             return
         self.lock(certificate)
-        self.context.lane(None)
         if certificate.view > self.view:
             self.view = certificate.view
             self.pacemaker.progressed()

@@ -89,7 +89,7 @@ class HotStuffBasic(PacedChain):
 
     letters = (*LETTERS, NewView, Fetch, Blocks)
     votes = VOTES
-    genesis_lane = DECIDED
+    genesis_guard = DECIDED
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -129,7 +129,7 @@ class HotStuffBasic(PacedChain):
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
 
-    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
+    # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.stage, self.block = stable["view"], stable["stage"], stable["block"]
@@ -138,15 +138,15 @@ class HotStuffBasic(PacedChain):
             self.tree.hold(block)
 
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane.
+        """Catch up with the fast path.
 
         There each block extends one decided just before; view, QCs and vote are plain functions of the last block
         and of the phase its view has come to.
         """
-        block = self.context.lane_block()
+        block = self.context.fast_path.block()
         if block is None:
             return
-        phase = self.context.lane_number() - 4 * block.number
+        phase = self.context.fast_path.guard - 4 * block.number
         if (block.view, phase) <= self.stage:
             return
         self.stage, self.block = (block.view, phase), block
@@ -157,19 +157,25 @@ class HotStuffBasic(PacedChain):
             self.note(QC(block.view, block, self.quorum()), phase)
         self.save()
 
-    def rejoin(self, block: Block, phase: int) -> None:
-        """Be in the fast lane if the state is a plain function of this block and phase, and nothing is missing."""
-        height = self.context.height
-        alone = len(self.tree) == block.height - height == (0 if phase == DECIDED else 1)
+    def guard(self) -> int | None:
+        """Four times the block voted for last, and the phase, if the state is a plain function of them.
+
+        That is: nothing was learnt since, nothing is missing, no other block is under way, no back-off is in force,
+        and no NEW-VIEW letters have come that only handlers count.
+        """
+        block, (view, phase) = self.block, self.stage
+        waits = self.orphan is not None or self.final is not None or self.ended is not None
+        if waits or not self.pacemaker.is_quiet or self.awaits_news():
+            return None
+        if block is None:
+            return self.genesis_guard if self.is_fresh() else None
         plain = (
-            self.stage == (block.view, phase)
-            and self.view == block.view + (phase == DECIDED)
-            and (self.orphan, self.final, self.ended) == (None, None, None)
-            and self.pacemaker.calm
-            and alone
-            and not self.awaits_news()
+            view == block.view
+            and self.view == view + (phase == DECIDED)
+            and self.high.view == (block.body.view if phase == PREPARED else view)
+            and len(self.tree) == block.height - self.context.height == (0 if phase == DECIDED else 1)
         )
-        self.context.lane(4 * block.number + phase if plain else None)
+        return 4 * block.number + phase if plain else None
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -237,11 +243,9 @@ class HotStuffBasic(PacedChain):
         if block.height <= context.height or not self.valid(sender, message):
             return
         self.tree.add(block)
-        if message.view < self.view or (message.view, PREPARED) <= self.stage:
-            context.lane(None)  # another branch, perhaps
-        elif not self.has_ancestors(sender, message):
-            return
-        else:
+        if message.view >= self.view and (message.view, PREPARED) > self.stage:
+            if not self.has_ancestors(sender, message):
+                return
             self.accept(block)
         self.resume()
 
@@ -254,7 +258,6 @@ class HotStuffBasic(PacedChain):
             self.cast(block, PREPARED, self.leader_of(block.view))
         else:
             self.save()
-        self.rejoin(block, PREPARED)
 
     def cast(self, block: Block, phase: int, to: int) -> None:
         """Vote in a phase, once its record is on disk."""
@@ -288,7 +291,6 @@ class HotStuffBasic(PacedChain):
         self.pacemaker.progressed()
         self.note(qc, phase)
         self.cast(qc.block, phase, self.leader_of(qc.view))
-        self.rejoin(qc.block, phase)
 
     @upon(Decide)
     def on_decide(self, sender: int, message: Decide) -> None:
@@ -297,7 +299,6 @@ class HotStuffBasic(PacedChain):
         if not self.valid_certificate(qc, qc.view + 1) or qc.block is None or qc.block.height <= self.context.height:
             return
         if self.tree.lacks(qc.block):
-            self.context.lane(None)
             if self.final is None or qc.view > self.final.view:
                 self.final = qc
             self.fetch(sender, qc)
@@ -318,8 +319,6 @@ class HotStuffBasic(PacedChain):
         if block.height > self.context.height:
             self.tree.commit(block)
             self.pacemaker.committed()
-        if not over:
-            self.rejoin(block, DECIDED)
 
     # --- the next view -----------------------------------------------------------------------------------
 
@@ -328,8 +327,6 @@ class HotStuffBasic(PacedChain):
         """n - f replicas decided in the view before mine, and show its prepareQC."""
         self.ended = QC(ballot.view, ballot.block, self.quorum())
         self.resume()
-        if self.ended is not None:
-            self.context.lane(None)
 
     def awaits_news(self) -> bool:
         """Whether NEW-VIEW letters have come for a view that is mine to lead and that I have not led."""
@@ -347,7 +344,6 @@ class HotStuffBasic(PacedChain):
             return  # its block is on the way
         if not self.awaits_news():
             return  # decisions alone: their quorum is told when it has been processed
-        self.context.lane(None)  # the lane counts no letters
         block = self.high.block if self.high.view == view - 1 else None
         ballot = None if block is None else context.ballot(block.view, block.height, block)
         here = sum(
@@ -363,7 +359,6 @@ class HotStuffBasic(PacedChain):
         if qc.view <= self.high.view or not self.is_here(qc, sender):
             return
         self.high = qc
-        self.context.lane(None)
         if qc.view > self.view:
             self.view = qc.view
             self.pacemaker.progressed()

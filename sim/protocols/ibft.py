@@ -60,6 +60,7 @@ from sim.protocol import (
     Block,
     Context,
     Letter,
+    NormalCase,
     Signing,
     invariant,
     upon,
@@ -107,12 +108,14 @@ class Ibft(RoundByRound):
     """One validator of IBFT v1."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
-    proposes = PrePrepare
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, by_vote=True)
         self.locked: Block | None = None
         self.changes: dict[int, set[int]] = {}  # round -> who sent ROUND-CHANGE for it, at this height
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return self.round_without_trouble(PrePrepare)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -222,7 +225,6 @@ class Ibft(RoundByRound):
                 self.accept(ballot)
             else:
                 self.change_round(self.round + 1)
-        self.set_lane()
 
     # --- ROUND CHANGE ------------------------------------------------------------------------------------
 
@@ -241,7 +243,6 @@ class Ibft(RoundByRound):
         self.round, self.changing = round_, True
         self.accepted = None
         context.persist(height=self.height, round=round_, changing=True)
-        context.lane(None)
         context.watch_progress(self.timeout_ns(round_))
         self.ask_for_round()
 

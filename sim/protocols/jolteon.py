@@ -204,7 +204,7 @@ class Jolteon(CertifiedChain):
     ) -> str:  # fmt: skip
         return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)), lossy=lossy)
 
-    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
+    # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted_view = stable["view"], stable["voted_view"]
@@ -217,12 +217,12 @@ class Jolteon(CertifiedChain):
         self.context.watch_progress(self.timeout_ns)
 
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane.
+        """Catch up with the fast path.
 
         There every proposal certifies the block accepted just before it, in consecutive views: view, vote and
-        certificate are plain functions of the last block; what is final, the lane has decided.
+        certificate are plain functions of the last block; what is final, the fast path has decided.
         """
-        block = self.context.lane_block()
+        block = self.context.fast_path.block()
         if block is None or block.view <= self.voted_view:
             return
         self.voted_view, self.voted, self.view, self.tc = block.view, block, block.view, None
@@ -230,16 +230,21 @@ class Jolteon(CertifiedChain):
         self.update(block.body)
         self.save()
 
-    def rejoin(self, block: Block) -> None:
-        """Return to the fast lane if the state is a plain function of the block just accepted."""
-        plain = (
-            self.voted_view == self.view == block.view
-            and self.orphan is None
-            and self.certified is None
-            and self.timeout_ns == self.parameters.view_timeout_ns
-            and len(self.tree) == block.height - self.context.height
-        )
-        self.context.lane(block.number if plain else None)
+    def guard(self) -> int | None:
+        """The block voted for last, if the state is a plain function of it.
+
+        That is: nothing was learnt since, nothing is missing, no other branch is open, the view is not given up, and
+        no back-off is in force.
+        """
+        block, gave_up = self.voted, self.timeouts.get(self.context.me)
+        if self.orphan is not None or self.certified is not None or self.tc is not None:
+            return None
+        if self.timeout_ns != self.parameters.view_timeout_ns or (gave_up and gave_up.view >= self.view):
+            return None
+        if block is None:
+            return self.genesis_guard if self.is_fresh() else None
+        plain = self.voted_view == self.view == block.view and self.high == block.body
+        return block.number if plain and len(self.tree) == block.height - self.context.height else None
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -271,7 +276,6 @@ class Jolteon(CertifiedChain):
             return
         self.tree.add(block)
         if message.view < self.view or message.view <= self.voted_view:
-            context.lane(None)  # another branch, perhaps
             self.learn(block.body, sender)
             self.resume()
         elif self.has_ancestors(sender, message):
@@ -298,7 +302,6 @@ class Jolteon(CertifiedChain):
             context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
         self.update(block.body)
         self.save()
-        self.rejoin(block)
 
     # --- Lock, Commit, Advance round ---------------------------------------------------------------------
 
@@ -311,7 +314,6 @@ class Jolteon(CertifiedChain):
         """A certificate was formed here. Once its block is here: lock, commit, advance, propose."""
         if self.tree.lacks(justify.block):
             self.certified = justify
-            self.context.lane(None)
         else:
             self.learn(justify, None)
 
@@ -322,8 +324,6 @@ class Jolteon(CertifiedChain):
         self.update(justify)
         view = justify.view + 1
         if view >= self.view:
-            if sender is not None:
-                self.context.lane(None)
             self.view, self.tc = view, None
             self.context.made_progress()
             if self.leader_of(view) == self.context.me:
@@ -355,7 +355,6 @@ class Jolteon(CertifiedChain):
         self.view = view
         self.voted_view = max(self.voted_view, view)
         self.save()
-        context.lane(None)
         context.watch_progress(self.timeout_ns)
         message = Timeout(view, self.high, self.tc)
         context.broadcast(message)
@@ -404,7 +403,6 @@ class Jolteon(CertifiedChain):
         if view > self.view:
             self.view, self.tc = view, tc
             self.save()
-            context.lane(None)
             context.enter_view(view)
             context.watch_progress(self.timeout_ns)
             leader = self.leader_of(view)

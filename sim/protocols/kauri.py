@@ -188,7 +188,7 @@ class Kauri(PacedChain):
         numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
         return (self.context.height, *numbers)
 
-    # --- what is on disk, and what the fast lane did meanwhile -------------------------------------------
+    # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
     def recall(self, stable: dict[str, Any]) -> None:
         self.view, self.voted = stable["view"], stable["voted"]
@@ -201,35 +201,31 @@ class Kauri(PacedChain):
         self.context.follow(self.leader_of(self.view))
 
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane.
+        """Catch up with the fast path.
 
         There blocks of one view are accepted in order: vote, lock and certificate are plain functions of the last.
         Proposals that overtook others wait there as they do here.
         """
-        block, last = self.context.lane_block(), self.voted
+        block, last = self.context.fast_path.block(), self.voted
         if block is not None and (last is None or (block.view, block.height) > (last.view, last.height)):
             self.voted = block
             self.tree.renew(block)
             self.update(block.body)
             self.save()
-        for sender, message in self.context.held():
+        for sender, message in self.context.fast_path.held():
             assert isinstance(message, Proposal)
-            self.context.lane(None)
             self.tree.add(message.block)
             self.early[message.block.height] = (sender, message)
 
-    def rejoin(self) -> None:
-        """Return to the fast lane if the state is a plain function of the last vote, and nothing is missing."""
+    def guard(self) -> int | None:
+        """The block voted for last, if the state is a plain function of it: nothing learnt since, nothing missing."""
         block = self.voted
-        plain = (
-            block is not None
-            and block.view == self.view
-            and not self.early
-            and self.pacemaker.calm
-            and len(self.tree) == block.height - self.context.height
-            and self.high is block.body
-        )
-        self.context.lane(block.number if plain and block is not None else None)
+        if self.early or not self.pacemaker.is_quiet:
+            return None
+        if block is None:
+            return self.genesis_guard if self.is_fresh() else None
+        plain = block.view == self.view and self.high is block.body
+        return block.number if plain and len(self.tree) == block.height - self.context.height else None
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
@@ -298,7 +294,6 @@ class Kauri(PacedChain):
             return  # the same once more
         self.tree.add(block)
         if self.tree.lacks(block):
-            self.context.lane(None)
             self.early[block.height] = (sender, message)
             if self.tree.lacks(block.body.block):
                 self.fetch(sender, block.body)
@@ -372,9 +367,9 @@ class Kauri(PacedChain):
             self.collect(block, True)
 
     def votes_for(self, block: Block) -> dict[int, int]:
-        """What has been counted for a block here, by the fast lane too."""
+        """What has been counted for a block here, by the fast path too."""
         known = self.shares.setdefault(block.number, {})
-        known |= self.context.gathered(block)
+        known |= self.context.fast_path.gathered(block)
         return known
 
     def collect(self, block: Block, impatient: bool = False) -> None:
@@ -448,7 +443,6 @@ class Kauri(PacedChain):
         """A certificate, not as part of a new proposal: apply it once its block is here."""
         if rank(certificate) <= rank(self.high) or not self.is_here(certificate, sender):
             return
-        self.context.lane(None)
         self.update(certificate)
         self.save()
 
@@ -466,5 +460,4 @@ class Kauri(PacedChain):
             elif not self.tree.lacks(block):
                 del self.early[height]
                 self.accept(block)
-        self.rejoin()
         self.lead_after_new_views()

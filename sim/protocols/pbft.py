@@ -41,7 +41,7 @@ Deviations
   believed, their proofs counted only.
 * A view that began after failed ones keeps its longer patience to its end.
 * State transfer, and how replicas join and leave (the paper's group is fixed): sim.families.pbft.groups, with the
-  quorums and primaries of a group, and what a replica does about the fast lane.
+  quorums and primaries of a group, and what a replica does about the fast path.
 
 Not modelled: the time it takes to write votes to disk (cpu.fsync has no effect here), the read-only and
 tentative-execution optimisations, MAC authenticators (all messages are signed), proactive recovery, garbage
@@ -153,7 +153,7 @@ class Pbft(GroupReplica):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.context.members_change:
-            return ()  # the lane knows one size of group
+            return ()  # the fast path knows one size of group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
     # --- invariants --------------------------------------------------------------------------------------
@@ -200,11 +200,9 @@ class Pbft(GroupReplica):
         self.view = view
         self.active = self.belongs
         self.recovering = False
-        self.catching_up = self.context.height < self.low_mark
         self.patient_since = -1 if view == self.first_view else self.context.height
         self.context.persist(view=view)
         self.context.enter_view(view)
-        self.context.lane(None if self.catching_up else self.lane_number())
         self.context.follow(self.primary_of(view))
         self.checkpoint(again=True)
         self.context.watch_progress(self.timeout_ns if self.active else 0)
@@ -239,7 +237,7 @@ class Pbft(GroupReplica):
             self.pre_prepare(block)
 
     def pre_prepare(self, block: Block) -> None:
-        """Multicast <PRE-PREPARE, v, n, d>. Up to the next checkpoint the fast lane may go on by itself."""
+        """Multicast <PRE-PREPARE, v, n, d>. Up to the next checkpoint the fast path may go on by itself."""
         interval = self.parameters.checkpoint_interval
         upper = block.height - block.height % interval + interval - 1
         ballot = self.context.ballot(self.view, block.height, block)
@@ -310,7 +308,6 @@ class Pbft(GroupReplica):
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
             self.begin_group()
-            self.return_to_lane()
             self.propose()
 
     # --- garbage collection, section 4.3 ---------------------------------------------------------------
@@ -332,7 +329,6 @@ class Pbft(GroupReplica):
             return
         self.raise_low_mark(ballot.number)
         if self.context.height < self.low_mark:
-            self.leave_lane()
             self.fetch()
         self.propose()
 
@@ -365,7 +361,6 @@ class Pbft(GroupReplica):
         self.view = view
         self.active = False
         context.persist(view=view)
-        context.lane(None)
         context.watch_progress(0)
         self.recovering = False
         self.await_new_view()

@@ -56,6 +56,7 @@ from sim.protocol import (
     Block,
     Context,
     Letter,
+    NormalCase,
     Signing,
     invariant,
     upon,
@@ -128,12 +129,14 @@ class Qbft(RoundByRound):
     """One validator of QBFT."""
 
     letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
-    proposes = PrePrepare
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.prepared: tuple[int, Block] | None = None  # pr, pv
         self.changes: dict[int, dict[int, RoundChange]] = {}  # round -> sender -> its ROUND-CHANGE, this height
+
+    def normal_cases(self) -> tuple[NormalCase, ...]:
+        return self.round_without_trouble(PrePrepare)
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -241,7 +244,6 @@ class Qbft(RoundByRound):
                     self.enter_round(message.round)
                 if not self.voted_for_another(PREPARE, ballot):
                     self.accept(ballot)
-        self.set_lane()
 
     # --- Algorithm 3: round change -----------------------------------------------------------------------
 
@@ -260,7 +262,6 @@ class Qbft(RoundByRound):
         self.round = round_
         self.accepted = None
         context.persist(height=self.height, round=round_)
-        context.lane(None)
         context.enter_view(round_)
         context.watch_progress(self.timeout_ns(round_))
 
@@ -291,4 +292,3 @@ class Qbft(RoundByRound):
             self.send_round_change()
         else:
             self.propose()
-            self.set_lane()

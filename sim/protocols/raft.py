@@ -107,6 +107,7 @@ class Raft(LogServer):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.round_ = 0  # of trials before elections
+        self.in_step = False  # a follower whose whole log is known to agree with its leader's
         self.told_commit = 0  # of a leader: commit index in the last AppendEntries
 
     def quorum(self) -> int:
@@ -126,7 +127,6 @@ class Raft(LogServer):
         if stable:
             self.term, self.voted_for = stable["term"], stable["voted_for"]
             self.restore()
-            context.lane(None)
         else:
             context.persist(term=0, voted_for=None)
             self.first_start()
@@ -152,7 +152,7 @@ class Raft(LogServer):
     def on_election_timeout(self) -> None:
         """No leader was heard: stand for election."""
         self.leader = None
-        self.context.lane(None)
+        self.in_step = False
         if self.parameters.pre_vote:
             self.role = Role.PRE_CANDIDATE
             self.round_ += 1
@@ -263,7 +263,7 @@ class Raft(LogServer):
         if term > self.term:
             self.term, self.voted_for = term, None
             self.context.persist(term=term, voted_for=None)
-        self.context.lane(None)
+        self.in_step = False
         if self.role is Role.LEADER:
             self.await_leader()
         elif self.leader is not None:
@@ -301,7 +301,7 @@ class Raft(LogServer):
             context.propose(
                 message,
                 context.ballot(self.term, block.height, block),
-                guard=(self.lane_number(prev), self.lane_number(block.height)),
+                guard=(self.guard_upon(prev), self.guard_upon(block.height)),
                 to=context.me,
                 decided=context.decided_block(commit) if commit > self.told_commit else None,
             )
@@ -310,9 +310,12 @@ class Raft(LogServer):
         self.sent_ns = context.now_ns
         context.when_stored(functools.partial(self.acknowledge, context.me, message))
 
-    def lane_number(self, index: int) -> int:
-        """The lane of followers whose log agrees with this term's leader's and ends at an index."""
+    def guard_upon(self, index: int) -> int:
+        """Of followers whose log agrees with this term's leader's and ends at an index."""
         return (self.term << INDEX_BITS) + index
+
+    def guard(self) -> int | None:
+        return self.guard_upon(self.log.last_index) if self.in_step else None
 
     @upon(ACK)
     def on_stored(self, ballot: Ballot) -> None:
@@ -404,10 +407,9 @@ class Raft(LogServer):
         return False
 
     def go_on(self, index: int, commit: int) -> None:
-        """The log agrees with the leader's up to `index`: learn the commit index, take the lane if it can."""
+        """The log agrees with the leader's up to `index`: learn the commit index."""
         self.commit_to(min(commit, index))
-        agrees = self.log.last_index == index and not self.log.doubtful
-        self.context.lane(self.lane_number(index) if agrees else None)
+        self.in_step = self.log.last_index == index and not self.log.doubtful
 
     @upon(AppendEntries)
     def on_append_entries(self, leader: int, message: AppendEntries) -> None:

@@ -155,17 +155,11 @@ class Rpbft(Pbft):
         cases = super().normal_cases()
         return (*cases, NormalCase(upon=Committed, decide=True)) if cases else ()
 
-    def lane_number(self) -> int | None:
+    def guard(self) -> int | None:
         """Twice the view in the group; outside, where blocks must come in order, twice the height and one."""
-        if self.is_voter:
-            return 2 * self.view
-        return None if self.context.behind() else 2 * self.context.height + 1
-
-    def return_to_lane(self) -> None:
-        if self.is_voter:
-            super().return_to_lane()
-        elif self.active:
-            self.context.lane(self.lane_number())
+        if not self.active or not self.lacks_nothing():
+            return None
+        return 2 * self.view if self.is_voter else 2 * self.context.height + 1
 
     def pre_prepare(self, block: Block) -> None:
         """Multicast <PRE-PREPARE, v, n, d> in the group."""
@@ -182,14 +176,11 @@ class Rpbft(Pbft):
         assert ballot.block is not None
         if self.active and ballot.view == self.view:
             self.context.decide(ballot.block)
-            self.return_to_lane()
-            self.on_decided_in_lane()
+            self.on_decided_in_fast_path()
 
     @upon(DECIDED)
-    def on_decided_in_lane(self) -> None:
-        """The fast lane executed a block: in the group each, outside the last of an epoch."""
-        if self.is_voter and self.context.behind():
-            self.leave_lane()
+    def on_decided_in_fast_path(self) -> None:
+        """The fast path executed a block: in the group each, outside the last of an epoch."""
         self.hand_out()
         self.propose()
 
@@ -221,7 +212,6 @@ class Rpbft(Pbft):
         if not context.decide(block):
             self.fetch_once()
         self.handed_out = context.height
-        self.return_to_lane()
         self.propose()
 
     @upon(NO_PROGRESS)

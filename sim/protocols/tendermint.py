@@ -290,7 +290,6 @@ class Tendermint(Validator):
             self.start_round(round_)
         self.propose()
         self.apply_rules()
-        self.set_lane()
 
     # --- StartRound, lines 11 to 21 ----------------------------------------------------------------------
 
@@ -299,7 +298,6 @@ class Tendermint(Validator):
         context = self.context
         self.round, self.step = round_, PROPOSING
         context.persist(height=self.height, round=round_)
-        context.lane(None)
         context.enter_view(round_)
         self.watch(self.timeout_propose_ns(round_))  # line 21
         for earlier in range(round_) if self.gossip is None else ():
@@ -311,7 +309,6 @@ class Tendermint(Validator):
         """A transaction came, or the lane decided the value after which this process proposes."""
         self.propose()
         self.apply_rules()
-        self.set_lane()
 
     def propose(self) -> None:
         """Lines 14 to 19: the valid value if there is one, or a new one."""
@@ -362,7 +359,6 @@ class Tendermint(Validator):
             if block.parent is context.decided_block(context.height) and self.voters.accepts(block):
                 self.proposals.append(proposal)
                 self.apply_rules()
-        self.set_lane()
 
     @upon(PREVOTE, PRECOMMIT)
     def on_votes(self, ballot: Ballot) -> None:
@@ -372,7 +368,6 @@ class Tendermint(Validator):
             self.apply_rules()
         if ballot.number >= self.height and (self.height, self.step) == before:
             self.early_quorum = max(self.early_quorum, ballot.number)  # nothing followed yet
-        self.set_lane()
 
     @upon(PREVOTES, PRECOMMITS)
     def on_any_votes(self, ballot: Ballot) -> None:
@@ -387,7 +382,6 @@ class Tendermint(Validator):
         whole = any(self.context.complete(votes, ballot) for votes in (PREVOTES, PRECOMMITS))
         if whole and ballot.number >= self.height and (self.height, self.step) == before:
             self.early_quorum = max(self.early_quorum, ballot.number)  # nothing followed yet
-        self.set_lane()
 
     def apply_rules(self) -> None:
         """The upon-rules of this height and round that apply now."""
@@ -442,7 +436,6 @@ class Tendermint(Validator):
             self.resend()
         self.watch(self.parameters.resend_after_ns)
         self.apply_rules()
-        self.set_lane()
 
     @upon(PREVOTE_TIMER)
     def on_timeout_prevote(self, about: tuple[int, int]) -> None:
@@ -450,7 +443,6 @@ class Tendermint(Validator):
         if about == (self.height, self.round) and self.step == PREVOTED:
             self.precommit(None)
             self.apply_rules()
-        self.set_lane()
 
     @upon(PRECOMMIT_TIMER)
     def on_timeout_precommit(self, about: tuple[int, int]) -> None:
@@ -458,4 +450,3 @@ class Tendermint(Validator):
         if about == (self.height, self.round):
             self.start_round(self.round + 1)
             self.apply_rules()
-        self.set_lane()

@@ -147,7 +147,7 @@ class Wheat(Pbft):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.context.members_change:
-            return ()  # the lane knows one group
+            return ()  # the fast path knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     def who_prepared(self, ballot: Ballot) -> set[int]:

@@ -122,9 +122,9 @@ class Judge:
         if decided != self.lasso.decided:
             self.lasso.sample(decided, -1, None)
             return
+        for node in self.correct:
+            run.hosts[node].fast_path.absorb()
         up = [replica for node in self.correct if (replica := run.hosts[node].replica) is not None]
-        for replica in up:
-            replica.absorb_fast_path()
         view = min((replica.view_number for replica in up), default=-1)
         if view > self.lasso.view:
             states = tuple(replica.abstract_state() for replica in up)

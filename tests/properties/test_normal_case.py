@@ -61,7 +61,7 @@ NEXT = VoteType("NEXT", 48)
 
 
 class Toy(Replica):
-    """What the toys share: leaders take turns by height, and a lane number says how far a replica has come."""
+    """What the toys share: leaders take turns by height, and a guard says how far a replica has come."""
 
     letters = (Announce, Prepare, Commit, Decide)
     votes = (AGREE, LOCK, NEXT)
@@ -70,6 +70,13 @@ class Toy(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.early: dict[int, tuple[int, Announce]] = {}
+        self.place = 8
+
+    def absorb_fast_path(self) -> None:
+        self.place = max(self.place, self.context.fast_path.guard)
+
+    def guard(self) -> int | None:
+        return None if self.early else self.place
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {vote: Quorum(self.quorum()) for vote in (AGREE, LOCK, NEXT)}
@@ -85,7 +92,6 @@ class Toy(Replica):
         return height % self.context.n
 
     def start(self) -> None:
-        self.context.lane(8)
         self.lead()
 
     @upon(BATCH, DECIDED)
@@ -104,7 +110,7 @@ class Toy(Replica):
 
     def came(self, block: Block, phase: int) -> None:
         """This replica is in a phase of a block's height."""
-        self.context.lane(8 * block.height + phase)
+        self.place = 8 * block.height + phase
 
 
 class Authority(Toy):
@@ -125,7 +131,6 @@ class Authority(Toy):
     def on_announce(self, sender: int, message: Announce) -> None:
         if self.context.height + 1 != message.block.height:
             if message.block.height > self.context.height:
-                self.context.lane(None)
                 self.early[message.block.height] = (sender, message)
             return
         self.context.decide(message.block)
@@ -147,7 +152,6 @@ class Phases(Toy):
         )
 
     def start(self) -> None:
-        self.context.lane(8)
         if self.leader_of(1) == self.context.me:
             self.lead()
 
@@ -219,7 +223,6 @@ class Rounds(Toy):
     def on_announce(self, sender: int, message: Announce) -> None:
         height = self.context.height + 1
         if message.block.height > height:
-            self.context.lane(None)  # it overtook the votes before it
             self.early[message.block.height] = (sender, message)
         elif message.block.height == height:
             self.accept(message.block, self.context.ballot(0, height, message.block))
@@ -262,13 +265,15 @@ class Committee(Toy):
     def start(self) -> None:
         self.last: Block | None = None
         self.inside = self.context.audience((0, 1, 2, 3))
-        self.context.lane(0)
         self.lead()
+
+    def guard(self) -> int:
+        return 0
 
     @upon(BATCH, DECIDED)
     def lead(self) -> None:
         context = self.context
-        self.last = context.last_proposal() or self.last
+        self.last = context.fast_path.last_proposal() or self.last
         under_way = self.last is not None and self.last.height > context.height
         if context.me or under_way or not context.await_batch():
             return
@@ -340,7 +345,6 @@ class Climb(Toy):
         return Tree(self.context.n, 0, 2)
 
     def start(self) -> None:
-        self.context.lane(0)
         if self.context.me == 0:
             self.lead()
 
@@ -362,23 +366,23 @@ class Climb(Toy):
             self.counts[block.number] = {0: 1}
 
     def absorb_fast_path(self) -> None:
-        self.last = self.context.lane_block() or self.last
-        for sender, message in self.context.held():
+        self.last = self.context.fast_path.block() or self.last
+        for sender, message in self.context.fast_path.held():
             self.early[message.block.height] = (sender, message)
-            self.context.lane(None)
+
+    def guard(self) -> int | None:
+        return None if self.early else 0 if self.last is None else self.last.number
 
     @upon(Announce)
     def on_announce(self, sender: int, message: Announce) -> None:
         type(self).by_handlers += 1
         if message.block.parent is not self.last:
             self.early[message.block.height] = (sender, message)
-            self.context.lane(None)
             return
         self.accept(message.block)
         while (following := self.early.pop(message.block.height + 1, None)) is not None:
             message = following[1]
             self.accept(message.block)
-        self.context.lane(None if self.early else message.block.number)
 
     def accept(self, block: Block) -> None:
         context, tree = self.context, self.tree
@@ -403,7 +407,9 @@ class Climb(Toy):
         context, block = self.context, message.block
         if context.me:
             type(self).by_handlers += 1
-        counts = self.counts.setdefault(block.number, {}) | context.gathered(block) | {sender: message.replicas}
+        counts = (
+            self.counts.setdefault(block.number, {}) | context.fast_path.gathered(block) | {sender: message.replicas}
+        )
         self.counts[block.number] = counts
         all_here, whole = sum(counts.values()), self.tree.below(context.me)[0]
         if context.me and all_here == whole:

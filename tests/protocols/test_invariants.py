@@ -137,9 +137,9 @@ def leads_in_a_later_term(replica: Any) -> None:
 
 def leaves_the_chain(replica: Any) -> None:
     """A head right above a block that rivals the last decided one."""
+    replica.context.fast_path.absorb()
     height = replica.context.height
     replica.head = block(height + 1, 0, block(height, 0))
-    replica.context.lane(None)
 
 
 def seals_twice(replica: Any) -> None:
@@ -157,7 +157,7 @@ def seals_too_early(replica: Any) -> None:
 
 
 def turns_back(replica: Any) -> None:
-    replica.context.lane(None)
+    replica.context.fast_path.absorb()
     replica.head = block(replica.head.height + 1, 0, replica.head, replica.head.body, replica.head.proposer)
 
 

@@ -197,10 +197,10 @@ def test_outside_the_group_only_the_last_block_of_an_epoch_wakes_a_handler() -> 
             raise AssertionError("every block fits the lane")
 
         @upon(DECIDED)
-        def on_decided_in_lane(self) -> None:
+        def on_decided_in_fast_path(self) -> None:
             if not self.is_voter:
                 heard.append(self.context.height)
-            super().on_decided_in_lane()
+            super().on_decided_in_fast_path()
 
     chosen = scenario(10, protocol=rpbft(), duration="1980 ms", **{"block.interval": "100 ms"})
     run = play(chosen, protocol=Counting)

@@ -14,7 +14,7 @@ from sim.families.chained.tree import GENESIS, QC, Blocks, BlockTree, Fetch
 from sim.families.chained.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish
 from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, VoteType, upon
 
-NOBODY = -2  # a guard that no replica's lane number meets
+NOBODY = -2  # a guard that no replica has
 
 
 class CertifiedChain(Replica, abc.ABC):
@@ -22,7 +22,7 @@ class CertifiedChain(Replica, abc.ABC):
 
     lasting_leader = False
     progress = "always"
-    genesis_lane = 0  # the lane number of a replica that has accepted nothing yet
+    genesis_guard = 0  # of a replica that has accepted nothing yet
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -93,7 +93,7 @@ class CertifiedChain(Replica, abc.ABC):
 
     @abc.abstractmethod
     def absorb_fast_path(self) -> None:
-        """Catch up with the fast lane."""
+        """Catch up with the fast path."""
 
     @abc.abstractmethod
     def save(self) -> None:
@@ -107,6 +107,13 @@ class CertifiedChain(Replica, abc.ABC):
     def watch(self) -> None:
         """The progress timer begins."""
 
+    # --- the fast path -----------------------------------------------------------------------------------
+
+    def is_fresh(self) -> bool:
+        """Whether nothing has happened to this replica yet: its guard is `genesis_guard`."""
+        nothing = self.view == 1 and self.high is GENESIS and self.orphan is None
+        return nothing and len(self.tree) == self.context.height == 0
+
     # --- start and restart -------------------------------------------------------------------------------
 
     @property
@@ -118,14 +125,12 @@ class CertifiedChain(Replica, abc.ABC):
         if context.stable:
             self.recall(context.stable)
             self.turn.view = context.stable.get("led", 0)
-            context.lane(None)
             context.enter_view(self.view)
             self.watch()
             leader = self.leader_of(self.view)
             self.fetch(leader if leader != context.me else (leader + 1) % context.n, None)
             return
         self.save()
-        context.lane(self.genesis_lane)
         self.watch()
         if self.leader_of(self.view) == context.me:
             self.lead(self.view)
@@ -168,7 +173,6 @@ class CertifiedChain(Replica, abc.ABC):
         """Whether the ancestors of a proposal's block are here. If not, it waits for them, and they are asked for."""
         if not self.tree.lacks(message.block):
             return True
-        self.context.lane(None)
         if self.orphan is None or message.view > self.orphan.view:
             self.orphan = message
         self.fetch(sender, message.block.body)
@@ -204,7 +208,6 @@ class CertifiedChain(Replica, abc.ABC):
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Apply the blocks in order; ask for more, or go on with what waited for them."""
         for block in self.tree.take(message, self.valid_body):
-            self.context.lane(None)
             self.apply(block)
         here = not self.tree.lacks(message.justify.block)
         if here or message.blocks:

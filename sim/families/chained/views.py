@@ -208,13 +208,17 @@ class Pacemaker:
         """Whether patience is as at first."""
         return bool(self.timeout_ns == self.context.parameters.view_timeout_ns)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether patience is as at first and no view has failed since the last progress: the fast path sees none."""
+        return self.calm and self.failures == 0
+
     def expired(self, view: int) -> int | None:
         """The view expired. Returns the one to enter, or None while no quorum wishes to."""
         self.failures += 1
         self.timeout_ns = min(2 * self.timeout_ns, self.context.parameters.view_timeout_max_ns)
         if self.failures <= self.alone:
             return view + 1
-        self.context.lane(None)
         self.context.watch_progress(self.timeout_ns)
         self._wish(max(view + 1, self.wishes.get(self.context.me, 0)))
         return self._agreed(view)
@@ -242,7 +246,6 @@ class Pacemaker:
     def enter(self, view: int, high: QC, leader: int) -> None:
         """Enter a view without a certificate of the one before, and tell its leader."""
         context = self.context
-        context.lane(None)
         context.enter_view(view)
         context.watch_progress(0)  # what I voted for in the views before may never be decided
         context.watch_progress(self.timeout_ns)

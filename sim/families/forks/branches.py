@@ -17,11 +17,11 @@ STATUS_BYTES = 120  # network, total difficulty, head
 REQUEST_BYTES = 80
 FIRST_STEP_DOWN = 8  # heights below the last decided block that are asked for first, then twice as many
 FORGET_ABOVE = 1024  # known blocks from which it is worth looking for some to forget
-DEPTH_BITS = 20  # of a lane number: the head, then how many blocks up to it are not decided
+DEPTH_BITS = 20  # of a guard: the head, then how many blocks up to it are not decided
 
 
-def lane_number(head: Block | None, decided: int) -> int:
-    """For the fast lane: of replicas with this head, that have decided so much of its chain."""
+def guard_upon(head: Block | None, decided: int) -> int:
+    """The guard of replicas with this head, that have decided so much of its chain."""
     return 0 if head is None else (head.number << DEPTH_BITS) + head.height - decided
 
 

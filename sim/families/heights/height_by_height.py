@@ -118,7 +118,7 @@ class HeightByHeight(Replica, abc.ABC):
             sum(context.has_voted(vote, ballot) for ballot in ballots) <= 1 for vote in self.votes if vote.decides
         )
 
-    def lane_base(self) -> int:
+    def guard_base(self) -> int:
         """The lane number of who waits for a proposal on top of the last decided block: no other block has it."""
         last = self.context.decided_block(self.context.height)
         return 0 if last is None else 2 * last.number

@@ -8,7 +8,7 @@ differ in what a certificate binds to, how a round is left, and what justifies t
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar
+from typing import Any
 
 from sim.families.heights.height_by_height import HeightByHeight, doubled
 from sim.families.sync import HEADER_BYTES, Status
@@ -35,7 +35,6 @@ class RoundByRound(HeightByHeight):
     """One validator."""
 
     votes = (PREPARE, COMMIT)
-    proposes: ClassVar[type[Letter]]  # PRE-PREPARE
 
     def __init__(self, context: Context, *, by_vote: bool = False) -> None:
         super().__init__(context, context.parameters.round_timeout_ns, by_vote=by_vote)
@@ -89,14 +88,15 @@ class RoundByRound(HeightByHeight):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
 
-    def normal_cases(self) -> tuple[NormalCase, ...]:
+    def round_without_trouble(self, proposal: type[Letter]) -> tuple[NormalCase, ...]:
+        """The normal case, for the protocol to declare (`Replica.normal_cases`): nobody inherits one."""
         if self.context.members_change:
-            return ()  # the lane knows one set of validators
-        return (NormalCase(upon=self.proposes, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
+            return ()  # the fast path knows one set of validators
+        return (NormalCase(upon=proposal, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
-    # --- start, and the fast lane ------------------------------------------------------------------------
+    # --- start, and the fast path ------------------------------------------------------------------------
     #
-    # Lane numbers upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
+    # Guards upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.
 
     @property
     def view_number(self) -> int:
@@ -127,12 +127,12 @@ class RoundByRound(HeightByHeight):
         self.resume()
 
     def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane did: blocks decided, a proposal accepted, a certificate."""
+        """Catch up with what the fast path did: blocks decided, a proposal accepted, a certificate."""
         context = self.context
         if context.height >= self.height:
             self.begin_height()
         if self.round == 0 and not self.changing and not self.is_bound:
-            block = context.lane_block()
+            block = context.fast_path.block()
             if self.accepted is None and block is not None and block.height == self.height:
                 self.accepted = context.ballot(0, self.height, block)
                 self.received.append(block)
@@ -140,11 +140,10 @@ class RoundByRound(HeightByHeight):
                 assert self.accepted.block is not None
                 self.bind(0, self.accepted.block)
 
-    def set_lane(self) -> None:
-        """Work in the fast lane if nothing is out of the ordinary at this height."""
+    def guard(self) -> int | None:
+        """Nothing is out of the ordinary at this height."""
         ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
-        number = self.lane_base() + (self.accepted is not None)
-        self.context.lane(number if ordinary else None)
+        return self.guard_base() + (self.accepted is not None) if ordinary else None
 
     # --- a round without trouble -------------------------------------------------------------------------
 
@@ -162,12 +161,11 @@ class RoundByRound(HeightByHeight):
             context.watch_progress(self.timeout_ns(0))
 
     def resume(self) -> None:
-        """Deal with what came early, propose if it is this validator's turn, and return to the lane."""
+        """Deal with what came early, propose if it is this validator's turn."""
         early, self.early = self.early, []
         for sender, message in early:
             self.on_pre_prepare(sender, message)
         self.propose()
-        self.set_lane()
 
     def proposer_of(self, round_: int) -> int:
         """Who proposes in a round of this height. The first block is validator 0's."""
@@ -176,9 +174,8 @@ class RoundByRound(HeightByHeight):
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
-        """A transaction came, or the lane decided the block after which this validator proposes."""
+        """A transaction came, or the fast path decided the block after which this validator proposes."""
         self.propose()
-        self.set_lane()
 
     def propose(self) -> None:
         """The proposer multicasts PRE-PREPARE; what it had proposed before a crash, again."""
@@ -194,7 +191,7 @@ class RoundByRound(HeightByHeight):
         context.persist(proposed=self.proposed)
         ballot = context.ballot(self.round, self.height, message.block)
         if self.round == 0 and not context.members_change:
-            number = self.lane_base()
+            number = self.guard_base()
             guard, after = (number, number + 1), 2 * message.block.number
             context.propose(message, ballot, guard=guard, after=after, tell=self.proposer_after(context.me, 0))
         else:
@@ -220,7 +217,6 @@ class RoundByRound(HeightByHeight):
                 self.context.vote(COMMIT, ballot, self.audience)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
-        self.set_lane()
 
     @upon(COMMIT)
     def on_committed(self, ballot: Ballot) -> None:
@@ -230,7 +226,6 @@ class RoundByRound(HeightByHeight):
             self.decide_next(ballot.block)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
-            self.set_lane()
 
     # --- round changes -----------------------------------------------------------------------------------
 

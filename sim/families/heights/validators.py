@@ -143,18 +143,18 @@ class Validator(HeightByHeight):
             self.timed.add((timer, self.round))
             self.context.set_timer(timer, delay_ns, (self.height, self.round))
 
-    # --- the fast lane -----------------------------------------------------------------------------------
+    # --- the fast path -----------------------------------------------------------------------------------
     #
-    # Lane numbers upon block b: 2b in round 0 before its first vote, 2b + 1 after it.
+    # Guards upon block b: 2b in round 0 before its first vote, 2b + 1 after it.
 
     def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane did: values decided, a proposal voted for, and voted for again."""
+        """Catch up with what the fast path did: values decided, a proposal voted for, and voted for again."""
         context = self.context
         if context.height >= self.height:
             self.begin_height()
         if self.round > 0:
             return
-        block = context.lane_block()
+        block = context.fast_path.block()
         if self.step == 0 and block is not None and block.height == self.height:
             self.recall_proposal(block, 0)
             self.step = 1
@@ -164,8 +164,8 @@ class Validator(HeightByHeight):
                 self.step = 2
                 self.recall_lock(proposal.block, 0)
 
-    def set_lane(self) -> None:
-        """Work in the fast lane if nothing is out of the ordinary at this height."""
+    def guard(self) -> int | None:
+        """Nothing is out of the ordinary at this height."""
         ordinary = (
             self.gossip is None
             and self.round == 0
@@ -176,7 +176,7 @@ class Validator(HeightByHeight):
             and (self.step == 0) == (not self.proposals)
             and (self.step == 0 or self.normal_votes())
         )
-        self.context.lane(self.lane_base() + (self.step > 0) if ordinary else None)
+        return self.guard_base() + (self.step > 0) if ordinary else None
 
     def normal_votes(self) -> bool:
         """Whether this process's votes of round 0 were those of the normal case."""
@@ -197,7 +197,7 @@ class Validator(HeightByHeight):
                 context.proposing()
             self.gossip.say(self.height, message)
         elif self.round == 0 and not context.members_change:
-            number = self.lane_base()
+            number = self.guard_base()
             ballot = context.ballot(0, self.height, message.block)
             next_proposer = self.proposer_of(self.height + 1, 0)
             after = 2 * message.block.number

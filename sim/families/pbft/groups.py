@@ -76,7 +76,6 @@ class GroupReplica(Replica, abc.ABC):
         self.low_mark = 0  # h
         self.last_proposed: Block | None = None
         self.early: list[tuple[int, Any]] = []  # proposals of views this replica is not in yet, and who sent them
-        self.catching_up = False  # out of the fast lane until earlier batches are executed
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
         self.changes: dict[int, dict[int, ViewChange]] = {}  # view -> replica -> its VIEW-CHANGE
         self.change_timer = 0
@@ -195,36 +194,26 @@ class GroupReplica(Replica, abc.ABC):
         early, self.early = self.early, []
         return early
 
-    # --- the fast lane -----------------------------------------------------------------------------------
+    # --- the fast path -----------------------------------------------------------------------------------
 
-    def lane_number(self) -> int | None:
-        """Of who works in this view and lacks nothing."""
-        return self.view
+    def guard(self) -> int | None:
+        """The view, of who works in it and lacks nothing."""
+        return self.view if self.active and self.lacks_nothing() else None
 
-    def leave_lane(self) -> None:
-        """Earlier batches are missing: whatever comes must reach the handlers until they are executed."""
-        self.catching_up = True
-        self.context.lane(None)
-
-    def return_to_lane(self) -> None:
-        """Work in the fast lane again if nothing is missing any more."""
-        context = self.context
-        if self.catching_up and self.active and context.height >= self.low_mark and not context.behind():
-            self.catching_up = False
-            context.lane(self.lane_number())
+    def lacks_nothing(self) -> bool:
+        """Whether no earlier batch is missing here: while one is, whatever comes must reach the handlers."""
+        return self.context.height >= self.low_mark and not self.context.behind()
 
     def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane proposed for this primary."""
-        block, mine = self.context.last_proposal(), self.last_proposed
+        """Catch up with what the fast path proposed for this primary."""
+        block, mine = self.context.fast_path.last_proposal(), self.last_proposed
         if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
             self.last_proposed = block
             self.context.persist(proposed=(self.view, block))
 
     @upon(DECIDED)
-    def on_decided_in_lane(self) -> None:
-        """A batch committed in the fast lane. If it waits for earlier ones, their execution must reach me too."""
-        if self.context.behind():
-            self.leave_lane()
+    def on_decided_in_fast_path(self) -> None:
+        """A batch committed in the fast path."""
         self.propose()
 
     # --- view changes ------------------------------------------------------------------------------------
@@ -438,7 +427,6 @@ class GroupReplica(Replica, abc.ABC):
                 context.decide(block)
         self.begin_group()
         self.checkpoint()
-        self.return_to_lane()
         if context.height < message.last:
             self.fetch()
             return

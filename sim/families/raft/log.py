@@ -24,13 +24,13 @@ class Log:
         self.doubtful = list(stable["doubtful"])
 
     def absorb_fast_path(self) -> None:
-        """Bring `tail` up to date with what the fast lane accepted and decided since the last handler ran."""
+        """Bring `tail` up to date with what the fast path accepted and decided since the last handler ran."""
         height = self.context.height
         if self.tail and self.tail[0].height <= height:
             self.tail = [block for block in self.tail if block.height > height]
         last = self.last_index
         fresh = []
-        block = self.context.lane_block()
+        block = self.context.fast_path.block()
         while block is not None and block.height > last:
             fresh.append(block)
             block = block.parent

@@ -293,7 +293,7 @@ class LogServer(Replica, abc.ABC):
             for block in self.log.install(last):
                 self.settle_members(block)
             self.take_members()
-            context.lane(None)
+            self.in_step = False
         context.when_stored(functools.partial(context.send, leader, Reply(self.term, True, context.height, True)))
 
     @upon(Received)

@@ -1,0 +1,110 @@
+"""The fast path of one replica, seen from both sides: what it did, and who keeps the replica in step with it.
+
+The host brackets every handler. Before it, what the fast path did becomes the replica's own; after it, the guard is
+what the replica's state says. So no protocol keeps books for the fast path, and none can forget to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from sim.kernel import post
+from sim.ledger import rows as r
+from sim.protocol import Block, Letter, Replica
+
+if TYPE_CHECKING:
+    from sim.host.seat import Host
+
+CLOSED = -1  # a guard that no event meets
+
+
+class FastPath:
+    """What `sim.protocol.FastPathView` promises a replica, and the bracket around its handlers."""
+
+    def __init__(self, host: Host, *, allowed: bool) -> None:
+        self.host = host
+        self.allowed = allowed  # for this seat: not for corrupted voters, nor for observers
+        self.is_used = False  # whether its replica declares a normal case
+        self._peer_at = host.seat * r.PEER_WIDTH
+        self._guard_at = host.seat * post.NODE_WIDTH + post.GUARD
+        host.run.peers[self._peer_at + r.LAST_LANE] = -1  # row 0 is a block like any other
+
+    # --- around every handler ---------------------------------------------------------------------------
+
+    def seat(self, replica: Replica) -> dict[Any, Callable[..., None]]:
+        """The handlers of a fresh replica, bracketed if the engine will do anything for it."""
+        self.is_used = self.allowed and bool(replica.normal_cases())
+        return {cause: self.bracket(handler) for cause, handler in replica.bound_handlers().items()}
+
+    def bracket(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """A handler that finds its replica up to date, and leaves the guard as the replica's state says."""
+        if not self.is_used:
+            return handler
+        absorb, settle = self.absorb, self.settle
+
+        def handle(*arguments: Any) -> None:
+            absorb()
+            handler(*arguments)
+            settle()
+
+        return handle
+
+    def absorb(self) -> None:
+        """What the fast path did becomes the replica's own."""
+        host = self.host
+        replica = host.replica
+        if not self.is_used or replica is None:
+            return
+        if host.run.adopts:
+            host.head = self.block() or host.head  # my branch ends in the last block that was accepted for me
+        replica.absorb_fast_path()
+        host.run.peers[self._peer_at + r.LAST_LANE] = -1
+
+    def settle(self) -> None:
+        """The guard follows from what the replica is now. No block is proposed without it under another, or none."""
+        host = self.host
+        replica = host.replica
+        if replica is None:
+            return
+        found = replica.guard()
+        guard = CLOSED if found is None else found
+        run = host.run
+        before = run.peers[self._peer_at + r.LANE_NUMBER]
+        if guard == before != CLOSED:
+            return
+        run.peers[self._peer_at + r.LANE_NUMBER] = guard
+        run.nodes[self._guard_at] = guard
+        if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lead, for this guard
+            run.tree.end_lead(host.seat)
+
+    def begin(self) -> None:
+        """The replica has started."""
+        if self.is_used:
+            self.settle()
+
+    def crash(self) -> None:
+        """What the fast path did is on disk, as if handlers had written it as they went along; then it ends."""
+        self.absorb()
+        self.host.run.peers[self._peer_at + r.LAST_LANE] = -1
+        self.host.run.peers[self._peer_at + r.LANE_NUMBER] = CLOSED
+
+    # --- what a replica may ask -------------------------------------------------------------------------
+
+    @property
+    def guard(self) -> int:
+        return self.host.run.peers[self._peer_at + r.LANE_NUMBER]
+
+    def block(self) -> Block | None:
+        run = self.host.run
+        return run.tree.at(run.peers[self._peer_at + r.LAST_LANE])
+
+    def last_proposal(self) -> Block | None:
+        return self.host.run.tree.proposed_last(self.host.seat)
+
+    def gathered(self, block: Block) -> dict[int, int]:
+        return self.host.run.trees.gathered(self.host.seat, block)
+
+    def held(self) -> list[tuple[int, Letter]]:
+        trees = self.host.run.trees
+        return trees.held(self.host.seat) if trees.answers else []
