@@ -32,7 +32,7 @@ def world(
     parameters: Any,
     *,
     latency_ns: np.ndarray | None = None,
-    lane: bool = True,
+    fast_path: bool = True,
     interval_ns: int = 0,
     costs: Costs | None = None,
     **settings: Any,
@@ -48,7 +48,7 @@ def world(
         Settings(tx_ps_per_byte=free, rx_ps_per_byte=free.copy(), **settings),
         costs or Costs(),
         block_interval_ns=interval_ns,
-        lane=lane,
+        fast_path=fast_path,
     )
     run.rows = []  # type: ignore[attr-defined]
     run.trace_sinks.append(lambda rows: run.rows.extend(rows.tolist()))  # type: ignore[attr-defined]
@@ -88,10 +88,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def lane_and_handlers(n: int, protocol: type[Replica], parameters: Any, case: str) -> list[tuple[Any, ...]]:
-    """Digest and decisions of the same run with the fast lane and without it, whatever goes wrong meanwhile."""
+    """Digest and decisions of the same run with the fast path and without it, whatever goes wrong meanwhile."""
     seen = []
-    for lane in (True, False):
-        run = world(n, protocol, parameters, lane=lane, seed=5, **CASES[case])
+    for fast_path in (True, False):
+        run = world(n, protocol, parameters, fast_path=fast_path, seed=5, **CASES[case])
         if case == "crash":
             for node, crash_ms, restart_ms in ((2, 333, 3_001), (0, 4_200, 6_000)):
                 run.advance(crash_ms * MS)

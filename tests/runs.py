@@ -122,15 +122,15 @@ class Played:
         return self.world.run.hosts[node].replica
 
 
-def begin(chosen: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> Played:
+def begin(chosen: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> Played:
     """Lay out a run and do not start the clock."""
-    world = build(chosen, lane=lane, protocol=protocol)
+    world = build(chosen, fast_path=fast_path, protocol=protocol)
     return Played(world, Judge(world))
 
 
-def play(chosen: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> Played:
+def play(chosen: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> Played:
     """Run a scenario to its end."""
-    return begin(chosen, lane=lane, protocol=protocol).until(chosen.duration_ns)
+    return begin(chosen, fast_path=fast_path, protocol=protocol).until(chosen.duration_ns)
 
 
 def unsafe(played: Played) -> list[str]:

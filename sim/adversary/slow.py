@@ -1,7 +1,7 @@
 """Slow: the replica says everything, or some types, late.
 
 With a delay just below the others' timer a primary orders as little as it can without being deposed: Y. Amir,
-B. Coan, J. Kirsch, J. Lane, "Prime: Byzantine replication under attack", IEEE TDSC 8(4), 2011.
+B. Coan, J. Kirsch, J. Fast path, "Prime: Byzantine replication under attack", IEEE TDSC 8(4), 2011.
 """
 
 from __future__ import annotations

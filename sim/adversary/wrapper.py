@@ -2,7 +2,7 @@
 
 What the replica says goes through its behaviours, in the order of the scenario, each of which turns one message
 into none, one or several; what is left is sent. What arrives goes through them too. The replica's own votes count
-for itself at once, whatever becomes of the copies. A corrupted replica never works in the fast lane.
+for itself at once, whatever becomes of the copies. A corrupted replica never works in the fast path.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ def run(
     bar, own_code = progress_bar(loaded.name, hidden=quiet or as_json), own_code_is_an_error(replica, loaded.seed)
     with bar as progress, bad_input_is_an_error(), unwritable_is_an_error(out), own_code:
         result = runner.run(
-            loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns, lane=not no_fast_path
+            loaded, out=out, progress=progress, protocol=replica, until_ns=until_ns, fast_path=not no_fast_path
         )
     if as_json:
         typer.echo(json.dumps(result.summary(), ensure_ascii=False, allow_nan=False))

@@ -8,8 +8,8 @@ from sim.engine.relay import flood_arrives
 from sim.engine.votes import recycle_tally, vote_arrives
 from sim.kernel.desk import DROPPED, ENVELOPE, KIND_COUNT, LINKS_CHANGED, LOG_ON, NODE, TALLY, column, compiled
 from sim.kernel.due import DELIVER, TX_ARRIVES, ready_push
-from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.post import (
+    ACTION,
     COUNT_DROPPED,
     ENVELOPE_WIDTH,
     FATE_DELIVERED,
@@ -21,7 +21,6 @@ from sim.kernel.post import (
     KIND,
     KIND_WIDTH,
     NODE_WIDTH,
-    REACTION,
     SENT_NS,
     SIZE,
     SRC,
@@ -34,6 +33,7 @@ from sim.kernel.post import (
     ref_dst,
     ref_index,
 )
+from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.receiving import hand_over, link_is_down, receive
 from sim.kernel.tally import REFERENCES, RELEASED, ROW
 from sim.ledger.chain import maybe_close, trace
@@ -86,7 +86,7 @@ def reply_arrives(desk, envelope, gateway):
     row = column(desk, ENVELOPE)
     block = row[e + ENVELOPE_ARG]
     blocks = column(desk, BLOCK)
-    if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + REACTION]:
+    if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + ACTION]:
         return  # a late reply: the block has been served and freed
     if blocks[block * BLOCK_WIDTH + STANDING] < SETTLED:
         return  # the word of a corrupted voter for a block that no correct one has decided

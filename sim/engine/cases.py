@@ -1,29 +1,29 @@
-"""A declared normal case, laid out for one block: tally rows, and a reaction for each step.
+"""A declared normal case, laid out for one block: tally rows, and an action for each step.
 
 `CASES` is the table of what the protocol declares (written by sim.host.cases); `open_case` makes of one of its rows the
-chain for one block, which sim.engine.lanes then performs.
+chain for one block, which sim.engine.fast paths then performs.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.lanes import (
+from sim.engine.actions import (
+    ACTION_FREE,
+    ACTION_WIDTH,
+    ACTIONS,
+    ACTIONS_FREE,
     DECIDES_BLOCK,
     GATE_ROW,
     GATE_WEIGHT,
     GATHER,
     GENERATION,
+    GUARD_AFTER,
+    GUARD_BEFORE,
     LOCAL_WEIGHT,
     MADE_NS,
-    NEED,
     OF_BLOCK,
     PERSIST_NS,
-    REACTION_FREE,
-    REACTION_WIDTH,
-    REACTIONS,
-    REACTIONS_FREE,
-    SET,
     SILENT,
     TOLD_ROW,
     VOTE_ROW,
@@ -31,12 +31,12 @@ from sim.engine.lanes import (
     WAKE_NOBODY,
     WAKES,
     WRITES,
-    release_reaction,
+    release_action,
 )
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, open_tally, recycle_tally
 from sim.kernel.desk import NOW, TALLY, column, compiled
+from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import GATE, PARENT, REFERENCES, RELEASED, ROW
-from sim.kernel.tally import REACTION as TALLY_REACTION
 
 # columns
 CASES = 58  # CASE_WIDTH per declared case
@@ -50,27 +50,27 @@ DECIDES_NOTHING, DECIDES_AT_END = 0, 1
 
 @compiled
 def release_tally(desk, row):
-    """The row is needed no more; it is free as soon as no vote for it is on its way. Its reactions go too."""
+    """The row is needed no more; it is free as soon as no vote for it is on its way. Its actions go too."""
     tally = column(desk, TALLY)
     t = row * ROW
     for k in range(3):
-        reaction = tally[t + TALLY_REACTION + k]
-        if reaction > 0:
-            release_reaction(desk, reaction)
-            tally[t + TALLY_REACTION + k] = 0
+        action = tally[t + TALLY_ACTION + k]
+        if action > 0:
+            release_action(desk, action)
+            tally[t + TALLY_ACTION + k] = 0
     tally[t + RELEASED] = 1
     if tally[t + REFERENCES] == 0:
         recycle_tally(desk, row)
 
 
 @compiled
-def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
-    desk[REACTIONS_FREE] -= 1
-    reaction = column(desk, REACTION_FREE)[desk[REACTIONS_FREE]]
-    rows = column(desk, REACTIONS)
-    r = reaction * REACTION_WIDTH
-    rows[r + NEED] = need
-    rows[r + SET] = set_
+def _new_action(desk, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
+    desk[ACTIONS_FREE] -= 1
+    action = column(desk, ACTION_FREE)[desk[ACTIONS_FREE]]
+    rows = column(desk, ACTIONS)
+    r = action * ACTION_WIDTH
+    rows[r + GUARD_BEFORE] = need
+    rows[r + GUARD_AFTER] = set_
     rows[r + GATE_ROW] = gate
     rows[r + VOTE_ROW] = vote_row
     rows[r + VOTE_TO] = to
@@ -84,29 +84,29 @@ def _new_reaction(desk, need, set_, gate, vote_row, to, local_weight, decides, w
     rows[r + TOLD_ROW] = -1
     rows[r + GATHER] = 0
     rows[r + MADE_NS] = desk[NOW]
-    return reaction
+    return action
 
 
 @compiled
 def open_umbrella(desk, row, kind, key, early, threshold, guard, block):
     """A tally in which every vote of `row`, laid out by `open_case`, counts too; -1 if there is no room.
 
-    Its quorum is no news to a node that works in the lane (`guard`) and has been told of the row's own quorum.
+    Its quorum is no news to a node that works in the fast path (`guard`) and has been told of the row's own quorum.
     """
-    if desk[WIDE_FREE_LEN] < 1 or desk[REACTIONS_FREE] < 2:
+    if desk[WIDE_FREE_LEN] < 1 or desk[ACTIONS_FREE] < 2:
         return np.int64(-1)
     none = np.int64(-1)
     tally = column(desk, TALLY)
     first = early if early > 0 else threshold
     umbrella = open_tally(desk, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
-    reaction = _new_reaction(desk, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
-    column(desk, REACTIONS)[reaction * REACTION_WIDTH + TOLD_ROW] = row
+    action = _new_action(desk, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
+    column(desk, ACTIONS)[action * ACTION_WIDTH + TOLD_ROW] = row
     tally[row * ROW + PARENT] = umbrella
     if early > 0:
-        tally[umbrella * ROW + TALLY_REACTION] = SILENT
-        tally[umbrella * ROW + TALLY_REACTION + 1] = reaction
+        tally[umbrella * ROW + TALLY_ACTION] = SILENT
+        tally[umbrella * ROW + TALLY_ACTION + 1] = action
     else:
-        tally[umbrella * ROW + TALLY_REACTION] = reaction
+        tally[umbrella * ROW + TALLY_ACTION] = action
     return umbrella
 
 
@@ -120,21 +120,21 @@ def first_vote_weight(desk, c):
 
 @compiled
 def _chain(desk, c, i, row, next_row, running, after, to, audience, block, wakes):
-    """The reaction to the quorum of a case's vote number i: the next vote, or the decision, or none."""
+    """The action to the quorum of a case's vote number i: the next vote, or the decision, or none."""
     cases = column(desk, CASES)
     none = np.int64(-1)
     if i + 1 < cases[c + CASE_VOTES]:
         v = c + CASE_VOTE + 4 * (i + 1)
         target = audience if cases[v + 1] else to
         weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
-        reaction = _new_reaction(
+        action = _new_action(
             desk, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
         )
     elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
-        reaction = _new_reaction(desk, running, after, none, none, none, 0, block, wakes, 0, block)
+        action = _new_action(desk, running, after, none, none, none, 0, block, wakes, 0, block)
     else:
         return
-    column(desk, TALLY)[row * ROW + TALLY_REACTION] = reaction
+    column(desk, TALLY)[row * ROW + TALLY_ACTION] = action
 
 
 @compiled
@@ -143,14 +143,14 @@ def open_case(desk, case, need, running, after, block, key, to, audience, decide
 
     Guards: `need` before the letter, `running` from then on, `after` when the case is through. Votes go to the
     `audience` (-1 - group) or, where the case says so, to the node `to`.
-    Returns (letter's reaction, first tally row, second, third), -1 where there is none; a letter's reaction of -1
+    Returns (letter's action, first tally row, second, third), -1 where there is none; a letter's action of -1
     means that Python must make room.
     """
     c = case * CASE_WIDTH
     cases = column(desk, CASES)
     votes = cases[c + CASE_VOTES]
     none = np.int64(-1)
-    if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[REACTIONS_FREE] < 4:
+    if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[ACTIONS_FREE] < 4:
         return none, none, none, none
     row_1, row_2, row_3 = none, none, none
     for i in range(votes):
@@ -166,7 +166,7 @@ def open_case(desk, case, need, running, after, block, key, to, audience, decide
     decides = decided
     if votes == 0 and cases[c + CASE_DECIDES] == DECIDES_AT_END:
         decides = block
-    letter = _new_reaction(
+    letter = _new_action(
         desk,
         need,
         running if votes else after,
@@ -185,5 +185,5 @@ def open_case(desk, case, need, running, after, block, key, to, audience, decide
         _chain(desk, c, 1, row_2, row_3, running, after, to, audience, block, wakes)
     if votes > 2:
         _chain(desk, c, 2, row_3, none, running, after, to, audience, block, wakes)
-    generation = column(desk, REACTIONS)[letter * REACTION_WIDTH + GENERATION]
+    generation = column(desk, ACTIONS)[letter * ACTION_WIDTH + GENERATION]
     return letter + (generation << 32), row_1, row_2, row_3

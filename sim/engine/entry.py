@@ -10,8 +10,8 @@ from numba import types
 
 from sim.engine import lead as leading
 from sim.engine import rumours, timers, trees
+from sim.engine.actions import PROGRESS, release_action
 from sim.engine.cases import open_umbrella, release_tally
-from sim.engine.lanes import PROGRESS, release_reaction
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
 from sim.engine.room import has_room
@@ -78,13 +78,13 @@ _D = types.Array(types.int64, 1, "C")
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I, _I, _I, _I))
-def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, reaction, arg):
+def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, action, arg):
     """Send a letter to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
     desk = bench(array)
     if not has_room(desk):
         return np.int64(-1)
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, arg)
+    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, action, arg)
     if to < 0:
         send_group(desk, envelope, src, -1 - to, sign_ns)
     else:
@@ -168,7 +168,7 @@ def propose(
 ):  # fmt: skip
     """Lay out a declared normal case for a block and the ballot (view, number), and send the letter to its audience.
 
-    Returns (envelope, the letter's reaction, its tally rows); envelope -1: make room and call again.
+    Returns (envelope, the letter's action, its tally rows); envelope -1: make room and call again.
     """
     desk = bench(array)
     none = np.int64(-1)
@@ -187,7 +187,7 @@ def send_down(
 ):  # fmt: skip
     """Lay out the case of a letter that goes down a tree and send it to the root's children (`trees.send_down`).
 
-    Returns (envelope, the letter's reaction); envelope -1: make room and call again.
+    Returns (envelope, the letter's action); envelope -1: make room and call again.
     """
     desk = bench(array)
     none = np.int64(-1)
@@ -200,17 +200,17 @@ def send_down(
 
 
 @entry(_I(_D, _I, _I))
-def take_over(array, reaction, node):
+def take_over(array, action, node):
     """What a voter has counted of a tree's answers, at its handlers from now on (see `trees.take_over`)."""
     desk = bench(array)
-    return trees.take_over(desk, reaction, node)
+    return trees.take_over(desk, action, node)
 
 
 @entry(_I(_D, _I, _I))
-def has_answered(array, reaction, child):
+def has_answered(array, action, child):
     """1 if a child's answer has been counted by its parent."""
     desk = bench(array)
-    return np.int64(trees.has_answered(desk, reaction, child))
+    return np.int64(trees.has_answered(desk, action, child))
 
 
 @entry(_I(_D, _I, _I))
@@ -294,19 +294,19 @@ def drop_tally(array, row):
 
 
 @entry(_I(_D, _I))
-def drop_reaction(array, reaction):
-    """A letter's reaction is needed no more."""
+def drop_action(array, action):
+    """A letter's action is needed no more."""
     desk = bench(array)
-    release_reaction(desk, reaction)
+    release_action(desk, action)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I))
-def drop_case(array, block, reaction, row_1, row_2, row_3):
-    """A block is over: give back its row, its letter's reaction (0: none) and its tallies (-1: none)."""
+def drop_case(array, block, action, row_1, row_2, row_3):
+    """A block is over: give back its row, its letter's action (0: none) and its tallies (-1: none)."""
     desk = bench(array)
-    if reaction > 0:
-        release_reaction(desk, reaction)
+    if action > 0:
+        release_action(desk, action)
     if row_1 >= 0:
         release_tally(desk, row_1)
     if row_2 >= 0:

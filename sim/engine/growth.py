@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine import lanes, lead, rumours, votes
+from sim.engine import actions, lead, rumours, votes
 from sim.kernel import desk as d
 from sim.kernel import tally
 from sim.kernel.calendar import grow_chunks
@@ -90,18 +90,18 @@ def add_tallies(desk: Desk, *, seats: int, wide: bool, count: int) -> None:
 def add_gatherings(desk: Desk) -> None:
     """Double the gatherings of letters that go down trees; sixteen at first."""
     state = desk.array
-    stride = int(state[lanes.GATHER_STRIDE])
-    rows = len(desk[lanes.GATHERING]) // stride
+    stride = int(state[actions.GATHER_STRIDE])
+    rows = len(desk[actions.GATHERING]) // stride
     more = max(rows, 16)
     data = d.zeros((rows + more) * stride)
-    data[: rows * stride] = desk[lanes.GATHERING]
-    desk.replace(lanes.GATHERING, data)
-    count = int(state[lanes.GATHERS_FREE])
+    data[: rows * stride] = desk[actions.GATHERING]
+    desk.replace(actions.GATHERING, data)
+    count = int(state[actions.GATHERS_FREE])
     free = d.zeros(rows + more)
-    free[:count] = desk[lanes.GATHER_FREE][:count]
+    free[:count] = desk[actions.GATHER_FREE][:count]
     free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
-    desk.replace(lanes.GATHER_FREE, free)
-    state[lanes.GATHERS_FREE] = count + more
+    desk.replace(actions.GATHER_FREE, free)
+    state[actions.GATHERS_FREE] = count + more
 
 
 def add_rumours(desk: Desk) -> list[int]:

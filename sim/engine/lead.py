@@ -1,7 +1,7 @@
 """A proposer that goes on by itself: what a leader does while nothing is wrong, without entering Python.
 
 A protocol whose leader proposes one block after another may give the engine leave to do so (`sim.protocol.Lead`):
-whenever the leader has decided a block in the lane, or a batch is due, the engine makes the next block, lays out
+whenever the leader has decided a block in the fast path, or a batch is due, the engine makes the next block, lays out
 its normal case and sends the letter, as the protocol's handler would. It stops where the leave ends, and when it
 finds no room; then the handler runs.
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.engine.actions import ACTIONS_FREE, release_action
 from sim.engine.cases import CASE_GATED, CASE_VOTE, CASE_WIDTH, CASES, first_vote_weight, open_case, release_tally
-from sim.engine.lanes import REACTIONS_FREE, release_reaction
 from sim.engine.room import has_room
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, cast_vote, count_now
 from sim.kernel.chance import JITTER, join
@@ -50,7 +50,7 @@ from sim.ledger.rows import (
     BLOCK_WIDTH,
     BYTES,
     CASE,
-    CASE_REACTION,
+    CASE_ACTION,
     CASE_ROWS,
     CLOSED,
     CLOSED_LEN,
@@ -136,15 +136,13 @@ def send_case(
 ):  # fmt: skip
     """Lay out a normal case for a block and the ballot (view, number), and send its letter to the audience.
 
-    Returns (envelope, the letter's reaction, its tally rows); envelope -1: there was no room.
+    Returns (envelope, the letter's action, its tally rows); envelope -1: there was no room.
     """
     none = np.int64(-1)
     identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    reaction, row_1, row_2, row_3 = open_case(
-        desk, case, need, running, after, block, key, to, audience, decided, wakes
-    )
-    if reaction < 0:
+    action, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, audience, decided, wakes)
+    if action < 0:
         return none, none, none, none, none
     if desk[RULES] > 0:
         for row in (row_1, row_2, row_3):
@@ -152,9 +150,9 @@ def send_case(
                 column(desk, TALLY_PLACE)[2 * row] = view
                 column(desk, TALLY_PLACE)[2 * row + 1] = number
     whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, reaction, arg)
+    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, action, arg)
     send_group(desk, envelope, src, -1 - audience, sign_ns)
-    return envelope, reaction, row_1, row_2, row_3
+    return envelope, action, row_1, row_2, row_3
 
 
 @compiled
@@ -187,13 +185,13 @@ def _propose(desk, node, parent, height):
     if desk[RULES] > 0:
         desk[MESSAGE_VIEW] = lead[at + SAID_VIEW]
         desk[MESSAGE_HEIGHT] = NOWHERE if lead[at + SAID_HEIGHT] == NOWHERE else height + lead[at + SAID_HEIGHT]
-    _, reaction, row_1, row_2, row_3 = send_case(
+    _, action, row_1, row_2, row_3 = send_case(
         desk, case, node, kind, size, lead[at + SIGN_NS], verify_ns, lead[at + HANDLE_NS],
         post_number(desk, node, kind), lead[at + NEEDS], lead[at + RUNNING], lead[at + AFTER], block,
         lead[at + IN_VIEW], height, to, audience, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
     )  # fmt: skip
     rows[b + CASE] = case
-    rows[b + CASE_REACTION] = reaction
+    rows[b + CASE_ACTION] = action
     rows[b + CASE_ROWS] = row_1
     rows[b + CASE_ROWS + 1] = row_2
     rows[b + CASE_ROWS + 2] = row_3
@@ -228,7 +226,7 @@ def go_on(desk, node):
             return True
         if top >= lead[at + UNTIL] or not has_room(desk):
             return False
-        if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[REACTIONS_FREE] < 4:
+        if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[ACTIONS_FREE] < 4:
             return False
         due_ns = lead[at + LAST_NS] + lead[at + INTERVAL_NS]
         if not await_batch(desk, node, due_ns):
@@ -291,9 +289,9 @@ def release_case(desk, block):
     """The normal case laid out for a block is over."""
     rows = column(desk, BLOCK)
     b = block * BLOCK_WIDTH
-    if rows[b + CASE_REACTION] > 0:
-        release_reaction(desk, rows[b + CASE_REACTION])
-        rows[b + CASE_REACTION] = 0
+    if rows[b + CASE_ACTION] > 0:
+        release_action(desk, rows[b + CASE_ACTION])
+        rows[b + CASE_ACTION] = 0
     for i in range(3):
         if rows[b + CASE_ROWS + i] >= 0:
             release_tally(desk, rows[b + CASE_ROWS + i])

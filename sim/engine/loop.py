@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from sim.engine.arrivals import envelope_copy, reply_arrives, transaction_copy
-from sim.engine.lanes import (
+from sim.engine.actions import (
+    ACTION_WIDTH,
+    ACTIONS,
     EVENTS,
     EVENTS_MAX,
     GATHER,
@@ -22,8 +23,6 @@ from sim.engine.lanes import (
     PERFORMED_WAKE,
     PROGRESS,
     PROGRESS_MODE,
-    REACTION_WIDTH,
-    REACTIONS,
     SILENT,
     STILL_AT_NS,
     STILL_EVENTS,
@@ -32,11 +31,12 @@ from sim.engine.lanes import (
     SWEEP_DECISIONS,
     TURNS,
     TURNS_MAX,
-    current_reaction,
+    current_action,
     end_write,
     finish_after_disk,
     react,
 )
+from sim.engine.arrivals import envelope_copy, reply_arrives, transaction_copy
 from sim.engine.lead import arm_batch, go_on
 from sim.engine.relay import relay
 from sim.engine.room import has_room
@@ -94,6 +94,7 @@ from sim.kernel.due import (
 )
 from sim.kernel.heap import heap_drop
 from sim.kernel.post import (
+    ACTION,
     ENVELOPE_WIDTH,
     INCARNATION,
     LOG_WIDTH,
@@ -101,14 +102,13 @@ from sim.kernel.post import (
     PROGRESS_NS,
     PROGRESS_NUMBER,
     PROGRESS_TOKEN,
-    REACTION,
     REPLY,
     SRC,
     STATEMENT,
     drop_reference,
 )
+from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
-from sim.kernel.tally import REACTION as TALLY_REACTION
 from sim.ledger.chain import reply_if_same
 from sim.ledger.pool import oldest_waiting_ns, pool_enter
 from sim.ledger.rows import (
@@ -143,7 +143,7 @@ from sim.ledger.transactions import release_tx, submit_next
     WAKE_TIMER,  # argument: timer number
     WAKE_BATCH,  # the proposer's next block is due
     WAKE_PROGRESS,  # the progress timer expired
-    WAKE_LANE,  # the fast lane performed something the proposer wants to know; argument: reaction or row
+    WAKE_FAST_PATH,  # the fast path performed something the proposer wants to know; argument: action or row
     WAKE_CALL,  # argument: number of a Python callback
     ROOM,  # a column is nearly full
     EMPTY_TRACE,  # the trace is nearly full
@@ -198,7 +198,7 @@ def _check_progress(desk, node):
 
 @compiled
 def _or_lead(desk, node, outcome):
-    """A reaction's outcome; a proposer who would be woken goes on by itself if it may."""
+    """A action's outcome; a proposer who would be woken goes on by itself if it may."""
     if outcome != PERFORMED_LEAD:
         return outcome
     return np.int64(PERFORMED) if go_on(desk, node) else np.int64(PERFORMED_WAKE)
@@ -340,13 +340,13 @@ def advance(array, until):
                 continue
             at = tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]
             column(desk, TALLY_FIRED)[at] |= FIRED << (argument & 3)
-            reaction = tally[row * ROW + TALLY_REACTION + (argument & 3)]
-            if reaction == SILENT:
+            action = tally[row * ROW + TALLY_ACTION + (argument & 3)]
+            if action == SILENT:
                 continue
-            if reaction > 0:
-                outcome = _or_lead(desk, node, react(desk, node, reaction, none))
+            if action > 0:
+                outcome = _or_lead(desk, node, react(desk, node, action, none))
                 if outcome == PERFORMED_WAKE:
-                    return WAKE_LANE, node, argument, time
+                    return WAKE_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
                     continue
             return WAKE_QUORUM, node, argument, time
@@ -358,21 +358,21 @@ def advance(array, until):
                 reply_arrives(desk, argument, node)
                 drop_reference(desk, argument)
                 continue
-            if envelopes[e + REACTION] & OF_RUMOUR:
+            if envelopes[e + ACTION] & OF_RUMOUR:
                 if rumour_comes(desk, node, argument):
                     drop_reference(desk, argument)
                     continue
                 desk[HELD_LETTER] = argument + 1
                 return WAKE_LETTER, node, argument, time
-            reaction = current_reaction(desk, envelopes[e + REACTION])
-            if reaction > 0 and column(desk, REACTIONS)[reaction * REACTION_WIDTH + GATHER] > 0:
-                if in_tree(desk, node, reaction, argument):
+            action = current_action(desk, envelopes[e + ACTION])
+            if action > 0 and column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] > 0:
+                if in_tree(desk, node, action, argument):
                     continue
-            elif reaction > 0:
-                outcome = _or_lead(desk, node, react(desk, node, reaction, envelopes[e + SRC]))
+            elif action > 0:
+                outcome = _or_lead(desk, node, react(desk, node, action, envelopes[e + SRC]))
                 if outcome == PERFORMED_WAKE:
                     desk[HELD_LETTER] = argument + 1
-                    return WAKE_LANE, node, argument, time
+                    return WAKE_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
                     drop_reference(desk, argument)
                     continue
@@ -411,7 +411,7 @@ def advance(array, until):
             if argument & OF_DISK:
                 return WAKE_TIMER, node, argument, time
             if _or_lead(desk, node, finish_after_disk(desk, node, argument)) == PERFORMED_WAKE:
-                return WAKE_LANE, node, argument, time
+                return WAKE_FAST_PATH, node, argument, time
         elif kind == RELAY:
             relay(desk, node, argument)
         elif kind == EXECUTED:

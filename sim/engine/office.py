@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.engine import cases, growth, lanes, lead, rumours, timers, trees, votes
+from sim.engine import actions, cases, growth, lead, rumours, timers, trees, votes
 from sim.engine.settings import NO_LIMIT, Settings
 from sim.kernel import desk as d
 from sim.kernel import post, rules, tally
@@ -99,8 +99,8 @@ class Engine:
         state[r.EXECUTE_NS] = s.execute_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
         state[r.TX_VERIFY_NS] = s.tx_verify_ns
-        state[lanes.EVENTS_MAX] = s.events_max
-        state[lanes.STILL_MAX] = s.still_max
+        state[actions.EVENTS_MAX] = s.events_max
+        state[actions.STILL_MAX] = s.still_max
 
     def _lay_kernel(self) -> None:
         s, desk = self.settings, self.desk
@@ -136,7 +136,7 @@ class Engine:
         desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
             desk.allocate(number, 1)
-        desk.allocate(lanes.PROGRESS, 2 * n)
+        desk.allocate(actions.PROGRESS, 2 * n)
         leads = desk.allocate(lead.LEAD, self.seats * lead.LEAD_WIDTH).reshape(-1, lead.LEAD_WIDTH)
         leads[:, lead.LAST] = -1
         leads[:, lead.LAST_NS] = LONG_AGO
@@ -144,13 +144,13 @@ class Engine:
         desk.allocate(timers.TURN, self.seats * timers.TURN_WIDTH)
         desk.allocate(votes.KIND_COST, post.KINDS * votes.KIND_COST_WIDTH)
         desk.allocate(cases.CASES, cases.CASES_MAX * cases.CASE_WIDTH)
-        reactions = 256
-        desk.allocate(lanes.REACTIONS, reactions * lanes.REACTION_WIDTH)
-        desk.adopt(lanes.REACTION_FREE, np.arange(1, reactions)[::-1])  # number 0 means none
-        self.state[lanes.REACTIONS_FREE] = reactions - 1
-        self.state[lanes.GATHER_STRIDE] = lanes.GATHER_HEAD + 2 * self.seats
-        desk.allocate(lanes.GATHERING, 0)  # made when the first tree is laid out
-        desk.allocate(lanes.GATHER_FREE, 0)
+        rows = 256
+        desk.allocate(actions.ACTIONS, rows * actions.ACTION_WIDTH)
+        desk.adopt(actions.ACTION_FREE, np.arange(1, rows)[::-1])  # number 0 means none
+        self.state[actions.ACTIONS_FREE] = rows - 1
+        self.state[actions.GATHER_STRIDE] = actions.GATHER_HEAD + 2 * self.seats
+        desk.allocate(actions.GATHERING, 0)  # made when the first tree is laid out
+        desk.allocate(actions.GATHER_FREE, 0)
         desk.allocate(trees.TREE_NODE, 0)
         desk.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
         desk.allocate(rumours.RUMOUR, 0)  # made when the first rumour spreads
@@ -235,7 +235,6 @@ class Engine:
         peer[:, r.FORWARD_TO] = -1
         peer[:, r.ENTRY] = -1
         peer[:, r.BATCH_TIMER] = -1
-        peer[:, r.LANE_NUMBER] = -1
         txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
         desk.allocate(r.TX, txs * r.TX_WIDTH)
         desk.adopt(r.TX_FREE, np.arange(txs)[::-1])
@@ -262,8 +261,8 @@ class Engine:
         desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
         desk.allocate(r.CLOSED, _CLOSED_ROWS)
         desk.allocate(r.HANDED, _CLOSED_ROWS)
-        state[lanes.SWEEP_CLOSED] = self.sweep_every
-        state[lanes.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
+        state[actions.SWEEP_CLOSED] = self.sweep_every
+        state[actions.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
         desk.allocate(r.STREAM, r.STREAM_WIDTH * 1)
@@ -287,14 +286,14 @@ class Engine:
             growth.add_blocks(desk)
         if state[r.PAYLOADS_FREE] <= 8:
             growth.double(desk, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
-        if state[lanes.REACTIONS_FREE] < 16:
-            growth.double(desk, lanes.REACTION_FREE, lanes.REACTIONS_FREE, ((lanes.REACTIONS, 0),), first=1)
+        if state[actions.ACTIONS_FREE] < 16:
+            growth.double(desk, actions.ACTION_FREE, actions.ACTIONS_FREE, ((actions.ACTIONS, 0),), first=1)
         if state[votes.WIDE_FREE_LEN] < 4:
             more = max(16, min(256, (1 << 22) // self.voters**2))
             growth.add_tallies(desk, seats=self.seats, wide=True, count=more)
         if state[votes.NARROW_FREE_LEN] < 4:
             growth.add_tallies(desk, seats=self.seats, wide=False, count=max(64, self.tallies // 2))
-        if len(desk[trees.TREE_NODE]) and state[lanes.GATHERS_FREE] < 2:
+        if len(desk[trees.TREE_NODE]) and state[actions.GATHERS_FREE] < 2:
             growth.add_gatherings(desk)
         if self.settings.gateways:
             growth.double_full_pools(desk, self.seats)

@@ -1,9 +1,9 @@
 """Rumours: what spreads from neighbour to neighbour, taken at its receivers without entering Python.
 
 Each rumour has a slot, and each slot a bit per seat that has heard it. A copy that arrives where it has been heard, or
-where its height is long past, ends there. A vote that is new to a replica in the lane is passed on to all neighbours
-but the one it came from, and counted: what a handler would do (`sim.protocol.Rumour`). Everything else goes to the
-handlers. A copy names its rumour in the envelope's REACTION, as OF_RUMOUR | generation << 32 | slot.
+where its height is long past, ends there. A vote that is new to a replica whose guard is open is passed on to all
+neighbours but the one it came from, and counted: what a handler would do (`sim.protocol.Rumour`). Everything else goes
+to the handlers. A copy names its rumour in the envelope's ACTION, as OF_RUMOUR | generation << 32 | slot.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sim.engine.lead import post_number
 from sim.engine.votes import vote_arrives
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
-from sim.kernel.post import ENVELOPE_WIDTH, LETTER, REACTION, SRC, new_envelope
+from sim.kernel.post import ACTION, ENVELOPE_WIDTH, LETTER, SRC, new_envelope
 from sim.kernel.sending import send_group
 from sim.kernel.tally import KEY, RELEASED, ROW
 from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
@@ -96,7 +96,7 @@ def rumour_comes(desk, node, envelope):
     """A copy of a rumour has been handled at a node. False: the handlers see to it."""
     row = column(desk, ENVELOPE)
     e = envelope * ENVELOPE_WIDTH
-    name = row[e + REACTION]
+    name = row[e + ACTION]
     slot = name & SLOT
     rumour = column(desk, RUMOUR)
     u = slot * RUMOUR_WIDTH

@@ -1,8 +1,8 @@
 """Timers that the engine sets by itself; they share one numbering with those that handlers set.
 
 A replica that *awaits its turn* (`sim.protocol.Context.await_turn`) proposes on top of the newest block it has unless
-somebody comes first. Each block that it takes in the lane ends that wait and begins the next, so the rule of the wait
-stands here, in one place for handlers and lane.
+somebody comes first. Each block that it takes in the fast path ends that wait and begins the next, so the rule of the
+wait stands here, in one place for handlers and fast path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TURN_WIDTH = 8
 PERIOD_NS, SPREAD_NS, PLACE, PLACES, LOWEST, EARLIEST_NS, TURN_TIMER, TURN_NS = range(8)
 
 TIMER_BITS = 32  # of a timer's argument: its number; above them who set it, 0: a handler
-OF_DISK = 1 << 61  # of the argument of a finished write: a handler waits for it, not a reaction
+OF_DISK = 1 << 61  # of the argument of a finished write: a handler waits for it, not an action
 OF_TURN = 1 << 62  # it is the turn's timer; else the number of a gathering + 1 (sim.engine.trees)
 
 

@@ -1,9 +1,9 @@
 """Letters that go down a tree of voters and are answered on the way up, without entering Python.
 
 A protocol declares it as the normal case of a letter (`sim.protocol.Gather`). The root's host lays out the case for
-one block: a reaction, as for any normal case, and a *gathering*, which holds per voter how far it has come. A voter
+one block: an action, as for any normal case, and a *gathering*, which holds per voter how far it has come. A voter
 that accepts the letter passes it on to its children; it answers its parent once its whole subtree has. As everywhere
-in the lane a guard decides, and what does not fit goes to the protocol's handlers, which take over what was counted.
+in the fast path a guard decides, and what does not fit goes to the handlers, which take over what was counted.
 
 A letter that overtakes those before it is *held* at its receiver until they have come.
 """
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.cases import CASE_WIDTH, CASES, open_case
-from sim.engine.lanes import (
+from sim.engine.actions import (
+    ACTION_WIDTH,
+    ACTIONS,
     DECIDES_BLOCK,
     GATHER,
     GATHER_BLOCK,
@@ -24,21 +25,21 @@ from sim.engine.lanes import (
     GATHERING,
     GATHERS_FREE,
     GENERATION,
-    NEED,
+    GUARD_AFTER,
+    GUARD_BEFORE,
     OF_BLOCK,
     PROGRESS_MODE,
-    REACTION_WIDTH,
-    REACTIONS,
-    SET,
     TREE,
     VOTE_TO,
-    current_reaction,
+    current_action,
 )
+from sim.engine.cases import CASE_WIDTH, CASES, open_case
 from sim.engine.lead import NAME_BITS, post_number
 from sim.engine.timers import TIMER_BITS, TIMER_NUMBER, by_clock
 from sim.kernel.chance import JITTER, join
 from sim.kernel.desk import ENVELOPE, NODE, NOW, RULES, SEATS, SEED, column, compiled, length
 from sim.kernel.due import TIMER, ready_push
+from sim.kernel.post import ACTION as LETTERS_ACTION
 from sim.kernel.post import (
     ENVELOPE_WIDTH,
     GUARD,
@@ -55,16 +56,14 @@ from sim.kernel.post import (
     drop_reference,
     new_envelope,
 )
-from sim.kernel.post import REACTION as LETTERS_REACTION
 from sim.kernel.sending import send_group, send_one
 from sim.ledger.chain import await_decision, decide
 from sim.ledger.payload import parent_of
 from sim.ledger.rows import (
+    ACCEPTED,
     BLOCK,
     BLOCK_WIDTH,
     HEIGHT,
-    LANE_NUMBER,
-    LAST_LANE,
     NUMBER,
     PARENT,
     PEER,
@@ -119,7 +118,7 @@ def send_down(
 ):  # fmt: skip
     """Lay out the case of a letter that goes down a tree, and send it to the root's children.
 
-    Returns (envelope, the letter's reaction); envelope -1: there was no room.
+    Returns (envelope, the letter's action); envelope -1: there was no room.
     """
     none = np.int64(-1)
     if desk[GATHERS_FREE] == 0:
@@ -131,8 +130,8 @@ def send_down(
         return none, none
     gather = open_gathering(desk, block, case)
     column(desk, GATHERING)[_progress_of(desk, gather, src)] = WAITS | (1 << COUNT)
-    rows = column(desk, REACTIONS)
-    r = (name & 0xFFFFFFFF) * REACTION_WIDTH
+    rows = column(desk, ACTIONS)
+    r = (name & 0xFFFFFFFF) * ACTION_WIDTH
     rows[r + GATHER] = gather + 1
     rows[r + TREE] = tree
     rows[r + VOTE_TO] = known_height
@@ -155,10 +154,10 @@ def _key_of(desk, node, kind):
 
 
 @compiled
-def _answer(desk, node, reaction, at, votes):
+def _answer(desk, node, action, at, votes):
     """Send the votes of the node's whole subtree to its parent."""
-    rows = column(desk, REACTIONS)
-    r = reaction * REACTION_WIDTH
+    rows = column(desk, ACTIONS)
+    r = action * ACTION_WIDTH
     tree = column(desk, TREE_NODE)
     gather = rows[r + GATHER] - 1
     cases = column(desk, CASES)
@@ -166,7 +165,7 @@ def _answer(desk, node, reaction, at, votes):
     kind = cases[c + CASE_ANSWER] - 1
     envelope = new_envelope(
         desk, node, kind, LETTER, tree[at + ANSWER_BYTES], tree[at + ANSWER_VERIFY_NS], cases[c + CASE_HANDLE_NS],
-        votes, _key_of(desk, node, kind), reaction + (rows[r + GENERATION] << 32), _name_of(desk, rows[r + OF_BLOCK]),
+        votes, _key_of(desk, node, kind), action + (rows[r + GENERATION] << 32), _name_of(desk, rows[r + OF_BLOCK]),
     )  # fmt: skip
     send_one(desk, envelope, node, tree[at + TREE_PARENT], cases[c + CASE_ANSWER_SIGN_NS])
 
@@ -200,15 +199,14 @@ def _decide_up_to(desk, node, block):
 
 
 @compiled
-def _accept(desk, node, reaction, envelope):
+def _accept(desk, node, action, envelope):
     """The letter fits: pass it on, decide, and answer or wait for answers."""
-    rows = column(desk, REACTIONS)
-    r = reaction * REACTION_WIDTH
+    rows = column(desk, ACTIONS)
+    r = action * ACTION_WIDTH
     state, peer = column(desk, NODE), column(desk, PEER)
     s, p = node * NODE_WIDTH, node * PEER_WIDTH
-    state[s + GUARD] = rows[r + SET]
-    peer[p + LANE_NUMBER] = rows[r + SET]
-    peer[p + LAST_LANE] = rows[r + OF_BLOCK]
+    state[s + GUARD] = rows[r + GUARD_AFTER]
+    peer[p + ACCEPTED] = rows[r + OF_BLOCK]
     await_decision(desk, node, rows[r + OF_BLOCK])
     state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
     if desk[PROGRESS_MODE] == 2:
@@ -223,7 +221,7 @@ def _accept(desk, node, reaction, envelope):
         c = column(desk, GATHERING)[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
         further = new_envelope(
             desk, node, kind, LETTER, row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], 0,
-            _key_of(desk, node, kind), row[e + LETTERS_REACTION], _name_of(desk, rows[r + OF_BLOCK]),
+            _key_of(desk, node, kind), row[e + LETTERS_ACTION], _name_of(desk, rows[r + OF_BLOCK]),
         )  # fmt: skip
         send_group(desk, further, node, tree[at + TREE_GROUP], column(desk, CASES)[c + CASE_SIGN_NS])
     _decide_up_to(desk, node, rows[r + DECIDES_BLOCK])
@@ -231,7 +229,7 @@ def _accept(desk, node, reaction, envelope):
     words = column(desk, GATHERING)
     if tree[at + TREE_GROUP] == 0:
         words[how] = (words[how] & TOLD_PARENT) | THROUGH | (1 << COUNT)
-        _answer(desk, node, reaction, at, 1)
+        _answer(desk, node, action, at, 1)
         return
     words[how] = (words[how] & TOLD_PARENT) | WAITS | (1 << COUNT)
     desk[TIMER_NUMBER] += 1
@@ -241,10 +239,10 @@ def _accept(desk, node, reaction, envelope):
 
 
 @compiled
-def _hold(desk, node, reaction, envelope):
+def _hold(desk, node, action, envelope):
     """Keep a letter whose turn has not come: True. False: it is not of this chain, or there is no place."""
-    rows, blocks = column(desk, REACTIONS), column(desk, BLOCK)
-    r = reaction * REACTION_WIDTH
+    rows, blocks = column(desk, ACTIONS), column(desk, BLOCK)
+    r = action * ACTION_WIDTH
     here = column(desk, NODE)[node * NODE_WIDTH + GUARD]
     if here < 0 or not _decides_next(desk, node, rows[r + DECIDES_BLOCK]):
         return False
@@ -269,11 +267,11 @@ def _hold(desk, node, reaction, envelope):
         if held[i] == 0:
             free = np.int64(i)
             continue
-        other = column(desk, ENVELOPE)[(held[i] - 1) * ENVELOPE_WIDTH + LETTERS_REACTION] & 0xFFFFFFFF
-        if other == reaction:
+        other = column(desk, ENVELOPE)[(held[i] - 1) * ENVELOPE_WIDTH + LETTERS_ACTION] & 0xFFFFFFFF
+        if other == action:
             drop_reference(desk, envelope)  # the same once more
             return True
-        if blocks[rows[other * REACTION_WIDTH + OF_BLOCK] * BLOCK_WIDTH + HEIGHT] == height:
+        if blocks[rows[other * ACTION_WIDTH + OF_BLOCK] * BLOCK_WIDTH + HEIGHT] == height:
             return False
     if free < 0:
         return False
@@ -289,18 +287,18 @@ def _next_held(desk, node):
     for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
         if held[i]:
             envelope = held[i] - 1
-            reaction = current_reaction(desk, row[envelope * ENVELOPE_WIDTH + LETTERS_REACTION])
-            if reaction > 0 and column(desk, REACTIONS)[reaction * REACTION_WIDTH + NEED] == here:
+            action = current_action(desk, row[envelope * ENVELOPE_WIDTH + LETTERS_ACTION])
+            if action > 0 and column(desk, ACTIONS)[action * ACTION_WIDTH + GUARD_BEFORE] == here:
                 held[i] = 0
                 return envelope
     return np.int64(-1)
 
 
 @compiled
-def _answered(desk, node, reaction, envelope):
+def _answered(desk, node, action, envelope):
     """A child's votes: count them, and answer when they are the last. False: the handlers see to it."""
-    rows, row = column(desk, REACTIONS), column(desk, ENVELOPE)
-    r, e = reaction * REACTION_WIDTH, envelope * ENVELOPE_WIDTH
+    rows, row = column(desk, ACTIONS), column(desk, ENVELOPE)
+    r, e = action * ACTION_WIDTH, envelope * ENVELOPE_WIDTH
     gather = rows[r + GATHER] - 1
     words = column(desk, GATHERING)
     how = _progress_of(desk, gather, node)
@@ -325,29 +323,29 @@ def _answered(desk, node, reaction, envelope):
         words[how] += row[e + VOTER] << COUNT
         if count == tree[at + TREE_SIZE] and tree[at + TREE_PARENT] != node:
             words[how] += THROUGH - WAITS
-            _answer(desk, node, reaction, at, count)
+            _answer(desk, node, action, at, count)
     drop_reference(desk, envelope)
     return True
 
 
 @compiled
-def in_tree(desk, node, reaction, envelope):
+def in_tree(desk, node, action, envelope):
     """Perform what a letter of a tree asks for, and let go of it. False: the handlers see to it."""
-    rows = column(desk, REACTIONS)
-    r = reaction * REACTION_WIDTH
+    rows = column(desk, ACTIONS)
+    r = action * ACTION_WIDTH
     gather = rows[r + GATHER] - 1
     c = column(desk, GATHERING)[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
     if desk[RULES] > 0:  # what rules must know of a letter, its sender's host tells
         return False
     if column(desk, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND] == column(desk, CASES)[c + CASE_ANSWER] - 1:
-        return _answered(desk, node, reaction, envelope)
-    if column(desk, NODE)[node * NODE_WIDTH + GUARD] != rows[r + NEED]:
-        return _hold(desk, node, reaction, envelope)
+        return _answered(desk, node, action, envelope)
+    if column(desk, NODE)[node * NODE_WIDTH + GUARD] != rows[r + GUARD_BEFORE]:
+        return _hold(desk, node, action, envelope)
     if not _decides_next(desk, node, rows[r + DECIDES_BLOCK]):
         return False
     while envelope >= 0:
-        name = column(desk, ENVELOPE)[envelope * ENVELOPE_WIDTH + LETTERS_REACTION]
-        _accept(desk, node, current_reaction(desk, name), envelope)
+        name = column(desk, ENVELOPE)[envelope * ENVELOPE_WIDTH + LETTERS_ACTION]
+        _accept(desk, node, current_action(desk, name), envelope)
         drop_reference(desk, envelope)
         envelope = _next_held(desk, node)
     return True
@@ -355,7 +353,7 @@ def in_tree(desk, node, reaction, envelope):
 
 @compiled
 def timer_is_idle(desk, node, argument):
-    """Whether nobody needs this timer of the lane's any more."""
+    """Whether nobody needs this timer of the fast path's any more."""
     gather = (argument >> TIMER_BITS) - 1
     if gather < 0:
         return False
@@ -387,12 +385,12 @@ def forget_gatherings(desk, node):
 
 
 @compiled
-def take_over(desk, block_reaction, node):
+def take_over(desk, block_action, node):
     """What a voter has counted, in the handlers' hands from now on: its word as it was, or 0."""
-    reaction = current_reaction(desk, block_reaction)
-    if reaction == 0:
+    action = current_action(desk, block_action)
+    if action == 0:
         return np.int64(0)
-    gather = column(desk, REACTIONS)[reaction * REACTION_WIDTH + GATHER] - 1
+    gather = column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
     if gather < 0:
         return np.int64(0)
     words = column(desk, GATHERING)
@@ -404,8 +402,8 @@ def take_over(desk, block_reaction, node):
 
 
 @compiled
-def has_answered(desk, block_reaction, child):
+def has_answered(desk, block_action, child):
     """Whether the parent has counted a child's answer."""
-    reaction = current_reaction(desk, block_reaction)
-    gather = column(desk, REACTIONS)[reaction * REACTION_WIDTH + GATHER] - 1
+    action = current_action(desk, block_action)
+    gather = column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
     return column(desk, GATHERING)[_progress_of(desk, gather, child)] & TOLD_PARENT > 0

@@ -33,6 +33,7 @@ from sim.kernel.desk import (
 from sim.kernel.due import FIRE, VOTED, ready_push, ready_push_at
 from sim.kernel.post import new_envelope
 from sim.kernel.sending import send_group, send_one
+from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import (
     COUNT_STEP,
     KEY,
@@ -49,7 +50,6 @@ from sim.kernel.tally import (
     count_here,
     settle_vote,
 )
-from sim.kernel.tally import REACTION as TALLY_REACTION
 
 # scalars
 WIDE_FREE_LEN = 105
@@ -226,7 +226,7 @@ def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold
     tally[t + THRESHOLD + 1] = threshold_2
     tally[t + THRESHOLD + 2] = threshold_3
     for k in range(3):
-        tally[t + TALLY_REACTION + k] = 0
+        tally[t + TALLY_ACTION + k] = 0
     tally[t + REFERENCES] = 0
     tally[t + RELEASED] = 0
     tally[t + PARENT] = -1

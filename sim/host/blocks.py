@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sim.engine import entry, lanes, lead
+from sim.engine import actions, entry, lead
 from sim.engine.settings import NO_LIMIT
 from sim.ledger import rows as r
 from sim.protocol import Ballot, Block, VoteType
@@ -114,8 +114,8 @@ class Blocks:
         block.txs, block.bytes = rows[at + r.TXS], rows[at + r.BYTES]
         entry.see_block(self.run.desk, row)
         self.add(block)
-        if rows[at + r.CASE_REACTION] > 0:
-            block.reactions.append(rows[at + r.CASE_REACTION])
+        if rows[at + r.CASE_ACTION] > 0:
+            block.actions.append(rows[at + r.CASE_ACTION])
             ballot = self.ballot(view, height, block)
             for i, vote in enumerate(self.run.case_votes[rows[at + r.CASE]]):
                 tally = rows[at + r.CASE_ROWS + i]
@@ -324,14 +324,14 @@ class Blocks:
             self._scan_above = 2 * len(self.of_row) + 4 * _DEAD_AFTER
         if self._crashed_ns:
             self._shed()
-        run.desk[lanes.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + run.engine.sweep_every
+        run.desk[actions.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + run.engine.sweep_every
         self._sweep_next()
 
     def _sweep_next(self) -> None:
         """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""
         desk = self.run.desk
         again = desk[r.DECISIONS] + self.run.engine.sweep_every
-        desk[lanes.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
+        desk[actions.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
 
     def _lowest_needed(self) -> int:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
@@ -349,18 +349,18 @@ class Blocks:
         return [self.of_row[row] for row in rows.tolist()]
 
     def _free(self, block: Block) -> None:
-        """Let go of a block, its ballots and reactions: nobody will ask for it any more."""
+        """Let go of a block, its ballots and actions: nobody will ask for it any more."""
         rows = self._forget_ballots(block)
         if len(rows) < 3:
             rows += (-1, -1, -1)
-        reactions = block.reactions or (0,)
+        actions = block.actions or (0,)
         desk = self.run.desk
-        entry.drop_case(desk, block.row, reactions[0], rows[0], rows[1], rows[2])
+        entry.drop_case(desk, block.row, actions[0], rows[0], rows[1], rows[2])
         for row in rows[3:]:
             if row >= 0:
                 entry.drop_tally(desk, row)
-        for reaction in reactions[1:]:
-            entry.drop_reaction(desk, reaction)
+        for action in actions[1:]:
+            entry.drop_action(desk, action)
         del self.of_row[block.row]
         same_height = self._at_height[block.height]
         if len(same_height) == 1:
@@ -371,7 +371,7 @@ class Blocks:
         block.row = -1
         block.parent = None
         block.body = None
-        block.reactions = []
+        block.actions = []
 
     def _forget_ballots(self, block: Block) -> list[int]:
         """Nobody will ask for a block's ballots any more; returns their tally rows."""
@@ -410,7 +410,7 @@ class Blocks:
             self._rest_at = run.desk[r.DECISIONS] + _REST_EVERY
 
     def _strip(self, block: Block) -> bool:
-        """Forget a block's ballots and reactions, unless votes in them are under way."""
+        """Forget a block's ballots and actions, unless votes in them are under way."""
         desk = self.run.desk
         tallies = [row for ballot in block.ballots for row in ballot.rows.values()]
         if any(entry.has_votes_under_way(desk, row) for row in tallies):
@@ -418,9 +418,9 @@ class Blocks:
         self._forget_ballots(block)
         for row in tallies:
             entry.drop_tally(desk, row)
-        for reaction in block.reactions:
-            entry.drop_reaction(desk, reaction)
-        block.reactions = []
+        for action in block.actions:
+            entry.drop_action(desk, action)
+        block.actions = []
         return True
 
     def _part_with(self, row: int, number: int) -> bool:
@@ -437,7 +437,7 @@ class Blocks:
             if row not in self.of_row:
                 self.add(block)
             return False
-        rows[at + r.CASE_REACTION] = 0
+        rows[at + r.CASE_ACTION] = 0
         for i in range(3):
             rows[at + r.CASE_ROWS + i] = -1
         entry.unsee_block(self.run.desk, row)

@@ -28,7 +28,7 @@ class FastPath:
         self.is_used = False  # whether its replica declares a normal case
         self._peer_at = host.seat * r.PEER_WIDTH
         self._guard_at = host.seat * post.NODE_WIDTH + post.GUARD
-        host.run.peers[self._peer_at + r.LAST_LANE] = -1  # row 0 is a block like any other
+        host.run.peers[self._peer_at + r.ACCEPTED] = -1  # row 0 is a block like any other
 
     # --- around every handler ---------------------------------------------------------------------------
 
@@ -59,7 +59,7 @@ class FastPath:
         if host.run.adopts:
             host.head = self.block() or host.head  # my branch ends in the last block that was accepted for me
         replica.absorb_fast_path()
-        host.run.peers[self._peer_at + r.LAST_LANE] = -1
+        host.run.peers[self._peer_at + r.ACCEPTED] = -1
 
     def settle(self) -> None:
         """The guard follows from what the replica is now. No block is proposed without it under another, or none."""
@@ -70,10 +70,9 @@ class FastPath:
         found = replica.guard()
         guard = CLOSED if found is None else found
         run = host.run
-        before = run.peers[self._peer_at + r.LANE_NUMBER]
+        before = run.nodes[self._guard_at]
         if guard == before != CLOSED:
             return
-        run.peers[self._peer_at + r.LANE_NUMBER] = guard
         run.nodes[self._guard_at] = guard
         if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lead, for this guard
             run.tree.end_lead(host.seat)
@@ -86,18 +85,18 @@ class FastPath:
     def crash(self) -> None:
         """What the fast path did is on disk, as if handlers had written it as they went along; then it ends."""
         self.absorb()
-        self.host.run.peers[self._peer_at + r.LAST_LANE] = -1
-        self.host.run.peers[self._peer_at + r.LANE_NUMBER] = CLOSED
+        self.host.run.peers[self._peer_at + r.ACCEPTED] = -1
+        self.host.run.nodes[self._guard_at] = CLOSED
 
     # --- what a replica may ask -------------------------------------------------------------------------
 
     @property
     def guard(self) -> int:
-        return self.host.run.peers[self._peer_at + r.LANE_NUMBER]
+        return self.host.run.nodes[self._guard_at]
 
     def block(self) -> Block | None:
         run = self.host.run
-        return run.tree.at(run.peers[self._peer_at + r.LAST_LANE])
+        return run.tree.at(run.peers[self._peer_at + r.ACCEPTED])
 
     def last_proposal(self) -> Block | None:
         return self.host.run.tree.proposed_last(self.host.seat)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sim.engine import entry, lanes, lead, rumours
+from sim.engine import actions, entry, lead, rumours
 from sim.host.cases import Case
 from sim.kernel import desk as d
 from sim.kernel import post, rules
@@ -126,8 +126,8 @@ class Letters:
         costs = self.send_case(src, letter, ballot, case, guards, receivers, decided, wakes)
         assert ballot.block is not None
         if made_ns is not None:
-            at = (ballot.block.reactions[-1] & lanes.REACTION_NUMBER) * lanes.REACTION_WIDTH
-            self.run.engine.desk[lanes.REACTIONS][at + lanes.MADE_NS] = made_ns
+            at = (ballot.block.actions[-1] & actions.ACTION_NUMBER) * actions.ACTION_WIDTH
+            self.run.engine.desk[actions.ACTIONS][at + actions.MADE_NS] = made_ns
         self._note_proposal(src, ballot.block)
         if leave is not None:
             self._give_leave(src, leave, case, ballot, guards, receivers, costs, letter.place())
@@ -177,7 +177,7 @@ class Letters:
     ) -> tuple[LetterCosts, tuple[int, ...]]:  # fmt: skip
         """Enter the engine with a letter and its block's case, making room as often as it asks.
 
-        Returns what the letter costs, and what the engine tells: the letter's envelope, its reaction, and more.
+        Returns what the letter costs, and what the engine tells: the letter's envelope, its action, and more.
         """
         run = self.run
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, letter)
@@ -190,7 +190,7 @@ class Letters:
                 break
             run.make_room()
         self.bodies[found[0]] = letter
-        block.reactions.append(found[1])
+        block.actions.append(found[1])
         return (kind, size, sign_ns, verify_ns), found
 
     def _note_proposal(self, src: int, block: Block) -> None:
@@ -232,7 +232,7 @@ class Letters:
         name = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
         if name == 0:
             return self.bodies[envelope]
-        of_rumour = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.REACTION]
+        of_rumour = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ACTION]
         if of_rumour & rumours.OF_RUMOUR:
             return run.rumours.letter(of_rumour)
         row = name & ((1 << lead.NAME_BITS) - 1)

@@ -28,12 +28,12 @@ class Rumours:
         self._free: list[int] = []
         self._kept: dict[int, int] = {}  # by seat: how many heights it keeps
 
-    def gossip(self, seat: int, neighbours: tuple[int, ...], kept: int, *, in_lane: bool) -> None:
+    def gossip(self, seat: int, neighbours: tuple[int, ...], kept: int, *, in_fast_path: bool) -> None:
         """A seat passes rumours on to these neighbours from now on."""
         run, desk = self.run, self.run.engine.desk
         self._kept[seat] = kept
         passes: list[int] = []
-        for sender in (*neighbours, rumours.STRANGER) if in_lane else ():
+        for sender in (*neighbours, rumours.STRANGER) if in_fast_path else ():
             others = tuple(other for other in neighbours if other != sender)
             passes += sender, -1 - run.letters.several(others) if others else rumours.TO_NOBODY
         row = desk[rumours.GOSSIPER][seat * rumours.GOSSIPER_WIDTH :]

@@ -13,7 +13,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from sim.engine import entry, lanes, lead, timers, trees
+from sim.engine import actions, entry, lead, timers, trees
 from sim.engine.office import Engine
 from sim.engine.settings import Settings
 from sim.host.blocks import Blocks
@@ -81,7 +81,7 @@ class Run:
         costs: Costs,
         *,
         block_interval_ns: int = 0,
-        lane: bool = True,
+        fast_path: bool = True,
         disguises: Mapping[int, Disguise] | None = None,
         members: tuple[int, ...] | None = None,
         learners: tuple[int, ...] = (),
@@ -113,8 +113,8 @@ class Run:
         self.desk = self.engine.state
         self.desk[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
         self.desk[r.FORKS] = protocol.forks
-        self.engine.state[lanes.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
-        self.engine.state[lanes.ADOPTS] = self.adopts = protocol.forks
+        self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
+        self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
         self.letters = Letters(self)
         self.tallies = Tallies(self)
         self.tree = Blocks(self)
@@ -134,9 +134,9 @@ class Run:
         self.vacant: set[int] = set()  # seats whose replica does not run, though the node does
         self.watchers: dict[int, Callable[[int], None]] = {}  # by seat: told the row of each block it decides
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
-        # A subclass that changes rules must not be bypassed by its parent's lane: it declares its own or has none.
-        # Twins are adversaries: they need exact handlers, not speed, and the lane knows one seat per voter.
-        self.lane_allowed = lane and "normal_cases" in vars(protocol) and not self.engine.twins
+        # A subclass that changes rules must not be bypassed by its parent's fast path: it declares its own or has none.
+        # Twins are adversaries: they need exact handlers, not speed, and the fast path knows one seat per voter.
+        self.fast_path_allowed = fast_path and "normal_cases" in vars(protocol) and not self.engine.twins
         self.cases: dict[type[Letter], Case] = {}
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
@@ -170,8 +170,8 @@ class Run:
         self.voters_needed = first.voters_needed()
         self.time_to_final_ns = first.time_to_final_ns()
         lay_costs(self)
-        self.normal_cases = first.normal_cases()  # as declared, whether the fast lane is used or not
-        for case in self.normal_cases if self.lane_allowed else ():
+        self.normal_cases = first.normal_cases()  # as declared, whether the fast path is used or not
+        for case in self.normal_cases if self.fast_path_allowed else ():
             declare(self, case)
 
     def seat(self, host: Host) -> None:
@@ -408,7 +408,7 @@ class Run:
     def stop_when(self, out_of_time: Callable[[], bool]) -> None:
         """Ask this now and then, also while no replica has anything to do; True ends the run."""
         self.out_of_time = out_of_time
-        self.scalars[lanes.TURNS_MAX] = max((1 << 20) // self.engine.seats, 256)  # a turn is at most one broadcast
+        self.scalars[actions.TURNS_MAX] = max((1 << 20) // self.engine.seats, 256)  # a turn is at most one broadcast
 
     def advance(self, until_ns: int) -> int:
         """Run up to and including `until_ns`. Returns loop.UNTIL, or the code of what ended the run before.

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.engine import entry, lanes, lead, timers
+from sim.engine import actions, entry, lead, timers
 from sim.engine.office import LONG_AGO
 from sim.host.blocks import LinkedBlock, fork
 from sim.host.costs import ProtocolError
@@ -46,7 +46,7 @@ class Host:
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
         self._lead_at = seat * lead.LEAD_WIDTH
         self.head: Block | None = None  # of the branch adopted last
-        self.fast_path = FastPath(self, allowed=run.lane_allowed and seat not in run.disguises and self.votes)
+        self.fast_path = FastPath(self, allowed=run.fast_path_allowed and seat not in run.disguises and self.votes)
 
     # --- time, chance, storage -------------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class Host:
         nodes[at + post.DISK_FREE] = done
         nodes[at + post.DISK_BUSY] += cost
         run = self.run
-        run.writes += 1  # numbered apart from timers: the lane's writes take no such number either
+        run.writes += 1  # numbered apart from timers: the fast path's writes take no such number either
         run.timers[run.writes | timers.OF_DISK] = STORED, then, self.seat
         entry.await_disk(self._desk, self.seat, done, run.writes)
 
@@ -111,7 +111,7 @@ class Host:
         return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
 
     def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
-        self.run.rumours.gossip(self.seat, neighbours, kept, in_lane=self.fast_path.allowed)
+        self.run.rumours.gossip(self.seat, neighbours, kept, in_fast_path=self.fast_path.allowed)
 
     def hear(self, rumour: Rumour) -> bool:
         return self.run.rumours.hear(self.seat, rumour)
@@ -237,7 +237,7 @@ class Host:
         need, running = guard
         if after is None:
             after = running
-        wakes = self.seat if tell is None else lanes.WAKE_ALL if tell == ALL else tell
+        wakes = self.seat if tell is None else actions.WAKE_ALL if tell == ALL else tell
         receivers = to, run.letters.target(audience)
         guards = need, running, after
         run.letters.propose(self.seat, letter, ballot, case, guards, receivers, decided, wakes, leave, made_ns)
@@ -250,7 +250,7 @@ class Host:
         if case is None:
             run.letters.post(self.seat, run.letters.target(audience), letter)
             return
-        wakes = lanes.WAKE_NOBODY if tell is None else lanes.WAKE_ALL if tell == ALL else tell
+        wakes = actions.WAKE_NOBODY if tell is None else actions.WAKE_ALL if tell == ALL else tell
         ballot = Ballot(block.view, block.height, block)
         receivers = ALL, run.letters.target(audience)
         run.letters.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), receivers, None, wakes)

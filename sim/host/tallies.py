@@ -60,7 +60,7 @@ class Tallies:
         return self._row_quorums.get(row) or self.run.quorums[vote]
 
     def lay_umbrella(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
-        """The umbrella of a row that the fast lane has laid out."""
+        """The umbrella of a row that the fast path has laid out."""
         over, quorum = self.run.tree.umbrella(ballot), self.run.quorums[vote]
         assert ballot.block is not None
         kind, key, block = self.run.kinds[vote], _ballot_key(over), ballot.block.row

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sim.engine import cases, entry, lanes, timers, trees
+from sim.engine import actions, cases, entry, timers, trees
 from sim.kernel import post
 from sim.protocol import Block, Gather, Letter, NormalCase, Timer, Tree
 
@@ -70,17 +70,17 @@ class Trees:
 
     def gathered(self, seat: int, block: Block) -> dict[int, int]:
         """Votes counted at a seat for a block, by child; its handlers count on."""
-        if not block.reactions or block.row not in self._of_block:
+        if not block.actions or block.row not in self._of_block:
             return {}
-        reaction = block.reactions[0]
-        word = entry.take_over(self.run.desk, reaction, seat)
+        action = block.actions[0]
+        word = entry.take_over(self.run.desk, action, seat)
         tree = self._of_block[block.row]
         how = word & 3
         if how == trees.AT_HANDLERS or (how == trees.THROUGH and tree.first != seat):
             return {}
         votes = {seat: 1}
         for child in tree.children(seat):
-            if entry.has_answered(self.run.desk, reaction, child):
+            if entry.has_answered(self.run.desk, action, child):
                 votes[child] = tree.below(child)[0]
         return votes
 
@@ -101,7 +101,7 @@ class Trees:
     def timer(self, argument: int) -> tuple[Timer, Block | None]:
         """The timer that the engine has set at a voter who waits for answers, and the block it is about."""
         run = self.run
-        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.desk[lanes.GATHER_STRIDE])
-        words = run.engine.desk[lanes.GATHERING]
-        gather = self.gathers[int(words[at + lanes.GATHER_CASE])]
-        return gather.timer, run.tree.at(int(words[at + lanes.GATHER_BLOCK]))
+        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.desk[actions.GATHER_STRIDE])
+        words = run.engine.desk[actions.GATHERING]
+        gather = self.gathers[int(words[at + actions.GATHER_CASE])]
+        return gather.timer, run.tree.at(int(words[at + actions.GATHER_BLOCK]))

@@ -44,7 +44,7 @@ def turn(run: Run, until_ns: int) -> int:
                 handler = hosts[node].handlers.get(owner[1])
                 if handler is not None:
                     handler(owner[0])
-        elif code == loop.WAKE_LANE:
+        elif code == loop.WAKE_FAST_PATH:
             _signal(run, node, DECIDED)
         elif code == loop.WAKE_BATCH:
             _signal(run, node, BATCH)
@@ -53,7 +53,7 @@ def turn(run: Run, until_ns: int) -> int:
         elif code == loop.WAKE_TIMER:
             entry_: Any = run.timers.pop(argument, None)
             if argument >> timers.TIMER_BITS and not argument & timers.OF_DISK:
-                entry_ = _timer_of_lane(run, node, argument)
+                entry_ = _timer_of_engine(run, node, argument)
             if entry_ is not None:
                 handler = hosts[node].handlers.get(entry_[0])
                 if handler is not None:
@@ -75,7 +75,7 @@ def turn(run: Run, until_ns: int) -> int:
             return int(code)
 
 
-def _timer_of_lane(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
+def _timer_of_engine(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
     """A timer that the engine has set, and what its handler gets."""
     if argument & timers.OF_TURN:
         return run.turn_timers[node], int(run.turns[node * timers.TURN_WIDTH + timers.TURN_NS])

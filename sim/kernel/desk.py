@@ -107,7 +107,7 @@ MESSAGE_HEIGHT = 56
 RULE_COPIES_MAX = 57  # most further copies of one copy
 WRONG_COLUMN = 62  # what the checked build refused last: the column, and the index
 WRONG_INDEX = 63
-# ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.lanes)
+# ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.fast paths)
 LEDGER_SCALARS = 64
 
 # --- columns ---------------------------------------------------------------------------------------------

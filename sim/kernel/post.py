@@ -55,7 +55,7 @@ PROGRESS_TOKEN = 31  # which progress timer is the current one
 # An envelope.
 ENVELOPE_WIDTH = 16
 REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, VOTER, KIND = 0, 1, 2, 3, 4, 5, 6, 7
-KEY, REACTION, SENT_NS, ARG = 8, 9, 10, 11
+KEY, ACTION, SENT_NS, ARG = 8, 9, 10, 11
 LETTER, REPLY, FLOOD = -1, -2, -3  # values of STATEMENT that are not a tally row
 
 KINDS = 64  # message types of a run
@@ -93,7 +93,7 @@ def ref_index(ref):
 
 
 @compiled
-def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, key, reaction, arg):
+def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, key, action, arg):
     """Take an envelope from the free list, with no copies yet. `voter`: whose vote it is, if it is one."""
     if desk[ENVELOPES_FREE] == 0:
         make_room(desk, ENVELOPE_FREE)
@@ -111,7 +111,7 @@ def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, 
     row[e + VOTER] = voter
     row[e + KIND] = kind
     row[e + KEY] = np.int64(key)
-    row[e + REACTION] = reaction
+    row[e + ACTION] = action
     row[e + SENT_NS] = desk[NOW]
     row[e + ARG] = arg
     if statement >= 0:

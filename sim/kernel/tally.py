@@ -47,7 +47,7 @@ from sim.kernel.desk import (
 ROW = 16  # integers per tally row
 COUNT_AT, COUNT_STEP, BITS_AT, BITS_STEP = 0, 1, 2, 3  # where a receiver's count and bits are
 THRESHOLD = 4  # three of them, ascending, 0 for none
-REACTION = 7  # what the kernel does by itself at each threshold, 0 to wake the replica
+ACTION = 7  # what the kernel does by itself at each threshold, 0 to wake the replica
 REFERENCES = 10  # envelopes that carry votes for this row and events that are due to it
 RELEASED = 11
 PARENT = 12  # a row in which every vote of this row counts too, or -1

@@ -48,7 +48,7 @@ from sim.ledger.rows import (
     BLOCK_WIDTH,
     BLOCKS_FREE,
     BYTES,
-    CASE_REACTION,
+    CASE_ACTION,
     CASE_ROWS,
     CHILD,
     CLOSE_STATE,
@@ -155,7 +155,7 @@ def new_block(desk, node, parent, height, view, empty):
     rows[b + UNACKED] = 0
     rows[b + PARENT_NUMBER] = rows[parent * BLOCK_WIDTH + NUMBER] if parent >= 0 else -1
     rows[b + SEEN] = 1
-    rows[b + CASE_REACTION] = 0
+    rows[b + CASE_ACTION] = 0
     for i in range(3):
         rows[b + CASE_ROWS + i] = -1
     rows[b + NUMBER] = desk[BLOCK_SERIAL]

@@ -69,7 +69,7 @@ TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUM
 
 PEER_WIDTH = 24
 POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
-TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS, CLOSED_LOOP, LAST_LANE, OWED, LANE_NUMBER, WAITING = range(8, 17)
+TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS, CLOSED_LOOP, ACCEPTED, OWED, WAITING = range(8, 16)
 QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers clients
 WATCHED = 18  # 1: Python is told of each block that this node decides
 OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision
@@ -81,7 +81,7 @@ CLOCK_Q20 = 19  # rate of the node's clock, times 2**20; 0: it runs right
 BLOCK_WIDTH = 24
 PARENT, HEIGHT, VIEW, PROPOSER, PROPOSED_NS, TXS, BYTES, DECIDED_BY, STANDING, PAYLOAD_AT = range(10)
 UNACKED, CHILD, SIBLING, NUMBER, STAMP, CLOSE_STATE = 10, 11, 12, 13, 14, 15
-PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_REACTION, CASE_ROWS = 16, 17, 18, 19, 20, 21  # three CASE_ROWS
+PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_ACTION, CASE_ROWS = 16, 17, 18, 19, 20, 21  # three CASE_ROWS
 
 # STANDING: nobody has decided it; only those who are APART; a correct voter; and a client knows
 UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)

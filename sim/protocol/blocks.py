@@ -13,6 +13,7 @@ class Block:
 
     __slots__ = (
         "__weakref__",
+        "actions",
         "ballots",
         "body",
         "bytes",
@@ -20,7 +21,6 @@ class Block:
         "number",
         "parent",
         "proposer",
-        "reactions",
         "row",
         "txs",
         "view",
@@ -36,7 +36,7 @@ class Block:
         self.bytes = 0
         self.row = -1  # the ledger's row while it has one
         self.ballots: list[Ballot] = []
-        self.reactions: list[int] = []  # of the fast lane
+        self.actions: list[int] = []  # of the fast path
         self.body: Any = None  # what the protocol keeps with it (a certificate)
 
     def __repr__(self) -> str:

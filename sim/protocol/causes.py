@@ -45,7 +45,7 @@ class Signal:
 
 BATCH = Signal("BATCH")  # transactions wait, and the block interval is over
 NO_PROGRESS = Signal("NO_PROGRESS")  # the progress timer expired
-DECIDED = Signal("DECIDED")  # the fast lane decided something this replica asked to know
+DECIDED = Signal("DECIDED")  # the fast path decided something this replica asked to know
 MEMBERSHIP = Signal("MEMBERSHIP")  # the operator asks for other members; the handler gets the `MembersChange`
 
 

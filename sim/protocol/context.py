@@ -198,7 +198,7 @@ class Context(Interface):
     def await_turn(self, turns: Turns, height: int, since_ns: int, lowest: int = 0) -> None:
         """Wait for my turn to propose at this height, on top of a block made at that time, and for no other turn.
 
-        I propose nothing below height `lowest`: till then there is no timer. The wait goes on in the fast lane: a
+        I propose nothing below height `lowest`: till then there is no timer. The wait goes on in the fast path: a
         block that I take there ends it, and begins that for the height above.
         """
 

@@ -123,7 +123,7 @@ class Rumour(Letter):
 
     Two letters are one rumour if author and content are the same. Who hears one for the first time passes it on to
     its neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
-    (`Context.gossip`), ends where it arrives and reaches no handler. The fast lane does so for votes, without entering
+    (`Context.gossip`), ends where it arrives and reaches no handler. The fast path does so for votes, without entering
     Python: it passes them on, and counts them if nothing is decided here yet at their height.
     """
 

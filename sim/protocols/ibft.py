@@ -153,7 +153,7 @@ class Ibft(RoundByRound):
     def lock_is_committed(self) -> bool:
         """Nothing releases a lock within a height, and nothing but a COMMIT goes with one."""
         if self.has_moved_on or (self.locked is None and self.round == 0 and not self.changing):
-            return True  # the lane may have locked since
+            return True  # the fast path may have locked since
         blocks = [block for _, block in self.voted_blocks(COMMIT, range(self.round + 1))]
         return all(block is self.locked for block in blocks) and (self.locked is None or self.locked in blocks)
 

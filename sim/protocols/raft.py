@@ -55,7 +55,7 @@ from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import BATCH, NO_PROGRESS, Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
 from sim.units import format_ns
 
-INDEX_BITS = 32  # of a lane number: term, then index
+INDEX_BITS = 32  # of a guard: term, then index
 
 
 class RaftParameters(LogParameters):

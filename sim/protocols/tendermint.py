@@ -201,7 +201,7 @@ class Tendermint(Validator):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         if self.gossip is not None or self.context.members_change:
-            return ()  # every message is passed on by a handler; the lane knows one set of processes
+            return ()  # every message is passed on by a handler; the fast path knows one set of processes
         return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
 
     def abstract_state(self) -> tuple[int, int, int]:
@@ -241,7 +241,7 @@ class Tendermint(Validator):
     def lock_is_precommitted(self) -> bool:
         """Lines 38 to 40: in that round, and on none other."""
         if self.has_moved_on or (self.locked_round == -1 and self.round == 0) or not self.is_member:
-            return True  # the lane may have locked since; who has no power follows locks and casts nothing
+            return True  # the fast path may have locked since; who has no power follows locks and casts nothing
         locked = [] if self.locked_value is None else [(self.locked_round, self.locked_value)]
         return self.voted_blocks(PRECOMMIT, range(self.round + 1))[-1:] == locked
 
@@ -281,7 +281,7 @@ class Tendermint(Validator):
             self.watch(self.first_period_ns())
 
     def resume(self) -> None:
-        """Deal with what came early, propose if it is this process's turn, and return to the lane."""
+        """Deal with what came early, propose if it is this process's turn, and return to the fast path."""
         early, self.early = self.early, []
         for via, message in early:
             self.take(via, message)
@@ -306,7 +306,7 @@ class Tendermint(Validator):
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
-        """A transaction came, or the lane decided the value after which this process proposes."""
+        """A transaction came, or the fast path decided the value after which this process proposes."""
         self.propose()
         self.apply_rules()
 

@@ -74,7 +74,7 @@ class World:
         return self.cast.nodes | self.run.engine.twin_seats
 
 
-def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | None = None) -> World:
+def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> World:
     """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
     network, n = scenario.network, scenario.network.n
     replica = protocol or PROTOCOLS[scenario.protocol.name].protocol
@@ -94,7 +94,7 @@ def build(scenario: Scenario, *, lane: bool = True, protocol: type[Replica] | No
         _settings(scenario, replica, cast, gateways, floods, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
-        lane=lane,
+        fast_path=fast_path,
         disguises=cast.seats,
         members=network.member_nodes,
         learners=network.learner_nodes,

@@ -76,7 +76,7 @@ def run(
     study: str | None = None,
     progress: Progress | None = None,
     protocol: type[Replica] | None = None,
-    lane: bool = True,
+    fast_path: bool = True,
     until_ns: int | None = None,
 ) -> Result:
     """Run a scenario. `out`: folder for results (None: keep nothing); `progress`: called with a share of 1.
@@ -91,7 +91,7 @@ def run(
     folder = None if out is None else store.RunFolder(out, study or scenario.name, key)
     try:
         with own_collection():
-            return _run(scenario, folder, key, progress, protocol, lane, until_ns)
+            return _run(scenario, folder, key, progress, protocol, fast_path, until_ns)
     except BaseException:
         if folder is not None:
             folder.discard()
@@ -104,14 +104,14 @@ def _run(
     key: str,
     progress: Progress | None,
     protocol: type[Replica] | None,
-    lane: bool,
+    fast_path: bool,
     until_ns: int | None,
 ) -> Result:
     started = time.perf_counter()
     wall_ns = scenario.limits.wall_ns
     limits = Limits(None if wall_ns is None else started + wall_ns / 1e9, scenario.limits.memory_bytes)
     with building(limits):
-        world = build(scenario, protocol=protocol, lane=lane)
+        world = build(scenario, protocol=protocol, fast_path=fast_path)
     judge = Judge(world)
     files = _trace_files(world, folder)
     driving = time.perf_counter()

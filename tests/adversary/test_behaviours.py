@@ -140,7 +140,7 @@ def test_a_script_drops_delays_and_sends() -> None:
     assert acts(run)[0] > 3
 
 
-def test_a_corrupted_replica_is_never_in_the_fast_lane() -> None:
+def test_a_corrupted_replica_is_never_in_the_fast_path() -> None:
     run = play(scenario(corrupted=corrupt("silent", 3, at="900 ms")))
     assert [host.fast for host in run.world.run.hosts] == [True, True, True, False]
     honest = play(scenario())

@@ -24,7 +24,7 @@ def differences(protocol: str, numbers: range) -> list[str]:
             chosen = scenario_of(data | {"duration": "6 s"})
         except ScenarioError:
             continue  # for example a rule that can never match
-        fast, handlers = run(chosen), run(chosen, lane=False)
+        fast, handlers = run(chosen), run(chosen, fast_path=False)
         if "truncated" in (fast.status, handlers.status):
             continue  # by events, of which either path has its own number
         if (fast.digest, fast.status) != (handlers.digest, handlers.status):

@@ -1,4 +1,4 @@
-"""The declared normal case: whatever shape it has, the lane does what the handlers do, to the last event."""
+"""The declared normal case: whatever shape it has, the fast path does what the handlers do, to the last event."""
 
 from __future__ import annotations
 
@@ -247,7 +247,7 @@ class Rounds(Toy):
 
 
 class Committee(Toy):
-    """Four agree among themselves, whoever else there is; replica 0 leads, and nine times of ten the lane for it."""
+    """Four agree among themselves, whoever else there is; replica 0 leads, or the fast path for it."""
 
     letters = (Announce,)
     decides_out_of_order = True
@@ -434,12 +434,12 @@ CHANGES["overtaking"] = CHANGES["jitter"] | {"network.links": "datagram"}
 
 def both(toy: type[Toy], n: int, case: str) -> list[Played]:
     chosen = scenario(n, duration="3 s", **CHANGES[case])
-    return [play(chosen, lane=lane, protocol=toy) for lane in (True, False)]
+    return [play(chosen, fast_path=fast_path, protocol=toy) for fast_path in (True, False)]
 
 
 @pytest.mark.parametrize("case", CHANGES)
 @pytest.mark.parametrize("toy", [Authority, Phases, Rounds, Committee])
-def test_lane_and_handlers_give_the_same_events(toy: type[Toy], case: str) -> None:
+def test_both_paths_give_the_same_events(toy: type[Toy], case: str) -> None:
     for n in (4, 7):
         fast, slow = both(toy, n, case)
         assert fast.world.run.cases and not slow.world.run.cases
@@ -448,7 +448,7 @@ def test_lane_and_handlers_give_the_same_events(toy: type[Toy], case: str) -> No
         assert len(fast.decided(0)) > 10
 
 
-def test_the_lane_tells_only_whom_it_is_told_to() -> None:
+def test_the_fast_path_tells_only_whom_it_is_told_to() -> None:
     """Handlers of receivers stay asleep but for the next leader's."""
     told: list[int] = []
 
@@ -462,7 +462,7 @@ def test_the_lane_tells_only_whom_it_is_told_to() -> None:
 
         @upon(Announce)
         def on_announce(self, sender: int, message: Announce) -> None:
-            raise AssertionError("every announcement fits the lane")
+            raise AssertionError("every announcement fits the fast path")
 
     run = play(scenario(4, duration="1 s"), protocol=Counting)
     assert told == [height % 4 for height in range(2, len(told) + 2)]
@@ -470,7 +470,7 @@ def test_the_lane_tells_only_whom_it_is_told_to() -> None:
 
 
 def test_a_normal_case_for_some_is_nothing_to_others() -> None:
-    """A block costs 3 letters and two rounds of 12 votes, and three delays; the lane leads nine times of ten."""
+    """A block costs 3 letters and two rounds of 12 votes, and three delays; the fast path leads nine times of ten."""
     led: list[int] = []
 
     class Counting(Committee):
@@ -490,15 +490,15 @@ def test_a_normal_case_for_some_is_nothing_to_others() -> None:
 
 
 @pytest.mark.parametrize("case", CHANGES)
-def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_lane(case: str) -> None:
-    """Nine voters, three levels: the lane does all but the root's work, also where letters overtake each other."""
+def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_fast_path(case: str) -> None:
+    """Nine voters, three levels: the fast path does all but the root's work, also where letters overtake each other."""
     calls = []
-    for lane in (True, False):
+    for fast_path in (True, False):
 
         class Counting(Climb):
             normal_cases = Climb.normal_cases
 
-        run = play(scenario(9, duration="3 s", **CHANGES[case]), lane=lane, protocol=Counting)
+        run = play(scenario(9, duration="3 s", **CHANGES[case]), fast_path=fast_path, protocol=Counting)
         calls.append((run.digest, len(run.decided(8)), Counting.by_handlers))
     (fast, decided, awake), (slow, _, busy) = calls
     assert fast == slow

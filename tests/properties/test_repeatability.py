@@ -147,15 +147,15 @@ def journeys(played: Played) -> dict[tuple[int, ...], tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("lane", [True, False])
-def test_a_crash_leaves_other_messages_their_jitter_and_loss(lane: bool) -> None:
+@pytest.mark.parametrize("fast path", [True, False])
+def test_a_crash_leaves_other_messages_their_jitter_and_loss(fast_path: bool) -> None:
     changes: dict[str, Any] = {
         "duration": "5 s", "trace": "messages", "network.links": "datagram", "network.loss": "0.5 %",
         "network.jitter": {"model": "lognormal", "sigma": 0.3},
     }  # fmt: skip
-    calm = journeys(play(scenario(7, **changes), lane=lane))
+    calm = journeys(play(scenario(7, **changes), fast_path=fast_path))
     crash = [{"at": "500 ms", "for": "2 s", "crash": {"nodes": [5]}}]
-    stormy = journeys(play(scenario(7, faults=crash, **changes), lane=lane))
+    stormy = journeys(play(scenario(7, faults=crash, **changes), fast_path=fast_path))
     common = [name for name in calm if name in stormy]
     assert len(common) > 0.6 * len(calm)
     assert any(name[0] == 5 for name in calm if name not in stormy)

@@ -27,7 +27,7 @@ def heads(run: Played) -> set[int]:
 
 
 def head(run: Played, node: int) -> Block:
-    """The block in which a replica's chain ends, what the fast lane accepted included."""
+    """The block in which a replica's chain ends, what the fast path accepted included."""
     replica: Aura = run.replica(node)
     replica.absorb_fast_path()
     assert replica.head is not None
@@ -170,7 +170,7 @@ def test_a_restarted_validator_seals_once_a_step() -> None:
 
 @pytest.mark.parametrize("finality", ["two_thirds", "majority"])
 @pytest.mark.parametrize("step", ["100 ms", "15 ms"])
-def test_the_fast_lane_does_what_the_handlers_do(step: str, finality: str) -> None:
+def test_the_fast_path_does_what_the_handlers_do(step: str, finality: str) -> None:
     """Splits, crashes, and steps shorter than some deliveries: the same events, to the nanosecond."""
     changes: dict[str, Any] = {
         "network.jitter": {"model": "proportional", "up_to": "80 %"},
@@ -183,7 +183,7 @@ def test_the_fast_lane_does_what_the_handlers_do(step: str, finality: str) -> No
     }
     protocol = {"name": "aura", "step_duration": step, "finality": finality}
     chosen = scenario(7, protocol=protocol, duration="4 s", **changes)
-    fast, slow = (play(chosen, lane=lane) for lane in (True, False))
+    fast, slow = (play(chosen, fast_path=fast_path) for fast_path in (True, False))
     assert fast.digest == slow.digest
     assert len(fast.decided()) > 100
 

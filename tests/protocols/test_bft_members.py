@@ -232,7 +232,7 @@ def test_agreement_while_voters_change_in_trouble(name: str, seed: int) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_same_run_twice(name: str) -> None:
     chosen = changing(name, 5, 4, {"at": "300 ms", "add": [4]}, {"at": "600 ms", "remove": [0]}, duration="1 s")
-    assert play(chosen).digest == play(chosen, lane=False).digest
+    assert play(chosen).digest == play(chosen, fast_path=False).digest
 
 
 class Intruder(Qbft):

@@ -1,4 +1,4 @@
-"""What the protocols of certified chains have in common: exact laws, signatures, the fast lane, trouble, and safety.
+"""What the protocols of certified chains have in common: exact laws, signatures, the fast path, trouble, and safety.
 
 One table says how they differ; what only one of them does is tested in its own file.
 """
@@ -31,10 +31,10 @@ from tests.chains import (
     JITTER,
     MS,
     agree,
+    both_paths,
     decided,
     equal_delays,
     events,
-    lane_and_handlers,
     lossy_crashes,
     replica,
 )
@@ -95,11 +95,11 @@ every = pytest.mark.parametrize("chain", ALL, ids=lambda chain: chain.name)
 
 
 @in_turns
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("n", [4, 5, 7, 31])
-def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, lane: bool) -> None:
+def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, fast_path: bool) -> None:
     """A message to or from the leader and voters per delay; final first at the leader that completes the proof."""
-    run = chain.world(n, lane=lane)
+    run = chain.world(n, fast_path=fast_path)
     blocks, period = 60, chain.period
     assert run.advance(period * DELAY * blocks - 1) == loop.UNTIL
     proposed = {row[3]: row for row in events(run, r.EVENT_PROPOSED)}
@@ -125,13 +125,13 @@ def period_ns(chain: Chain, latency: np.ndarray, old: int, new: int, q: int) -> 
 
 
 @in_turns
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_unequal_delays_make_the_period_a_sum_of_order_statistics(chain: Chain, seed: int, lane: bool) -> None:
+def test_unequal_delays_make_the_period_a_sum_of_order_statistics(chain: Chain, seed: int, fast_path: bool) -> None:
     n, q = 7, 5
     latency = np.random.default_rng(seed).integers(1 * MS, 40 * MS, (n, n))
     np.fill_diagonal(latency, 0)
-    run = chain.world(n, latency_ns=latency, lane=lane)
+    run = chain.world(n, latency_ns=latency, fast_path=fast_path)
     run.advance(6_000 * MS)
     times = [row[0] for row in events(run, r.EVENT_PROPOSED)]
     assert len(times) > 20
@@ -190,22 +190,22 @@ def test_a_proposal_is_as_large_and_as_slow_to_verify_as_its_certificates(chain:
     assert set(whole[:, 7] - whole[:, 6]) == {verify_ns + chain.certificates * time_ns}
 
 
-# --- the fast lane ---------------------------------------------------------------------------------------
+# --- the fast path ---------------------------------------------------------------------------------------
 
 
 @every
 @pytest.mark.parametrize("n", [4, 7])
 @pytest.mark.parametrize("case", CASES)
-def test_fast_lane_and_handlers_give_the_same_events(chain: Chain, n: int, case: str) -> None:
-    """Lane on and off: the same events at the same nanosecond, whatever goes wrong meanwhile."""
-    fast, slow = lane_and_handlers(n, chain.protocol, chain.parameters(**chain.brief), case)
+def test_fast_path_and_handlers_give_the_same_events(chain: Chain, n: int, case: str) -> None:
+    """Fast path on and off: the same events at the same nanosecond, whatever goes wrong meanwhile."""
+    fast, slow = both_paths(n, chain.protocol, chain.parameters(**chain.brief), case)
     assert fast == slow
 
 
 @in_turns
-def test_the_lane_waits_before_a_proposal_as_the_handlers_do(chain: Chain) -> None:
+def test_the_fast_path_waits_before_a_proposal_as_the_handlers_do(chain: Chain) -> None:
     waits = chain.brief | {"min_block_delay_ns": 3 * MS}
-    fast, slow = lane_and_handlers(4, chain.protocol, chain.parameters(**waits), "jitter")
+    fast, slow = both_paths(4, chain.protocol, chain.parameters(**waits), "jitter")
     assert fast == slow
 
 
@@ -250,7 +250,7 @@ def test_progress_resumes_after_a_crash_and_all_catch_up_after_a_restart(chain: 
     heights = [host.height for host in run.hosts]
     assert max(heights) - min(heights) <= (1 if chain is not KAURI else KauriParameters().pipeline)
     assert agree(run)
-    if chain is not KAURI:  # all is normal again, so that the lane works; Kauri goes on with another tree
+    if chain is not KAURI:  # all is normal again, so that the fast path works; Kauri goes on with another tree
         before = run.desk[r.DECISIONS]
         run.advance(run.now_ns + 100 * chain.period * DELAY)
         assert run.desk[r.DECISIONS] - before == 100
@@ -290,7 +290,7 @@ def test_agreement_and_progress_with_jitter_loss_and_crashes(chain: Chain, seed:
 
 
 def noting(protocol: type[CertifiedChain], cast: dict[tuple[int, int], set[int]]) -> type[CertifiedChain]:
-    """The protocol, and every vote that a handler casts is noted; the lane stays open."""
+    """The protocol, and every vote that a handler casts is noted; the fast path stays open."""
 
     class Noting(protocol):  # type: ignore[misc, valid-type]
         normal_cases = protocol.normal_cases
@@ -305,11 +305,13 @@ def noting(protocol: type[CertifiedChain], cast: dict[tuple[int, int], set[int]]
 
 
 @in_turns
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("seed", range(4))
-def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain, seed: int, lane: bool) -> None:
+def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain, seed: int, fast_path: bool) -> None:
     cast: dict[tuple[int, int], set[int]] = {}
-    run = chain.world(4, protocol=noting(chain.protocol, cast), lane=lane, seed=seed, parameters=chain.brief, **JITTER)
+    run = chain.world(
+        4, protocol=noting(chain.protocol, cast), fast_path=fast_path, seed=seed, parameters=chain.brief, **JITTER
+    )
     chance = np.random.default_rng(seed)
     for _ in range(20):
         run.advance(run.now_ns + int(chance.integers(1, 400 * MS)))

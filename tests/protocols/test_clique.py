@@ -40,7 +40,7 @@ def heads(run: Played) -> set[int]:
 
 
 def head(run: Played, node: int) -> Block:
-    """The block in which a replica's chain ends, what the fast lane accepted included."""
+    """The block in which a replica's chain ends, what the fast path accepted included."""
     replica: Clique = run.replica(node)
     replica.absorb_fast_path()
     assert replica.head is not None
@@ -260,12 +260,12 @@ def test_agreement_under_random_crashes_and_splits(seed: int) -> None:
     assert max(int(row[0]) for row in run.decided()) > 130 * S
 
 
-# --- fast lane and handlers -------------------------------------------------------------------------------------------
+# --- fast path and handlers -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("confirmations", [0, 1, None])
 @pytest.mark.parametrize("wiggle", ["10 ms", "1 s"])
-def test_the_fast_lane_does_what_the_handlers_do(wiggle: str, confirmations: int | None) -> None:
+def test_the_fast_path_does_what_the_handlers_do(wiggle: str, confirmations: int | None) -> None:
     """Rivals, splits, crashes, slow clocks and disks: the same events, to the nanosecond."""
     changes: dict[str, Any] = {
         "network.jitter": {"model": "proportional", "up_to": "80 %"},
@@ -281,7 +281,7 @@ def test_the_fast_lane_does_what_the_handlers_do(wiggle: str, confirmations: int
     protocol = {"name": "clique", "block_period": "100 ms", "wiggle": wiggle, "status_interval": "400 ms"}
     protocol |= {} if confirmations is None else {"confirmations": confirmations}
     chosen = scenario(7, protocol=protocol, duration="20 s", **changes)
-    fast, slow = (play(chosen, lane=lane) for lane in (True, False))
+    fast, slow = (play(chosen, fast_path=fast_path) for fast_path in (True, False))
     assert fast.digest == slow.digest
     assert fast.events(r.EVENT_HEAD).tolist() == slow.events(r.EVENT_HEAD).tolist()
     assert len(fast.decided()) > 100
@@ -289,7 +289,7 @@ def test_the_fast_lane_does_what_the_handlers_do(wiggle: str, confirmations: int
 
 
 def test_blocks_in_turn_reach_no_handler() -> None:
-    """Whoever extends the chain of all is followed in the lane, also after rivals: replicas hear of the rivals only."""
+    """Whoever extends the chain of all is followed there, also after rivals: replicas hear of the rivals only."""
     run = begin(scenario(16, protocol=SLOW_RIVALS, duration="60 s"))
     heard: list[int] = []
     for host in run.world.run.hosts:

@@ -227,7 +227,7 @@ def cast_under_restarts(name: str, seed: int, attach: Any) -> dict[tuple[Any, ..
         }
         for i in range(20)
     ]
-    run = begin(scenario(4, protocol=quick(name), duration="4 s", faults=faults), lane=False)
+    run = begin(scenario(4, protocol=quick(name), duration="4 s", faults=faults), fast_path=False)
     cast: dict[tuple[Any, ...], set[Any]] = {}
     for host in run.world.run.hosts:
         attach(host, cast)

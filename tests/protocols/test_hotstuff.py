@@ -48,10 +48,10 @@ def test_the_block_interval_spaces_the_blocks_of_one_proposer() -> None:
     assert min(gaps) == 200 * MS
 
 
-# --- the fast lane ---------------------------------------------------------------------------------------
+# --- the fast path ---------------------------------------------------------------------------------------
 
 
-def test_a_rule_override_is_not_bypassed_by_the_lane() -> None:
+def test_a_rule_override_is_not_bypassed_by_the_fast_path() -> None:
     class Reluctant(HotStuff):
         def safe_node(self, block: Block) -> bool:
             return block.view < 10

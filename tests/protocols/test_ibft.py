@@ -69,12 +69,12 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.maximum(accepted, np.sort(prepared[:, None] + d, axis=0)[q - 1])
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 7, 10], range(3))))
-def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, lane: bool) -> None:
+def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
-    run = play(scenario(n, protocol="ibft", duration="300 ms", **{"network.latency": latency}), lane=lane)
+    run = play(scenario(n, protocol="ibft", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path)
     first = int(run.events(r.EVENT_PROPOSED)[0][3])
     expected = order_statistics(ms * MS, 2 * ((n - 1) // 3) + 1)
     found = run.latencies_ns()
@@ -176,7 +176,7 @@ def test_who_is_locked_on_another_block_votes_for_a_round_change() -> None:
     faults = cut("15 ms", "10 ms", (1, 2), (1, 3), (2, 3))
     run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(50 * MS)
     for node in range(4):
-        run.replica(node).absorb_fast_path()  # what the fast lane did
+        run.replica(node).absorb_fast_path()  # what the fast path did
     assert [run.replica(node).locked is None for node in range(4)] == [False, True, True, True]
     a = run.replica(0).locked
     run.until(325 * MS)
@@ -256,16 +256,16 @@ def test_two_thirds_keep_the_halves_together() -> None:
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
-def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
+def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a height and round every validator votes for one block, the restarted proposer included."""
     twice = set()
     for seed in range(4):
         faults = [crash([node], f"{301 + 7 * seed} ms", f"{20 + 9 * seed} ms")]
         jitter = {"model": "proportional", "up_to": 1.0}
         chosen = scenario(4, protocol=FAST, seed=seed, duration="1 s", faults=faults, **{"network.jitter": jitter})
-        run = begin(chosen, lane=lane)
+        run = begin(chosen, fast_path=fast_path)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
             for (view, number), same in run.world.run.tree.ballots.items():
@@ -356,9 +356,9 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
     for seed in seeds:
         chosen = troubled(seed, lossy=seed % 2 == 1)
-        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        fast, slow = play(chosen, fast_path=True), play(chosen, fast_path=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"

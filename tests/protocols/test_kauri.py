@@ -165,11 +165,11 @@ def test_a_question_to_a_dead_root_keeps_nobody_from_asking_others() -> None:
     assert unsafe(run) == []
 
 
-def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> None:
+def test_late_children_and_a_slow_clock_give_the_same_events_in_the_fast_path() -> None:
     """An inner voter whose clock runs at half the rate waits twice as long for a leaf that is down."""
     seen = []
-    for lane in (True, False):
-        run = world(7, lane=lane, **JITTER)
+    for fast_path in (True, False):
+        run = world(7, fast_path=fast_path, **JITTER)
         run.hosts[2].run_clock_at(0.5)
         run.advance(500 * MS)
         for leaf in (4, 6):
@@ -182,7 +182,7 @@ def test_late_children_and_a_slow_clock_give_the_same_events_in_the_lane() -> No
     assert len(seen[0][1][5]) > 100
 
 
-def test_the_lane_does_all_but_the_roots_work() -> None:
+def test_the_fast_path_does_all_but_the_roots_work() -> None:
     """Also where blocks sent together overtake each other: handlers run only for the share that completes a quorum."""
     calls: list[str] = []
 

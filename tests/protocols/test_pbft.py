@@ -73,13 +73,15 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.sort(prepared[:, None] + d, axis=0)[q - 1]
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 7, 10], range(3))))
-def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, lane: bool) -> None:
+def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     draw = np.random.default_rng(seed)
     ms = draw.integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
-    run = play(scenario(n, duration="450 ms", **{"network.latency": latency, "block.interval": "1 s"}), lane=lane)
+    run = play(
+        scenario(n, duration="450 ms", **{"network.latency": latency, "block.interval": "1 s"}), fast_path=fast_path
+    )
     expected = order_statistics(ms * MS, (n + (n - 1) // 3) // 2 + 1)
     found = run.latencies_ns()
     assert [found[1, j] for j in range(n)] == expected.tolist()
@@ -261,15 +263,17 @@ def test_the_log_window_bounds_the_pipeline() -> None:
     assert len(run.decided(0)) > 50
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
-def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
+def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a view and sequence number every replica votes for one block, the restarted primary included."""
     twice = set()
     for seed in range(8):
         faults = [crash([node], f"{301 + 4 * seed} ms", f"{20 + 5 * seed} ms")]
         jitter = {"model": "proportional", "up_to": 1.0}
-        run = begin(scenario(4, seed=seed, duration="1 s", faults=faults, **{"network.jitter": jitter}), lane=lane)
+        run = begin(
+            scenario(4, seed=seed, duration="1 s", faults=faults, **{"network.jitter": jitter}), fast_path=fast_path
+        )
         for ms in range(296, 600, 4):
             run.until(ms * MS)
             tree = run.world.run.tree
@@ -370,7 +374,7 @@ class Deaf(Pbft):
 def test_a_quorum_is_a_rule_that_can_be_overridden() -> None:
     run = play(scenario(4, duration="2 s", faults=[crash([3], "1 s")]), protocol=Deaf)
     assert len(run.decided(0)) == 33  # none after the crash
-    assert not run.world.run.lane_allowed  # a changed rule is never bypassed
+    assert not run.world.run.fast_path_allowed  # a changed rule is never bypassed
 
 
 class Talker(Pbft):
@@ -500,16 +504,16 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 15) for start in range(0, 30, 15)], ids=lambda s: f"{s.start}+")
-def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
     for seed in seeds:
         chosen = troubled(seed, lossy=seed % 2 == 1)
-        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        fast, slow = play(chosen, fast_path=True), play(chosen, fast_path=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
 
 
 def test_blocks_kept_for_a_voter_that_is_down_keep_no_tallies() -> None:
-    """A block that only a lost voter lacks stays for its catch-up, without ballots, tallies and reactions."""
+    """A block that only a lost voter lacks stays for its catch-up, without ballots, tallies and actions."""
     network = {"network.latency": {"model": "fixed", "one_way": "1 ms"}}
     run = begin(scenario(4, duration="20 s", faults=[crash([3], "1 s", "15 s")], **network)).until(4 * S)
     engine, tree = run.world.run.engine, run.world.run.tree

@@ -34,7 +34,7 @@ class Lab:
         seed: int = 1,
         one_way_ms: float | np.ndarray = 10,
         jitter: float = 0.0,
-        lane: bool = True,
+        fast_path: bool = True,
         persist_ns: int = 0,
         protocol: type[Raft] = Raft,
         block_interval_ms: int = 0,
@@ -54,7 +54,7 @@ class Lab:
         values = {key if key in RaftParameters.model_fields else f"{key}_ns": v for key, v in parameters.items()}
         self.run = Run(
             protocol, RaftParameters(**values), settings, Costs(persist_ns=persist_ns),
-            block_interval_ns=block_interval_ms * MS, lane=lane,
+            block_interval_ns=block_interval_ms * MS, fast_path=fast_path,
         )  # fmt: skip
         self.n = n
         self.rows: list[np.ndarray] = []
@@ -66,7 +66,7 @@ class Lab:
         assert self.run.advance(self.run.now_ns + int(for_ms * MS)) in (loop.UNTIL, loop.STOP)
 
     def server(self, node: int) -> Raft:
-        """A server brought up to date with its fast lane."""
+        """A server brought up to date with its fast path."""
         replica = self.run.hosts[node].replica
         assert isinstance(replica, Raft)
         replica.absorb_fast_path()
@@ -174,9 +174,9 @@ def test_one_and_two_servers_decide(n: int) -> None:
 @pytest.mark.parametrize("n", [3, 5])
 @pytest.mark.parametrize("pipeline", [1, 4])
 @pytest.mark.parametrize("interval", [0, 100])
-def test_the_fast_lane_changes_nothing(n: int, pipeline: int, interval: int) -> None:
-    def run(lane: bool) -> Lab:
-        lab = Lab(n, jitter=0.3, lane=lane, pipeline=pipeline, block_interval_ms=interval)
+def test_the_fast_path_changes_nothing(n: int, pipeline: int, interval: int) -> None:
+    def run(fast_path: bool) -> Lab:
+        lab = Lab(n, jitter=0.3, fast_path=fast_path, pipeline=pipeline, block_interval_ms=interval)
         lab.advance(1500)
         first = lab.leader()
         lab.run.crash(first)
@@ -190,10 +190,10 @@ def test_the_fast_lane_changes_nothing(n: int, pipeline: int, interval: int) -> 
         lab.advance(3000)
         return lab
 
-    with_lane, without = run(True), run(False)
-    assert with_lane.decided() == without.decided()
-    assert with_lane.order == without.order
-    assert len(with_lane.decided()) > (60 if interval else 200)
+    with_it, without = run(True), run(False)
+    assert with_it.decided() == without.decided()
+    assert with_it.order == without.order
+    assert len(with_it.decided()) > (60 if interval else 200)
 
 
 def test_disks_write_in_parallel() -> None:
@@ -205,9 +205,9 @@ def test_disks_write_in_parallel() -> None:
     assert times == {17 * MS}
 
 
-def test_the_fast_lane_changes_nothing_with_slow_disks() -> None:
-    def run(lane: bool) -> list[tuple[int, int, int, int, int]]:
-        lab = Lab(3, seed=2, one_way_ms=5, jitter=0.4, persist_ns=15 * MS, pipeline=3, lane=lane)
+def test_the_fast_path_changes_nothing_with_slow_disks() -> None:
+    def run(fast_path: bool) -> list[tuple[int, int, int, int, int]]:
+        lab = Lab(3, seed=2, one_way_ms=5, jitter=0.4, persist_ns=15 * MS, pipeline=3, fast_path=fast_path)
         random_faults(lab, 2)
         lab.advance(3000)
         return sorted(lab.events(r.EVENT_DECIDED))
@@ -404,7 +404,7 @@ class CountsAnyTerm(Raft):
 def test_figure_8(protocol: type[Raft], safe: bool) -> None:
     """An entry of term 2 reaches a majority in term 4, and can be overwritten all the same."""
     lab = Lab(
-        5, protocol=protocol, entries_per_append=1, one_way_ms=1, lane=False, block_interval_ms=1_000_000,
+        5, protocol=protocol, entries_per_append=1, one_way_ms=1, fast_path=False, block_interval_ms=1_000_000,
         election_timeout_low=1000_000 * MS, election_timeout_high=1000_001 * MS, heartbeat_interval=20 * MS,
     )  # fmt: skip
     run = lab.run
@@ -468,7 +468,7 @@ class VotesForAnyLog(Raft):
 
 @pytest.mark.parametrize(("protocol", "safe"), [(Raft, True), (VotesForAnyLog, False)])
 def test_the_up_to_date_check_protects_committed_entries(protocol: type[Raft], safe: bool) -> None:
-    lab = Lab(3, protocol=protocol, lane=False)
+    lab = Lab(3, protocol=protocol, fast_path=False)
     leader = lab.until_elected()
     lab.cut_off((leader + 1) % 3)
     lab.advance(1000)
@@ -619,7 +619,7 @@ def test_agreement_under_random_faults(seed: int) -> None:
     assert len(chain) > before + 20, "progress after the last fault"
     assert min(lab.run.hosts[v].height for v in range(lab.n)) >= len(chain) - 5
     assert all(len(nodes) == 1 for nodes in lab.proposers().values()), "one leader per term"
-    again = Lab(lab.n, lane=False, **options)
+    again = Lab(lab.n, fast_path=False, **options)
     random_faults(again, seed)
     again.advance(4000)
     assert again.order == lab.order

@@ -157,10 +157,10 @@ def test_nodes_agree_while_one_equivocates_and_others_come_and_go(seed: int) -> 
 
 
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 100), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
     """In groups of one to five, with crashes, a partition, loss, and letters that overtake each other."""
     for seed in seeds:
-        rng = random.Random(f"rpbft lane {seed}")
+        rng = random.Random(f"rpbft fast path {seed}")
         n = rng.choice([5, 7, 10])
         one, two = rng.sample(range(n), 2)
         chosen = scenario(
@@ -181,7 +181,7 @@ def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
                 "network.retransmit_after": "20 ms",
             },
         )
-        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        fast, slow = play(chosen, fast_path=True), play(chosen, fast_path=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
 
@@ -194,7 +194,7 @@ def test_outside_the_group_only_the_last_block_of_an_epoch_wakes_a_handler() -> 
 
         @upon(Committed)
         def on_block(self, sender: int, message: Committed) -> None:
-            raise AssertionError("every block fits the lane")
+            raise AssertionError("every block fits the fast path")
 
         @upon(DECIDED)
         def on_decided_in_fast_path(self) -> None:

@@ -98,12 +98,14 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.maximum(accepted, np.sort(locked[:, None] + d, axis=0)[q - 1])
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 9], range(3))))
-def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, lane: bool) -> None:
+def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
-    run = play(scenario(n, protocol="tendermint", duration="300 ms", **{"network.latency": latency}), lane=lane)
+    run = play(
+        scenario(n, protocol="tendermint", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path
+    )
     first = int(run.events(r.EVENT_PROPOSED)[0][3])
     expected = order_statistics(ms * MS, 2 * n // 3 + 1)
     found = run.latencies_ns()
@@ -364,16 +366,16 @@ def test_what_counts_under_an_umbrella_is_freed() -> None:
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
-def test_nobody_votes_twice_after_a_restart(node: int, lane: bool) -> None:
+def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a height and round every process votes for one block, the restarted proposer included."""
     twice = set()
     for seed in range(4):
         faults = [crash([node], f"{301 + 7 * seed} ms", f"{20 + 9 * seed} ms")]
         jitter = {"model": "proportional", "up_to": 1.0}
         chosen = scenario(4, protocol=FAST, seed=seed, duration="1 s", faults=faults, **{"network.jitter": jitter})
-        run = begin(chosen, lane=lane)
+        run = begin(chosen, fast_path=fast_path)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
             for (view, number), same in run.world.run.tree.all_ballots():
@@ -455,10 +457,10 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
 
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_the_fast_lane_does_what_the_handlers_do(seeds: range) -> None:
+def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
     for seed in seeds:
         chosen = troubled(seed, lossy=seed % 2 == 1)
-        fast, slow = play(chosen, lane=True), play(chosen, lane=False)
+        fast, slow = play(chosen, fast_path=True), play(chosen, fast_path=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
 
@@ -511,14 +513,14 @@ def test_who_has_a_third_of_the_power_halts_the_chain_by_leaving() -> None:
         assert unsafe(run) == []
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_weighted_delays_follow_their_order_statistics(seed: int, lane: bool) -> None:
+def test_weighted_delays_follow_their_order_statistics(seed: int, fast_path: bool) -> None:
     """A quorum is complete with the vote that brings the power above two thirds: see `order_statistics`."""
     ms = np.random.default_rng(seed).integers(1, 90, size=(5, 5))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
     protocol = {"name": "tendermint", "power": UNEQUAL}
-    run = play(scenario(5, protocol=protocol, duration="300 ms", **{"network.latency": latency}), lane=lane)
+    run = play(scenario(5, protocol=protocol, duration="300 ms", **{"network.latency": latency}), fast_path=fast_path)
     copies = np.repeat(np.arange(5), UNEQUAL)  # a voter of power p is p voters at one place
     many = (ms * MS)[np.ix_(copies, copies)]
     many[copies[:, None] == copies] = 0
@@ -610,17 +612,17 @@ def test_agreement_in_trouble_with_gossip(seed: int) -> None:
     assert unsafe(run) == []
     if seed % 2 == 0:
         assert run.decided()[-1][0] > 6 * S
-    assert run.digest == play(chosen).digest == play(chosen, lane=False).digest
+    assert run.digest == play(chosen).digest == play(chosen, fast_path=False).digest
 
 
-def test_votes_that_spread_reach_no_handler_and_pass_on_in_the_lane_as_by_handlers() -> None:
+def test_votes_that_spread_reach_no_handler_and_pass_on_in_the_fast_path_as_by_handlers() -> None:
     """A process hears of proposals, and of quorums; the same events with every first copy at a handler."""
     chosen = scenario(16, protocol=gossip(4), duration="1 s")
     heard: dict[bool, list[Said]] = {}
     digests = set()
-    for lane in (True, False):
-        run = begin(chosen, lane=lane)
-        found = heard[lane] = []
+    for fast_path in (True, False):
+        run = begin(chosen, fast_path=fast_path)
+        found = heard[fast_path] = []
         for host in run.world.run.hosts:
             for kind in (Said, Relayed):
                 taken = host.handlers[kind]

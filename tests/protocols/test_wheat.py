@@ -22,11 +22,11 @@ def wheat(faults: int | None = None, heavy: list[int] | None = None, **more: Any
     return {"name": "wheat", **{key: value for key, value in given.items() if value is not None}}
 
 
-def one_block(latency_ms: np.ndarray, protocol: dict[str, Any] | str, lane: bool = True) -> Played:
+def one_block(latency_ms: np.ndarray, protocol: dict[str, Any] | str, fast_path: bool = True) -> Played:
     """The first block, and nothing after it."""
     latency = {"model": "explicit", "one_way_ms": latency_ms.tolist()}
     changes: dict[str, Any] = {"network.latency": latency, "block.interval": "1 s", "duration": "900 ms"}
-    return play(scenario(len(latency_ms), protocol=protocol, **changes), lane=lane)
+    return play(scenario(len(latency_ms), protocol=protocol, **changes), fast_path=fast_path)
 
 
 # --- weights and quorums -----------------------------------------------------------------------------------
@@ -80,13 +80,13 @@ def committed_ms(latency_ms: np.ndarray, weights: np.ndarray, quorum: int) -> np
     return weighted_statistic(written[:, None] + d, weights, quorum)
 
 
-@pytest.mark.parametrize("lane", [True, False])
+@pytest.mark.parametrize("fast path", [True, False])
 @pytest.mark.parametrize(("n", "faults", "heavy"), [(5, 1, [1, 3]), (7, 1, [0, 6]), (7, 2, [1, 2, 3, 4]), (9, 2, None)])
 def test_unequal_delays_follow_their_weighted_order_statistics(
-    n: int, faults: int, heavy: list[int] | None, lane: bool
+    n: int, faults: int, heavy: list[int] | None, fast_path: bool
 ) -> None:
     ms = np.random.default_rng(n + faults).integers(1, 90, size=(n, n))
-    run = one_block(ms, wheat(faults, heavy), lane)
+    run = one_block(ms, wheat(faults, heavy), fast_path)
     quorum = run.world.run.quorums[COMMIT]
     expected = committed_ms(ms, np.array(quorum.weights), quorum.votes)
     assert {node: at for (_, node), at in run.latencies_ns().items()} == {

@@ -54,7 +54,7 @@ def test_it_ends_as_it_should_and_alike_on_both_paths(name: str) -> None:
     chosen = load_scenario(HERE / f"{name}.yaml")
     fast = run(chosen)
     assert fast.status == FAILS.get(name, "ok"), fast.violations[:1]
-    handlers = run(chosen, lane=False)
+    handlers = run(chosen, fast_path=False)
     assert (handlers.digest, handlers.status) == (fast.digest, fast.status)
 
 

@@ -88,8 +88,8 @@ def test_the_past_keeps_everything(width: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["pbft", "raft", "hotstuff", "qbft"])
-@pytest.mark.parametrize("lane", [True, False])
-def test_who_returns_finds_what_was_set_aside(protocol: str, lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fast path", [True, False])
+def test_who_returns_finds_what_was_set_aside(protocol: str, fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns go to files at once, objects of blocks are given up, and a voter returns twice."""
     gone = [{"at": at, "until": until, "crash": {"nodes": [3]}} for at, until in (("1 s", "14 s"), ("15 s", "19 s"))]
     chosen = scenario(
@@ -97,10 +97,10 @@ def test_who_returns_finds_what_was_set_aside(protocol: str, lane: bool, monkeyp
         workload=[{"kind": "open", "rate": "60 tx/s", "bytes": "200 B"}],
         **{"network.latency": {"model": "fixed", "one_way": "2 ms"}, "block.max_transactions": 1},
     )  # fmt: skip
-    plain = play(chosen, lane=lane)
+    plain = play(chosen, fast_path=fast_path)
     monkeypatch.setattr("sim.kernel.desk.COLD_BYTES", 0)
     monkeypatch.setattr("sim.host.blocks._REST_EVERY", 1)
-    again = play(chosen, lane=lane)
+    again = play(chosen, fast_path=fast_path)
     assert again.digest == plain.digest
     assert again.world.run.engine.desk.damage() == []
     assert len(set(again.decided(3)[:, 3].tolist())) > 200

@@ -15,12 +15,12 @@ from tests.runs import S, play, scenario
 SLOW_LOAD = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
 
 
-@pytest.mark.parametrize("lane", [True, False], ids=["fast path", "handlers"])
+@pytest.mark.parametrize("fast path", [True, False], ids=["fast path", "handlers"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_without_faults_no_proposal_is_lost_and_none_is_made_twice(protocol: str, lane: bool) -> None:
+def test_without_faults_no_proposal_is_lost_and_none_is_made_twice(protocol: str, fast_path: bool) -> None:
     """Nobody has proposed a block that was given back because nothing waited after all."""
     duration = "2 min" if PROTOCOLS[protocol].protocol.forks else "10 s"  # these are final by depth, after minutes
-    run = play(scenario(4, protocol=protocol, duration=duration, workload=SLOW_LOAD), lane=lane)
+    run = play(scenario(4, protocol=protocol, duration=duration, workload=SLOW_LOAD), fast_path=fast_path)
     assert len(run.decided()) > 0
     proposals = run.events(r.EVENT_PROPOSED)
     places = Counter((int(row[2]), int(row[4]), int(row[5])) for row in proposals)  # by whom, height, view

@@ -68,7 +68,7 @@ def test_a_cut_run_is_stored_as_such_and_shown_without_numbers(tmp_path: Path) -
 
 
 def test_a_run_that_wakes_nobody_looks_at_the_clock_all_the_same() -> None:
-    """The lane decides hundreds of blocks between two wakes; each look at this clock takes it a tick further."""
+    """The fast path decides hundreds of blocks between two wakes; each look at this clock takes it a tick further."""
     looks = []
 
     def late() -> bool:

@@ -108,13 +108,13 @@ def test_one_way_silence_is_no_partition() -> None:
     assert len(played.decided(3)) == len(played.decided(0)) > 10
 
 
-def test_rules_act_alike_in_the_fast_lane_and_in_the_handlers() -> None:
+def test_rules_act_alike_in_the_fast_path_and_in_the_handlers() -> None:
     rules = [
         {"types": ["PREPARE"], "view": 0, "height": {"from": 3}, "delay_by": "1 ms", "spread": "6 ms"},
         {"types": ["COMMIT"], "src": [1, 2], "dst": [0], "occurrence": {"every": 3}, "drop": True},
     ]
     chosen = scenario(rules=rules, duration="1 s")
-    assert play(chosen, lane=True).digest == play(chosen, lane=False).digest
+    assert play(chosen, fast_path=True).digest == play(chosen, fast_path=False).digest
 
 
 def test_a_leader_goes_on_by_itself_while_rules_are_in_force() -> None:
@@ -124,11 +124,11 @@ def test_a_leader_goes_on_by_itself_while_rules_are_in_force() -> None:
         {"types": ["PrePrepare"], "height": {"from": 700}, "drop": True},
     ]
     chosen = scenario(rules=rules, duration="1 s", **{"network.latency": {"model": "fixed", "one_way": "1 ms"}})
-    lane, handlers = play(chosen, lane=True), play(chosen, lane=False)
-    assert lane.digest == handlers.digest
-    assert _hits(lane) == _hits(handlers) == [(5, 5), (0, 0)]
-    assert len(lane.decided(0)) > 300
-    assert len(lane.world.run.tree.of_row) < 5  # the others never became objects
+    fast_path, handlers = play(chosen, fast_path=True), play(chosen, fast_path=False)
+    assert fast_path.digest == handlers.digest
+    assert _hits(fast_path) == _hits(handlers) == [(5, 5), (0, 0)]
+    assert len(fast_path.decided(0)) > 300
+    assert len(fast_path.world.run.tree.of_row) < 5  # the others never became objects
 
 
 def test_before_gst_messages_are_late_and_afterwards_they_are_not() -> None:

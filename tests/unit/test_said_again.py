@@ -34,7 +34,7 @@ def heard(run, vote: VoteType, node: int) -> set[int]:  # type: ignore[no-untype
 
 
 def repeated(seed: int, times: int):  # type: ignore[no-untyped-def]
-    run = begin(scenario(4, seed=seed, duration="10 s", **LOSSY), lane=False, protocol=Repeating)
+    run = begin(scenario(4, seed=seed, duration="10 s", **LOSSY), fast_path=False, protocol=Repeating)
     run.until(MS)
     for turn in range(times):
         for node in range(4):

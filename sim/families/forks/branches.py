@@ -142,7 +142,7 @@ class Branches:
         return self._connect(block)
 
     def follow(self, head: Block) -> list[Block]:
-        """The fast lane has accepted the blocks up to this one, and decided some of them; their rivals are lost.
+        """The fast path has accepted the blocks up to this one, and decided some of them; their rivals are lost.
 
         Returns what it accepted, parents first.
         """

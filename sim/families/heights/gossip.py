@@ -5,7 +5,7 @@ receipt, to all neighbours but the one it came from; a further copy ends where i
 message that everybody receives therefore costs 2E - (n - 1) copies. An author signs once; who passes on signs
 nothing. Every copy is verified, a further one too, which overstates the work of a node that looks first.
 
-What a voter hears first it takes, and passes on, in the fast lane if it is a vote (`sim.protocol.Rumour`). What was
+What a voter hears first it takes, and passes on, in the fast path if it is a vote (`sim.protocol.Rumour`). What was
 heard of a height is kept while the height lasts, and can be sent again: a crash, a cut or a loss may have
 kept it from a neighbour, whose own neighbours will not repeat what they believe is known.
 """

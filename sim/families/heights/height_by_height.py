@@ -73,7 +73,7 @@ class HeightByHeight(Replica, abc.ABC):
 
     @abc.abstractmethod
     def absorb_fast_path(self) -> None:
-        """Catch up with what the fast lane did."""
+        """Catch up with what the fast path did."""
 
     @abc.abstractmethod
     def begin_height(self) -> None:
@@ -106,7 +106,7 @@ class HeightByHeight(Replica, abc.ABC):
 
     @property
     def has_moved_on(self) -> bool:
-        """Whether the fast lane has decided this height, and no handler has run since."""
+        """Whether the fast path has decided this height, and no handler has run since."""
         return self.context.height >= self.height
 
     @invariant("at most one vote of each type in a round")
@@ -119,7 +119,7 @@ class HeightByHeight(Replica, abc.ABC):
         )
 
     def guard_base(self) -> int:
-        """The lane number of who waits for a proposal on top of the last decided block: no other block has it."""
+        """The fast path number of who waits for a proposal on top of the last decided block: no other block has it."""
         last = self.context.decided_block(self.context.height)
         return 0 if last is None else 2 * last.number
 

@@ -1,4 +1,4 @@
-"""What a validator does around its rules of voting: power, gossip, the fast lane, what it repeats, and its restart.
+"""What a validator does around its rules of voting: power, gossip, the fast path, what it repeats, and its restart.
 
 For protocols that decide one height after the other, in rounds of one proposal and two votes, as Tendermint does. A
 protocol says when it proposes and votes, what it locks and what is decided; here are the handlers around that.
@@ -187,7 +187,7 @@ class Validator(HeightByHeight):
     # --- to all, or to the neighbours --------------------------------------------------------------------
 
     def bring(self, message: Any) -> None:
-        """Send a proposal of this height and round, the lane's if it is ordinary."""
+        """Send a proposal of this height and round, the fast path's if it is ordinary."""
         context = self.context
         self.proposed = (self.height, self.round, message)
         context.persist(proposed=self.proposed)

@@ -162,7 +162,7 @@ class LogServer(Replica, abc.ABC):
     # --- the log -----------------------------------------------------------------------------------------
 
     def absorb_fast_path(self) -> None:
-        """Learn what the fast lane accepted and decided since the last handler ran."""
+        """Learn what the fast path accepted and decided since the last handler ran."""
         if self.role is not Role.LEADER:
             self.log.absorb_fast_path()
 

@@ -63,7 +63,7 @@ def judge(data: Data, *, both_paths: bool = False) -> tuple[str, str, str, int]:
         if result.status == "ok" and _last_decision_s(result) < QUIET_S + 2:
             scenario = scenario_of(data)
             result = run(scenario)
-        other = run(scenario, lane=False) if both_paths else result
+        other = run(scenario, fast_path=False) if both_paths else result
     except (MemoryError, LimitReachedError) as error:
         return LIMIT, "memory" if isinstance(error, MemoryError) else "building", str(error), 0
     except Exception as error:

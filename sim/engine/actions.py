@@ -1,10 +1,10 @@
-"""The fast lane: the normal case of a protocol, declared by it and performed without entering Python.
+"""The fast path: the normal case of a protocol, declared by it and performed without entering Python.
 
 As in a switch, the common case is wired and the rest goes to software. A protocol declares, for each type of
 letter that it wants treated so, the chain of votes that follows it (PBFT: pre-prepare, then PREPARE to all, then
 COMMIT to all, then decide; basic HotStuff: one vote to the leader upon each of its letters). When a replica sends
-such a letter, that chain is laid out for one block (sim.engine.cases): tally rows, and a *reaction* for each step.
-A reaction is guarded by one number per node (`GUARD`, for PBFT the view in which the node works normally): if it
+such a letter, that chain is laid out for one block (sim.engine.cases): tally rows, and a *action* for each step.
+A action is guarded by one number per node (`GUARD`, for PBFT the view in which the node works normally): if it
 does not match, the event goes to the protocol's own handler, which remains the definition of the protocol.
 """
 
@@ -40,20 +40,19 @@ from sim.kernel.tally import (
 )
 from sim.ledger.chain import await_decision, decide, decide_or_wait, extends_tip, trace
 from sim.ledger.rows import (
+    ACCEPTED,
     BLOCK,
     BLOCK_WIDTH,
     DECIDE_WAITS,
     EVENT_HEAD,
     HEIGHT,
-    LANE_NUMBER,
-    LAST_LANE,
     NUMBER,
     PEER,
     PEER_WIDTH,
 )
 
 # scalars
-REACTIONS_FREE = 104
+ACTIONS_FREE = 104
 STOP_WAKES = 107
 PROGRESS_MODE = 108  # 0: off, 1: runs while a transaction waits, 2: runs always
 PROGRESS_LOW_NS = 109
@@ -66,25 +65,25 @@ STILL_AT_NS = 118  # time of the last due event: between two of them arrivals mo
 HELD_LETTER = 115  # envelope + 1 that Python is dealing with
 GATHERS_FREE = 119
 GATHER_STRIDE = 121  # integers of a gathering
-ADOPTS = 124  # 1: where blocks compete, the block of a letter becomes the head of whoever takes it in the lane
+ADOPTS = 124  # 1: where blocks compete, the block of a letter becomes the head of whoever takes it in the fast path
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
 TURNS = 122  # of the run loop since it last paused
 TURNS_MAX = 123  # turns after which it pauses; 0: never
 
 # columns
-REACTIONS = 56
-REACTION_FREE = 57
+ACTIONS = 56
+ACTION_FREE = 57
 PROGRESS = 62  # per node: low, span (progress timer)
 GATHER_FREE = 75  # gatherings (sim.engine.trees)
 GATHERING = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
 
 GATHER_HEAD = 4
 GATHER_BLOCK, GATHER_CASE = 0, 1
-REACTION_WIDTH = 24
+ACTION_WIDTH = 24
 (
-    NEED,
-    SET,
+    GUARD_BEFORE,
+    GUARD_AFTER,
     GATE_ROW,
     VOTE_ROW,
     VOTE_TO,
@@ -101,8 +100,8 @@ REACTION_WIDTH = 24
     TREE,
     MADE_NS,
 ) = range(17)
-REACTION_NUMBER = (1 << 32) - 1  # a letter names its reaction as number + (generation << 32)
-SILENT = -1  # in place of a tally's reaction: nobody is told of this threshold
+ACTION_NUMBER = (1 << 32) - 1  # a letter names its action as number + (generation << 32)
+SILENT = -1  # in place of a tally's action: nobody is told of this threshold
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
 WAKE_NOBODY, WAKE_ALL = -1, -2  # in WAKES, which else is the node that is told
@@ -111,20 +110,20 @@ PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEAD = 0, 1, 2, 3
 
 
 @compiled
-def _finish(desk, node, reaction, voter):
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
+def _finish(desk, node, action, voter):
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
     vote_row = rows[r + VOTE_ROW]
     # A quorum that was complete before a crash is told again afterwards; a vote outlasts the crash, and is cast once.
     if vote_row >= 0 and (voter >= 0 or not has_voted(desk, vote_row, node, column(desk, IDENTITY)[node])):
         await_decision(desk, node, rows[r + OF_BLOCK])
         cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
-    _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])
-    return _wakes(desk, node, reaction)
+    _decide_in_fast_path(desk, node, rows[r + DECIDES_BLOCK])
+    return _wakes(desk, node, action)
 
 
 @compiled
-def _decide_in_lane(desk, node, block):
+def _decide_in_fast_path(desk, node, block):
     if block >= 0:
         if desk[DECIDE_WAITS]:
             decide_or_wait(desk, node, block)
@@ -133,31 +132,31 @@ def _decide_in_lane(desk, node, block):
 
 
 @compiled
-def _wakes(desk, node, reaction):
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
+def _wakes(desk, node, action):
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
     if rows[r + WAKES] == WAKE_ALL:
         return PERFORMED_WAKE
     return PERFORMED_LEAD if rows[r + WAKES] == node else PERFORMED
 
 
 @compiled
-def current_reaction(desk, name):
-    """The reaction a letter names, or 0 if that one is over and its row serves another."""
-    reaction = name & REACTION_NUMBER
-    if column(desk, REACTIONS)[reaction * REACTION_WIDTH + GENERATION] != name >> 32:
+def current_action(desk, name):
+    """The action a letter names, or 0 if that one is over and its row serves another."""
+    action = name & ACTION_NUMBER
+    if column(desk, ACTIONS)[action * ACTION_WIDTH + GENERATION] != name >> 32:
         return np.int64(0)
-    return reaction
+    return action
 
 
 @compiled
-def react(desk, node, reaction, voter):
-    """Perform a reaction at a node if its guard holds. `voter`: who sent the letter, or -1 for a quorum."""
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
+def react(desk, node, action, voter):
+    """Perform an action at a node if its guard holds. `voter`: who sent the letter, or -1 for a quorum."""
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
     state = column(desk, NODE)
     s = node * NODE_WIDTH
-    if state[s + GUARD] != rows[r + NEED]:
+    if state[s + GUARD] != rows[r + GUARD_BEFORE]:
         return NOT_PERFORMED
     told = rows[r + TOLD_ROW]
     if told >= 0 and not has_fired(desk, told, node):
@@ -170,16 +169,15 @@ def react(desk, node, reaction, voter):
         if has_voted(desk, gate, node, voter):
             return np.int64(PERFORMED)  # the same proposal once more
         count_now(desk, gate, node, voter, rows[r + GATE_WEIGHT])
-    elif voter >= 0 and rows[r + NEED] == rows[r + SET] and rows[r + VOTE_ROW] >= 0:
+    elif voter >= 0 and rows[r + GUARD_BEFORE] == rows[r + GUARD_AFTER] and rows[r + VOTE_ROW] >= 0:
         if has_voted(desk, rows[r + VOTE_ROW], node, column(desk, IDENTITY)[node]):
             return np.int64(PERFORMED)  # once more, and the guard does not tell
-    state[s + GUARD] = rows[r + SET]
-    column(desk, PEER)[node * PEER_WIDTH + LANE_NUMBER] = rows[r + SET]
+    state[s + GUARD] = rows[r + GUARD_AFTER]
     if voter >= 0:
         state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
         if desk[PROGRESS_MODE] == 2:
             state[s + PROGRESS_NS] = desk[NOW]
-        column(desk, PEER)[node * PEER_WIDTH + LAST_LANE] = rows[r + OF_BLOCK]
+        column(desk, PEER)[node * PEER_WIDTH + ACCEPTED] = rows[r + OF_BLOCK]
         if desk[ADOPTS]:
             blocks, b = column(desk, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
             trace(desk, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
@@ -188,14 +186,14 @@ def react(desk, node, reaction, voter):
         done = max(desk[NOW], state[s + DISK_FREE]) + cost
         state[s + DISK_FREE] = done
         state[s + DISK_BUSY] += cost
-        ready_push(desk, done, DISK_DONE, node, reaction)
+        ready_push(desk, done, DISK_DONE, node, action)
         rows[r + WRITES] += 1
         if rows[r + VOTE_ROW] >= 0:
             column(desk, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
-        _decide_in_lane(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
+        _decide_in_fast_path(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
         outcome = PERFORMED
     else:
-        outcome = _finish(desk, node, reaction, voter)
+        outcome = _finish(desk, node, action, voter)
     if voter >= 0 and desk[TAKES_TURNS]:
         height = column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
         await_turn(desk, node, height + 1, rows[r + MADE_NS])
@@ -203,39 +201,39 @@ def react(desk, node, reaction, voter):
 
 
 @compiled
-def finish_after_disk(desk, node, reaction):
-    """The rest of a reaction once its record is on disk."""
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
+def finish_after_disk(desk, node, action):
+    """The rest of an action once its record is on disk."""
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
     if rows[r + VOTE_ROW] >= 0:
         await_decision(desk, node, rows[r + OF_BLOCK])
         cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
-    outcome = _wakes(desk, node, reaction)
-    end_write(desk, reaction)
+    outcome = _wakes(desk, node, action)
+    end_write(desk, action)
     return outcome
 
 
 @compiled
-def end_write(desk, reaction):
-    """A disk write of a reaction is over (done, or void by a crash): let go of what waited for it."""
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
+def end_write(desk, action):
+    """A disk write of an action is over (done, or void by a crash): let go of what waited for it."""
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
     row = rows[r + VOTE_ROW]
     rows[r + WRITES] -= 1
     if row >= 0:
         let_go(desk, row)
     if rows[r + WRITES] == RELEASE_LATER:
         rows[r + WRITES] = 0
-        release_reaction(desk, reaction)
+        release_action(desk, action)
 
 
 @compiled
-def release_reaction(desk, reaction):
-    """Put a reaction back. Letters that still name it name an earlier generation, and go to the handlers."""
-    reaction &= REACTION_NUMBER
-    r = reaction * REACTION_WIDTH
-    rows = column(desk, REACTIONS)
-    rows[r + NEED] = -(1 << 62)
+def release_action(desk, action):
+    """Put an action back. Letters that still name it name an earlier generation, and go to the handlers."""
+    action &= ACTION_NUMBER
+    r = action * ACTION_WIDTH
+    rows = column(desk, ACTIONS)
+    rows[r + GUARD_BEFORE] = -(1 << 62)
     if rows[r + WRITES] > 0:
         rows[r + WRITES] += RELEASE_LATER
         return
@@ -245,5 +243,5 @@ def release_reaction(desk, reaction):
         desk[GATHERS_FREE] += 1
         column(desk, GATHERING)[(rows[r + GATHER] - 1) * desk[GATHER_STRIDE] + GATHER_BLOCK] = -1  # its timers are idle
         rows[r + GATHER] = 0
-    column(desk, REACTION_FREE)[desk[REACTIONS_FREE]] = reaction
-    desk[REACTIONS_FREE] += 1
+    column(desk, ACTION_FREE)[desk[ACTIONS_FREE]] = action
+    desk[ACTIONS_FREE] += 1
