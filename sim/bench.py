@@ -155,10 +155,10 @@ def _speed_of(name: str, voters: int, seconds: float) -> tuple[float, float]:
 def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     """Deliveries per second of a message type that floods a random regular graph."""
     from sim.engine import entry, loop
-    from sim.engine.office import Engine
+    from sim.engine.engine import Engine
     from sim.engine.settings import Settings
-    from sim.kernel import desk as d
     from sim.kernel import post
+    from sim.kernel import run_state as d
     from sim.network.topology import random_regular_edges
 
     near: list[list[int]] = [[] for _ in range(nodes)]
@@ -177,7 +177,7 @@ def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     )  # fmt: skip
     floods = 16
     engine.lay_neighbours(near, floods)
-    engine.make_room()
+    engine.make_capacity()
     rates = []
     for i in range(runs + 1):
         for slot in range(floods):
@@ -186,9 +186,9 @@ def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
         started = time.perf_counter()
         for slot in range(floods):
             while entry.flood(engine.state, slot * 97, 2, 1000, 50_000, 1_000, slot) < 0:
-                engine.make_room()
-        while loop.advance(engine.state, (i + 1) * 10**12)[0] == loop.ROOM:
-            engine.make_room()
+                engine.make_capacity()
+        while loop.advance(engine.state, (i + 1) * 10**12)[0] == loop.CAPACITY:
+            engine.make_capacity()
         rates.append((int(engine.state[d.DELIVERED]) - before) / (time.perf_counter() - started))
     rates = rates[1:]
     return Row(

@@ -9,8 +9,8 @@ import numpy as np
 
 from sim.engine.settings import Settings
 from sim.host import Costs, Run
-from sim.kernel import desk as d
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Replica
 
@@ -77,7 +77,7 @@ def agree(run: Run) -> bool:
 
 
 def digest(run: Run) -> tuple[int, ...]:
-    return tuple(int(run.desk[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
+    return tuple(int(run.run_state[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -99,7 +99,7 @@ def lane_and_handlers(n: int, protocol: type[Replica], parameters: Any, case: st
                 run.advance(restart_ms * MS)
                 run.restart(node)
         run.advance(10_000 * MS)
-        assert run.desk[r.DECISIONS] > 60
+        assert run.run_state[r.DECISIONS] > 60
         seen.append((digest(run), decided(run)))
     return seen
 
@@ -115,7 +115,7 @@ def lossy_crashes(n: int, seed: int, protocol: type[Replica], parameters: Any) -
         run.advance((2_000 + 17 * seed + 500 * k) * MS)
         run.restart((seed + k) % n)
     run.advance(6_000 * MS)
-    run.desk[d.LOSS_Q32] = 0
+    run.run_state[d.LOSS_Q32] = 0
     return run
 
 

@@ -12,13 +12,13 @@ import numpy as np
 
 from sim.check.verdict import Verdict
 from sim.engine import loop
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure.metrics import message_table
 from sim.protocol import Replica
 from sim.scenario.build import World, build
-from sim.scenario.judge import Judge
 from sim.scenario.load import load_scenario
+from sim.scenario.monitor import RunMonitor
 from sim.scenario.run import run_digest
 from sim.scenario.schema import Scenario
 
@@ -56,7 +56,7 @@ class Played:
     """A run and all it left: trace rows (time, event, node, block, height, view, txs, bytes) and message log."""
 
     world: World
-    judge: Judge
+    monitor: RunMonitor
     code: int = loop.UNTIL
     rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, r.TRACE_WIDTH), np.int64))
     log: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 12), np.int64))
@@ -64,7 +64,7 @@ class Played:
     @property
     def now_ns(self) -> int:
         """Simulated time."""
-        return int(self.world.run.desk[d.NOW])
+        return int(self.world.run.run_state[d.NOW])
 
     @property
     def digest(self) -> str:
@@ -88,7 +88,7 @@ class Played:
 
     def verdict(self) -> Verdict:
         """Judge the run up to now."""
-        return self.judge.verdict(self.now_ns)
+        return self.monitor.verdict(self.now_ns)
 
     def events(self, kind: int) -> np.ndarray:
         """Trace rows of one kind."""
@@ -125,7 +125,7 @@ class Played:
 def begin(chosen: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> Played:
     """Lay out a run and do not start the clock."""
     world = build(chosen, fast_path=fast_path, protocol=protocol)
-    return Played(world, Judge(world))
+    return Played(world, RunMonitor(world))
 
 
 def play(chosen: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> Played:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 from sim.protocol import Ballot, VoteType
 
 
@@ -26,10 +26,10 @@ class Amnesia(Behaviour):
             self.known = set()
             self.seat.host.stable.clear()
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        if self.forgetful and message.vote is not None and message.ballot is not None:
-            self.known.add((message.vote, message.ballot))
-        return (message,)
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        if self.forgetful and utterance.vote is not None and utterance.ballot is not None:
+            self.known.add((utterance.vote, utterance.ballot))
+        return (utterance,)
 
     def forgot(self, vote: VoteType, ballot: Ballot) -> bool:
         return self.forgetful and (vote, ballot) not in self.known

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
-from sim.kernel.desk import TALLY
+from sim.adversary.wrapper import Behaviour, Utterance
+from sim.kernel.run_state import TALLY
 from sim.kernel.tally import OWNER, ROW
 from sim.protocol import Ballot, VoteType
 
@@ -28,14 +28,14 @@ class DoubleVoting(Behaviour):
         self.cast: Cast = {}  # in ballots with a block
         self.blank: Cast = {}  # in ballots without one
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        vote, ballot = message.vote, message.ballot
-        if vote is not None and ballot is not None and (not self.messages or message.name in self.messages):
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        vote, ballot = utterance.vote, utterance.ballot
+        if vote is not None and ballot is not None and (not self.messages or utterance.name in self.messages):
             cast = self.blank if ballot.block is None else self.cast
-            cast.setdefault((ballot.view, ballot.number), {})[vote] = ballot, message.meant_for
+            cast.setdefault((ballot.view, ballot.number), {})[vote] = ballot, utterance.meant_for
             if len(cast) > 2 * _KEPT:
                 self._forget(cast)
-        return (message,)
+        return (utterance,)
 
     def _forget(self, cast: Cast) -> None:
         """Let go of votes in ballots that are over, and of the oldest if there are still too many."""
@@ -63,11 +63,11 @@ class DoubleVoting(Behaviour):
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:
         seat, host = self.seat, self.seat.host
         if to >= 0 and vote in rival.rows:
-            to = int(host.run.engine.desk[TALLY][rival.rows[vote] * ROW + OWNER])
+            to = int(host.run.engine.run_state[TALLY][rival.rows[vote] * ROW + OWNER])
         elif to >= 0 and rival.block is None:
             return  # nobody stands there to be elected
         self.acts += 1
         gated = host.run.quorums[vote].gated
         host.vote_to(vote, rival, to, (), own=True, gate=gated)
         receivers = seat.receivers(to)
-        seat.carry_out(Message(vote.name, rival.view, receivers, vote=vote, ballot=rival, meant_for=to))
+        seat.carry_out(Utterance(vote.name, rival.view, receivers, vote=vote, ballot=rival, meant_for=to))

@@ -11,9 +11,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 from sim.families.chained.tree import QC
-from sim.protocol import Ballot, Block, Letter, VoteType
+from sim.protocol import Ballot, Block, Message, VoteType
 
 _KEPT = 4096  # blocks remembered
 
@@ -42,26 +42,26 @@ class Equivocating(Behaviour):
             return self.groups[0]
         return frozenset(self.seat.others) - self.second_group()
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        if message.letter is not None:
-            return self._letters(message, message.letter)
-        return self._votes(message)
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        if utterance.message is not None:
+            return self._contents(utterance, utterance.message)
+        return self._votes(utterance)
 
-    def _letters(self, message: Message, letter: Letter) -> Iterable[Message]:
-        block = letter.carries()
+    def _contents(self, utterance: Utterance, message: Message) -> Iterable[Utterance]:
+        block = message.carries()
         if block is None or block.proposer != self.seat.host.me or block.row < 0:
-            return (message,)
+            return (utterance,)
         rival = self.rivals.get(block) or self._rival(block)
         if rival is None:
-            return (message,)
+            return (utterance,)
         self.acts += 1
         fields = {
             field.name: rival
-            for field in dataclasses.fields(letter)  # type: ignore[arg-type]  # every letter is a dataclass
-            if getattr(letter, field.name) is block
+            for field in dataclasses.fields(message)  # type: ignore[arg-type]  # every message is a dataclass
+            if getattr(message, field.name) is block
         }
-        other = dataclasses.replace(letter, **fields)  # type: ignore[type-var]
-        return self._parted(message, dataclasses.replace(message, letter=other))
+        other = dataclasses.replace(message, **fields)  # type: ignore[type-var]
+        return self._parted(utterance, dataclasses.replace(utterance, message=other))
 
     def _rival(self, block: Block) -> Block | None:
         """A second block in the place of one just proposed."""
@@ -83,12 +83,12 @@ class Equivocating(Behaviour):
                 del self.rivals[next(iter(self.rivals))]
         return made
 
-    def _parted(self, first: Message, second: Message) -> Iterable[Message]:
+    def _parted(self, first: Utterance, second: Utterance) -> Iterable[Utterance]:
         one, two = self.first_group(), self.second_group()
-        for message, group in ((first, one), (second, two)):
-            to = tuple(node for node in message.to if node in group)
+        for utterance, group in ((first, one), (second, two)):
+            to = tuple(node for node in utterance.to if node in group)
             if to:
-                yield dataclasses.replace(message, to=to)
+                yield dataclasses.replace(utterance, to=to)
 
     def _other_ballot(self, ballot: Ballot) -> Ballot | None:
         first = ballot.block
@@ -98,18 +98,18 @@ class Equivocating(Behaviour):
         number = rival.height if ballot.number == first.height else ballot.number
         return self.seat.host.ballot(ballot.view, number, rival)
 
-    def _votes(self, message: Message) -> Iterable[Message]:
-        assert message.ballot is not None
-        assert message.vote is not None
-        other = self._other_ballot(message.ballot)
+    def _votes(self, utterance: Utterance) -> Iterable[Utterance]:
+        assert utterance.ballot is not None
+        assert utterance.vote is not None
+        other = self._other_ballot(utterance.ballot)
         if other is None:
-            return (message,)
+            return (utterance,)
         self.acts += 1
-        host, to = self.seat.host, message.meant_for
-        gated = host.run.quorums[message.vote].gated
-        host.vote_to(message.vote, other, to, (), own=host.me in host.run.letters.meant_by(to), gate=gated)
-        second = dataclasses.replace(message, ballot=other)
-        return self._parted(message, second) if to < 0 else (message, second)
+        host, to = self.seat.host, utterance.meant_for
+        gated = host.run.quorums[utterance.vote].gated
+        host.vote_to(utterance.vote, other, to, (), own=host.me in host.run.messages.meant_by(to), gate=gated)
+        second = dataclasses.replace(utterance, ballot=other)
+        return self._parted(utterance, second) if to < 0 else (utterance, second)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         other = self._other_ballot(ballot)

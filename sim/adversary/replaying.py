@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 
 
 class Replaying(Behaviour):
@@ -17,9 +17,9 @@ class Replaying(Behaviour):
         self.after_ns = after_ns
         self.times = times
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        yield message
-        if not self.messages or message.name in self.messages:
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        yield utterance
+        if not self.messages or utterance.name in self.messages:
             self.acts += 1
             for number in range(1, self.times + 1):
-                yield dataclasses.replace(message, delay_ns=message.delay_ns + number * self.after_ns)
+                yield dataclasses.replace(utterance, delay_ns=utterance.delay_ns + number * self.after_ns)

@@ -7,8 +7,8 @@ import functools
 from collections.abc import Iterable
 
 from sim.adversary.settings import ANY
-from sim.adversary.wrapper import Behaviour, Message
-from sim.protocol import ALL, Block, Letter
+from sim.adversary.wrapper import Behaviour, Utterance
+from sim.protocol import ALL, Block, Message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +44,8 @@ class Scripted(Behaviour):
         super().__init__(at_ns, until_ns)
         self.steps = tuple(steps)
         self.done = [0] * len(self.steps)
-        self.made: dict[str, Letter] = {}  # the last letter of each type that the replica made
-        self.held: set[int] = set()  # letters that were held back and are given now
+        self.made: dict[str, Message] = {}  # the last message of each type that the replica made
+        self.held: set[int] = set()  # messages that were held back and are given now
 
     def _fits(self, number: int) -> bool:
         times = self.steps[number].times
@@ -55,44 +55,44 @@ class Scripted(Behaviour):
         self.done[number] += 1
         self.acts += 1
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        if message.letter is not None:
-            self.made[message.name] = message.letter
-        messages = [message]
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        if utterance.message is not None:
+            self.made[utterance.name] = utterance.message
+        messages = [utterance]
         for number, step in enumerate(self.steps):
-            if not self._fits(number) or not step.is_about(step.sends, message.name, message.view):
+            if not self._fits(number) or not step.is_about(step.sends, utterance.name, utterance.view):
                 continue
             changed = [part for one in messages for part in self._change(step, one)]
             if changed != messages or step.send or step.vote:
                 self._acted(number)
             messages = changed
-            self._besides(step, message.view, message.block, message.to)
+            self._besides(step, utterance.view, utterance.block, utterance.to)
         return messages
 
-    def _change(self, step: Step, message: Message) -> Iterable[Message]:
+    def _change(self, step: Step, utterance: Utterance) -> Iterable[Utterance]:
         if step.only_to:
-            return self._to(message, frozenset(message.to) & step.only_to)
+            return self._to(utterance, frozenset(utterance.to) & step.only_to)
         if not (step.drop or step.delay_ns):
-            return (message,)
-        hit = frozenset(message.to) & step.to if step.to else frozenset(message.to)
-        rest = self._to(message, frozenset(message.to) - hit)
+            return (utterance,)
+        hit = frozenset(utterance.to) & step.to if step.to else frozenset(utterance.to)
+        rest = self._to(utterance, frozenset(utterance.to) - hit)
         if step.drop:
             return rest
         late = [
-            dataclasses.replace(one, delay_ns=one.delay_ns + (step.delay_ns or 0)) for one in self._to(message, hit)
+            dataclasses.replace(one, delay_ns=one.delay_ns + (step.delay_ns or 0)) for one in self._to(utterance, hit)
         ]
         return [*rest, *late]
 
     @staticmethod
-    def _to(message: Message, nodes: frozenset[int]) -> list[Message]:
-        to = tuple(node for node in message.to if node in nodes)
-        return [dataclasses.replace(message, to=to)] if to else []
+    def _to(utterance: Utterance, nodes: frozenset[int]) -> list[Utterance]:
+        to = tuple(node for node in utterance.to if node in nodes)
+        return [dataclasses.replace(utterance, to=to)] if to else []
 
-    def incoming(self, sender: int, letter: Letter) -> bool:
-        if id(letter) in self.held:
-            self.held.discard(id(letter))
+    def incoming(self, sender: int, message: Message) -> bool:
+        if id(message) in self.held:
+            self.held.discard(id(message))
             return True
-        name, view, given = type(letter).__name__, letter.place()[0], True
+        name, view, given = type(message).__name__, message.place()[0], True
         for number, step in enumerate(self.steps):
             if (
                 not self._fits(number)
@@ -105,22 +105,22 @@ class Scripted(Behaviour):
                 given = False
             elif step.delay_ns:
                 given = False
-                self.seat.later(step.delay_ns, functools.partial(self._give, sender, letter))
-            self._besides(step, view, letter.carries(), ())
+                self.seat.later(step.delay_ns, functools.partial(self._give, sender, message))
+            self._besides(step, view, message.carries(), ())
         return given
 
-    def _give(self, sender: int, letter: Letter) -> None:
-        self.held.add(id(letter))
-        handler = self.seat.host.handlers.get(type(letter))
+    def _give(self, sender: int, message: Message) -> None:
+        self.held.add(id(message))
+        handler = self.seat.host.handlers.get(type(message))
         if handler is not None:
-            handler(sender, letter)
+            handler(sender, message)
 
     def _besides(self, step: Step, view: int | None, block: Block | None, to: tuple[int, ...]) -> None:
         """Send or vote besides what the replica does itself."""
         receivers = tuple(node for node in self.seat.others if node in step.to) if step.to else to
         if step.send is not None and step.send in self.made:
-            letter = self.made[step.send]
-            self.seat.carry_out(Message(step.send, letter.place()[0], receivers, letter))
+            message = self.made[step.send]
+            self.seat.carry_out(Utterance(step.send, message.place()[0], receivers, message))
         if step.vote is not None and block is not None and block.row >= 0 and view is not None:
             host = self.seat.host
             vote = next(vote for vote in host.run.protocol.votes if vote.name == step.vote)

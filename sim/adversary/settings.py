@@ -45,8 +45,8 @@ class Corruption(Parameters):
         for i, name in enumerate(getattr(self, "messages", ())):
             yield ("messages", i), name
 
-    def letter_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Those of them that must be letters."""
+    def content_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Those of them that must be messages."""
         return iter(())
 
     def vote_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -117,13 +117,15 @@ class Replaying(Corruption):
 
 
 class Understating(Corruption):
-    """Reports older certificates than it has, in letters such as NEW-VIEW, where the protocol's blocks carry them."""
+    """Reports older certificates than it has, in messages such as NEW-VIEW, where the protocol's blocks carry them."""
 
     behaviour: Literal["understating"] = Field(description="reports older certificates than it has")
     older: int = count(1, "so many blocks older", low=1, high=8)
-    messages: tuple[str, ...] = Field(default=(), description="letters, by name; none: all that report certificates")
+    messages: tuple[str, ...] = Field(
+        default=(), description="messages with content, by name; none: all that report certificates"
+    )
 
-    def letter_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def content_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         return self.message_names()
 
 
@@ -150,7 +152,7 @@ class Twin(Corruption):
 class Step(Parameters):
     """A line of a script: when it receives or sends a message like this, it does this."""
 
-    receives: str | None = Field(default=None, description="type of a letter it is given, or any")
+    receives: str | None = Field(default=None, description="type of a message it is given, or any")
     sends: str | None = Field(default=None, description="type of a message it would send, or any")
     view: int | None = count(None, "in this view (term, round) only", low=0)
     from_view: int | None = count(None, "in this view and all later ones", low=0)
@@ -158,7 +160,7 @@ class Step(Parameters):
     times: int | None = count(None, "it acts so often at most", low=1)
     drop: bool = Field(default=False, description="the message is lost", strict=True)
     delay_ns: Nanoseconds | None = quantity(None, "the message is held back so long", positive=True)
-    send: str | None = Field(default=None, description="besides, the last letter of this type that it made is sent")
+    send: str | None = Field(default=None, description="besides, the last message of this type that it made is sent")
     vote: str | None = Field(default=None, description="besides, a vote of this type for the block of the message")
     to: tuple[Ref, ...] = Field(default=(), description="receivers that this is about; none: all of the message's")
     only_to: tuple[Ref, ...] = Field(default=(), description="with sends: nobody else gets the message")
@@ -203,7 +205,7 @@ class Scripted(Corruption):
             if step.sends is not None and step.sends != ANY:
                 yield ("script", i, "sends"), step.sends
 
-    def letter_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    def content_names(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         for i, step in enumerate(self.script):
             if step.receives is not None and step.receives != ANY:
                 yield ("script", i, "receives"), step.receives

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 
 
 class Silent(Behaviour):
@@ -14,8 +14,8 @@ class Silent(Behaviour):
         super().__init__(at_ns, until_ns)
         self.messages = frozenset(messages)
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        if self.messages and message.name not in self.messages:
-            return (message,)
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        if self.messages and utterance.name not in self.messages:
+            return (utterance,)
         self.acts += 1
         return ()

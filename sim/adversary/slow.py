@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 
 
 class Slow(Behaviour):
@@ -20,8 +20,8 @@ class Slow(Behaviour):
         self.messages = frozenset(messages)
         self.delay_ns = delay_ns
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        if self.messages and message.name not in self.messages:
-            return (message,)
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        if self.messages and utterance.name not in self.messages:
+            return (utterance,)
         self.acts += 1
-        return (dataclasses.replace(message, delay_ns=message.delay_ns + self.delay_ns),)
+        return (dataclasses.replace(utterance, delay_ns=utterance.delay_ns + self.delay_ns),)

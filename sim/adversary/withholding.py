@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.adversary.wrapper import Behaviour, Message
+from sim.adversary.wrapper import Behaviour, Utterance
 
 
 class Withholding(Behaviour):
@@ -16,9 +16,9 @@ class Withholding(Behaviour):
         self.messages = frozenset(messages)
         self.to = frozenset(to)
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
-        kept = tuple(node for node in message.to if node not in self.to)
-        if kept == message.to or (self.messages and message.name not in self.messages):
-            return (message,)
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
+        kept = tuple(node for node in utterance.to if node not in self.to)
+        if kept == utterance.to or (self.messages and utterance.name not in self.messages):
+            return (utterance,)
         self.acts += 1
-        return (dataclasses.replace(message, to=kept),) if kept else ()
+        return (dataclasses.replace(utterance, to=kept),) if kept else ()

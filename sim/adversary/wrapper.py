@@ -12,20 +12,20 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from sim.host import Host
-from sim.protocol import ALL, Ballot, Block, Context, Lead, Letter, Replica, Timer, Tree, VoteType
+from sim.host import ReplicaContext
+from sim.protocol import ALL, Ballot, Block, Context, Lease, Message, Replica, Timer, Tree, VoteType
 
 LATER = Timer("held back by a corrupted replica")
 
 
 @dataclasses.dataclass(frozen=True)
-class Message:
-    """What a replica says: a letter, or a vote on a ballot, to some receivers (itself not among them)."""
+class Utterance:
+    """What a replica says: a message, or a vote on a ballot, to some receivers (itself not among them)."""
 
     name: str
     view: int | None
     to: tuple[int, ...]
-    letter: Letter | None = None
+    message: Message | None = None
     vote: VoteType | None = None
     ballot: Ballot | None = None
     meant_for: int = ALL  # of a vote: all, or the one who counts it
@@ -36,7 +36,7 @@ class Message:
         """The block it is about, if it says."""
         if self.ballot is not None:
             return self.ballot.block
-        return None if self.letter is None else self.letter.carries()
+        return None if self.message is None else self.message.carries()
 
 
 class Behaviour:
@@ -52,12 +52,12 @@ class Behaviour:
         """Whether it is its time."""
         return self.at_ns <= now_ns and (self.until_ns is None or now_ns < self.until_ns)
 
-    def outgoing(self, message: Message) -> Iterable[Message]:
+    def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
         """What is sent in place of a message."""
-        return (message,)
+        return (utterance,)
 
-    def incoming(self, sender: int, letter: Letter) -> bool:
-        """Whether the replica is given a letter."""
+    def incoming(self, sender: int, message: Message) -> bool:
+        """Whether the replica is given a message."""
         return True
 
     def looks(self) -> None:
@@ -79,14 +79,14 @@ class Seat:
 
     def __init__(self, behaviours: Iterable[Behaviour]) -> None:
         self.behaviours = tuple(behaviours)
-        self.host: Host
+        self.host: ReplicaContext
         self.started = False
         self._to_all: dict[VoteType, bool] = {}  # as the replica last cast such a vote
         for behaviour in self.behaviours:
             behaviour.seat = self
 
-    def __call__(self, host: Host) -> tuple[Replica, dict[Any, Callable[..., None]]]:
-        """Seat a fresh replica on a host: what `sim.host.Disguise` asks for."""
+    def __call__(self, host: ReplicaContext) -> tuple[Replica, dict[Any, Callable[..., None]]]:
+        """Seat a fresh replica on a host: what `sim.host.Wrapper` asks for."""
         self.host = host
         for behaviour in self.behaviours:
             behaviour.seated(again=self.started)
@@ -94,8 +94,8 @@ class Seat:
         replica = host.run.protocol(cast(Context, self))
         handlers: dict[Any, Callable[..., None]] = {LATER: self._then}
         for cause, handler in replica.bound_handlers().items():
-            heard = isinstance(cause, type) and issubclass(cause, Letter)
-            handlers[cause] = functools.partial(self._on_letter if heard else self._on_event, handler)
+            heard = isinstance(cause, type) and issubclass(cause, Message)
+            handlers[cause] = functools.partial(self._on_message if heard else self._on_event, handler)
         return replica, handlers
 
     def __getattr__(self, name: str) -> Any:
@@ -119,10 +119,10 @@ class Seat:
 
     # --- to the replica --------------------------------------------------------------------------------
 
-    def _on_letter(self, handler: Callable[..., None], sender: int, letter: Letter) -> None:
+    def _on_message(self, handler: Callable[..., None], sender: int, message: Message) -> None:
         live = self._live()
-        if all([behaviour.incoming(sender, letter) for behaviour in live]):
-            handler(sender, letter)
+        if all([behaviour.incoming(sender, message) for behaviour in live]):
+            handler(sender, message)
         for behaviour in live:
             behaviour.looks()
 
@@ -142,20 +142,20 @@ class Seat:
 
     def receivers(self, to: int) -> tuple[int, ...]:
         """The voters but this one that a destination means."""
-        return tuple(node for node in self.host.run.letters.meant_by(to) if node != self.host.me)
+        return tuple(node for node in self.host.run.messages.meant_by(to) if node != self.host.me)
 
-    def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        self._say(Message(type(letter).__name__, letter.place()[0], self.receivers(to), letter))
+    def broadcast(self, message: Message, to: int = ALL) -> None:
+        self._say(Utterance(type(message).__name__, message.place()[0], self.receivers(to), message))
 
-    def send(self, to: int, letter: Letter) -> None:
-        self._say(Message(type(letter).__name__, letter.place()[0], (to,), letter))
+    def send(self, to: int, message: Message) -> None:
+        self._say(Utterance(type(message).__name__, message.place()[0], (to,), message))
 
-    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
-        self._say(Message(type(letter).__name__, letter.place()[0], to, letter))
+    def multicast(self, to: tuple[int, ...], message: Message) -> None:
+        self._say(Utterance(type(message).__name__, message.place()[0], to, message))
 
     def propose(
         self,
-        letter: Letter,
+        message: Message,
         ballot: Ballot,
         *,
         guard: tuple[int, int],
@@ -164,27 +164,27 @@ class Seat:
         audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
-        leave: Lead | None = None,
+        lease: Lease | None = None,
         along: Tree | None = None,
         known: Block | None = None,
         made_ns: int | None = None,
     ) -> None:
         self.host.proposing()
         if along is None:
-            self.broadcast(letter, audience)
+            self.broadcast(message, audience)
         else:
-            self.multicast(along.children(self.host.me), letter)
+            self.multicast(along.children(self.host.me), message)
 
     def pass_on(
-        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
     ) -> None:
-        self.broadcast(letter, audience)
+        self.broadcast(message, audience)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         self._to_all[vote] = to < 0
-        own = self.host.me in self.host.run.letters.meant_by(to)
+        own = self.host.me in self.host.run.messages.meant_by(to)
         self.host.vote_to(vote, ballot, to, (), own=own, gate=gate)
-        self._say(Message(vote.name, ballot.view, self.receivers(to), vote=vote, ballot=ballot, meant_for=to))
+        self._say(Utterance(vote.name, ballot.view, self.receivers(to), vote=vote, ballot=ballot, meant_for=to))
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         self.host.condition(vote, ballot, by)
@@ -198,27 +198,27 @@ class Seat:
 
     # --- what becomes of it ----------------------------------------------------------------------------
 
-    def _say(self, message: Message) -> None:
-        messages = [message]
+    def _say(self, utterance: Utterance) -> None:
+        messages = [utterance]
         for behaviour in self._live():
             messages = [changed for one in messages for changed in behaviour.outgoing(one)]
         for one in messages:
             self.carry_out(one)
 
-    def carry_out(self, message: Message) -> None:
+    def carry_out(self, utterance: Utterance) -> None:
         """Send a message as it is now, unless it was held back for so long that a block in it is forgotten."""
-        if message.block is not None and message.block.row < 0:
+        if utterance.block is not None and utterance.block.row < 0:
             return
-        if any(block.row < 0 for block in getattr(message.letter, "blocks", ())):
+        if any(block.row < 0 for block in getattr(utterance.message, "blocks", ())):
             return
-        if message.delay_ns > 0:
-            now = dataclasses.replace(message, delay_ns=0)
-            self.later(message.delay_ns, functools.partial(self.carry_out, now))
-        elif message.letter is not None:
-            if message.to == self.others:
-                self.host.broadcast(message.letter)
+        if utterance.delay_ns > 0:
+            now = dataclasses.replace(utterance, delay_ns=0)
+            self.later(utterance.delay_ns, functools.partial(self.carry_out, now))
+        elif utterance.message is not None:
+            if utterance.to == self.others:
+                self.host.broadcast(utterance.message)
             else:
-                for to in message.to:
-                    self.host.send(to, message.letter)
-        elif message.vote is not None and message.ballot is not None and message.to:
-            self.host.vote_to(message.vote, message.ballot, message.meant_for, message.to, own=False)
+                for to in utterance.to:
+                    self.host.send(to, utterance.message)
+        elif utterance.vote is not None and utterance.ballot is not None and utterance.to:
+            self.host.vote_to(utterance.vote, utterance.ballot, utterance.meant_for, utterance.to, own=False)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from sim.check.verdict import Violation
-from sim.engine.office import Engine
-from sim.kernel import desk as d
+from sim.engine.engine import Engine
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 
 
@@ -16,8 +16,8 @@ def transactions(engine: Engine) -> list[Violation]:
     s = engine.state
     if not engine.settings.gateways:
         return []
-    txs = engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
-    free = engine.desk[r.TX_FREE][: int(s[r.TX_FREE_LEN])]
+    txs = engine.run_state[r.TX].reshape(-1, r.TX_WIDTH)
+    free = engine.run_state[r.TX_FREE][: int(s[r.TX_FREE_LEN])]
     live = np.ones(len(txs), dtype=bool)
     live[free] = False
     pending = int((live & (txs[:, r.TX_DECIDED] == 0)).sum())

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from sim.host import Run
-from sim.kernel.desk import TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED
+from sim.kernel.run_state import TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED
 from sim.kernel.tally import BITS_AT, BITS_STEP, COUNT_AT, COUNT_STEP, GATE, OWN, ROW
 from sim.protocol import Ballot, Block, VoteType
 
@@ -47,7 +47,7 @@ def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certi
     row = ballot.rows.get(vote)
     if row is None:
         return None
-    tally, bits = run.engine.desk[TALLY], run.engine.desk[TALLY_BITS]
+    tally, bits = run.engine.run_state[TALLY], run.engine.run_state[TALLY_BITS]
     first = int(tally[row * ROW + BITS_AT] + node * tally[row * ROW + BITS_STEP])
     everybody = range(run.engine.voters)
     voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
@@ -61,9 +61,9 @@ def has_quorum(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -
     row = ballot.rows.get(vote)
     if row is None:
         return False
-    desk, quorum = run.engine.desk, run.tallies.quorum_of(row, vote)
-    counts, fired = desk[TALLY_COUNT], desk[TALLY_FIRED]
-    start, step = (int(desk[TALLY][row * ROW + column]) for column in (COUNT_AT, COUNT_STEP))
+    run_state, quorum = run.engine.run_state, run.tallies.quorum_of(row, vote)
+    counts, fired = run_state[TALLY_COUNT], run_state[TALLY_FIRED]
+    start, step = (int(run_state[TALLY][row * ROW + column]) for column in (COUNT_AT, COUNT_STEP))
     for node in nodes:
         count = int(counts[start + node * step])
         own = quorum.weights[node] if quorum.weights else 1

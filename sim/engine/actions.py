@@ -1,9 +1,9 @@
 """The fast path: the normal case of a protocol, declared by it and performed without entering Python.
 
 As in a switch, the common case is wired and the rest goes to software. A protocol declares, for each type of
-letter that it wants treated so, the chain of votes that follows it (PBFT: pre-prepare, then PREPARE to all, then
-COMMIT to all, then decide; basic HotStuff: one vote to the leader upon each of its letters). When a replica sends
-such a letter, that chain is laid out for one block (sim.engine.cases): tally rows, and a *action* for each step.
+message that it wants treated so, the chain of votes that follows it (PBFT: pre-prepare, then PREPARE to all, then
+COMMIT to all, then decide; basic HotStuff: one vote to the leader upon each of its messages). When a replica sends
+such a message, that chain is laid out for one block (sim.engine.cases): tally rows, and a *action* for each step.
 A action is guarded by one number per node (`GUARD`, for PBFT the view in which the node works normally): if it
 does not match, the event goes to the protocol's own handler, which remains the definition of the protocol.
 """
@@ -14,14 +14,6 @@ import numpy as np
 
 from sim.engine.timers import TAKES_TURNS, await_turn
 from sim.engine.votes import cast_vote, count_now, let_go
-from sim.kernel.desk import (
-    IDENTITY,
-    NODE,
-    NOW,
-    TALLY,
-    column,
-    compiled,
-)
 from sim.kernel.due import DISK_DONE, ready_push
 from sim.kernel.post import (
     DISK_BUSY,
@@ -31,6 +23,14 @@ from sim.kernel.post import (
     NODE_WIDTH,
     PROGRESS_NS,
     PROGRESS_NUMBER,
+)
+from sim.kernel.run_state import (
+    IDENTITY,
+    NODE,
+    NOW,
+    TALLY,
+    column,
+    compiled,
 )
 from sim.kernel.tally import (
     REFERENCES,
@@ -62,10 +62,10 @@ EVENTS_MAX = 112
 STILL_EVENTS = 113  # due events at the time of the last one
 STILL_MAX = 114
 STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
-HELD_LETTER = 115  # envelope + 1 that Python is dealing with
+HELD_MESSAGE = 115  # envelope + 1 that Python is dealing with
 GATHERS_FREE = 119
 GATHER_STRIDE = 121  # integers of a gathering
-ADOPTS = 124  # 1: where blocks compete, the block of a letter becomes the head of whoever takes it in the fast path
+ADOPTS = 124  # 1: where blocks compete, the block of a message becomes the head of whoever takes it in the fast path
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
 TURNS = 122  # of the run loop since it last paused
@@ -100,148 +100,150 @@ ACTION_WIDTH = 24
     TREE,
     MADE_NS,
 ) = range(17)
-ACTION_NUMBER = (1 << 32) - 1  # a letter names its action as number + (generation << 32)
+ACTION_NUMBER = (1 << 32) - 1  # a message names its action as number + (generation << 32)
 SILENT = -1  # in place of a tally's action: nobody is told of this threshold
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
 WAKE_NOBODY, WAKE_ALL = -1, -2  # in WAKES, which else is the node that is told
 
-PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEAD = 0, 1, 2, 3
+PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEASE = 0, 1, 2, 3
 
 
 @compiled
-def _finish(desk, node, action, voter):
+def _finish(run_state, node, action, voter):
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     vote_row = rows[r + VOTE_ROW]
     # A quorum that was complete before a crash is told again afterwards; a vote outlasts the crash, and is cast once.
-    if vote_row >= 0 and (voter >= 0 or not has_voted(desk, vote_row, node, column(desk, IDENTITY)[node])):
-        await_decision(desk, node, rows[r + OF_BLOCK])
-        cast_vote(desk, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
-    _decide_in_fast_path(desk, node, rows[r + DECIDES_BLOCK])
-    return _wakes(desk, node, action)
+    if vote_row >= 0 and (voter >= 0 or not has_voted(run_state, vote_row, node, column(run_state, IDENTITY)[node])):
+        await_decision(run_state, node, rows[r + OF_BLOCK])
+        cast_vote(run_state, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
+    _decide_in_fast_path(run_state, node, rows[r + DECIDES_BLOCK])
+    return _wakes(run_state, node, action)
 
 
 @compiled
-def _decide_in_fast_path(desk, node, block):
+def _decide_in_fast_path(run_state, node, block):
     if block >= 0:
-        if desk[DECIDE_WAITS]:
-            decide_or_wait(desk, node, block)
+        if run_state[DECIDE_WAITS]:
+            decide_or_wait(run_state, node, block)
         else:
-            decide(desk, node, block)
+            decide(run_state, node, block)
 
 
 @compiled
-def _wakes(desk, node, action):
+def _wakes(run_state, node, action):
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     if rows[r + WAKES] == WAKE_ALL:
         return PERFORMED_WAKE
-    return PERFORMED_LEAD if rows[r + WAKES] == node else PERFORMED
+    return PERFORMED_LEASE if rows[r + WAKES] == node else PERFORMED
 
 
 @compiled
-def current_action(desk, name):
-    """The action a letter names, or 0 if that one is over and its row serves another."""
+def current_action(run_state, name):
+    """The action a message names, or 0 if that one is over and its row serves another."""
     action = name & ACTION_NUMBER
-    if column(desk, ACTIONS)[action * ACTION_WIDTH + GENERATION] != name >> 32:
+    if column(run_state, ACTIONS)[action * ACTION_WIDTH + GENERATION] != name >> 32:
         return np.int64(0)
     return action
 
 
 @compiled
-def react(desk, node, action, voter):
-    """Perform an action at a node if its guard holds. `voter`: who sent the letter, or -1 for a quorum."""
+def react(run_state, node, action, voter):
+    """Perform an action at a node if its guard holds. `voter`: who sent the message, or -1 for a quorum."""
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
-    state = column(desk, NODE)
+    rows = column(run_state, ACTIONS)
+    state = column(run_state, NODE)
     s = node * NODE_WIDTH
     if state[s + GUARD] != rows[r + GUARD_BEFORE]:
         return NOT_PERFORMED
     told = rows[r + TOLD_ROW]
-    if told >= 0 and not has_fired(desk, told, node):
+    if told >= 0 and not has_fired(run_state, told, node):
         return NOT_PERFORMED
     block = rows[r + DECIDES_BLOCK]
-    if block >= 0 and desk[DECIDE_WAITS] == 0 and not extends_tip(desk, node, block):
+    if block >= 0 and run_state[DECIDE_WAITS] == 0 and not extends_tip(run_state, node, block):
         return NOT_PERFORMED
     gate = rows[r + GATE_ROW]
     if gate >= 0 and voter >= 0:
-        if has_voted(desk, gate, node, voter):
+        if has_voted(run_state, gate, node, voter):
             return np.int64(PERFORMED)  # the same proposal once more
-        count_now(desk, gate, node, voter, rows[r + GATE_WEIGHT])
+        count_now(run_state, gate, node, voter, rows[r + GATE_WEIGHT])
     elif voter >= 0 and rows[r + GUARD_BEFORE] == rows[r + GUARD_AFTER] and rows[r + VOTE_ROW] >= 0:
-        if has_voted(desk, rows[r + VOTE_ROW], node, column(desk, IDENTITY)[node]):
+        if has_voted(run_state, rows[r + VOTE_ROW], node, column(run_state, IDENTITY)[node]):
             return np.int64(PERFORMED)  # once more, and the guard does not tell
     state[s + GUARD] = rows[r + GUARD_AFTER]
     if voter >= 0:
-        state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
-        if desk[PROGRESS_MODE] == 2:
-            state[s + PROGRESS_NS] = desk[NOW]
-        column(desk, PEER)[node * PEER_WIDTH + ACCEPTED] = rows[r + OF_BLOCK]
-        if desk[ADOPTS]:
-            blocks, b = column(desk, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
-            trace(desk, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
+        state[s + PROGRESS_NUMBER] += run_state[PROGRESS_MODE] >> 1
+        if run_state[PROGRESS_MODE] == 2:
+            state[s + PROGRESS_NS] = run_state[NOW]
+        column(run_state, PEER)[node * PEER_WIDTH + ACCEPTED] = rows[r + OF_BLOCK]
+        if run_state[ADOPTS]:
+            blocks, b = column(run_state, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
+            trace(run_state, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
     if rows[r + PERSIST_NS] > 0:
         cost = (rows[r + PERSIST_NS] * state[s + DISK_Q10]) >> 10
-        done = max(desk[NOW], state[s + DISK_FREE]) + cost
+        done = max(run_state[NOW], state[s + DISK_FREE]) + cost
         state[s + DISK_FREE] = done
         state[s + DISK_BUSY] += cost
-        ready_push(desk, done, DISK_DONE, node, action)
+        ready_push(run_state, done, DISK_DONE, node, action)
         rows[r + WRITES] += 1
         if rows[r + VOTE_ROW] >= 0:
-            column(desk, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
-        _decide_in_fast_path(desk, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
+            column(run_state, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
+        _decide_in_fast_path(run_state, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
         outcome = PERFORMED
     else:
-        outcome = _finish(desk, node, action, voter)
-    if voter >= 0 and desk[TAKES_TURNS]:
-        height = column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
-        await_turn(desk, node, height + 1, rows[r + MADE_NS])
+        outcome = _finish(run_state, node, action, voter)
+    if voter >= 0 and run_state[TAKES_TURNS]:
+        height = column(run_state, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
+        await_turn(run_state, node, height + 1, rows[r + MADE_NS])
     return outcome
 
 
 @compiled
-def finish_after_disk(desk, node, action):
+def finish_after_disk(run_state, node, action):
     """The rest of an action once its record is on disk."""
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     if rows[r + VOTE_ROW] >= 0:
-        await_decision(desk, node, rows[r + OF_BLOCK])
-        cast_vote(desk, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
-    outcome = _wakes(desk, node, action)
-    end_write(desk, action)
+        await_decision(run_state, node, rows[r + OF_BLOCK])
+        cast_vote(run_state, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
+    outcome = _wakes(run_state, node, action)
+    end_write(run_state, action)
     return outcome
 
 
 @compiled
-def end_write(desk, action):
+def end_write(run_state, action):
     """A disk write of an action is over (done, or void by a crash): let go of what waited for it."""
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     row = rows[r + VOTE_ROW]
     rows[r + WRITES] -= 1
     if row >= 0:
-        let_go(desk, row)
+        let_go(run_state, row)
     if rows[r + WRITES] == RELEASE_LATER:
         rows[r + WRITES] = 0
-        release_action(desk, action)
+        release_action(run_state, action)
 
 
 @compiled
-def release_action(desk, action):
-    """Put an action back. Letters that still name it name an earlier generation, and go to the handlers."""
+def release_action(run_state, action):
+    """Put an action back. Messages that still name it name an earlier generation, and go to the handlers."""
     action &= ACTION_NUMBER
     r = action * ACTION_WIDTH
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     rows[r + GUARD_BEFORE] = -(1 << 62)
     if rows[r + WRITES] > 0:
         rows[r + WRITES] += RELEASE_LATER
         return
     rows[r + GENERATION] += 1
     if rows[r + GATHER] > 0:
-        column(desk, GATHER_FREE)[desk[GATHERS_FREE]] = rows[r + GATHER] - 1
-        desk[GATHERS_FREE] += 1
-        column(desk, GATHERING)[(rows[r + GATHER] - 1) * desk[GATHER_STRIDE] + GATHER_BLOCK] = -1  # its timers are idle
+        column(run_state, GATHER_FREE)[run_state[GATHERS_FREE]] = rows[r + GATHER] - 1
+        run_state[GATHERS_FREE] += 1
+        column(run_state, GATHERING)[
+            (rows[r + GATHER] - 1) * run_state[GATHER_STRIDE] + GATHER_BLOCK
+        ] = -1  # its timers are idle
         rows[r + GATHER] = 0
-    column(desk, ACTION_FREE)[desk[ACTIONS_FREE]] = action
-    desk[ACTIONS_FREE] += 1
+    column(run_state, ACTION_FREE)[run_state[ACTIONS_FREE]] = action
+    run_state[ACTIONS_FREE] += 1

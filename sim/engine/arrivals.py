@@ -6,7 +6,6 @@ import numpy as np
 
 from sim.engine.relay import flood_arrives
 from sim.engine.votes import recycle_tally, vote_arrives
-from sim.kernel.desk import DROPPED, ENVELOPE, KIND_COUNT, LINKS_CHANGED, LOG_ON, NODE, TALLY, column, compiled
 from sim.kernel.due import DELIVER, TX_ARRIVES, ready_push
 from sim.kernel.post import (
     ACTION,
@@ -35,6 +34,7 @@ from sim.kernel.post import (
 )
 from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.receiving import hand_over, link_is_down, receive
+from sim.kernel.run_state import DROPPED, ENVELOPE, KIND_COUNT, LINKS_CHANGED, LOG_ON, NODE, TALLY, column, compiled
 from sim.kernel.tally import REFERENCES, RELEASED, ROW
 from sim.ledger.chain import maybe_close, trace
 from sim.ledger.payload import acknowledge
@@ -71,84 +71,84 @@ from sim.ledger.transactions import release_tx, submit_one
 
 
 @compiled
-def _closed_loop(desk, gateway, count):
+def _closed_loop(run_state, gateway, count):
     """Clients that got their answer submit again at once."""
-    class_ = column(desk, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
+    class_ = column(run_state, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
     if class_ < 0:
         return
     for _ in range(count):
-        submit_one(desk, gateway, class_)
+        submit_one(run_state, gateway, class_)
 
 
 @compiled
-def reply_arrives(desk, envelope, gateway):
+def reply_arrives(run_state, envelope, gateway):
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     block = row[e + ENVELOPE_ARG]
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     if blocks[block * BLOCK_WIDTH + NUMBER] != row[e + ACTION]:
         return  # a late reply: the block has been served and freed
     if blocks[block * BLOCK_WIDTH + STANDING] < SETTLED:
         return  # the word of a corrupted voter for a block that no correct one has decided
     entry = row[e + SRC]
-    if desk[ACKS_NEEDED] > 0:
-        at = block * desk[GATEWAYS] + gateway - desk[GATEWAY_FIRST]
-        replies = column(desk, BLOCK_REPLIES)
+    if run_state[ACKS_NEEDED] > 0:
+        at = block * run_state[GATEWAYS] + gateway - run_state[GATEWAY_FIRST]
+        replies = column(run_state, BLOCK_REPLIES)
         replies[at] += 1
-        if replies[at] != desk[ACKS_NEEDED]:
+        if replies[at] != run_state[ACKS_NEEDED]:
             return
         entry = np.int64(-1)
-    count = acknowledge(desk, block, gateway, entry)
+    count = acknowledge(run_state, block, gateway, entry)
     if count > 0 and blocks[block * BLOCK_WIDTH + STANDING] < TOLD:
         at = block * BLOCK_WIDTH
         blocks[at + STANDING] = TOLD
-        trace(desk, EVENT_TOLD, gateway, blocks[at + NUMBER], blocks[at + HEIGHT], blocks[at + VIEW], count, 0)
-    maybe_close(desk, block)
-    _closed_loop(desk, gateway, count)
+        trace(run_state, EVENT_TOLD, gateway, blocks[at + NUMBER], blocks[at + HEIGHT], blocks[at + VIEW], count, 0)
+    maybe_close(run_state, block)
+    _closed_loop(run_state, gateway, count)
 
 
 @compiled
-def transaction_copy(desk, time, ref):
+def transaction_copy(run_state, time, ref):
     """A transaction's copy arrives at a voter's NIC."""
     dst = ref_dst(ref)
     tx = ref_index(ref)
     t = tx * TX_WIDTH
-    rows = column(desk, TX)
+    rows = column(run_state, TX)
     src = rows[t + TX_ENTRY]
     if src == dst:
         src = rows[t + TX_GATEWAY]
-    node = column(desk, NODE)
-    if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(desk, src, dst):
-        desk[DROPPED] += 1
-        column(desk, KIND_COUNT)[desk[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
-        release_tx(desk, tx)
+    node = column(run_state, NODE)
+    if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(run_state, src, dst):
+        run_state[DROPPED] += 1
+        column(run_state, KIND_COUNT)[run_state[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        release_tx(run_state, tx)
         return
-    size = column(desk, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-    _, verified = receive(desk, time, dst, size, desk[TX_VERIFY_NS])
-    peer = column(desk, PEER)
+    size = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    _, verified = receive(run_state, time, dst, size, run_state[TX_VERIFY_NS])
+    peer = column(run_state, PEER)
     p = dst * PEER_WIDTH
     verified = max(verified, peer[p + TX_LAST])
     peer[p + TX_LAST] = verified
-    ready_push(desk, verified, TX_ARRIVES, dst, tx)
+    ready_push(run_state, verified, TX_ARRIVES, dst, tx)
 
 
 @compiled
-def envelope_copy(desk, time, ref):
+def envelope_copy(run_state, time, ref):
     """A copy of an envelope arrives at a NIC."""
     dst = ref_dst(ref)
     envelope = ref_index(ref)
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     src = row[e + SRC]
     statement = row[e + STATEMENT]
-    up = column(desk, NODE)[dst * NODE_WIDTH + UP]
-    if up == 0 or (desk[LINKS_CHANGED] and link_is_down(desk, src, dst)):
-        desk[DROPPED] += 1
-        column(desk, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
-        if desk[LOG_ON]:
+    up = column(run_state, NODE)[dst * NODE_WIDTH + UP]
+    if up == 0 or (run_state[LINKS_CHANGED] and link_is_down(run_state, src, dst)):
+        run_state[DROPPED] += 1
+        column(run_state, KIND_COUNT)[row[e + KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
+        if run_state[LOG_ON]:
             fate = FATE_LOST_ARRIVING if up else FATE_RECEIVER_DOWN
             _log(
-                desk,
+                run_state,
                 row[e + SENT_NS],
                 src,
                 dst,
@@ -162,29 +162,29 @@ def envelope_copy(desk, time, ref):
                 fate,
                 np.uint64(row[e + KEY]),
             )
-        _drop(desk, envelope, statement)
+        _drop(run_state, envelope, statement)
         return
     if statement == FLOOD:
-        flood_arrives(desk, time, dst, envelope)
+        flood_arrives(run_state, time, dst, envelope)
         return
-    received, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
-    done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
-    if desk[LOG_ON]:
+    received, verified = receive(run_state, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    done = hand_over(run_state, dst, verified, row[e + HANDLE_NS])
+    if run_state[LOG_ON]:
         _log(
-            desk, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, received, verified, done,
+            run_state, row[e + SENT_NS], src, dst, row[e + KIND], statement, time, received, verified, done,
             row[e + SIZE], FATE_DELIVERED, np.uint64(row[e + KEY]),
         )  # fmt: skip
     if statement >= 0:
-        if column(desk, TALLY)[statement * ROW + RELEASED] == 0:
-            vote_arrives(desk, statement, dst, row[e + VOTER], done)
-        _drop(desk, envelope, statement)
+        if column(run_state, TALLY)[statement * ROW + RELEASED] == 0:
+            vote_arrives(run_state, statement, dst, row[e + VOTER], done)
+        _drop(run_state, envelope, statement)
     else:
-        ready_push(desk, done, DELIVER, dst, envelope)
+        ready_push(run_state, done, DELIVER, dst, envelope)
 
 
 @compiled
-def _drop(desk, envelope, statement):
-    if drop_reference(desk, envelope) and statement >= 0:
-        tally = column(desk, TALLY)
+def _drop(run_state, envelope, statement):
+    if drop_reference(run_state, envelope) and statement >= 0:
+        tally = column(run_state, TALLY)
         if tally[statement * ROW + RELEASED] == 1 and tally[statement * ROW + REFERENCES] == 0:
-            recycle_tally(desk, statement)
+            recycle_tally(run_state, statement)

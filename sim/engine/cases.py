@@ -34,7 +34,7 @@ from sim.engine.actions import (
     release_action,
 )
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, open_tally, recycle_tally
-from sim.kernel.desk import NOW, TALLY, column, compiled
+from sim.kernel.run_state import NOW, TALLY, column, compiled
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import GATE, PARENT, REFERENCES, RELEASED, ROW
 
@@ -49,25 +49,25 @@ DECIDES_NOTHING, DECIDES_AT_END = 0, 1
 
 
 @compiled
-def release_tally(desk, row):
+def release_tally(run_state, row):
     """The row is needed no more; it is free as soon as no vote for it is on its way. Its actions go too."""
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     t = row * ROW
     for k in range(3):
         action = tally[t + TALLY_ACTION + k]
         if action > 0:
-            release_action(desk, action)
+            release_action(run_state, action)
             tally[t + TALLY_ACTION + k] = 0
     tally[t + RELEASED] = 1
     if tally[t + REFERENCES] == 0:
-        recycle_tally(desk, row)
+        recycle_tally(run_state, row)
 
 
 @compiled
-def _new_action(desk, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
-    desk[ACTIONS_FREE] -= 1
-    action = column(desk, ACTION_FREE)[desk[ACTIONS_FREE]]
-    rows = column(desk, ACTIONS)
+def _new_action(run_state, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
+    run_state[ACTIONS_FREE] -= 1
+    action = column(run_state, ACTION_FREE)[run_state[ACTIONS_FREE]]
+    rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
     rows[r + GUARD_BEFORE] = need
     rows[r + GUARD_AFTER] = set_
@@ -83,79 +83,79 @@ def _new_action(desk, need, set_, gate, vote_row, to, local_weight, decides, wak
     rows[r + WRITES] = 0
     rows[r + TOLD_ROW] = -1
     rows[r + GATHER] = 0
-    rows[r + MADE_NS] = desk[NOW]
+    rows[r + MADE_NS] = run_state[NOW]
     return action
 
 
 @compiled
-def open_umbrella(desk, row, kind, key, early, threshold, guard, block):
+def open_any_value(run_state, row, kind, key, early, threshold, guard, block):
     """A tally in which every vote of `row`, laid out by `open_case`, counts too; -1 if there is no room.
 
     Its quorum is no news to a node that works in the fast path (`guard`) and has been told of the row's own quorum.
     """
-    if desk[WIDE_FREE_LEN] < 1 or desk[ACTIONS_FREE] < 2:
+    if run_state[WIDE_FREE_LEN] < 1 or run_state[ACTIONS_FREE] < 2:
         return np.int64(-1)
     none = np.int64(-1)
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     first = early if early > 0 else threshold
-    umbrella = open_tally(desk, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
-    action = _new_action(desk, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
-    column(desk, ACTIONS)[action * ACTION_WIDTH + TOLD_ROW] = row
-    tally[row * ROW + PARENT] = umbrella
+    any_value = open_tally(run_state, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
+    action = _new_action(run_state, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
+    column(run_state, ACTIONS)[action * ACTION_WIDTH + TOLD_ROW] = row
+    tally[row * ROW + PARENT] = any_value
     if early > 0:
-        tally[umbrella * ROW + TALLY_ACTION] = SILENT
-        tally[umbrella * ROW + TALLY_ACTION + 1] = action
+        tally[any_value * ROW + TALLY_ACTION] = SILENT
+        tally[any_value * ROW + TALLY_ACTION + 1] = action
     else:
-        tally[umbrella * ROW + TALLY_ACTION] = action
-    return umbrella
+        tally[any_value * ROW + TALLY_ACTION] = action
+    return any_value
 
 
 @compiled
-def first_vote_weight(desk, c):
-    """What a voter's own first vote counts: it opens the gate if the letter's sender does not."""
-    cases = column(desk, CASES)
+def first_vote_weight(run_state, c):
+    """What a voter's own first vote counts: it opens the gate if the message's sender does not."""
+    cases = column(run_state, CASES)
     gated = cases[c + CASE_VOTE + 2] >= GATE and cases[c + CASE_GATED] == 0
     return GATE + 1 if gated else np.int64(1)
 
 
 @compiled
-def _chain(desk, c, i, row, next_row, running, after, to, audience, block, wakes):
+def _chain(run_state, c, i, row, next_row, running, after, to, audience, block, wakes):
     """The action to the quorum of a case's vote number i: the next vote, or the decision, or none."""
-    cases = column(desk, CASES)
+    cases = column(run_state, CASES)
     none = np.int64(-1)
     if i + 1 < cases[c + CASE_VOTES]:
         v = c + CASE_VOTE + 4 * (i + 1)
         target = audience if cases[v + 1] else to
         weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
         action = _new_action(
-            desk, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
+            run_state, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
         )
     elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
-        action = _new_action(desk, running, after, none, none, none, 0, block, wakes, 0, block)
+        action = _new_action(run_state, running, after, none, none, none, 0, block, wakes, 0, block)
     else:
         return
-    column(desk, TALLY)[row * ROW + TALLY_ACTION] = action
+    column(run_state, TALLY)[row * ROW + TALLY_ACTION] = action
 
 
 @compiled
-def open_case(desk, case, need, running, after, block, key, to, audience, decided, wakes):
+def open_case(run_state, case, need, running, after, block, key, to, audience, decided, wakes):
     """Lay out a declared normal case for one block.
 
-    Guards: `need` before the letter, `running` from then on, `after` when the case is through. Votes go to the
+    Guards: `need` before the message, `running` from then on, `after` when the case is through. Votes go to the
     `audience` (-1 - group) or, where the case says so, to the node `to`.
-    Returns (letter's action, first tally row, second, third), -1 where there is none; a letter's action of -1
+    Returns (message's action, first tally row, second, third), -1 where there is none; a message's action of -1
     means that Python must make room.
     """
     c = case * CASE_WIDTH
-    cases = column(desk, CASES)
+    cases = column(run_state, CASES)
     votes = cases[c + CASE_VOTES]
     none = np.int64(-1)
-    if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[ACTIONS_FREE] < 4:
+    if run_state[WIDE_FREE_LEN] < 3 or run_state[NARROW_FREE_LEN] < 3 or run_state[ACTIONS_FREE] < 4:
         return none, none, none, none
     row_1, row_2, row_3 = none, none, none
     for i in range(votes):
         v = c + CASE_VOTE + 4 * i
-        row = open_tally(desk, cases[v], key, cases[v + 1], none if cases[v + 1] else to, cases[v + 2], 0, 0)
+        row = open_tally(run_state, cases[v], key, cases[v + 1], none if cases[v + 1] else to, cases[v + 2], 0, 0)
         if i == 0:
             row_1 = row
         elif i == 1:
@@ -166,24 +166,24 @@ def open_case(desk, case, need, running, after, block, key, to, audience, decide
     decides = decided
     if votes == 0 and cases[c + CASE_DECIDES] == DECIDES_AT_END:
         decides = block
-    letter = _new_action(
-        desk,
+    message = _new_action(
+        run_state,
         need,
         running if votes else after,
         row_1 if cases[c + CASE_GATED] else none,
         row_1,
         target,
-        first_vote_weight(desk, c),
+        first_vote_weight(run_state, c),
         decides,
         np.int64(WAKE_NOBODY) if votes else wakes,
         cases[c + CASE_PERSIST_NS],
         block,
     )
     if votes > 0:
-        _chain(desk, c, 0, row_1, row_2, running, after, to, audience, block, wakes)
+        _chain(run_state, c, 0, row_1, row_2, running, after, to, audience, block, wakes)
     if votes > 1:
-        _chain(desk, c, 1, row_2, row_3, running, after, to, audience, block, wakes)
+        _chain(run_state, c, 1, row_2, row_3, running, after, to, audience, block, wakes)
     if votes > 2:
-        _chain(desk, c, 2, row_3, none, running, after, to, audience, block, wakes)
-    generation = column(desk, ACTIONS)[letter * ACTION_WIDTH + GENERATION]
-    return letter + (generation << 32), row_1, row_2, row_3
+        _chain(run_state, c, 2, row_3, none, running, after, to, audience, block, wakes)
+    generation = column(run_state, ACTIONS)[message * ACTION_WIDTH + GENERATION]
+    return message + (generation << 32), row_1, row_2, row_3

@@ -8,16 +8,34 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from sim.engine import lead as leading
+from sim.engine import lease as leading
 from sim.engine import rumours, timers, trees
 from sim.engine.actions import PROGRESS, release_action
-from sim.engine.cases import open_umbrella, release_tally
+from sim.engine.capacity import has_capacity
+from sim.engine.cases import open_any_value, release_tally
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
-from sim.engine.room import has_room
 from sim.engine.votes import cast_vote, count_now, open_tally, send_vote, vote_arrives
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import (
+from sim.kernel.due import CALL, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
+from sim.kernel.post import (
+    DISK_FREE,
+    EXECUTE_FREE,
+    GUARD,
+    INCARNATION,
+    MESSAGE,
+    NODE_WIDTH,
+    PROGRESS_NS,
+    PROGRESS_NUMBER,
+    PROGRESS_TOKEN,
+    RX_FREE,
+    THREAD_FREE,
+    UP,
+    VERIFY_FREE,
+    drop_reference,
+    new_envelope,
+)
+from sim.kernel.run_state import (
     NODE,
     NOW,
     SEATS,
@@ -30,24 +48,6 @@ from sim.kernel.desk import (
     bench,
     column,
     entry,
-)
-from sim.kernel.due import CALL, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
-from sim.kernel.post import (
-    DISK_FREE,
-    EXECUTE_FREE,
-    GUARD,
-    INCARNATION,
-    LETTER,
-    NODE_WIDTH,
-    PROGRESS_NS,
-    PROGRESS_NUMBER,
-    PROGRESS_TOKEN,
-    RX_FREE,
-    THREAD_FREE,
-    UP,
-    VERIFY_FREE,
-    drop_reference,
-    new_envelope,
 )
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import (
@@ -78,339 +78,339 @@ _D = types.Array(types.int64, 1, "C")
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I, _I, _I, _I))
-def post_letter(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, action, arg):
-    """Send a letter to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
-    desk = bench(array)
-    if not has_room(desk):
+def post_message(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, action, arg):
+    """Send a message to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
-    whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, action, arg)
+    whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), key)
+    envelope = new_envelope(run_state, src, kind, MESSAGE, size, verify_ns, handle_ns, 0, whole_key, action, arg)
     if to < 0:
-        send_group(desk, envelope, src, -1 - to, sign_ns)
+        send_group(run_state, envelope, src, -1 - to, sign_ns)
     else:
-        send_one(desk, envelope, src, to, sign_ns)
+        send_one(run_state, envelope, src, to, sign_ns)
     return envelope
 
 
 @entry(_I(_D, _I, _I, _I, _I))
 def vote(array, node, row, to, local_weight):
     """Cast a node's vote in a row; returns 0, or -1 for room."""
-    desk = bench(array)
-    if not has_room(desk):
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
-    cast_vote(desk, node, row, to, local_weight)
+    cast_vote(run_state, node, row, to, local_weight)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I))
 def vote_to(array, node, row, to, again):
     """A node's vote leaves for one other node; `again`: it has been sent before. Returns 0, or -1 for room."""
-    desk = bench(array)
-    if not has_room(desk):
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
-    send_vote(desk, node, row, to, again != 0)
+    send_vote(run_state, node, row, to, again != 0)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def sends_again(array, node, row):
     """Whether a node has sent its vote in a row before; from now on it has."""
-    desk = bench(array)
-    return np.int64(cast_again(desk, row, node))
+    run_state = bench(array)
+    return np.int64(cast_again(run_state, row, node))
 
 
 @entry(_I(_D, _I, _I, _I))
 def count_vote(array, row, node, voter):
-    """Another voter's vote has reached a node inside a letter: it counts now. Returns 0, or -1 for room."""
-    desk = bench(array)
-    if not has_room(desk):
+    """Another voter's vote has reached a node inside a message: it counts now. Returns 0, or -1 for room."""
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
-    vote_arrives(desk, row, node, voter, desk[NOW])
+    vote_arrives(run_state, row, node, voter, run_state[NOW])
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def open_gate(array, row, node, voter):
     """The condition of a gated row is met at a node, on the word of `voter`; returns 1 if it was met before."""
-    desk = bench(array)
-    if has_voted(desk, row, node, voter):
+    run_state = bench(array)
+    if has_voted(run_state, row, node, voter):
         return np.int64(1)
-    count_now(desk, row, node, voter, GATE)
+    count_now(run_state, row, node, voter, GATE)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def voted(array, row, node, voter):
     """1 if `voter` is in the node's count of a row."""
-    desk = bench(array)
-    return np.int64(has_voted(desk, row, node, voter))
+    run_state = bench(array)
+    return np.int64(has_voted(run_state, row, node, voter))
 
 
 @entry(_I(_D, _I, _I))
 def fired(array, row, node):
     """Bit mask of the thresholds of a row that the node has been told of."""
-    desk = bench(array)
-    tally = column(desk, TALLY)
-    return column(desk, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]] & 7
+    run_state = bench(array)
+    tally = column(run_state, TALLY)
+    return column(run_state, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]] & 7
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I))
 def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
     """A fresh tally row or -1."""
-    desk = bench(array)
-    return open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
+    run_state = bench(array)
+    return open_tally(run_state, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
 @entry(types.UniTuple(_I, 5)(_D, *[_I] * 18))
 def propose(
-    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
+    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
     need, running, after, block, view, number, to, audience, decided, wakes,
 ):  # fmt: skip
-    """Lay out a declared normal case for a block and the ballot (view, number), and send the letter to its audience.
+    """Lay out a declared normal case for a block and the ballot (view, number), and send the message to its audience.
 
-    Returns (envelope, the letter's action, its tally rows); envelope -1: make room and call again.
+    Returns (envelope, the message's action, its tally rows); envelope -1: make room and call again.
     """
-    desk = bench(array)
+    run_state = bench(array)
     none = np.int64(-1)
-    if not has_room(desk):
+    if not has_capacity(run_state):
         return none, none, none, none, none
     return leading.send_case(
-        desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
+        run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
         need, running, after, block, view, number, to, audience, decided, wakes, 0,
     )  # fmt: skip
 
 
 @entry(types.UniTuple(_I, 2)(_D, *[_I] * 16))
 def send_down(
-    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key, need, running, block, view, number,
+    array, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key, need, running, block, view, number,
     decided, tree, known_height,
 ):  # fmt: skip
-    """Lay out the case of a letter that goes down a tree and send it to the root's children (`trees.send_down`).
+    """Lay out the case of a message that goes down a tree and send it to the root's children (`trees.send_down`).
 
-    Returns (envelope, the letter's action); envelope -1: make room and call again.
+    Returns (envelope, the message's action); envelope -1: make room and call again.
     """
-    desk = bench(array)
+    run_state = bench(array)
     none = np.int64(-1)
-    if not has_room(desk):
+    if not has_capacity(run_state):
         return none, none
     return trees.send_down(
-        desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key, need, running, block, view, number,
-        decided, tree, known_height,
+        run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key, need, running, block, view,
+        number, decided, tree, known_height,
     )  # fmt: skip
 
 
 @entry(_I(_D, _I, _I))
 def take_over(array, action, node):
     """What a voter has counted of a tree's answers, at its handlers from now on (see `trees.take_over`)."""
-    desk = bench(array)
-    return trees.take_over(desk, action, node)
+    run_state = bench(array)
+    return trees.take_over(run_state, action, node)
 
 
 @entry(_I(_D, _I, _I))
 def has_answered(array, action, child):
     """1 if a child's answer has been counted by its parent."""
-    desk = bench(array)
-    return np.int64(trees.has_answered(desk, action, child))
+    run_state = bench(array)
+    return np.int64(trees.has_answered(run_state, action, child))
 
 
 @entry(_I(_D, _I, _I))
 def hear(array, node, slot):
     """The node has heard a rumour; 0 if it had before."""
-    desk = bench(array)
-    return np.int64(rumours.hear(desk, node, slot))
+    run_state = bench(array)
+    return np.int64(rumours.hear(run_state, node, slot))
 
 
 @entry(_I(_D, _I, _I))
 def has_heard(array, node, slot):
     """1 if the node has heard a rumour."""
-    desk = bench(array)
-    return np.int64(rumours.has_heard(desk, node, slot))
+    run_state = bench(array)
+    return np.int64(rumours.has_heard(run_state, node, slot))
 
 
 @entry(_I(_D, _I))
-def let_letter_go(array, envelope):
-    """A letter that was held for Python is needed no more."""
-    desk = bench(array)
-    return np.int64(drop_reference(desk, envelope))
+def let_message_go(array, envelope):
+    """A message that was held for Python is needed no more."""
+    run_state = bench(array)
+    return np.int64(drop_reference(run_state, envelope))
 
 
 @entry(_I(_D, _I))
 def see_block(array, block):
     """Python makes an object of a block of the engine's."""
-    desk = bench(array)
-    leading.see(desk, block)
+    run_state = bench(array)
+    leading.see(run_state, block)
     return np.int64(0)
 
 
 @entry(_I(_D, _I))
 def unsee_block(array, block):
     """Python has let go of its object of a block, which has no case any more."""
-    desk = bench(array)
-    leading.enlist(desk, block)
+    run_state = bench(array)
+    leading.enlist(run_state, block)
     return np.int64(0)
 
 
 @entry(_I(_D, _I))
 def unseen_at(array, height):
     """A block of the engine's of that height that Python has no object of, or -1."""
-    desk = bench(array)
-    return np.int64(leading.unseen_at(desk, height))
+    run_state = bench(array)
+    return np.int64(leading.unseen_at(run_state, height))
 
 
 @entry(_I(_D, _I))
 def sweep(array, lowest):
     """Free closed blocks below a height; returns how many Python must free (see `lead.sweep`)."""
-    desk = bench(array)
-    return leading.sweep(desk, lowest)
+    run_state = bench(array)
+    return leading.sweep(run_state, lowest)
 
 
 @entry(types.UniTuple(_I, 2)(_D, _I, _I))
-def shed(array, low, since_ns):
-    """Let go of what is kept with blocks that only voters who are down still need (see `lead.shed`)."""
-    desk = bench(array)
-    return leading.shed(desk, low, since_ns)
+def trim(array, low, since_ns):
+    """Let go of what is kept with blocks that only voters who are down still need (see `lead.trim`)."""
+    run_state = bench(array)
+    return leading.trim(run_state, low, since_ns)
 
 
 @entry(_I(_D, _I))
 def has_votes_under_way(array, row):
     """Whether votes of a tally row are on their way or wait to be processed."""
-    desk = bench(array)
-    return np.int64(column(desk, TALLY)[row * ROW + REFERENCES] > 0)
+    run_state = bench(array)
+    return np.int64(column(run_state, TALLY)[row * ROW + REFERENCES] > 0)
 
 
 @entry(_I(_D, *[_I] * 7))
-def umbrella(array, row, kind, key, early, threshold, guard, block):
-    """The umbrella of a tally row that `propose` has laid out, or -1."""
-    desk = bench(array)
-    return open_umbrella(desk, row, kind, key, early, threshold, guard, block)
+def any_value(array, row, kind, key, early, threshold, guard, block):
+    """The any-value tally of a tally row that `propose` has laid out, or -1."""
+    run_state = bench(array)
+    return open_any_value(run_state, row, kind, key, early, threshold, guard, block)
 
 
 @entry(_I(_D, _I))
 def drop_tally(array, row):
     """A tally row is needed no more."""
-    desk = bench(array)
-    release_tally(desk, row)
+    run_state = bench(array)
+    release_tally(run_state, row)
     return np.int64(0)
 
 
 @entry(_I(_D, _I))
 def drop_action(array, action):
-    """A letter's action is needed no more."""
-    desk = bench(array)
-    release_action(desk, action)
+    """A message's action is needed no more."""
+    run_state = bench(array)
+    release_action(run_state, action)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I))
 def drop_case(array, block, action, row_1, row_2, row_3):
-    """A block is over: give back its row, its letter's action (0: none) and its tallies (-1: none)."""
-    desk = bench(array)
+    """A block is over: give back its row, its message's action (0: none) and its tallies (-1: none)."""
+    run_state = bench(array)
     if action > 0:
-        release_action(desk, action)
+        release_action(run_state, action)
     if row_1 >= 0:
-        release_tally(desk, row_1)
+        release_tally(run_state, row_1)
     if row_2 >= 0:
-        release_tally(desk, row_2)
+        release_tally(run_state, row_2)
     if row_3 >= 0:
-        release_tally(desk, row_3)
-    free_block(desk, block)
+        release_tally(run_state, row_3)
+    free_block(run_state, block)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I))
 def make_block(array, node, parent, height, view, empty):
     """A new block filled from the node's mempool, -1 for room, or -2 if it were empty and must not be."""
-    desk = bench(array)
-    return new_block(desk, node, parent, height, view, empty != 0)
+    run_state = bench(array)
+    return new_block(run_state, node, parent, height, view, empty != 0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def decide_block(array, node, block, wait):
     """The node decides a block: 1 done, 0 waits for its parent (`wait`), -2 its parent is not decided."""
-    desk = bench(array)
+    run_state = bench(array)
     if wait:
-        return np.int64(decide_or_wait(desk, node, block))
-    if not extends_tip(desk, node, block):
+        return np.int64(decide_or_wait(run_state, node, block))
+    if not extends_tip(run_state, node, block):
         return np.int64(-2)
-    decide(desk, node, block)
+    decide(run_state, node, block)
     return np.int64(1)
 
 
 @entry(_I(_D, _I))
 def undecide_tip(array, node):
     """The node gives up the last block it has decided."""
-    desk = bench(array)
-    undecide(desk, node)
+    run_state = bench(array)
+    undecide(run_state, node)
     return np.int64(0)
 
 
 @entry(_I(_D, _I))
 def close_again(array, block):
     """Look again whether a block can be freed."""
-    desk = bench(array)
-    maybe_close(desk, block)
+    run_state = bench(array)
+    maybe_close(run_state, block)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def follow(array, node, leader):
     """The node passes its clients' transactions to this leader from now on."""
-    desk = bench(array)
-    lead(desk, node, leader)
+    run_state = bench(array)
+    lead(run_state, node, leader)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def resend(array, node, before_ns, most):
     """The entry voter passes on again what has waited since before a time; returns how many transactions."""
-    desk = bench(array)
-    return np.int64(forward_again(desk, node, before_ns, most))
+    run_state = bench(array)
+    return np.int64(forward_again(run_state, node, before_ns, most))
 
 
 @entry(_I(_D, _I))
 def resubmit(array, before_ns):
     """Clients send again what waits since before a time and every mempool has lost."""
-    desk = bench(array)
-    chain_resubmit(desk, before_ns)
+    run_state = bench(array)
+    chain_resubmit(run_state, before_ns)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def spread(array, node, dst, most):
     """The node passes what has waited longest there on to another, at most so many transactions."""
-    desk = bench(array)
-    spread_to(desk, node, dst, most)
+    run_state = bench(array)
+    spread_to(run_state, node, dst, most)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def await_batch(array, node, not_before_ns):
     """Wake the node when a block is due. Returns 1 if one is due now (no wake follows)."""
-    desk = bench(array)
-    return np.int64(leading.await_batch(desk, node, not_before_ns))
+    run_state = bench(array)
+    return np.int64(leading.await_batch(run_state, node, not_before_ns))
 
 
 @entry(_I(_D, _I, _I, _I))
 def set_timer(array, node, at_ns, number):
     """Wake the node with this timer number at a time."""
-    desk = bench(array)
-    ready_push(desk, at_ns, TIMER, node, number)
+    run_state = bench(array)
+    ready_push(run_state, at_ns, TIMER, node, number)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def await_disk(array, node, at_ns, number):
     """Wake the node with this number when a write that one of its handlers waits for is done."""
-    desk = bench(array)
-    ready_push(desk, at_ns, DISK_DONE, node, number | timers.OF_DISK)
+    run_state = bench(array)
+    ready_push(run_state, at_ns, DISK_DONE, node, number | timers.OF_DISK)
     return np.int64(0)
 
 
 @entry(_I(_D, *[_I] * 9))
 def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, spread_ns, place, places):
     """The node waits for its turn to propose, by this rule from now on (see `timers.await_turn`)."""
-    desk = bench(array)
-    turns = column(desk, timers.TURN)
+    run_state = bench(array)
+    turns = column(run_state, timers.TURN)
     t = node * timers.TURN_WIDTH
     turns[t + timers.LOWEST] = lowest
     turns[t + timers.EARLIEST_NS] = earliest_ns
@@ -418,102 +418,108 @@ def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, sp
     turns[t + timers.SPREAD_NS] = spread_ns
     turns[t + timers.PLACE] = place
     turns[t + timers.PLACES] = places
-    desk[timers.TAKES_TURNS] = 1
-    timers.await_turn(desk, node, height, since_ns)
+    run_state[timers.TAKES_TURNS] = 1
+    timers.await_turn(run_state, node, height, since_ns)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def set_call(array, at_ns, number):
     """Call Python back at a time."""
-    desk = bench(array)
-    ready_push(desk, at_ns, CALL, np.int64(-1), number)
+    run_state = bench(array)
+    ready_push(run_state, at_ns, CALL, np.int64(-1), number)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I))
 def watch_progress(array, node, low_ns, span_ns, again):
     """Start the node's progress timer afresh with a period drawn from [low, low + span], or stop it (low 0)."""
-    desk = bench(array)
-    state = column(desk, NODE)
+    run_state = bench(array)
+    state = column(run_state, NODE)
     s = node * NODE_WIDTH
-    rows = column(desk, PROGRESS)
+    rows = column(run_state, PROGRESS)
     rows[2 * node] = low_ns
     rows[2 * node + 1] = span_ns
     state[s + PROGRESS_TOKEN] += 1
     if low_ns > 0:
-        state[s + PROGRESS_NS] = desk[NOW]
+        state[s + PROGRESS_NS] = run_state[NOW]
         state[s + PROGRESS_NUMBER] += again
-        ready_push(desk, desk[NOW] + progress_period_ns(desk, node), PROGRESS_CHECK, node, state[s + PROGRESS_TOKEN])
+        ready_push(
+            run_state,
+            run_state[NOW] + progress_period_ns(run_state, node),
+            PROGRESS_CHECK,
+            node,
+            state[s + PROGRESS_TOKEN],
+        )
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def start_stream(array, stream, first_ns):
     """The stream's first transaction is due at a time."""
-    desk = bench(array)
-    ready_push(desk, first_ns, SUBMIT, np.int64(-1), stream)
+    run_state = bench(array)
+    ready_push(run_state, first_ns, SUBMIT, np.int64(-1), stream)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def submit_now(array, gateway, class_, count):
     """A gateway's clients submit `count` transactions now; returns 0, or -1 for room."""
-    desk = bench(array)
-    if not has_room(desk):
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
     for _ in range(count):
-        submit_one(desk, gateway, class_)
+        submit_one(run_state, gateway, class_)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I, _I))
 def flood(array, node, kind, size, verify_ns, handle_ns, slot):
     """A node floods a message through the neighbour graph; returns 0, or -1 for room."""
-    desk = bench(array)
-    if not has_room(desk):
+    run_state = bench(array)
+    if not has_capacity(run_state):
         return np.int64(-1)
-    start_flood(desk, node, kind, size, verify_ns, handle_ns, slot)
+    start_flood(run_state, node, kind, size, verify_ns, handle_ns, slot)
     return np.int64(0)
 
 
 @entry(_I(_D, _I, _I))
 def crash(array, node, rows):
     """The node stops: queues, mempool and counts are gone, and whatever was due to it is void."""
-    desk = bench(array)
-    state = column(desk, NODE)
+    run_state = bench(array)
+    state = column(run_state, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 0
     state[s + INCARNATION] += 1
     state[s + GUARD] = -1
     state[s + PROGRESS_TOKEN] += 1
-    if node < desk[SEATS]:
-        empty_pool(desk, node)
-        trees.release_held(desk, node)
-        trees.forget_gatherings(desk, node)
-        rumours.forget_rumours(desk, node)
-        tally = column(desk, TALLY)
+    if node < run_state[SEATS]:
+        empty_pool(run_state, node)
+        trees.release_held(run_state, node)
+        trees.forget_gatherings(run_state, node)
+        rumours.forget_rumours(run_state, node)
+        tally = column(run_state, TALLY)
         for row in range(rows):
             if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):
-                forget_node(desk, row, node)
+                forget_node(run_state, row, node)
     return np.int64(0)
 
 
 @entry(_I(_D, _I))
 def restart(array, node):
     """The node runs again, with empty queues, except for what it had sent: that is still signed and transmitted."""
-    desk = bench(array)
-    state = column(desk, NODE)
+    run_state = bench(array)
+    state = column(run_state, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 1
     for queue in (RX_FREE, VERIFY_FREE, THREAD_FREE, DISK_FREE, EXECUTE_FREE):
-        state[s + queue] = desk[NOW]
-    state[s + PROGRESS_NS] = desk[NOW]
-    free = column(desk, WORKER_FREE)
-    for w in range(desk[WORKERS]):
-        free[node * desk[WORKERS] + w] = desk[NOW]
-    column(desk, PEER)[node * PEER_WIDTH + TX_LAST] = desk[NOW]
-    column(desk, PEER)[node * PEER_WIDTH + OPEN_NS] = desk[NOW]  # it had written down what it voted for
+        state[s + queue] = run_state[NOW]
+    state[s + PROGRESS_NS] = run_state[NOW]
+    free = column(run_state, WORKER_FREE)
+    for w in range(run_state[WORKERS]):
+        free[node * run_state[WORKERS] + w] = run_state[NOW]
+    column(run_state, PEER)[node * PEER_WIDTH + TX_LAST] = run_state[NOW]
+    column(run_state, PEER)[node * PEER_WIDTH + OPEN_NS] = run_state[NOW]  # it had written down what it voted for
     return np.int64(0)
 
 

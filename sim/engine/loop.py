@@ -16,10 +16,10 @@ from sim.engine.actions import (
     EVENTS,
     EVENTS_MAX,
     GATHER,
-    HELD_LETTER,
+    HELD_MESSAGE,
     NOT_PERFORMED,
     PERFORMED,
-    PERFORMED_LEAD,
+    PERFORMED_LEASE,
     PERFORMED_WAKE,
     PROGRESS,
     PROGRESS_MODE,
@@ -37,45 +37,15 @@ from sim.engine.actions import (
     react,
 )
 from sim.engine.arrivals import envelope_copy, reply_arrives, transaction_copy
-from sim.engine.lead import arm_batch, go_on
+from sim.engine.capacity import has_capacity
+from sim.engine.lease import arm_batch, go_on
 from sim.engine.relay import relay
-from sim.engine.room import has_room
 from sim.engine.rumours import OF_RUMOUR, rumour_comes
 from sim.engine.timers import OF_DISK, OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.trees import in_tree, timer_is_idle
 from sim.engine.votes import let_go, let_go_vote, vote_is_processed
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
-from sim.kernel.desk import (
-    DIGEST_ORDER,
-    ENVELOPE,
-    IN_FLIGHT,
-    LETTERS_DONE,
-    LOG,
-    LOG_LEN,
-    LOG_ON,
-    NEAR,
-    NEAR_LEN,
-    NEVER,
-    NODE,
-    NODES,
-    NOW,
-    READY,
-    READY_DROPPED,
-    READY_LEN,
-    RUN,
-    RUN_LEN,
-    RUN_POS,
-    SEATS,
-    SEED,
-    TALLY,
-    TALLY_FIRED,
-    bench,
-    column,
-    compiled,
-    entry,
-    length,
-)
 from sim.kernel.due import (
     BATCH,
     CALL,
@@ -106,6 +76,36 @@ from sim.kernel.post import (
     SRC,
     STATEMENT,
     drop_reference,
+)
+from sim.kernel.run_state import (
+    DIGEST_ORDER,
+    ENVELOPE,
+    IN_FLIGHT,
+    LOG,
+    LOG_LEN,
+    LOG_ON,
+    MESSAGES_DONE,
+    NEAR,
+    NEAR_LEN,
+    NEVER,
+    NODE,
+    NODES,
+    NOW,
+    READY,
+    READY_DROPPED,
+    READY_LEN,
+    RUN,
+    RUN_LEN,
+    RUN_POS,
+    SEATS,
+    SEED,
+    TALLY,
+    TALLY_FIRED,
+    bench,
+    column,
+    compiled,
+    entry,
+    length,
 )
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
@@ -138,14 +138,14 @@ from sim.ledger.transactions import release_tx, submit_next
 # What advance returns.
 (
     UNTIL,  # nothing is due before the limit
-    WAKE_LETTER,  # node received a letter; argument: envelope
+    WAKE_MESSAGE,  # node received a message; argument: envelope
     WAKE_QUORUM,  # argument: tally row * 4 + threshold index
     WAKE_TIMER,  # argument: timer number
     WAKE_BATCH,  # the proposer's next block is due
     WAKE_PROGRESS,  # the progress timer expired
     WAKE_FAST_PATH,  # the fast path performed something the proposer wants to know; argument: action or row
     WAKE_CALL,  # argument: number of a Python callback
-    ROOM,  # a column is nearly full
+    CAPACITY,  # a column is nearly full
     EMPTY_TRACE,  # the trace is nearly full
     STOP,  # enough decisions
     CLOSED_BLOCKS,  # blocks that can be freed
@@ -157,58 +157,58 @@ from sim.ledger.transactions import release_tx, submit_next
 
 
 @compiled
-def _event_digest(desk, time, what, argument):
-    value = np.uint64(desk[DIGEST_ORDER])
-    desk[DIGEST_ORDER] = np.int64(join(join(value, time), what + argument * 7))
+def _event_digest(run_state, time, what, argument):
+    value = np.uint64(run_state[DIGEST_ORDER])
+    run_state[DIGEST_ORDER] = np.int64(join(join(value, time), what + argument * 7))
 
 
 @compiled
-def progress_period_ns(desk, node):
+def progress_period_ns(run_state, node):
     """The progress timer's current period: a draw per period from [low, low + span], so that it is no tick."""
-    rows = column(desk, PROGRESS)
+    rows = column(run_state, PROGRESS)
     low, span = rows[2 * node], rows[2 * node + 1]
     if span == 0:
         return low
-    number = column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER]
-    return low + below(join(join(join(join(0, desk[SEED]), TIMEOUT), node), number), span + 1)
+    number = column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER]
+    return low + below(join(join(join(join(0, run_state[SEED]), TIMEOUT), node), number), span + 1)
 
 
 @compiled
-def _check_progress(desk, node):
+def _check_progress(run_state, node):
     """The progress timer's entry came up: wait on, go idle (-1), or report expiry (0)."""
-    state = column(desk, NODE)
+    state = column(run_state, NODE)
     since = state[node * NODE_WIDTH + PROGRESS_NS]
-    if desk[PROGRESS_MODE] == 1:
-        oldest = oldest_waiting_ns(desk, node)
-        peer = column(desk, PEER)
+    if run_state[PROGRESS_MODE] == 1:
+        oldest = oldest_waiting_ns(run_state, node)
+        peer = column(run_state, PEER)
         p = node * PEER_WIDTH
         # What it voted for is not decided. Where something waits always, it has waited since the last decision.
-        if desk[BACKLOG_BYTES] == 0 and peer[p + OPEN_HEIGHT] > peer[p + TIP_HEIGHT]:
+        if run_state[BACKLOG_BYTES] == 0 and peer[p + OPEN_HEIGHT] > peer[p + TIP_HEIGHT]:
             oldest = peer[p + OPEN_NS] if oldest < 0 else min(oldest, peer[p + OPEN_NS])
-        if oldest < 0 and desk[BACKLOG_BYTES] == 0:
+        if oldest < 0 and run_state[BACKLOG_BYTES] == 0:
             # Nothing waits. Looking again after one period cannot miss an expiry: a transaction that
             # arrives in between is at most one period old then.
-            return desk[NOW] + progress_period_ns(desk, node)
+            return run_state[NOW] + progress_period_ns(run_state, node)
         since = max(since, oldest)
-    due = since + progress_period_ns(desk, node)
-    if due > desk[NOW]:
+    due = since + progress_period_ns(run_state, node)
+    if due > run_state[NOW]:
         return due
     return np.int64(0)
 
 
 @compiled
-def _or_lead(desk, node, outcome):
+def _or_lead(run_state, node, outcome):
     """A action's outcome; a proposer who would be woken goes on by itself if it may."""
-    if outcome != PERFORMED_LEAD:
+    if outcome != PERFORMED_LEASE:
         return outcome
-    return np.int64(PERFORMED) if go_on(desk, node) else np.int64(PERFORMED_WAKE)
+    return np.int64(PERFORMED) if go_on(run_state, node) else np.int64(PERFORMED_WAKE)
 
 
 @compiled
-def _pool_full(desk, node):
-    peer = column(desk, PEER)
+def _pool_full(run_state, node):
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    return peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= desk[POOL_SIZE] - 1
+    return peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= run_state[POOL_SIZE] - 1
 
 
 _OUT = types.UniTuple(types.int64, 4)
@@ -221,208 +221,208 @@ def advance(array, until):
 
     Returns (code, node, argument, time).
     """
-    desk = bench(array)
+    run_state = bench(array)
     none = np.int64(-1)
-    if desk[HELD_LETTER] > 0:  # Python has dealt with the letter it was last woken for
-        drop_reference(desk, desk[HELD_LETTER] - 1)
-        desk[HELD_LETTER] = 0
+    if run_state[HELD_MESSAGE] > 0:  # Python has dealt with the message it was last woken for
+        drop_reference(run_state, run_state[HELD_MESSAGE] - 1)
+        run_state[HELD_MESSAGE] = 0
     while True:
-        desk[TURNS] += 1
-        if desk[TURNS_MAX] > 0 and desk[TURNS] > desk[TURNS_MAX]:
-            desk[TURNS] = 0
-            return PAUSE, none, none, desk[NOW]
-        if desk[TRACE_LEN] * TRACE_WIDTH + 64 * desk[SEATS] * TRACE_WIDTH > length(desk, TRACE):
-            return EMPTY_TRACE, none, none, desk[NOW]
-        if desk[LOG_ON] and (desk[LOG_LEN] + 8 * desk[NODES] + 512) * LOG_WIDTH > length(desk, LOG):
-            return EMPTY_TRACE, none, none, desk[NOW]
-        if not has_room(desk):
-            return ROOM, none, none, desk[NOW]
-        if desk[CLOSED_LEN] >= desk[SWEEP_CLOSED] or desk[DECISIONS] >= desk[SWEEP_DECISIONS]:
-            return CLOSED_BLOCKS, none, none, desk[NOW]
-        if desk[STOP_AFTER] > 0 and desk[DECISIONS] >= desk[STOP_AFTER]:
-            return STOP, none, none, desk[NOW]
+        run_state[TURNS] += 1
+        if run_state[TURNS_MAX] > 0 and run_state[TURNS] > run_state[TURNS_MAX]:
+            run_state[TURNS] = 0
+            return PAUSE, none, none, run_state[NOW]
+        if run_state[TRACE_LEN] * TRACE_WIDTH + 64 * run_state[SEATS] * TRACE_WIDTH > length(run_state, TRACE):
+            return EMPTY_TRACE, none, none, run_state[NOW]
+        if run_state[LOG_ON] and (run_state[LOG_LEN] + 8 * run_state[NODES] + 512) * LOG_WIDTH > length(run_state, LOG):
+            return EMPTY_TRACE, none, none, run_state[NOW]
+        if not has_capacity(run_state):
+            return CAPACITY, none, none, run_state[NOW]
+        if run_state[CLOSED_LEN] >= run_state[SWEEP_CLOSED] or run_state[DECISIONS] >= run_state[SWEEP_DECISIONS]:
+            return CLOSED_BLOCKS, none, none, run_state[NOW]
+        if run_state[STOP_AFTER] > 0 and run_state[DECISIONS] >= run_state[STOP_AFTER]:
+            return STOP, none, none, run_state[NOW]
         # --- arrivals up to the next due event
         limit = until
-        if desk[READY_LEN] > 0:
-            limit = min(column(desk, READY)[0] - 1, until)
+        if run_state[READY_LEN] > 0:
+            limit = min(column(run_state, READY)[0] - 1, until)
         steps = 0
         while True:
-            near = column(desk, NEAR)
-            if desk[RUN_POS] < desk[RUN_LEN]:
-                arrives = column(desk, RUN)[2 * desk[RUN_POS]]
-            elif desk[NEAR_LEN] > 0:
+            near = column(run_state, NEAR)
+            if run_state[RUN_POS] < run_state[RUN_LEN]:
+                arrives = column(run_state, RUN)[2 * run_state[RUN_POS]]
+            elif run_state[NEAR_LEN] > 0:
                 arrives = NEVER
             else:
-                arrives = calendar_open(desk, limit)
+                arrives = calendar_open(run_state, limit)
                 if arrives == -1:
-                    return ROOM, none, none, desk[NOW]
-            if desk[NEAR_LEN] > 0 and near[0] < arrives:
+                    return CAPACITY, none, none, run_state[NOW]
+            if run_state[NEAR_LEN] > 0 and near[0] < arrives:
                 arrives = near[0]
                 if arrives > limit:
                     break
                 ref = near[2]
-                heap_drop(desk, NEAR, NEAR_LEN)
+                heap_drop(run_state, NEAR, NEAR_LEN)
             else:
                 if arrives > limit:
                     break
-                ref = column(desk, RUN)[2 * desk[RUN_POS] + 1]
-                desk[RUN_POS] += 1
-            desk[IN_FLIGHT] -= 1
-            desk[NOW] = arrives
+                ref = column(run_state, RUN)[2 * run_state[RUN_POS] + 1]
+                run_state[RUN_POS] += 1
+            run_state[IN_FLIGHT] -= 1
+            run_state[NOW] = arrives
             if ref & 1:
-                transaction_copy(desk, arrives, ref)
+                transaction_copy(run_state, arrives, ref)
             else:
-                envelope_copy(desk, arrives, ref)
-            if desk[READY_LEN] > 0:
-                limit = min(column(desk, READY)[0] - 1, until)
+                envelope_copy(run_state, arrives, ref)
+            if run_state[READY_LEN] > 0:
+                limit = min(column(run_state, READY)[0] - 1, until)
             steps += 1
             if steps >= 64:
                 break
         if steps >= 64:
             continue
         # --- the due event
-        ready = column(desk, READY)
-        if desk[READY_LEN] == 0 or ready[0] > until:
-            desk[NOW] = max(desk[NOW], until) if until != NEVER else desk[NOW]
-            return UNTIL, none, none, desk[NOW]
+        ready = column(run_state, READY)
+        if run_state[READY_LEN] == 0 or ready[0] > until:
+            run_state[NOW] = max(run_state[NOW], until) if until != NEVER else run_state[NOW]
+            return UNTIL, none, none, run_state[NOW]
         time, sequence, what, argument = ready[0], ready[1], ready[2], ready[3]
-        heap_drop(desk, READY, READY_LEN)
-        if time == desk[STILL_AT_NS]:
+        heap_drop(run_state, READY, READY_LEN)
+        if time == run_state[STILL_AT_NS]:
             if what & 255 != TX_ARRIVES:  # any number of transactions may arrive at one time
-                desk[STILL_EVENTS] += 1
-            if desk[STILL_EVENTS] > desk[STILL_MAX]:
+                run_state[STILL_EVENTS] += 1
+            if run_state[STILL_EVENTS] > run_state[STILL_MAX]:
                 return STANDS_STILL, none, none, time
         else:
-            desk[STILL_EVENTS] = 0
-            desk[STILL_AT_NS] = time
-        desk[NOW] = time
-        desk[EVENTS] += 1
-        if desk[EVENTS] > desk[EVENTS_MAX]:
+            run_state[STILL_EVENTS] = 0
+            run_state[STILL_AT_NS] = time
+        run_state[NOW] = time
+        run_state[EVENTS] += 1
+        if run_state[EVENTS] > run_state[EVENTS_MAX]:
             return TOO_MANY_EVENTS, none, none, time
         kind = what & 255
         node = ((what >> 8) & 0xFFFFFF) - 1
-        if node >= 0 and column(desk, NODE)[node * NODE_WIDTH + INCARNATION] != what >> 32:
-            desk[READY_DROPPED] += 1  # the node has crashed in between
+        if node >= 0 and column(run_state, NODE)[node * NODE_WIDTH + INCARNATION] != what >> 32:
+            run_state[READY_DROPPED] += 1  # the node has crashed in between
             if kind == TX_ARRIVES:
-                release_tx(desk, argument)
+                release_tx(run_state, argument)
             elif kind == DELIVER or kind == RELAY:
-                drop_reference(desk, argument)
+                drop_reference(run_state, argument)
             elif kind == FIRE:
-                let_go(desk, argument >> 2)
+                let_go(run_state, argument >> 2)
             elif kind == VOTED:
-                let_go_vote(desk, argument)
+                let_go_vote(run_state, argument)
             elif kind == DISK_DONE and argument & OF_DISK == 0:
-                end_write(desk, argument)
+                end_write(run_state, argument)
             continue
         if kind == VOTED:
-            vote_is_processed(desk, node, argument, sequence)
-            let_go_vote(desk, argument)
+            vote_is_processed(run_state, node, argument, sequence)
+            let_go_vote(run_state, argument)
             continue
-        if kind == TX_ARRIVES and _pool_full(desk, node):
-            ready_push(desk, time, TX_ARRIVES, node, argument)
-            return ROOM, node, none, time
+        if kind == TX_ARRIVES and _pool_full(run_state, node):
+            ready_push(run_state, time, TX_ARRIVES, node, argument)
+            return CAPACITY, node, none, time
         if kind != BATCH and kind != PROGRESS_CHECK:
             identity = argument  # never a row number: rows are reused in an order that means nothing
             if kind == DELIVER or kind == FIRE:
                 identity = np.int64(0)
             elif kind == TX_ARRIVES:
-                identity = column(desk, TX)[argument * TX_WIDTH + TX_NUMBER]
+                identity = column(run_state, TX)[argument * TX_WIDTH + TX_NUMBER]
             elif kind == EXECUTED or kind == DECIDED or kind == TIMER:
                 identity = argument & ((1 << TIMER_BITS) - 1)
             elif kind == DISK_DONE:
                 identity = np.int64(0)
-            _event_digest(desk, time, what, identity)
+            _event_digest(run_state, time, what, identity)
         if kind == FIRE:
             row = argument >> 2
-            tally = column(desk, TALLY)
-            let_go(desk, row)
+            tally = column(run_state, TALLY)
+            let_go(run_state, row)
             if tally[row * ROW + RELEASED] != 0:
                 continue
             at = tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]
-            column(desk, TALLY_FIRED)[at] |= FIRED << (argument & 3)
+            column(run_state, TALLY_FIRED)[at] |= FIRED << (argument & 3)
             action = tally[row * ROW + TALLY_ACTION + (argument & 3)]
             if action == SILENT:
                 continue
             if action > 0:
-                outcome = _or_lead(desk, node, react(desk, node, action, none))
+                outcome = _or_lead(run_state, node, react(run_state, node, action, none))
                 if outcome == PERFORMED_WAKE:
                     return WAKE_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
                     continue
             return WAKE_QUORUM, node, argument, time
         if kind == DELIVER:
-            desk[LETTERS_DONE] += 1
+            run_state[MESSAGES_DONE] += 1
             e = argument * ENVELOPE_WIDTH
-            envelopes = column(desk, ENVELOPE)
+            envelopes = column(run_state, ENVELOPE)
             if envelopes[e + STATEMENT] == REPLY:
-                reply_arrives(desk, argument, node)
-                drop_reference(desk, argument)
+                reply_arrives(run_state, argument, node)
+                drop_reference(run_state, argument)
                 continue
             if envelopes[e + ACTION] & OF_RUMOUR:
-                if rumour_comes(desk, node, argument):
-                    drop_reference(desk, argument)
+                if rumour_comes(run_state, node, argument):
+                    drop_reference(run_state, argument)
                     continue
-                desk[HELD_LETTER] = argument + 1
-                return WAKE_LETTER, node, argument, time
-            action = current_action(desk, envelopes[e + ACTION])
-            if action > 0 and column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] > 0:
-                if in_tree(desk, node, action, argument):
+                run_state[HELD_MESSAGE] = argument + 1
+                return WAKE_MESSAGE, node, argument, time
+            action = current_action(run_state, envelopes[e + ACTION])
+            if action > 0 and column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] > 0:
+                if in_tree(run_state, node, action, argument):
                     continue
             elif action > 0:
-                outcome = _or_lead(desk, node, react(desk, node, action, envelopes[e + SRC]))
+                outcome = _or_lead(run_state, node, react(run_state, node, action, envelopes[e + SRC]))
                 if outcome == PERFORMED_WAKE:
-                    desk[HELD_LETTER] = argument + 1
+                    run_state[HELD_MESSAGE] = argument + 1
                     return WAKE_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
-                    drop_reference(desk, argument)
+                    drop_reference(run_state, argument)
                     continue
-            desk[HELD_LETTER] = argument + 1
-            return WAKE_LETTER, node, argument, time
+            run_state[HELD_MESSAGE] = argument + 1
+            return WAKE_MESSAGE, node, argument, time
         if kind == TX_ARRIVES:
-            if pool_enter(desk, argument, node):
-                column(desk, PEER)[node * PEER_WIDTH + BATCH_ON] = 0
-                if go_on(desk, node):
+            if pool_enter(run_state, argument, node):
+                column(run_state, PEER)[node * PEER_WIDTH + BATCH_ON] = 0
+                if go_on(run_state, node):
                     continue
                 return WAKE_BATCH, node, none, time
-            if column(desk, PEER)[node * PEER_WIDTH + BATCH_ON]:
-                arm_batch(desk, node)
+            if column(run_state, PEER)[node * PEER_WIDTH + BATCH_ON]:
+                arm_batch(run_state, node)
         elif kind == SUBMIT:
-            after = submit_next(desk, argument)
+            after = submit_next(run_state, argument)
             if after >= 0:
-                ready_push(desk, after, SUBMIT, none, argument)
+                ready_push(run_state, after, SUBMIT, none, argument)
         elif kind == BATCH:
-            peer = column(desk, PEER)
+            peer = column(run_state, PEER)
             if peer[node * PEER_WIDTH + BATCH_TIMER] != time:
                 continue  # the proposer awaits another time since
             peer[node * PEER_WIDTH + BATCH_TIMER] = -1
-            if peer[node * PEER_WIDTH + BATCH_ON] and arm_batch(desk, node):
+            if peer[node * PEER_WIDTH + BATCH_ON] and arm_batch(run_state, node):
                 peer[node * PEER_WIDTH + BATCH_ON] = 0
-                if go_on(desk, node):
+                if go_on(run_state, node):
                     continue
                 return WAKE_BATCH, node, none, time
         elif kind == PROGRESS_CHECK:
-            if argument == column(desk, NODE)[node * NODE_WIDTH + PROGRESS_TOKEN]:
-                again = _check_progress(desk, node)
+            if argument == column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_TOKEN]:
+                again = _check_progress(run_state, node)
                 if again > 0:
-                    ready_push(desk, again, PROGRESS_CHECK, node, argument)
+                    ready_push(run_state, again, PROGRESS_CHECK, node, argument)
                 else:
                     return WAKE_PROGRESS, node, none, time
         elif kind == DISK_DONE:
             if argument & OF_DISK:
                 return WAKE_TIMER, node, argument, time
-            if _or_lead(desk, node, finish_after_disk(desk, node, argument)) == PERFORMED_WAKE:
+            if _or_lead(run_state, node, finish_after_disk(run_state, node, argument)) == PERFORMED_WAKE:
                 return WAKE_FAST_PATH, node, argument, time
         elif kind == RELAY:
-            relay(desk, node, argument)
+            relay(run_state, node, argument)
         elif kind == EXECUTED:
-            reply_if_same(desk, node, argument)
+            reply_if_same(run_state, node, argument)
         elif kind == DECIDED:
             return WAKE_DECIDED, node, argument, time
         elif kind == TIMER:
             if argument & OF_TURN:
-                if not turn_has_come(desk, node, argument):
+                if not turn_has_come(run_state, node, argument):
                     continue
-            elif timer_is_idle(desk, node, argument):
+            elif timer_is_idle(run_state, node, argument):
                 continue
             return WAKE_TIMER, node, argument, time
         elif kind == CALL:

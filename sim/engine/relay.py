@@ -9,17 +9,6 @@ A flood has a slot; `FLOOD_SEEN` holds per slot and node the time of the first r
 from __future__ import annotations
 
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import (
-    ENVELOPE,
-    FLOOD_SEEN,
-    NEIGHBOUR,
-    NEIGHBOUR_START,
-    NODES,
-    NOW,
-    SEED,
-    column,
-    compiled,
-)
 from sim.kernel.due import RELAY, ready_push
 from sim.kernel.post import (
     ARG,
@@ -37,62 +26,82 @@ from sim.kernel.post import (
 )
 from sim.kernel.receiving import hand_over, receive
 from sim.kernel.rules import begin_message
+from sim.kernel.run_state import (
+    ENVELOPE,
+    FLOOD_SEEN,
+    NEIGHBOUR,
+    NEIGHBOUR_START,
+    NODES,
+    NOW,
+    SEED,
+    column,
+    compiled,
+)
 from sim.kernel.sending import count_kind, put_on_link, sign, transmit
 
 
 @compiled
-def flood_arrives(desk, time, dst, envelope):
+def flood_arrives(run_state, time, dst, envelope):
     """A copy of a flooding message arrives at a NIC."""
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
-    seen = column(desk, FLOOD_SEEN)
-    at = row[e + ARG] * desk[NODES] + dst
+    row = column(run_state, ENVELOPE)
+    seen = column(run_state, FLOOD_SEEN)
+    at = row[e + ARG] * run_state[NODES] + dst
     if seen[at] > 0:
-        receive(desk, time, dst, row[e + SIZE], 0)
-        drop_reference(desk, envelope)
+        receive(run_state, time, dst, row[e + SIZE], 0)
+        drop_reference(run_state, envelope)
         return
-    _, verified = receive(desk, time, dst, row[e + SIZE], row[e + VERIFY_NS])
-    done = hand_over(desk, dst, verified, row[e + HANDLE_NS])
+    _, verified = receive(run_state, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    done = hand_over(run_state, dst, verified, row[e + HANDLE_NS])
     seen[at] = done + 1
-    ready_push(desk, done, RELAY, dst, envelope)
+    ready_push(run_state, done, RELAY, dst, envelope)
 
 
 @compiled
-def relay(desk, node, envelope):
+def relay(run_state, node, envelope):
     """The node has handled its first copy: it passes the message on. The copy's envelope is let go."""
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
-    spread(desk, node, row[e + SRC], row[e + KIND], row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], row[e + ARG])
-    drop_reference(desk, envelope)
+    row = column(run_state, ENVELOPE)
+    spread(
+        run_state,
+        node,
+        row[e + SRC],
+        row[e + KIND],
+        row[e + SIZE],
+        row[e + VERIFY_NS],
+        row[e + HANDLE_NS],
+        row[e + ARG],
+    )
+    drop_reference(run_state, envelope)
 
 
 @compiled
-def spread(desk, node, but, kind, size, verify_ns, handle_ns, flood):
+def spread(run_state, node, but, kind, size, verify_ns, handle_ns, flood):
     """Send a flooding message to the node's neighbours except `but`."""
-    key = join(join(join(join(join(0, desk[SEED]), JITTER), node), -3_000_000), flood)
-    hop = new_envelope(desk, node, kind, FLOOD, size, verify_ns, handle_ns, 0, key, 0, flood)
-    starts = column(desk, NEIGHBOUR_START)
-    members = column(desk, NEIGHBOUR)
-    begin_message(desk, node, kind)
-    ready = sign(desk, node, 0)
+    key = join(join(join(join(join(0, run_state[SEED]), JITTER), node), -3_000_000), flood)
+    hop = new_envelope(run_state, node, kind, FLOOD, size, verify_ns, handle_ns, 0, key, 0, flood)
+    starts = column(run_state, NEIGHBOUR_START)
+    members = column(run_state, NEIGHBOUR)
+    begin_message(run_state, node, kind)
+    ready = sign(run_state, node, 0)
     copies = 0
     sent = 0
     for i in range(starts[node], starts[node + 1]):
         dst = members[i]
         if dst == but:
             continue
-        leaves = transmit(desk, node, ready, size)
-        copies += put_on_link(desk, key, envelope_ref(hop, dst), node, dst, leaves, kind, FLOOD, size)
+        leaves = transmit(run_state, node, ready, size)
+        copies += put_on_link(run_state, key, envelope_ref(hop, dst), node, dst, leaves, kind, FLOOD, size)
         sent += 1
-    count_kind(desk, kind, sent, size)
-    row = column(desk, ENVELOPE)
+    count_kind(run_state, kind, sent, size)
+    row = column(run_state, ENVELOPE)
     row[hop * ENVELOPE_WIDTH + REFS] = max(copies, 1)
     if copies == 0:
-        drop_reference(desk, hop)
+        drop_reference(run_state, hop)
 
 
 @compiled
-def start_flood(desk, node, kind, size, verify_ns, handle_ns, flood):
+def start_flood(run_state, node, kind, size, verify_ns, handle_ns, flood):
     """A node floods a message of its own."""
-    column(desk, FLOOD_SEEN)[flood * desk[NODES] + node] = desk[NOW] + 1
-    spread(desk, node, -1, kind, size, verify_ns, handle_ns, flood)
+    column(run_state, FLOOD_SEEN)[flood * run_state[NODES] + node] = run_state[NOW] + 1
+    spread(run_state, node, -1, kind, size, verify_ns, handle_ns, flood)

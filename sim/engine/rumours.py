@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.lead import post_number
+from sim.engine.lease import post_number
 from sim.engine.votes import vote_arrives
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
-from sim.kernel.post import ACTION, ENVELOPE_WIDTH, LETTER, SRC, new_envelope
+from sim.kernel.post import ACTION, ENVELOPE_WIDTH, MESSAGE, SRC, new_envelope
+from sim.kernel.run_state import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
 from sim.kernel.sending import send_group
 from sim.kernel.tally import KEY, RELEASED, ROW
 from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
@@ -41,11 +41,11 @@ STRANGER = -1  # in PASSES, in place of a neighbour: it came from somebody else
 
 
 @compiled
-def hear(desk, node, slot):
+def hear(run_state, node, slot):
     """The node has heard a rumour. False: it had before."""
-    at = slot * desk[BITS_WORDS] + (node >> 6)
+    at = slot * run_state[BITS_WORDS] + (node >> 6)
     bit = np.int64(1) << (node & 63)
-    heard = column(desk, HEARD)
+    heard = column(run_state, HEARD)
     if heard[at] & bit:
         return False
     heard[at] |= bit
@@ -53,28 +53,28 @@ def hear(desk, node, slot):
 
 
 @compiled
-def has_heard(desk, node, slot):
+def has_heard(run_state, node, slot):
     """Whether the node has heard a rumour."""
-    return column(desk, HEARD)[slot * desk[BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
+    return column(run_state, HEARD)[slot * run_state[BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
 
 
 @compiled
-def forget_rumours(desk, node):
+def forget_rumours(run_state, node):
     """The node crashes: it has heard nothing, and passes nothing on."""
-    heard = column(desk, HEARD)
+    heard = column(run_state, HEARD)
     at = node >> 6
-    while at < length(desk, HEARD):
+    while at < length(run_state, HEARD):
         heard[at] &= ~(np.int64(1) << (node & 63))
-        at += desk[BITS_WORDS]
-    column(desk, GOSSIPER)[node * GOSSIPER_WIDTH + KEPT] = 0
-    column(desk, GOSSIPER)[node * GOSSIPER_WIDTH + NEIGHBOURS] = 0
+        at += run_state[BITS_WORDS]
+    column(run_state, GOSSIPER)[node * GOSSIPER_WIDTH + KEPT] = 0
+    column(run_state, GOSSIPER)[node * GOSSIPER_WIDTH + NEIGHBOURS] = 0
 
 
 @compiled
-def _pass_on(desk, node, name, but):
+def _pass_on(run_state, node, name, but):
     """Send a rumour to the node's neighbours except `but`."""
     g = node * GOSSIPER_WIDTH
-    gossiper, passes = column(desk, GOSSIPER), column(desk, PASSES)
+    gossiper, passes = column(run_state, GOSSIPER), column(run_state, PASSES)
     group = np.int64(TO_NOBODY)
     for i in range(gossiper[g + FIRST], gossiper[g + FIRST] + gossiper[g + NEIGHBOURS]):
         group = passes[2 * i + 1]
@@ -83,40 +83,40 @@ def _pass_on(desk, node, name, but):
     if group == TO_NOBODY:
         return
     u = (name & SLOT) * RUMOUR_WIDTH
-    rumour = column(desk, RUMOUR)
-    kind = desk[RUMOUR_KIND]
-    key = join(join(join(join(0, desk[SEED]), JITTER), node), post_number(desk, node, kind))
+    rumour = column(run_state, RUMOUR)
+    kind = run_state[RUMOUR_KIND]
+    key = join(join(join(join(0, run_state[SEED]), JITTER), node), post_number(run_state, node, kind))
     size, verify_ns, handle_ns = rumour[u + SIZE], rumour[u + VERIFY_NS], rumour[u + HANDLE_NS]
-    envelope = new_envelope(desk, node, kind, LETTER, size, verify_ns, handle_ns, 0, key, name, 1)
-    send_group(desk, envelope, node, group, 0)
+    envelope = new_envelope(run_state, node, kind, MESSAGE, size, verify_ns, handle_ns, 0, key, name, 1)
+    send_group(run_state, envelope, node, group, 0)
 
 
 @compiled
-def rumour_comes(desk, node, envelope):
+def rumour_comes(run_state, node, envelope):
     """A copy of a rumour has been handled at a node. False: the handlers see to it."""
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     e = envelope * ENVELOPE_WIDTH
     name = row[e + ACTION]
     slot = name & SLOT
-    rumour = column(desk, RUMOUR)
+    rumour = column(run_state, RUMOUR)
     u = slot * RUMOUR_WIDTH
-    gossiper = column(desk, GOSSIPER)
+    gossiper = column(run_state, GOSSIPER)
     g = node * GOSSIPER_WIDTH
-    if rumour[u + GENERATION] != (name >> 32) & GENERATIONS or has_heard(desk, node, slot):
+    if rumour[u + GENERATION] != (name >> 32) & GENERATIONS or has_heard(run_state, node, slot):
         return True
-    tip = column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
+    tip = column(run_state, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
     if gossiper[g + KEPT] > 0 and rumour[u + HEIGHT] <= tip - gossiper[g + KEPT]:
         return True
     vote = rumour[u + VOTE_ROW]
-    if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or desk[RULES] > 0:
+    if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or run_state[RULES] > 0:
         return False
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     if tally[vote * ROW + KEY] != rumour[u + VOTE_KEY] or tally[vote * ROW + RELEASED] != 0:
         return False  # its row serves another ballot now
-    if rumour[u + VOTER] == column(desk, IDENTITY)[node]:
+    if rumour[u + VOTER] == column(run_state, IDENTITY)[node]:
         return False
-    hear(desk, node, slot)
-    _pass_on(desk, node, name, row[e + SRC])
+    hear(run_state, node, slot)
+    _pass_on(run_state, node, name, row[e + SRC])
     if rumour[u + HEIGHT] > tip:
-        vote_arrives(desk, vote, node, rumour[u + VOTER], desk[NOW])
+        vote_arrives(run_state, vote, node, rumour[u + VOTER], run_state[NOW])
     return True

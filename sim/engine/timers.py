@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import TURN_DRAW, join, part_of
-from sim.kernel.desk import NOW, SEED, column, compiled
 from sim.kernel.due import TIMER, ready_push
+from sim.kernel.run_state import NOW, SEED, column, compiled
 from sim.ledger.rows import CLOCK_Q20, PEER, PEER_WIDTH
 
 # scalars
@@ -30,37 +30,39 @@ OF_TURN = 1 << 62  # it is the turn's timer; else the number of a gathering + 1 
 
 
 @compiled
-def by_clock(desk, node, delay_ns):
+def by_clock(run_state, node, delay_ns):
     """How long a delay takes by the node's clock."""
-    rate = column(desk, PEER)[node * PEER_WIDTH + CLOCK_Q20]
+    rate = column(run_state, PEER)[node * PEER_WIDTH + CLOCK_Q20]
     if rate == 0:
         return delay_ns
     return max(((delay_ns // rate) << 20) + ((delay_ns % rate) << 20) // rate, np.int64(delay_ns > 0))
 
 
 @compiled
-def await_turn(desk, node, height, since_ns):
+def await_turn(run_state, node, height, since_ns):
     """Wait for the node's turn to propose at a height, on top of a block made at a time; wait for no other turn."""
-    turns = column(desk, TURN)
+    turns = column(run_state, TURN)
     t = node * TURN_WIDTH
     turns[t + TURN_TIMER] = 0
     if turns[t + PLACES] == 0 or height < turns[t + LOWEST]:
         return
-    turn_ns = max(since_ns + turns[t + PERIOD_NS], desk[NOW], turns[t + EARLIEST_NS])
-    delay_ns = turn_ns - desk[NOW]
+    turn_ns = max(since_ns + turns[t + PERIOD_NS], run_state[NOW], turns[t + EARLIEST_NS])
+    delay_ns = turn_ns - run_state[NOW]
     if height % turns[t + PLACES] != turns[t + PLACE]:
-        delay_ns += part_of(join(join(join(join(0, desk[SEED]), TURN_DRAW), node), height), turns[t + SPREAD_NS])
-    desk[TIMER_NUMBER] += 1
-    turns[t + TURN_TIMER] = desk[TIMER_NUMBER]
+        delay_ns += part_of(join(join(join(join(0, run_state[SEED]), TURN_DRAW), node), height), turns[t + SPREAD_NS])
+    run_state[TIMER_NUMBER] += 1
+    turns[t + TURN_TIMER] = run_state[TIMER_NUMBER]
     turns[t + TURN_NS] = turn_ns
-    ready_push(desk, desk[NOW] + by_clock(desk, node, delay_ns), TIMER, node, desk[TIMER_NUMBER] | OF_TURN)
+    ready_push(
+        run_state, run_state[NOW] + by_clock(run_state, node, delay_ns), TIMER, node, run_state[TIMER_NUMBER] | OF_TURN
+    )
 
 
 @compiled
-def turn_has_come(desk, node, argument):
+def turn_has_come(run_state, node, argument):
     """Whether this timer of a turn is the one the node waits for; it waits no longer."""
     t = node * TURN_WIDTH + TURN_TIMER
-    turns = column(desk, TURN)
+    turns = column(run_state, TURN)
     if turns[t] != argument & ((1 << TIMER_BITS) - 1):
         return False
     turns[t] = 0

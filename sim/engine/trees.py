@@ -1,11 +1,11 @@
-"""Letters that go down a tree of voters and are answered on the way up, without entering Python.
+"""Messages that go down a tree of voters and are answered on the way up, without entering Python.
 
-A protocol declares it as the normal case of a letter (`sim.protocol.Gather`). The root's host lays out the case for
+A protocol declares it as the normal case of a message (`sim.protocol.Gather`). The root's host lays out the case for
 one block: an action, as for any normal case, and a *gathering*, which holds per voter how far it has come. A voter
-that accepts the letter passes it on to its children; it answers its parent once its whole subtree has. As everywhere
+that accepts the message passes it on to its children; it answers its parent once its whole subtree has. As everywhere
 in the fast path a guard decides, and what does not fit goes to the handlers, which take over what was counted.
 
-A letter that overtakes those before it is *held* at its receiver until they have come.
+A message that overtakes those before it is *held* at its receiver until they have come.
 """
 
 from __future__ import annotations
@@ -34,18 +34,17 @@ from sim.engine.actions import (
     current_action,
 )
 from sim.engine.cases import CASE_WIDTH, CASES, open_case
-from sim.engine.lead import NAME_BITS, post_number
+from sim.engine.lease import NAME_BITS, post_number
 from sim.engine.timers import TIMER_BITS, TIMER_NUMBER, by_clock
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import ENVELOPE, NODE, NOW, RULES, SEATS, SEED, column, compiled, length
 from sim.kernel.due import TIMER, ready_push
-from sim.kernel.post import ACTION as LETTERS_ACTION
+from sim.kernel.post import ACTION as MESSAGES_ACTION
 from sim.kernel.post import (
     ENVELOPE_WIDTH,
     GUARD,
     HANDLE_NS,
     KIND,
-    LETTER,
+    MESSAGE,
     NODE_WIDTH,
     PROGRESS_NS,
     PROGRESS_NUMBER,
@@ -56,6 +55,7 @@ from sim.kernel.post import (
     drop_reference,
     new_envelope,
 )
+from sim.kernel.run_state import ENVELOPE, NODE, NOW, RULES, SEATS, SEED, column, compiled, length
 from sim.kernel.sending import send_group, send_one
 from sim.ledger.chain import await_decision, decide
 from sim.ledger.payload import parent_of
@@ -90,21 +90,21 @@ HELD_SLOTS = 8
 
 
 @compiled
-def _progress_of(desk, gather, node):
+def _progress_of(run_state, gather, node):
     """Where a gathering keeps how far a voter has come."""
-    return gather * desk[GATHER_STRIDE] + GATHER_HEAD + 2 * node
+    return gather * run_state[GATHER_STRIDE] + GATHER_HEAD + 2 * node
 
 
 @compiled
-def open_gathering(desk, block, case):
+def open_gathering(run_state, block, case):
     """A fresh gathering, or -1 if there is none free."""
-    if desk[GATHERS_FREE] == 0:
+    if run_state[GATHERS_FREE] == 0:
         return np.int64(-1)
-    desk[GATHERS_FREE] -= 1
-    gather = column(desk, GATHER_FREE)[desk[GATHERS_FREE]]
-    rows = column(desk, GATHERING)
-    at = gather * desk[GATHER_STRIDE]
-    for i in range(desk[GATHER_STRIDE]):
+    run_state[GATHERS_FREE] -= 1
+    gather = column(run_state, GATHER_FREE)[run_state[GATHERS_FREE]]
+    rows = column(run_state, GATHERING)
+    at = gather * run_state[GATHER_STRIDE]
+    for i in range(run_state[GATHER_STRIDE]):
         rows[at + i] = 0
     rows[at + GATHER_BLOCK] = block
     rows[at + GATHER_CASE] = case
@@ -113,143 +113,144 @@ def open_gathering(desk, block, case):
 
 @compiled
 def send_down(
-    desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key, need, running, block, view, number,
+    run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key, need, running, block, view, number,
     decided, tree, known_height,
 ):  # fmt: skip
-    """Lay out the case of a letter that goes down a tree, and send it to the root's children.
+    """Lay out the case of a message that goes down a tree, and send it to the root's children.
 
-    Returns (envelope, the letter's action); envelope -1: there was no room.
+    Returns (envelope, the message's action); envelope -1: there was no room.
     """
     none = np.int64(-1)
-    if desk[GATHERS_FREE] == 0:
+    if run_state[GATHERS_FREE] == 0:
         return none, none
-    identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
+    identity = column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    name, _, _, _ = open_case(desk, case, need, running, running, block, key, none, none, decided, none)
+    name, _, _, _ = open_case(run_state, case, need, running, running, block, key, none, none, decided, none)
     if name < 0:
         return none, none
-    gather = open_gathering(desk, block, case)
-    column(desk, GATHERING)[_progress_of(desk, gather, src)] = WAITS | (1 << COUNT)
-    rows = column(desk, ACTIONS)
+    gather = open_gathering(run_state, block, case)
+    column(run_state, GATHERING)[_progress_of(run_state, gather, src)] = WAITS | (1 << COUNT)
+    rows = column(run_state, ACTIONS)
     r = (name & 0xFFFFFFFF) * ACTION_WIDTH
     rows[r + GATHER] = gather + 1
     rows[r + TREE] = tree
     rows[r + VOTE_TO] = known_height
-    whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, name, 0)
-    group = column(desk, TREE_NODE)[(tree * desk[SEATS] + src) * TREE_WIDTH + TREE_GROUP]
-    send_group(desk, envelope, src, group, sign_ns)
+    whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), message_key)
+    envelope = new_envelope(run_state, src, kind, MESSAGE, size, verify_ns, handle_ns, 0, whole_key, name, 0)
+    group = column(run_state, TREE_NODE)[(tree * run_state[SEATS] + src) * TREE_WIDTH + TREE_GROUP]
+    send_group(run_state, envelope, src, group, sign_ns)
     return envelope, name
 
 
 @compiled
-def _name_of(desk, block):
+def _name_of(run_state, block):
     """A block's name in an envelope's ARG."""
-    return (column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER] << NAME_BITS) | block
+    return (column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER] << NAME_BITS) | block
 
 
 @compiled
-def _key_of(desk, node, kind):
-    return join(join(join(join(0, desk[SEED]), JITTER), node), post_number(desk, node, kind))
+def _key_of(run_state, node, kind):
+    return join(join(join(join(0, run_state[SEED]), JITTER), node), post_number(run_state, node, kind))
 
 
 @compiled
-def _answer(desk, node, action, at, votes):
+def _answer(run_state, node, action, at, votes):
     """Send the votes of the node's whole subtree to its parent."""
-    rows = column(desk, ACTIONS)
+    rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
-    tree = column(desk, TREE_NODE)
+    tree = column(run_state, TREE_NODE)
     gather = rows[r + GATHER] - 1
-    cases = column(desk, CASES)
-    c = column(desk, GATHERING)[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+    cases = column(run_state, CASES)
+    c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
     kind = cases[c + CASE_ANSWER] - 1
     envelope = new_envelope(
-        desk, node, kind, LETTER, tree[at + ANSWER_BYTES], tree[at + ANSWER_VERIFY_NS], cases[c + CASE_HANDLE_NS],
-        votes, _key_of(desk, node, kind), action + (rows[r + GENERATION] << 32), _name_of(desk, rows[r + OF_BLOCK]),
+        run_state, node, kind, MESSAGE, tree[at + ANSWER_BYTES], tree[at + ANSWER_VERIFY_NS], cases[c + CASE_HANDLE_NS],
+        votes, _key_of(run_state, node, kind), action + (rows[r + GENERATION] << 32),
+        _name_of(run_state, rows[r + OF_BLOCK]),
     )  # fmt: skip
-    send_one(desk, envelope, node, tree[at + TREE_PARENT], cases[c + CASE_ANSWER_SIGN_NS])
+    send_one(run_state, envelope, node, tree[at + TREE_PARENT], cases[c + CASE_ANSWER_SIGN_NS])
 
 
 @compiled
-def _decides_next(desk, node, block):
+def _decides_next(run_state, node, block):
     """Whether the node can decide the block and those below, or has: few steps lead down to its last one."""
-    rows, peer = column(desk, BLOCK), column(desk, PEER)
+    rows, peer = column(run_state, BLOCK), column(run_state, PEER)
     p = node * PEER_WIDTH
     if block < 0 or rows[block * BLOCK_WIDTH + HEIGHT] <= peer[p + TIP_HEIGHT]:
         return True
     for _ in range(2 * HELD_SLOTS):
         if rows[block * BLOCK_WIDTH + PARENT] == peer[p + TIP]:
             return True
-        block = parent_of(desk, block)
+        block = parent_of(run_state, block)
         if block < 0:
             return False
     return False
 
 
 @compiled
-def _decide_up_to(desk, node, block):
+def _decide_up_to(run_state, node, block):
     """Decide the block and those below, from the lowest on."""
-    rows, peer = column(desk, BLOCK), column(desk, PEER)
+    rows, peer = column(run_state, BLOCK), column(run_state, PEER)
     p = node * PEER_WIDTH
     while block >= 0 and rows[block * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]:
         lowest = block
         while rows[lowest * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT] + 1:
             lowest = rows[lowest * BLOCK_WIDTH + PARENT]
-        decide(desk, node, lowest)
+        decide(run_state, node, lowest)
 
 
 @compiled
-def _accept(desk, node, action, envelope):
-    """The letter fits: pass it on, decide, and answer or wait for answers."""
-    rows = column(desk, ACTIONS)
+def _accept(run_state, node, action, envelope):
+    """The message fits: pass it on, decide, and answer or wait for answers."""
+    rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
-    state, peer = column(desk, NODE), column(desk, PEER)
+    state, peer = column(run_state, NODE), column(run_state, PEER)
     s, p = node * NODE_WIDTH, node * PEER_WIDTH
     state[s + GUARD] = rows[r + GUARD_AFTER]
     peer[p + ACCEPTED] = rows[r + OF_BLOCK]
-    await_decision(desk, node, rows[r + OF_BLOCK])
-    state[s + PROGRESS_NUMBER] += desk[PROGRESS_MODE] >> 1
-    if desk[PROGRESS_MODE] == 2:
-        state[s + PROGRESS_NS] = desk[NOW]
-    tree = column(desk, TREE_NODE)
-    at = (rows[r + TREE] * desk[SEATS] + node) * TREE_WIDTH
+    await_decision(run_state, node, rows[r + OF_BLOCK])
+    state[s + PROGRESS_NUMBER] += run_state[PROGRESS_MODE] >> 1
+    if run_state[PROGRESS_MODE] == 2:
+        state[s + PROGRESS_NS] = run_state[NOW]
+    tree = column(run_state, TREE_NODE)
+    at = (rows[r + TREE] * run_state[SEATS] + node) * TREE_WIDTH
     gather = rows[r + GATHER] - 1
     if tree[at + TREE_GROUP] > 0:
-        row = column(desk, ENVELOPE)
+        row = column(run_state, ENVELOPE)
         e = envelope * ENVELOPE_WIDTH
         kind = row[e + KIND]
-        c = column(desk, GATHERING)[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+        c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
         further = new_envelope(
-            desk, node, kind, LETTER, row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], 0,
-            _key_of(desk, node, kind), row[e + LETTERS_ACTION], _name_of(desk, rows[r + OF_BLOCK]),
+            run_state, node, kind, MESSAGE, row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], 0,
+            _key_of(run_state, node, kind), row[e + MESSAGES_ACTION], _name_of(run_state, rows[r + OF_BLOCK]),
         )  # fmt: skip
-        send_group(desk, further, node, tree[at + TREE_GROUP], column(desk, CASES)[c + CASE_SIGN_NS])
-    _decide_up_to(desk, node, rows[r + DECIDES_BLOCK])
-    how = _progress_of(desk, gather, node)
-    words = column(desk, GATHERING)
+        send_group(run_state, further, node, tree[at + TREE_GROUP], column(run_state, CASES)[c + CASE_SIGN_NS])
+    _decide_up_to(run_state, node, rows[r + DECIDES_BLOCK])
+    how = _progress_of(run_state, gather, node)
+    words = column(run_state, GATHERING)
     if tree[at + TREE_GROUP] == 0:
         words[how] = (words[how] & TOLD_PARENT) | THROUGH | (1 << COUNT)
-        _answer(desk, node, action, at, 1)
+        _answer(run_state, node, action, at, 1)
         return
     words[how] = (words[how] & TOLD_PARENT) | WAITS | (1 << COUNT)
-    desk[TIMER_NUMBER] += 1
-    words[how + 1] = desk[TIMER_NUMBER]
-    due = desk[NOW] + by_clock(desk, node, tree[at + TREE_PATIENCE_NS])
-    ready_push(desk, due, TIMER, node, desk[TIMER_NUMBER] | ((gather + 1) << TIMER_BITS))
+    run_state[TIMER_NUMBER] += 1
+    words[how + 1] = run_state[TIMER_NUMBER]
+    due = run_state[NOW] + by_clock(run_state, node, tree[at + TREE_PATIENCE_NS])
+    ready_push(run_state, due, TIMER, node, run_state[TIMER_NUMBER] | ((gather + 1) << TIMER_BITS))
 
 
 @compiled
-def _hold(desk, node, action, envelope):
-    """Keep a letter whose turn has not come: True. False: it is not of this chain, or there is no place."""
-    rows, blocks = column(desk, ACTIONS), column(desk, BLOCK)
+def _hold(run_state, node, action, envelope):
+    """Keep a message whose turn has not come: True. False: it is not of this chain, or there is no place."""
+    rows, blocks = column(run_state, ACTIONS), column(run_state, BLOCK)
     r = action * ACTION_WIDTH
-    here = column(desk, NODE)[node * NODE_WIDTH + GUARD]
-    if here < 0 or not _decides_next(desk, node, rows[r + DECIDES_BLOCK]):
+    here = column(run_state, NODE)[node * NODE_WIDTH + GUARD]
+    if here < 0 or not _decides_next(run_state, node, rows[r + DECIDES_BLOCK]):
         return False
     block = rows[r + OF_BLOCK]
     height = blocks[block * BLOCK_WIDTH + HEIGHT]
     for _ in range(HELD_SLOTS):
-        block = parent_of(desk, block)
+        block = parent_of(run_state, block)
         if block < 0 or blocks[block * BLOCK_WIDTH + NUMBER] == here:
             break
     base = np.int64(0)
@@ -261,15 +262,15 @@ def _hold(desk, node, action, envelope):
         return False
     if rows[r + VOTE_TO] > base or height <= base:
         return False
-    held = column(desk, HELD)
+    held = column(run_state, HELD)
     free = np.int64(-1)
     for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
         if held[i] == 0:
             free = np.int64(i)
             continue
-        other = column(desk, ENVELOPE)[(held[i] - 1) * ENVELOPE_WIDTH + LETTERS_ACTION] & 0xFFFFFFFF
+        other = column(run_state, ENVELOPE)[(held[i] - 1) * ENVELOPE_WIDTH + MESSAGES_ACTION] & 0xFFFFFFFF
         if other == action:
-            drop_reference(desk, envelope)  # the same once more
+            drop_reference(run_state, envelope)  # the same once more
             return True
         if blocks[rows[other * ACTION_WIDTH + OF_BLOCK] * BLOCK_WIDTH + HEIGHT] == height:
             return False
@@ -280,121 +281,121 @@ def _hold(desk, node, action, envelope):
 
 
 @compiled
-def _next_held(desk, node):
-    """A held letter whose turn it is, no longer held; or -1."""
-    held, row = column(desk, HELD), column(desk, ENVELOPE)
-    here = column(desk, NODE)[node * NODE_WIDTH + GUARD]
+def _next_held(run_state, node):
+    """A held message whose turn it is, no longer held; or -1."""
+    held, row = column(run_state, HELD), column(run_state, ENVELOPE)
+    here = column(run_state, NODE)[node * NODE_WIDTH + GUARD]
     for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
         if held[i]:
             envelope = held[i] - 1
-            action = current_action(desk, row[envelope * ENVELOPE_WIDTH + LETTERS_ACTION])
-            if action > 0 and column(desk, ACTIONS)[action * ACTION_WIDTH + GUARD_BEFORE] == here:
+            action = current_action(run_state, row[envelope * ENVELOPE_WIDTH + MESSAGES_ACTION])
+            if action > 0 and column(run_state, ACTIONS)[action * ACTION_WIDTH + GUARD_BEFORE] == here:
                 held[i] = 0
                 return envelope
     return np.int64(-1)
 
 
 @compiled
-def _answered(desk, node, action, envelope):
+def _answered(run_state, node, action, envelope):
     """A child's votes: count them, and answer when they are the last. False: the handlers see to it."""
-    rows, row = column(desk, ACTIONS), column(desk, ENVELOPE)
+    rows, row = column(run_state, ACTIONS), column(run_state, ENVELOPE)
     r, e = action * ACTION_WIDTH, envelope * ENVELOPE_WIDTH
     gather = rows[r + GATHER] - 1
-    words = column(desk, GATHERING)
-    how = _progress_of(desk, gather, node)
+    words = column(run_state, GATHERING)
+    how = _progress_of(run_state, gather, node)
     if words[how] & 3 == AT_HANDLERS:
         return False
-    height = column(desk, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
-    child = _progress_of(desk, gather, row[e + SRC])
+    height = column(run_state, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
+    child = _progress_of(run_state, gather, row[e + SRC])
     if (
         words[how] & 3 == WAITS
         and words[child] & TOLD_PARENT == 0
-        and height > column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
+        and height > column(run_state, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
     ):
-        tree = column(desk, TREE_NODE)
-        at = (rows[r + TREE] * desk[SEATS] + node) * TREE_WIDTH
+        tree = column(run_state, TREE_NODE)
+        at = (rows[r + TREE] * run_state[SEATS] + node) * TREE_WIDTH
         count = (words[how] >> COUNT) + row[e + VOTER]
         if tree[at + TREE_PARENT] == node:
-            c = words[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
-            if count >= column(desk, CASES)[c + CASE_QUORUM]:
+            c = words[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+            if count >= column(run_state, CASES)[c + CASE_QUORUM]:
                 words[how] = (words[how] & ~3) | THROUGH
                 return False  # this one completes the quorum: its handler counts it
         words[child] |= TOLD_PARENT
         words[how] += row[e + VOTER] << COUNT
         if count == tree[at + TREE_SIZE] and tree[at + TREE_PARENT] != node:
             words[how] += THROUGH - WAITS
-            _answer(desk, node, action, at, count)
-    drop_reference(desk, envelope)
+            _answer(run_state, node, action, at, count)
+    drop_reference(run_state, envelope)
     return True
 
 
 @compiled
-def in_tree(desk, node, action, envelope):
-    """Perform what a letter of a tree asks for, and let go of it. False: the handlers see to it."""
-    rows = column(desk, ACTIONS)
+def in_tree(run_state, node, action, envelope):
+    """Perform what a message of a tree asks for, and let go of it. False: the handlers see to it."""
+    rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
     gather = rows[r + GATHER] - 1
-    c = column(desk, GATHERING)[gather * desk[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
-    if desk[RULES] > 0:  # what rules must know of a letter, its sender's host tells
+    c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+    if run_state[RULES] > 0:  # what rules must know of a message, its sender's host tells
         return False
-    if column(desk, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND] == column(desk, CASES)[c + CASE_ANSWER] - 1:
-        return _answered(desk, node, action, envelope)
-    if column(desk, NODE)[node * NODE_WIDTH + GUARD] != rows[r + GUARD_BEFORE]:
-        return _hold(desk, node, action, envelope)
-    if not _decides_next(desk, node, rows[r + DECIDES_BLOCK]):
+    if column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND] == column(run_state, CASES)[c + CASE_ANSWER] - 1:
+        return _answered(run_state, node, action, envelope)
+    if column(run_state, NODE)[node * NODE_WIDTH + GUARD] != rows[r + GUARD_BEFORE]:
+        return _hold(run_state, node, action, envelope)
+    if not _decides_next(run_state, node, rows[r + DECIDES_BLOCK]):
         return False
     while envelope >= 0:
-        name = column(desk, ENVELOPE)[envelope * ENVELOPE_WIDTH + LETTERS_ACTION]
-        _accept(desk, node, current_action(desk, name), envelope)
-        drop_reference(desk, envelope)
-        envelope = _next_held(desk, node)
+        name = column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + MESSAGES_ACTION]
+        _accept(run_state, node, current_action(run_state, name), envelope)
+        drop_reference(run_state, envelope)
+        envelope = _next_held(run_state, node)
     return True
 
 
 @compiled
-def timer_is_idle(desk, node, argument):
+def timer_is_idle(run_state, node, argument):
     """Whether nobody needs this timer of the fast path's any more."""
     gather = (argument >> TIMER_BITS) - 1
     if gather < 0:
         return False
-    words = column(desk, GATHERING)
-    how = _progress_of(desk, gather, node)
-    if words[gather * desk[GATHER_STRIDE] + GATHER_BLOCK] < 0:  # its block is over
+    words = column(run_state, GATHERING)
+    how = _progress_of(run_state, gather, node)
+    if words[gather * run_state[GATHER_STRIDE] + GATHER_BLOCK] < 0:  # its block is over
         return True
     return words[how + 1] != argument & 0xFFFFFFFF or words[how] & 3 == THROUGH
 
 
 @compiled
-def release_held(desk, node):
-    """A node crashes: the letters kept there are gone."""
-    held = column(desk, HELD)
+def release_held(run_state, node):
+    """A node crashes: the messages kept there are gone."""
+    held = column(run_state, HELD)
     for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
         if held[i]:
-            drop_reference(desk, held[i] - 1)
+            drop_reference(run_state, held[i] - 1)
             held[i] = 0
 
 
 @compiled
-def forget_gatherings(desk, node):
+def forget_gatherings(run_state, node):
     """A node crashes: what it has counted is gone; what its parents have counted is not."""
-    words = column(desk, GATHERING)
-    for gather in range(length(desk, GATHERING) // desk[GATHER_STRIDE]):
-        how = _progress_of(desk, gather, node)
+    words = column(run_state, GATHERING)
+    for gather in range(length(run_state, GATHERING) // run_state[GATHER_STRIDE]):
+        how = _progress_of(run_state, gather, node)
         words[how] &= TOLD_PARENT
         words[how + 1] = 0
 
 
 @compiled
-def take_over(desk, block_action, node):
+def take_over(run_state, block_action, node):
     """What a voter has counted, in the handlers' hands from now on: its word as it was, or 0."""
-    action = current_action(desk, block_action)
+    action = current_action(run_state, block_action)
     if action == 0:
         return np.int64(0)
-    gather = column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
+    gather = column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
     if gather < 0:
         return np.int64(0)
-    words = column(desk, GATHERING)
-    how = _progress_of(desk, gather, node)
+    words = column(run_state, GATHERING)
+    how = _progress_of(run_state, gather, node)
     word = words[how]
     if word & 3 == WAITS:
         words[how] = word & TOLD_PARENT
@@ -402,8 +403,8 @@ def take_over(desk, block_action, node):
 
 
 @compiled
-def has_answered(desk, block_action, child):
+def has_answered(run_state, block_action, child):
     """Whether the parent has counted a child's answer."""
-    action = current_action(desk, block_action)
-    gather = column(desk, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
-    return column(desk, GATHERING)[_progress_of(desk, gather, child)] & TOLD_PARENT > 0
+    action = current_action(run_state, block_action)
+    gather = column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
+    return column(run_state, GATHERING)[_progress_of(run_state, gather, child)] & TOLD_PARENT > 0

@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import (
+from sim.kernel.due import FIRE, VOTED, ready_push, ready_push_at
+from sim.kernel.post import new_envelope
+from sim.kernel.run_state import (
     GROUP_MEMBER,
     GROUP_START,
     IDENTITY,
@@ -30,8 +32,6 @@ from sim.kernel.desk import (
     compiled,
     inlined,
 )
-from sim.kernel.due import FIRE, VOTED, ready_push, ready_push_at
-from sim.kernel.post import new_envelope
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import (
@@ -66,94 +66,94 @@ COST_SIZE, COST_SIGN_NS, COST_VERIFY_NS, COST_HANDLE_NS, COST_WEIGHTED = range(5
 
 
 @compiled
-def fire(desk, row, node, reached, sequence):
+def fire(run_state, row, node, reached, sequence):
     """Enter an event, due now, for each threshold in the mask; `sequence`: the first of those reserved, or -1."""
     for k in range(3):
         if reached & (1 << k):
-            column(desk, TALLY)[row * ROW + REFERENCES] += 1
+            column(run_state, TALLY)[row * ROW + REFERENCES] += 1
             if sequence < 0:
-                ready_push(desk, desk[NOW], FIRE, node, row * 4 + k)
+                ready_push(run_state, run_state[NOW], FIRE, node, row * 4 + k)
             else:
-                ready_push_at(desk, desk[NOW], sequence + k, FIRE, node, row * 4 + k)
+                ready_push_at(run_state, run_state[NOW], sequence + k, FIRE, node, row * 4 + k)
 
 
 @compiled
-def count_now(desk, row, node, voter, weight):
+def count_now(run_state, row, node, voter, weight):
     """Count a node's own vote or a condition in a row and in the row's parent; see `count_here`."""
-    fire(desk, row, node, count_here(desk, row, node, voter, weight), -1)
-    parent = column(desk, TALLY)[row * ROW + PARENT]
+    fire(run_state, row, node, count_here(run_state, row, node, voter, weight), -1)
+    parent = column(run_state, TALLY)[row * ROW + PARENT]
     if parent >= 0:
-        fire(desk, parent, node, count_here(desk, parent, node, voter, weight), -1)
+        fire(run_state, parent, node, count_here(run_state, parent, node, voter, weight), -1)
 
 
 @inlined
-def vote_arrives(desk, row, node, voter, done):
+def vote_arrives(run_state, row, node, voter, done):
     """Count a vote from the network, which will be processed at `done`, in its row and in the row's parent."""
-    number = count_arrival(desk, row, node, voter)
-    parent = column(desk, TALLY)[row * ROW + PARENT]
+    number = count_arrival(run_state, row, node, voter)
+    parent = column(run_state, TALLY)[row * ROW + PARENT]
     in_parent = np.int64(0)
     if parent >= 0:
-        in_parent = count_arrival(desk, parent, node, voter)
+        in_parent = count_arrival(run_state, parent, node, voter)
     if number != 0 or in_parent != 0:
-        _follow_up(desk, row, parent, node, number, in_parent, done)
+        _follow_up(run_state, row, parent, node, number, in_parent, done)
 
 
 @compiled
-def _follow_up(desk, row, parent, node, number, in_parent, done):
+def _follow_up(run_state, row, parent, node, number, in_parent, done):
     """A threshold may hang on the vote that has just been counted: look again when it has been processed."""
-    if done == desk[NOW]:
+    if done == run_state[NOW]:
         if number:
-            fire(desk, row, node, settle_vote(desk, row, node, number), -1)
+            fire(run_state, row, node, settle_vote(run_state, row, node, number), -1)
         if in_parent:
-            fire(desk, parent, node, settle_vote(desk, parent, node, in_parent), -1)
+            fire(run_state, parent, node, settle_vote(run_state, parent, node, in_parent), -1)
         return
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     tally[row * ROW + REFERENCES] += 1
     if parent >= 0:
         tally[parent * ROW + REFERENCES] += 1
-    ready_push(desk, done, VOTED, node, row | (number << 20) | (in_parent << 41))
-    desk[READY_SEQ] += 6  # for the thresholds that it may reach, here and in the parent
+    ready_push(run_state, done, VOTED, node, row | (number << 20) | (in_parent << 41))
+    run_state[READY_SEQ] += 6  # for the thresholds that it may reach, here and in the parent
 
 
 @compiled
-def vote_is_processed(desk, node, argument, sequence):
+def vote_is_processed(run_state, node, argument, sequence):
     """A vote on which a threshold may hang has been processed: `vote_arrives`, at `done`."""
     row = argument & (ROWS_MAX - 1)
     number = (argument >> 20) & 0x1FFFFF
     in_parent = argument >> 41
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     parent = tally[row * ROW + PARENT]
     if number and tally[row * ROW + RELEASED] == 0:
-        fire(desk, row, node, settle_vote(desk, row, node, number), sequence + 1)
+        fire(run_state, row, node, settle_vote(run_state, row, node, number), sequence + 1)
     if in_parent and tally[parent * ROW + RELEASED] == 0:
-        fire(desk, parent, node, settle_vote(desk, parent, node, in_parent), sequence + 4)
+        fire(run_state, parent, node, settle_vote(run_state, parent, node, in_parent), sequence + 4)
 
 
 @compiled
-def let_go(desk, row):
+def let_go(run_state, row):
     """An event or an envelope refers to a row no longer."""
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     tally[row * ROW + REFERENCES] -= 1
     if tally[row * ROW + RELEASED] == 1 and tally[row * ROW + REFERENCES] == 0:
-        recycle_tally(desk, row)
+        recycle_tally(run_state, row)
 
 
 @compiled
-def let_go_vote(desk, argument):
+def let_go_vote(run_state, argument):
     """The event of a processed vote refers to its row, and the row's parent, no longer."""
     row = argument & (ROWS_MAX - 1)
-    parent = column(desk, TALLY)[row * ROW + PARENT]
-    let_go(desk, row)
+    parent = column(run_state, TALLY)[row * ROW + PARENT]
+    let_go(run_state, row)
     if parent >= 0:
-        let_go(desk, parent)
+        let_go(run_state, parent)
 
 
 @compiled
-def _is_among(desk, node, to):
+def _is_among(run_state, node, to):
     """Whether a node is the receiver `to`, or one of the group that it names."""
     if to >= -1:
         return to == -1 or to == node
-    starts, members = column(desk, GROUP_START), column(desk, GROUP_MEMBER)
+    starts, members = column(run_state, GROUP_START), column(run_state, GROUP_MEMBER)
     for i in range(starts[-1 - to], starts[-to]):
         if members[i] == node:
             return True
@@ -161,32 +161,32 @@ def _is_among(desk, node, to):
 
 
 @compiled
-def cast_vote(desk, node, row, to, local_weight):
+def cast_vote(run_state, node, row, to, local_weight):
     """The node votes as its identity: its own vote counts at once, copies go to `to` (a node, or -1 - group).
 
     `local_weight` 0: its own vote does not count now.
     """
-    voter = column(desk, IDENTITY)[node]
-    if local_weight > 0 and _is_among(desk, node, to):
-        count_now(desk, row, node, voter, local_weight)
+    voter = column(run_state, IDENTITY)[node]
+    if local_weight > 0 and _is_among(run_state, node, to):
+        count_now(run_state, row, node, voter, local_weight)
     if to == node:
         return
-    send_vote(desk, node, row, to, cast_again(desk, row, node))
+    send_vote(run_state, node, row, to, cast_again(run_state, row, node))
 
 
 @compiled
-def send_vote(desk, node, row, to, again):
+def send_vote(run_state, node, row, to, again):
     """The node's vote leaves for `to`; `again`: not for the first time, so what happens to it is drawn anew."""
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     kind = tally[row * ROW + KIND]
-    voter = column(desk, IDENTITY)[node]
-    cost = column(desk, KIND_COST)
+    voter = column(run_state, IDENTITY)[node]
+    cost = column(run_state, KIND_COST)
     c = kind * KIND_COST_WIDTH
-    key = join(join(join(join(0, desk[SEED]), JITTER), node), tally[row * ROW + KEY])
+    key = join(join(join(join(0, run_state[SEED]), JITTER), node), tally[row * ROW + KEY])
     if again:
-        key = join(key, desk[NOW])
+        key = join(key, run_state[NOW])
     envelope = new_envelope(
-        desk,
+        run_state,
         node,
         kind,
         row,
@@ -198,29 +198,29 @@ def send_vote(desk, node, row, to, again):
         0,
         0,
     )
-    if desk[RULES] > 0:
-        place = column(desk, TALLY_PLACE)
-        desk[MESSAGE_VIEW], desk[MESSAGE_HEIGHT] = place[2 * row], place[2 * row + 1]
+    if run_state[RULES] > 0:
+        place = column(run_state, TALLY_PLACE)
+        run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT] = place[2 * row], place[2 * row + 1]
     if to < 0:
-        send_group(desk, envelope, node, -1 - to, cost[c + COST_SIGN_NS])
+        send_group(run_state, envelope, node, -1 - to, cost[c + COST_SIGN_NS])
     else:
-        send_one(desk, envelope, node, to, cost[c + COST_SIGN_NS])
+        send_one(run_state, envelope, node, to, cost[c + COST_SIGN_NS])
 
 
 @compiled
-def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
+def open_tally(run_state, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
     """A fresh tally row; -1 if there is none free. `wide`: every voter counts; else only `owner` does."""
     if wide:
-        if desk[WIDE_FREE_LEN] == 0:
+        if run_state[WIDE_FREE_LEN] == 0:
             return np.int64(-1)
-        desk[WIDE_FREE_LEN] -= 1
-        row = column(desk, WIDE_FREE)[desk[WIDE_FREE_LEN]]
+        run_state[WIDE_FREE_LEN] -= 1
+        row = column(run_state, WIDE_FREE)[run_state[WIDE_FREE_LEN]]
     else:
-        if desk[NARROW_FREE_LEN] == 0:
+        if run_state[NARROW_FREE_LEN] == 0:
             return np.int64(-1)
-        desk[NARROW_FREE_LEN] -= 1
-        row = column(desk, NARROW_FREE)[desk[NARROW_FREE_LEN]]
-    tally = column(desk, TALLY)
+        run_state[NARROW_FREE_LEN] -= 1
+        row = column(run_state, NARROW_FREE)[run_state[NARROW_FREE_LEN]]
+    tally = column(run_state, TALLY)
     t = row * ROW
     tally[t + THRESHOLD] = threshold_1
     tally[t + THRESHOLD + 1] = threshold_2
@@ -233,20 +233,20 @@ def open_tally(desk, kind, key, wide, owner, threshold_1, threshold_2, threshold
     tally[t + OWNER] = owner
     tally[t + KEY] = np.int64(join(key, kind))
     tally[t + KIND] = kind
-    if desk[WEIGHTED]:
-        column(desk, TALLY_WEIGHTS)[row] = column(desk, KIND_WEIGHTS)[kind]
+    if run_state[WEIGHTED]:
+        column(run_state, TALLY_WEIGHTS)[row] = column(run_state, KIND_WEIGHTS)[kind]
     return row
 
 
 @compiled
-def recycle_tally(desk, row):
+def recycle_tally(run_state, row):
     """Empty a released row that nothing refers to any more and put it back."""
-    tally = column(desk, TALLY)
-    clear_row(desk, row, desk[SEATS])
+    tally = column(run_state, TALLY)
+    clear_row(run_state, row, run_state[SEATS])
     tally[row * ROW + RELEASED] = 2
     if tally[row * ROW + COUNT_STEP]:
-        column(desk, WIDE_FREE)[desk[WIDE_FREE_LEN]] = row
-        desk[WIDE_FREE_LEN] += 1
+        column(run_state, WIDE_FREE)[run_state[WIDE_FREE_LEN]] = row
+        run_state[WIDE_FREE_LEN] += 1
     else:
-        column(desk, NARROW_FREE)[desk[NARROW_FREE_LEN]] = row
-        desk[NARROW_FREE_LEN] += 1
+        column(run_state, NARROW_FREE)[run_state[NARROW_FREE_LEN]] = row
+        run_state[NARROW_FREE_LEN] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.protocol import Block, Context, Letter, Signing, Timer
+from sim.protocol import Block, Context, Message, Signing, Timer
 
 HEADER_BYTES = 48  # type, height, round, sender, digest (32)
 FETCH_MAX = 512  # blocks per answer
@@ -16,7 +16,7 @@ FETCH_TIMER = Timer("fetch")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Status(Letter):
+class Status(Message):
     """How many blocks the sender has decided, said to one who seems to have fewer."""
 
     height: int
@@ -27,7 +27,7 @@ class Status(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Fetch(Letter):
+class Fetch(Message):
     """Send me the blocks above this height."""
 
     height: int
@@ -38,7 +38,7 @@ class Fetch(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Blocks(Letter):
+class Blocks(Message):
     """Decided blocks, each with its commit certificate, and the sender's height."""
 
     blocks: tuple[Block, ...]

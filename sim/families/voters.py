@@ -21,7 +21,7 @@ ENTRY_BYTES = 64  # in a block, per voter named in a request: key and sign
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Roll:
+class ValidatorSet:
     """Who votes after a block that says so, and how far the operator's requests are. It is the block's body."""
 
     members: tuple[int, ...]
@@ -29,12 +29,12 @@ class Roll:
     done: tuple[int, ...] = ()  # numbers of the requests carried out
     votes: tuple[tuple[int, int], ...] = ()  # (voter, candidate): header votes not counted out yet
 
-    def after(self, request: MembersChange) -> Roll:
+    def after(self, request: MembersChange) -> ValidatorSet:
         """The request carried out at once. If nobody would be left, nothing changes."""
         members = tuple(sorted({*self.members, *request.add} - {*request.remove})) or self.members
-        return Roll(members, request, (*self.done, request.number))
+        return ValidatorSet(members, request, (*self.done, request.number))
 
-    def with_vote(self, request: MembersChange, voter: int) -> Roll:
+    def with_vote(self, request: MembersChange, voter: int) -> ValidatorSet:
         """A voter's vote for the request's next candidate, which more than half admit or expel."""
         candidate = self.candidate(request)
         if candidate is None:
@@ -44,7 +44,7 @@ class Roll:
             return dataclasses.replace(self, request=request, votes=tuple(sorted(votes)))
         members = tuple(sorted({*self.members} ^ {candidate}))
         votes = {(who, about) for who, about in votes if about != candidate and who in members}
-        changed = Roll(members, request, self.done, tuple(sorted(votes)))
+        changed = ValidatorSet(members, request, self.done, tuple(sorted(votes)))
         done = self.done if changed.candidate(request) is not None else (*self.done, request.number)
         return dataclasses.replace(changed, done=done)
 
@@ -65,43 +65,51 @@ class Voters:
         self.context = context
         self.delay = delay
         self.by_vote = by_vote
-        self.rolls: list[tuple[int, Roll]] = [(1, Roll(context.members))]  # in force from a height on, ascending
+        self.validator_sets: list[tuple[int, ValidatorSet]] = [
+            (1, ValidatorSet(context.members))
+        ]  # in force from a height on, ascending
         self.seen = 0  # height of the last block looked at
         self.requests: list[MembersChange] = []
         self.level = set(context.members)  # replicas that have said that they are
         if not context.members_change:
             return
         if "rolls" in context.stable:
-            self.rolls, self.requests = list(context.stable["rolls"]), list(context.stable["requests"])
+            self.validator_sets, self.requests = list(context.stable["rolls"]), list(context.stable["requests"])
         self.seen = context.height
 
     def at(self, height: int) -> tuple[int, ...]:
         """Who votes at a height, as far as is known here."""
-        return next(roll.members for first, roll in reversed(self.rolls) if first <= height or first == 1)
+        return next(
+            validator_set.members
+            for first, validator_set in reversed(self.validator_sets)
+            if first <= height or first == 1
+        )
 
     @property
-    def latest(self) -> Roll:
+    def latest(self) -> ValidatorSet:
         """As of the last block decided here, in force or not."""
-        return self.rolls[-1][1]
+        return self.validator_sets[-1][1]
 
     def changes(self) -> int:
         """How many changes of the set are decided here."""
-        return sum(a.members != b.members for (_, a), (_, b) in zip(self.rolls, self.rolls[1:], strict=False))
+        return sum(
+            a.members != b.members for (_, a), (_, b) in zip(self.validator_sets, self.validator_sets[1:], strict=False)
+        )
 
     def follow(self) -> None:
         """Look at the blocks decided since the last call."""
-        context, known = self.context, len(self.rolls)
+        context, known = self.context, len(self.validator_sets)
         for height in range(self.seen + 1, context.height + 1):
             block = context.decided_block(height)
-            if block is not None and isinstance(block.body, Roll):
-                self.rolls.append((height + self.delay, block.body))
+            if block is not None and isinstance(block.body, ValidatorSet):
+                self.validator_sets.append((height + self.delay, block.body))
         self.seen = context.height
-        if len(self.rolls) > known:
+        if len(self.validator_sets) > known:
             self.save()
 
     def save(self) -> None:
         """Write to disk."""
-        self.context.persist(rolls=tuple(self.rolls), requests=tuple(self.requests))
+        self.context.persist(validator_sets=tuple(self.validator_sets), requests=tuple(self.requests))
 
     def ask(self, request: MembersChange) -> None:
         """The operator asks."""
@@ -115,7 +123,7 @@ class Voters:
     def _open(self) -> list[MembersChange]:
         return [request for request in self.requests if request.number not in self.latest.done]
 
-    def due(self) -> Roll | None:
+    def due(self) -> ValidatorSet | None:
         """What the next block says of the voters, if a request waits of which all newcomers are level."""
         voter, latest = self.context.me, self.latest
         for request in self._open():
@@ -127,7 +135,7 @@ class Voters:
                 return latest.with_vote(request, voter)
         return None
 
-    def ride(self, block: Block) -> None:
+    def attach(self, block: Block) -> None:
         """Put what is due into a new block."""
         due = self.due()
         if due is not None:
@@ -138,7 +146,7 @@ class Voters:
     def accepts(self, block: Block) -> bool:
         """Whether what a block on top of the last decided one says of the voters follows from what was before."""
         body, latest = block.body, self.latest
-        if not isinstance(body, Roll) or body.request is None:
+        if not isinstance(body, ValidatorSet) or body.request is None:
             return body is None
         if body.request.number in latest.done:
             return False

@@ -1,8 +1,8 @@
 """Hosts: each joins one replica of a protocol to the engine; `Run` owns all of them."""
 
+from sim.host.context import ReplicaContext
 from sim.host.costs import Costs, ProtocolError
-from sim.host.run import Breach, Disguise, Run, Service
-from sim.host.seat import Host
+from sim.host.run import Contradiction, Run, Service, Wrapper
 from sim.host.wake import OUT_OF_TIME
 
-__all__ = ["OUT_OF_TIME", "Breach", "Costs", "Disguise", "Host", "ProtocolError", "Run", "Service"]
+__all__ = ["OUT_OF_TIME", "Contradiction", "Costs", "ProtocolError", "ReplicaContext", "Run", "Service", "Wrapper"]

@@ -1,7 +1,7 @@
 """Blocks as objects: those that replicas hold, and those of the engine's that somebody asks for.
 
 A block lives as a row of the ledger from its proposal until every voter has decided it and the next. Blocks that a
-handler made have an object from the start. Blocks that the engine proposed by itself (sim/engine/lead.py) get one
+handler made have an object from the start. Blocks that the engine proposed by itself (sim/engine/lease.py) get one
 when a handler looks at them; most never do.
 """
 
@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from sim.engine import actions, entry, lead
+from sim.engine import actions, entry, lease
 from sim.engine.settings import NO_LIMIT
 from sim.ledger import rows as r
 from sim.protocol import Ballot, Block, VoteType
@@ -79,7 +79,7 @@ class Blocks:
         self.rivalled: dict[tuple[int, int], None] = {}  # views and numbers at which several blocks stood, in order
         self.blank: dict[int, list[Ballot]] = {}  # those without a block, by view
         self.owner_of_row: dict[int, tuple[Ballot, VoteType]] = {}  # by tally row
-        self.umbrellas: dict[int, list[Ballot]] = {}  # ballots without a block that votes count under, by number
+        self.any_values: dict[int, list[Ballot]] = {}  # ballots without a block that votes count under, by number
         self.abandoned: dict[int, Block] = {}
         self._at_height: dict[int, list[Block]] = {}
         self._chain: dict[int, Block] = {}  # the decided block of a height, as far as it was asked for
@@ -112,7 +112,7 @@ class Blocks:
         height, view = rows[at + r.HEIGHT], rows[at + r.VIEW]
         block = LinkedBlock(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
         block.txs, block.bytes = rows[at + r.TXS], rows[at + r.BYTES]
-        entry.see_block(self.run.desk, row)
+        entry.see_block(self.run.run_state, row)
         self.add(block)
         if rows[at + r.CASE_ACTION] > 0:
             block.actions.append(rows[at + r.CASE_ACTION])
@@ -133,7 +133,7 @@ class Blocks:
 
     def at_height(self, height: int) -> list[Block]:
         """All blocks of a height."""
-        while (row := entry.unseen_at(self.run.desk, height)) >= 0:
+        while (row := entry.unseen_at(self.run.run_state, height)) >= 0:
             self._recall(row)
         return self._at_height.get(height, [])
 
@@ -184,9 +184,9 @@ class Blocks:
 
     def proposed_last(self, node: int) -> Block | None:
         """The block a node proposed last, while it is kept."""
-        leads, at = self.run.leads, node * lead.LEAD_WIDTH
-        row = leads[at + lead.LAST]
-        if row < 0 or self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != leads[at + lead.LAST_NUMBER]:
+        leases, at = self.run.leases, node * lease.LEASE_WIDTH
+        row = leases[at + lease.LAST]
+        if row < 0 or self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != leases[at + lease.LAST_NUMBER]:
             return None
         return self.at(row)
 
@@ -235,8 +235,8 @@ class Blocks:
 
     def highest_number(self) -> int:
         """The greatest number of any ballot there is."""
-        leads = self.run.engine.desk[lead.LEAD].reshape(-1, lead.LEAD_WIDTH)
-        return max(int(leads[:, lead.LAST_HEIGHT].max()), max((number for _, number in self.ballots), default=0))
+        leases = self.run.engine.run_state[lease.LEASE].reshape(-1, lease.LEASE_WIDTH)
+        return max(int(leases[:, lease.LAST_HEIGHT].max()), max((number for _, number in self.ballots), default=0))
 
     def all_ballots(self) -> list[tuple[tuple[int, int], list[Ballot]]]:
         """All ballots by view and number, but for the engine's own that no other rivals."""
@@ -256,29 +256,29 @@ class Blocks:
             found = self.owner_of_row.get(tally)
         return found
 
-    # --- umbrellas: votes counted whatever their block ---------------------------------------------------
+    # --- any-value tallies: votes counted whatever their block ---------------------------------------------------
 
-    def umbrella(self, ballot: Ballot) -> Ballot:
+    def any_value(self, ballot: Ballot) -> Ballot:
         """The ballot without a block under which votes of all ballots of this view and number count together."""
         over = self.ballot(ballot.view, ballot.number, None)
-        same = self.umbrellas.setdefault(ballot.number, [])
+        same = self.any_values.setdefault(ballot.number, [])
         if over not in same:
             same.append(over)
         return over
 
-    def under_umbrella(self, ballot: Ballot, votes: Iterable[VoteType]) -> bool:
-        """Whether votes under the umbrella of one of these were cast for any ballot of this view and number."""
-        over = next((over for over in self.umbrellas.get(ballot.number, ()) if over.view == ballot.view), None)
-        return over is not None and any(vote.umbrella in over.rows for vote in votes)
+    def under_any_value(self, ballot: Ballot, votes: Iterable[VoteType]) -> bool:
+        """Whether votes under the any-value tally of one of these were cast for any ballot of this view and number."""
+        over = next((over for over in self.any_values.get(ballot.number, ()) if over.view == ballot.view), None)
+        return over is not None and any(vote.any_value in over.rows for vote in votes)
 
-    def _close_umbrellas(self, number: int) -> None:
-        """Everybody has decided well beyond this number: tallies under an umbrella end together with it."""
-        for over in self.umbrellas.pop(number):
+    def _close_any_values(self, number: int) -> None:
+        """Everybody has decided well beyond this number: tallies under an any-value tally end together with it."""
+        for over in self.any_values.pop(number):
             name = (over.view, over.number)
             for ballot in self.ballots[name]:
                 for row in ballot.rows.values():
                     del self.owner_of_row[row]
-                    entry.drop_tally(self.run.desk, row)
+                    entry.drop_tally(self.run.run_state, row)
                 ballot.rows = {}
             self._drop_ballot(over)
 
@@ -288,19 +288,19 @@ class Blocks:
         """A voter crashes: it may have voted on whatever was proposed until now."""
         self._crashed_ns[node] = self.run.now_ns
         self._sweep_next()
-        self.end_lead(node)
+        self.end_lease(node)
 
     def voter_comes(self, node: int) -> None:
         """A voter runs again."""
         del self._crashed_ns[node]
         self._sweep_next()
 
-    def end_lead(self, node: int) -> None:
+    def end_lease(self, node: int) -> None:
         """The engine proposes no longer for a node; what it proposed and nobody decided may be lost, so see it."""
-        leads, at = self.run.leads, node * lead.LEAD_WIDTH
-        if leads[at + lead.UNTIL] == 0:
+        leases, at = self.run.leases, node * lease.LEASE_WIDTH
+        if leases[at + lease.UNTIL] == 0:
             return
-        leads[at + lead.UNTIL] = 0
+        leases[at + lease.UNTIL] = 0
         block = self.proposed_last(node)
         while block is not None and not self.is_decided(block):
             block = block.parent
@@ -311,9 +311,9 @@ class Blocks:
         """Free the blocks that everybody has decided and left behind, and their ballots."""
         run = self.run
         lowest = self._lowest_needed()
-        for number in [number for number in self.umbrellas if number < lowest]:
-            self._close_umbrellas(number)
-        for block in self._listed(entry.sweep(run.desk, lowest)):
+        for number in [number for number in self.any_values if number < lowest]:
+            self._close_any_values(number)
+        for block in self._listed(entry.sweep(run.run_state, lowest)):
             self._free(block)
         for block in [block for block in self.abandoned.values() if block.height < lowest]:
             del self.abandoned[block.number]
@@ -324,28 +324,28 @@ class Blocks:
             self._scan_above = 2 * len(self.of_row) + 4 * _DEAD_AFTER
         if self._crashed_ns:
             self._shed()
-        run.desk[actions.SWEEP_CLOSED] = run.desk[r.CLOSED_LEN] + run.engine.sweep_every
+        run.run_state[actions.SWEEP_CLOSED] = run.run_state[r.CLOSED_LEN] + run.engine.sweep_every
         self._sweep_next()
 
     def _sweep_next(self) -> None:
         """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""
-        desk = self.run.desk
-        again = desk[r.DECISIONS] + self.run.engine.sweep_every
-        desk[actions.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
+        run_state = self.run.run_state
+        again = run_state[r.DECISIONS] + self.run.engine.sweep_every
+        run_state[actions.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
 
     def _lowest_needed(self) -> int:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
         run = self.run
         if not run.protocol.forks:
             return int(run.engine.peer()[: run.engine.seats, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
-        closed = run.engine.desk[r.CLOSED][: run.desk[r.CLOSED_LEN]]
+        closed = run.engine.run_state[r.CLOSED][: run.run_state[r.CLOSED_LEN]]
         heights = run.engine.block()[closed, r.HEIGHT]
         self._agreed_height = max(self._agreed_height, int(heights.max(initial=0)))
         return self._agreed_height - _LATER_HEIGHTS
 
     def _listed(self, count: int) -> list[Block]:
         """The blocks that the engine leaves to Python."""
-        rows = self.run.engine.desk[r.HANDED][:count]
+        rows = self.run.engine.run_state[r.HANDED][:count]
         return [self.of_row[row] for row in rows.tolist()]
 
     def _free(self, block: Block) -> None:
@@ -354,13 +354,13 @@ class Blocks:
         if len(rows) < 3:
             rows += (-1, -1, -1)
         actions = block.actions or (0,)
-        desk = self.run.desk
-        entry.drop_case(desk, block.row, actions[0], rows[0], rows[1], rows[2])
+        run_state = self.run.run_state
+        entry.drop_case(run_state, block.row, actions[0], rows[0], rows[1], rows[2])
         for row in rows[3:]:
             if row >= 0:
-                entry.drop_tally(desk, row)
+                entry.drop_tally(run_state, row)
         for action in actions[1:]:
-            entry.drop_action(desk, action)
+            entry.drop_action(run_state, action)
         del self.of_row[block.row]
         same_height = self._at_height[block.height]
         if len(same_height) == 1:
@@ -395,31 +395,31 @@ class Blocks:
             self._free(block)
 
     def _shed(self) -> None:
-        """While voters are down, blocks are kept for them. Let go of what is kept with them (see `lead.shed`)."""
+        """While voters are down, blocks are kept for them. Let go of what is kept with them (see `lead.trim`)."""
         run = self.run
-        self._shed_height, count = entry.shed(run.desk, self._shed_height, max(self._crashed_ns.values()))
-        rows = run.engine.desk[r.HANDED][:count].tolist()  # from the highest down: each may be held by the next
+        self._shed_height, count = entry.trim(run.run_state, self._shed_height, max(self._crashed_ns.values()))
+        rows = run.engine.run_state[r.HANDED][:count].tolist()  # from the highest down: each may be held by the next
         idle = [(row, self.of_row[row].number, 0) for row in rows]
         self._idle = [
             (row, number, tries + 1)
             for row, number, tries in (*idle, *self._idle)
             if not self._part_with(row, number) and tries < _TRIES
         ]
-        if run.desk[r.DECISIONS] >= self._rest_at:  # whoever is touched again comes back page by page
-            run.engine.desk.rest()
-            self._rest_at = run.desk[r.DECISIONS] + _REST_EVERY
+        if run.run_state[r.DECISIONS] >= self._rest_at:  # whoever is touched again comes back page by page
+            run.engine.run_state.rest()
+            self._rest_at = run.run_state[r.DECISIONS] + _REST_EVERY
 
     def _strip(self, block: Block) -> bool:
         """Forget a block's ballots and actions, unless votes in them are under way."""
-        desk = self.run.desk
+        run_state = self.run.run_state
         tallies = [row for ballot in block.ballots for row in ballot.rows.values()]
-        if any(entry.has_votes_under_way(desk, row) for row in tallies):
+        if any(entry.has_votes_under_way(run_state, row) for row in tallies):
             return False
         self._forget_ballots(block)
         for row in tallies:
-            entry.drop_tally(desk, row)
+            entry.drop_tally(run_state, row)
         for action in block.actions:
-            entry.drop_action(desk, action)
+            entry.drop_action(run_state, action)
         block.actions = []
         return True
 
@@ -440,7 +440,7 @@ class Blocks:
         rows[at + r.CASE_ACTION] = 0
         for i in range(3):
             rows[at + r.CASE_ROWS + i] = -1
-        entry.unsee_block(self.run.desk, row)
+        entry.unsee_block(self.run.run_state, row)
         return True
 
     def _loosen(self, row: int, number: int) -> weakref.ref[Block] | None:

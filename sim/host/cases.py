@@ -24,7 +24,7 @@ class Case:
 
 def lay_costs(run: Run) -> None:
     """Write what each type of vote costs, and its weights, into the engine's tables."""
-    table = run.engine.desk[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
+    table = run.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
     for vote in run.protocol.votes:
         row = table[run.kinds[vote]]
         row[votes.COST_SIZE] = vote.size_bytes + (run.costs.signature_bytes if vote.signed else 0)
@@ -46,13 +46,13 @@ def declare(run: Run, case: NormalCase) -> None:
     if number == cases.CASES_MAX or len(case.votes) > cases.CASE_VOTES_MAX or case.upon in run.cases:
         raise ProtocolError(
             f"normal case number {number + 1}, upon {case.upon.__name__} with {len(case.votes)} votes: a protocol "
-            f"declares at most {cases.CASES_MAX} cases of {cases.CASE_VOTES_MAX} votes, one per type of letter"
+            f"declares at most {cases.CASES_MAX} cases of {cases.CASE_VOTES_MAX} votes, one per type of message"
         )
     run.cases[case.upon] = Case(number, dict.fromkeys(step.vote for step in case.votes))
     run.case_votes.append(tuple(run.cases[case.upon].votes))
     if case.gather is not None:
         run.trees.declare(number, case)
-    c = run.engine.desk[cases.CASES][number * cases.CASE_WIDTH :]
+    c = run.engine.run_state[cases.CASES][number * cases.CASE_WIDTH :]
     c[cases.CASE_VOTES] = len(case.votes)
     c[cases.CASE_GATED] = case.gate
     c[cases.CASE_PERSIST_NS] = run.costs.persist_ns if case.persist else 0

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from sim.kernel import post
 from sim.ledger import rows as r
-from sim.protocol import Block, Letter, Replica
+from sim.protocol import Block, Message, Replica
 
 if TYPE_CHECKING:
-    from sim.host.seat import Host
+    from sim.host.context import ReplicaContext
 
 CLOSED = -1  # a guard that no event meets
 
@@ -22,7 +22,7 @@ CLOSED = -1  # a guard that no event meets
 class FastPath:
     """What `sim.protocol.FastPathView` promises a replica, and the bracket around its handlers."""
 
-    def __init__(self, host: Host, *, allowed: bool) -> None:
+    def __init__(self, host: ReplicaContext, *, allowed: bool) -> None:
         self.host = host
         self.allowed = allowed  # for this seat: not for corrupted voters, nor for observers
         self.is_used = False  # whether its replica declares a normal case
@@ -75,7 +75,7 @@ class FastPath:
             return
         run.nodes[self._guard_at] = guard
         if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lead, for this guard
-            run.tree.end_lead(host.seat)
+            run.tree.end_lease(host.seat)
 
     def begin(self) -> None:
         """The replica has started."""
@@ -104,6 +104,6 @@ class FastPath:
     def gathered(self, block: Block) -> dict[int, int]:
         return self.host.run.trees.gathered(self.host.seat, block)
 
-    def held(self) -> list[tuple[int, Letter]]:
+    def held(self) -> list[tuple[int, Message]]:
         trees = self.host.run.trees
         return trees.held(self.host.seat) if trees.answers else []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.engine import entry, growth, rumours
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.kernel import tally
 from sim.ledger import rows as r
 from sim.protocol import Rumour
@@ -18,28 +18,28 @@ if TYPE_CHECKING:
 
 
 class Rumours:
-    """The rumours of a run: their slots, by author and content, and their letters, as they are passed on."""
+    """The rumours of a run: their slots, by author and content, and their messages, as they are passed on."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._slots: dict[tuple[int, Hashable], int] = {}
-        self._letters: dict[int, Rumour] = {}  # by slot
+        self._contents: dict[int, Rumour] = {}  # by slot
         self._of_height: dict[int, list[int]] = {}  # slots, in the order in which their rumours arose
         self._free: list[int] = []
         self._kept: dict[int, int] = {}  # by seat: how many heights it keeps
 
     def gossip(self, seat: int, neighbours: tuple[int, ...], kept: int, *, in_fast_path: bool) -> None:
         """A seat passes rumours on to these neighbours from now on."""
-        run, desk = self.run, self.run.engine.desk
+        run, run_state = self.run, self.run.engine.run_state
         self._kept[seat] = kept
         passes: list[int] = []
         for sender in (*neighbours, rumours.STRANGER) if in_fast_path else ():
             others = tuple(other for other in neighbours if other != sender)
-            passes += sender, -1 - run.letters.several(others) if others else rumours.TO_NOBODY
-        row = desk[rumours.GOSSIPER][seat * rumours.GOSSIPER_WIDTH :]
-        before = desk[rumours.PASSES]
+            passes += sender, -1 - run.messages.several(others) if others else rumours.TO_NOBODY
+        row = run_state[rumours.GOSSIPER][seat * rumours.GOSSIPER_WIDTH :]
+        before = run_state[rumours.PASSES]
         if len(passes) > 0 and row[rumours.FIRST] == 0:
-            desk.adopt(rumours.PASSES, np.concatenate((before, np.array(passes))))
+            run_state.adopt(rumours.PASSES, np.concatenate((before, np.array(passes))))
             row[rumours.FIRST] = len(before) // 2
         row[rumours.KEPT] = kept
         row[rumours.NEIGHBOURS] = len(passes) // 2
@@ -54,45 +54,47 @@ class Rumours:
 
     def hear(self, seat: int, rumour: Rumour) -> bool:
         """A seat has heard a rumour. False: it had before."""
-        return bool(entry.hear(self.run.desk, seat, self.name(rumour) & rumours.SLOT))
+        return bool(entry.hear(self.run.run_state, seat, self.name(rumour) & rumours.SLOT))
 
     def heard(self, seat: int, height: int) -> list[Rumour]:
         """What a seat has heard of a height."""
-        desk = self.run.desk
-        return [self._letters[slot] for slot in self._of_height.get(height, ()) if entry.has_heard(desk, seat, slot)]
+        run_state = self.run.run_state
+        return [
+            self._contents[slot] for slot in self._of_height.get(height, ()) if entry.has_heard(run_state, seat, slot)
+        ]
 
-    def letter(self, name: int) -> Rumour | None:
-        """The letter of a copy that the engine has sent; None if nobody keeps its height any more."""
+    def message(self, name: int) -> Rumour | None:
+        """The message of a copy that the engine has sent; None if nobody keeps its height any more."""
         slot = name & rumours.SLOT
         if self._row(slot)[rumours.GENERATION] != (name >> 32) & rumours.GENERATIONS:
             return None
-        return self._letters[slot]
+        return self._contents[slot]
 
     def _row(self, slot: int) -> np.ndarray:
-        return self.run.engine.desk[rumours.RUMOUR][slot * rumours.RUMOUR_WIDTH :]
+        return self.run.engine.run_state[rumours.RUMOUR][slot * rumours.RUMOUR_WIDTH :]
 
     def _enlist(self, rumour: Rumour) -> int:
-        run, letter = self.run, rumour.passed_on()
+        run, message = self.run, rumour.passed_on()
         if rumour.height not in self._of_height:
             self._forget()
             self._of_height[rumour.height] = []
         if not self._free:
-            self._free = growth.add_rumours(run.engine.desk)
+            self._free = growth.add_rumours(run.engine.run_state)
         slot = self._free.pop()
-        size, verify_ns = run.letters.size_and_verification(letter)
-        run.desk[rumours.RUMOUR_KIND] = run.kinds[type(letter)]
+        size, verify_ns = run.messages.size_and_verification(message)
+        run.run_state[rumours.RUMOUR_KIND] = run.kinds[type(message)]
         vote_row, key, voter = -1, 0, -1
         cast = rumour.counts()
         if cast is not None:
             vote, view, number, block, voter = cast
             vote_row = run.tree.ballot(view, number, block).rows.get(vote, -1)
-            key = int(run.engine.desk[d.TALLY][vote_row * tally.ROW + tally.KEY])
+            key = int(run.engine.run_state[d.TALLY][vote_row * tally.ROW + tally.KEY])
         row = self._row(slot)
         row[rumours.HEIGHT], row[rumours.VOTE_ROW], row[rumours.VOTE_KEY] = rumour.height, vote_row, key
         row[rumours.VOTER], row[rumours.SIZE], row[rumours.VERIFY_NS] = voter, size, verify_ns
         row[rumours.HANDLE_NS] = run.costs.handle_ns
         self._slots[rumour.author, rumour.content] = slot
-        self._letters[slot] = letter
+        self._contents[slot] = message
         self._of_height[rumour.height].append(slot)
         return slot
 
@@ -104,8 +106,8 @@ class Rumours:
         words = run.engine.words
         for height in [height for height in self._of_height if height <= lowest]:
             for slot in self._of_height.pop(height):
-                letter = self._letters.pop(slot)
-                del self._slots[letter.author, letter.content]
+                message = self._contents.pop(slot)
+                del self._slots[message.author, message.content]
                 self._row(slot)[rumours.GENERATION] += 1
-                run.engine.desk[rumours.HEARD][slot * words : (slot + 1) * words] = 0
+                run.engine.run_state[rumours.HEARD][slot * words : (slot + 1) * words] = 0
                 self._free.append(slot)

@@ -1,7 +1,7 @@
 """All replicas of one run, at their seats, with the engine that carries what they say.
 
-What a run is made of stands beside it: `letters` and `tallies` on their way to and from the engine, `tree` with the
-blocks, `trees` of letters that go down one, `journal` with what was written, `wake` with the loop.
+What a run is made of stands beside it: `messages` and `tallies` on their way to and from the engine, `tree` with the
+blocks, `trees` of messages that go down one, `trace recorder` with what was written, `wake` with the loop.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from sim.engine import actions, entry, lead, timers, trees
-from sim.engine.office import Engine
+from sim.engine import actions, entry, lease, timers, trees
+from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.host.blocks import Blocks
 from sim.host.cases import Case, declare, lay_costs
+from sim.host.context import STORED, ReplicaContext
 from sim.host.costs import Costs
-from sim.host.journal import Journal
-from sim.host.letters import Letters
+from sim.host.messages import Messages
+from sim.host.recorder import TraceRecorder
 from sim.host.rumours import Rumours
-from sim.host.seat import STORED, Host
 from sim.host.tallies import Tallies
 from sim.host.trees import Trees
 from sim.host.wake import turn
-from sim.kernel import desk as d
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar
 from sim.ledger import rows as r
 from sim.protocol import (
     MEMBERSHIP,
     Block,
-    Letter,
     MembersChange,
+    Message,
     Quorum,
     Replica,
     Signing,
@@ -43,14 +43,14 @@ from sim.protocol import (
 )
 
 # Who sits between a host and its replica: returns the replica, and the handlers that the run calls in its place.
-Disguise = Callable[[Host], tuple[Replica, dict[Any, Callable[..., None]]]]
+Wrapper = Callable[[ReplicaContext], tuple[Replica, dict[Any, Callable[..., None]]]]
 
 
 class Service(Interface):
-    """What works at a seat beside its replica, or in its place: it sends and receives housekeeping letters."""
+    """What works at a seat beside its replica, or in its place: it sends and receives housekeeping messages."""
 
     def handlers(self) -> dict[Any, Callable[..., None]]:
-        """What it does upon which letter or timer."""
+        """What it does upon which message or timer."""
 
     def start(self) -> None:
         """Begin, at the start of the run and after each crash of the seat."""
@@ -61,7 +61,7 @@ _TRANSACTION, _REPLY = 0, 1  # message types every run has
 
 
 @dataclasses.dataclass(frozen=True)
-class Breach:
+class Contradiction:
     """A replica was about to decide a block that contradicts one it has decided (the ledger did not follow)."""
 
     time_ns: int
@@ -71,7 +71,7 @@ class Breach:
 
 
 class Run:
-    """All replicas of one run, their letters, ballots and blocks, and the loop that wakes them."""
+    """All replicas of one run, their messages, ballots and blocks, and the loop that wakes them."""
 
     def __init__(
         self,
@@ -82,17 +82,17 @@ class Run:
         *,
         block_interval_ns: int = 0,
         fast_path: bool = True,
-        disguises: Mapping[int, Disguise] | None = None,
+        wrappers: Mapping[int, Wrapper] | None = None,
         members: tuple[int, ...] | None = None,
         learners: tuple[int, ...] = (),
         members_change: bool = False,
-        letters: tuple[type[Letter], ...] = (),
+        messages: tuple[type[Message], ...] = (),
     ) -> None:
         self.protocol = protocol
         self.members = tuple(range(settings.voters)) if members is None else members
         self.learners = learners
         self.members_change = members_change or len(self.members) < settings.voters
-        self.disguises = dict(disguises or {})
+        self.wrappers = dict(wrappers or {})
         self.parameters = parameters
         self.costs = costs
         self.signing = Signing(settings.voters, costs.signature_bytes, costs.certificates)
@@ -102,7 +102,7 @@ class Run:
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]
         self.kinds: dict[Any, int] = {}
-        causes: list[Any] = [*protocol.letters, *protocol.votes, *protocol.later_letters, *letters]
+        causes: list[Any] = [*protocol.messages, *protocol.votes, *protocol.later_messages, *messages]
         for kind in causes:
             self.kinds[kind] = len(self.names)
             self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
@@ -110,56 +110,58 @@ class Run:
             settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY
         )
         self.engine = Engine(settings)
-        self.desk = self.engine.state
-        self.desk[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
-        self.desk[r.FORKS] = protocol.forks
+        self.run_state = self.engine.state
+        self.run_state[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
+        self.run_state[r.FORKS] = protocol.forks
         self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
-        self.letters = Letters(self)
+        self.messages = Messages(self)
         self.tallies = Tallies(self)
         self.tree = Blocks(self)
         self.trees = Trees(self)
         self.rumours = Rumours(self)
-        self.breaches: dict[int, Breach] = {}  # replica -> the first time it went against its own decisions
+        self.contradictions: dict[
+            int, Contradiction
+        ] = {}  # replica -> the first time it went against its own decisions
         self.timers: dict[int, tuple[Timer, Any, int]] = {}
         self.writes = 0  # that handlers have waited for
         self.turn_timers: dict[int, Timer] = {}  # of the seats that await their turn
         self.out_of_time: Callable[[], bool] = lambda: False
         self.calls: dict[int, Callable[[], None]] = {}
-        self.journal = Journal(self.engine, logging=settings.log_messages)
-        self.trace_sinks, self.log_sinks = self.journal.trace_sinks, self.journal.log_sinks
+        self.recorder = TraceRecorder(self.engine, logging=settings.log_messages)
+        self.trace_sinks, self.log_sinks = self.recorder.trace_sinks, self.recorder.log_sinks
         self.services: dict[int, list[Service]] = {}  # by seat
         self.not_serving = set(range(settings.voters)) - {*self.members, *learners}  # voters who turn clients away
         self.on_serving: Callable[[int], None] = lambda voter: None  # told who begins or ends
-        self.vacant: set[int] = set()  # seats whose replica does not run, though the node does
+        self.without_replica: set[int] = set()  # seats whose replica does not run, though the node does
         self.watchers: dict[int, Callable[[int], None]] = {}  # by seat: told the row of each block it decides
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
         # A subclass that changes rules must not be bypassed by its parent's fast path: it declares its own or has none.
         # Twins are adversaries: they need exact handlers, not speed, and the fast path knows one seat per voter.
         self.fast_path_allowed = fast_path and "normal_cases" in vars(protocol) and not self.engine.twins
-        self.cases: dict[type[Letter], Case] = {}
+        self.cases: dict[type[Message], Case] = {}
         self.case_votes: list[tuple[VoteType, ...]] = []  # by number of the case
         self.entry_follows_leader = False
         self._refresh_views()
         self.engine.moved = self._refresh_views
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
-        self.hosts = [Host(self, seat) for seat in range(self.engine.seats)]
+        self.hosts = [ReplicaContext(self, seat) for seat in range(self.engine.seats)]
         self.requests: list[MembersChange] = []  # of the operator
         self.told = [0] * self.engine.seats  # how many of them each seat has heard
         self._seat_all()
 
     def _refresh_views(self) -> None:
         """Columns that Python reads and writes often, as memory views: five times quicker than arrays."""
-        self.scalars = self.desk.data
-        self.nodes = self.engine.desk[d.NODE].data
-        self.peers = self.engine.desk[r.PEER].data
-        self.blocks = self.engine.desk[r.BLOCK].data
-        self.envelopes = self.engine.desk[d.ENVELOPE].data
-        self.leads = self.engine.desk[lead.LEAD].data
-        self.posted = self.engine.desk[lead.POSTED].data
-        self.held = self.engine.desk[trees.HELD].data
-        self.turns = self.engine.desk[timers.TURN].data
+        self.scalars = self.run_state.data
+        self.nodes = self.engine.run_state[d.NODE].data
+        self.peers = self.engine.run_state[r.PEER].data
+        self.blocks = self.engine.run_state[r.BLOCK].data
+        self.envelopes = self.engine.run_state[d.ENVELOPE].data
+        self.leases = self.engine.run_state[lease.LEASE].data
+        self.posted = self.engine.run_state[lease.POSTED].data
+        self.held = self.engine.run_state[trees.HELD].data
+        self.turns = self.engine.run_state[timers.TURN].data
 
     def _seat_all(self) -> None:
         for host in self.hosts:
@@ -174,21 +176,21 @@ class Run:
         for case in self.normal_cases if self.fast_path_allowed else ():
             declare(self, case)
 
-    def seat(self, host: Host) -> None:
+    def seat(self, host: ReplicaContext) -> None:
         """Give a host a fresh replica (at the start, and after a crash)."""
-        disguise = self.disguises.get(host.seat)
-        if host.seat in self.vacant:
+        wrapper = self.wrappers.get(host.seat)
+        if host.seat in self.without_replica:
             host.replica, host.handlers = None, {}
-        elif disguise is None:
+        elif wrapper is None:
             host.replica = self.protocol(host)
             host.handlers = host.fast_path.seat(host.replica)
         else:
-            host.replica, host.handlers = disguise(host)
+            host.replica, host.handlers = wrapper(host)
         host.handlers[STORED] = host.fast_path.bracket(lambda then: then())
         for service in self.services.get(host.seat, ()):
             host.handlers |= service.handlers()
 
-    def _begin(self, host: Host) -> None:
+    def _begin(self, host: ReplicaContext) -> None:
         if host.replica is not None:
             host.replica.start()
             host.fast_path.begin()
@@ -202,20 +204,20 @@ class Run:
         self.services.setdefault(seat, []).append(service)
         self.hosts[seat].handlers |= service.handlers()
 
-    def vacate(self, seat: int) -> None:
+    def detach_replica(self, seat: int) -> None:
         """No replica runs at a seat, from before the start of the run: the node keeps blocks and does nothing else."""
         host = self.hosts[seat]
-        self.vacant.add(seat)
+        self.without_replica.add(seat)
         host.replica = None
         host.handlers = {}
         self.engine.peer()[seat, r.QUIET] = 1
         if host.votes:
             self.tree.voter_goes(seat)
 
-    def occupy(self, seat: int) -> None:
+    def attach_replica(self, seat: int) -> None:
         """The replica of a vacant seat starts, with the blocks that the seat has decided."""
         host = self.hosts[seat]
-        self.vacant.discard(seat)
+        self.without_replica.discard(seat)
         self.engine.peer()[seat, r.QUIET] = 0
         self.tree.voter_comes(seat)
         self.seat(host)
@@ -226,7 +228,7 @@ class Run:
 
     def works(self, seat: int) -> bool:
         """Whether a seat's node runs, and its replica with it."""
-        return self.is_up(seat) and seat not in self.vacant
+        return self.is_up(seat) and seat not in self.without_replica
 
     def serves(self, seat: int) -> bool:
         """Whether clients can submit to a seat's replica."""
@@ -266,27 +268,27 @@ class Run:
 
     def ask(self, function: Callable[..., int], *arguments: int) -> int:
         """Call an engine entry, making room as often as it asks."""
-        if self.journal.logging:
-            self.journal.ensure_log()
-        result = function(self.desk, *arguments)
+        if self.recorder.logging:
+            self.recorder.ensure_log()
+        result = function(self.run_state, *arguments)
         while result == -1:
-            self.make_room()
-            result = function(self.desk, *arguments)
+            self.make_capacity()
+            result = function(self.run_state, *arguments)
         return result
 
-    def make_room(self) -> None:
+    def make_capacity(self) -> None:
         """The engine has found a column nearly full."""
-        self.engine.make_room()
+        self.engine.make_capacity()
         self._refresh_views()
 
-    def ensure_room(self, messages: int) -> None:
+    def ensure_capacity(self, messages: int) -> None:
         """Make room for that many calendar entries."""
-        grow_calendar(self.engine.desk, messages * (1 + int(self.desk[d.RULE_COPIES_MAX])))
+        grow_calendar(self.engine.run_state, messages * (1 + int(self.run_state[d.RULE_COPIES_MAX])))
         self._refresh_views()
 
-    def breach(self, node: int, block: Block, decided: Block) -> None:
+    def contradiction(self, node: int, block: Block, decided: Block) -> None:
         """A replica contradicts its own decision: kept for the verdict, once per replica."""
-        self.breaches.setdefault(node, Breach(self.now_ns, node, block, decided))
+        self.contradictions.setdefault(node, Contradiction(self.now_ns, node, block, decided))
 
     # --- the loop --------------------------------------------------------------------------------------
 
@@ -325,8 +327,8 @@ class Run:
             return
         if node < self.engine.seats:
             self.hosts[node].fast_path.crash()
-        entry.crash(self.desk, node, self.engine.tallies)
-        self.journal.note(r.EVENT_CRASHED, node)
+        entry.crash(self.run_state, node, self.engine.tallies)
+        self.recorder.note(r.EVENT_CRASHED, node)
         if node < self.engine.seats:
             host = self.hosts[node]
             host.replica = None
@@ -338,10 +340,10 @@ class Run:
         """Start a stopped endpoint again, from its stable storage."""
         if self.is_up(node):
             return
-        entry.restart(self.desk, node)
-        self.journal.note(r.EVENT_RESTARTED, node)
+        entry.restart(self.run_state, node)
+        self.recorder.note(r.EVENT_RESTARTED, node)
         if node < self.engine.seats:
-            if node not in self.vacant or not self.hosts[node].votes:
+            if node not in self.without_replica or not self.hosts[node].votes:
                 self.tree.voter_comes(node)
             self.seat(self.hosts[node])
             self._begin(self.hosts[node])
@@ -358,13 +360,13 @@ class Run:
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
         """Put a link under a rule (0: none). Rules are rows of the engine's rule table."""
-        self.engine.desk[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        self.engine.run_state[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
         if rule:
-            self.desk[d.LINKS_CHANGED] = 1
+            self.run_state[d.LINKS_CHANGED] = 1
 
     def cut(self, src: int, dst: int, *, both: bool = True) -> None:
         """Cut a link; rule 1 is the cut."""
-        self.engine.desk[d.RULE][post.RULE_WIDTH + post.RULE_DOWN] = 1
+        self.engine.run_state[d.RULE][post.RULE_WIDTH + post.RULE_DOWN] = 1
         self.set_link(src, dst, 1)
         if both:
             self.set_link(dst, src, 1)
@@ -377,12 +379,12 @@ class Run:
 
     def change_members(self, change: MembersChange) -> None:
         """The operator asks for other members: every replica that runs hears of it, others when they run again."""
-        self.journal.note(r.EVENT_MEMBERSHIP, -1, change.number)
+        self.recorder.note(r.EVENT_MEMBERSHIP, -1, change.number)
         self.requests.append(change)
         for host in self.hosts:
             self._tell_requests(host)
 
-    def _tell_requests(self, host: Host) -> None:
+    def _tell_requests(self, host: ReplicaContext) -> None:
         """Tell a replica that runs of the requests it has not heard."""
         handler = host.handlers.get(MEMBERSHIP)
         while handler is not None and self.told[host.seat] < len(self.requests):
@@ -391,13 +393,13 @@ class Run:
 
     def flush_trace(self) -> None:
         """Hand the collected trace rows to those who read them."""
-        self.journal.flush()
+        self.recorder.flush()
 
     def call_at(self, time_ns: int, call: Callable[[], None]) -> None:
         """Call back at a time."""
         number = self.next_timer()
         self.calls[number] = call
-        entry.set_call(self.desk, time_ns, number)
+        entry.set_call(self.run_state, time_ns, number)
 
     def next_timer(self) -> int:
         """The number of a new timer or call."""

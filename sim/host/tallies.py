@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from sim.engine import entry
 from sim.kernel import chance, tally
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.protocol import ALL, Ballot, Quorum, VoteType
 
 if TYPE_CHECKING:
+    from sim.host.context import ReplicaContext
     from sim.host.run import Run
-    from sim.host.seat import Host
 
 
 def threshold(quorum: Quorum) -> int:
@@ -31,7 +31,7 @@ class Tallies:
         self.run = run
         self._row_quorums: dict[int, Quorum] = {}  # by tally row, where members change
 
-    def row(self, ballot: Ballot, vote: VoteType, to: int, host: Host) -> int:
+    def row(self, ballot: Ballot, vote: VoteType, to: int, host: ReplicaContext) -> int:
         """The tally row of a ballot's votes, opened if new. `host`: who votes or counts."""
         row = ballot.rows.get(vote)
         if row is None:
@@ -41,7 +41,7 @@ class Tallies:
                 quorum = host.replica.quorum_of(vote, ballot)
             thresholds = (quorum.early, threshold(quorum), 0) if quorum.early else (threshold(quorum), 0, 0)
             key = _ballot_key(ballot)
-            wide = run.letters.target(to) < 0  # a voter of several seats counts at each of them
+            wide = run.messages.target(to) < 0  # a voter of several seats counts at each of them
             row = run.ask(entry.tally_row, run.kinds[vote], key, int(wide), -1 if wide else to, *thresholds)
             ballot.rows[vote] = row
             run.tree.owner_of_row[row] = (ballot, vote)
@@ -49,21 +49,21 @@ class Tallies:
                 self._row_quorums[row] = quorum
                 run.engine.weigh(row, quorum.weights or (1,) * run.engine.voters)
             if run.ruled:
-                run.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
-            if vote.umbrella is not None:
-                parent = self.row(run.tree.umbrella(ballot), vote.umbrella, ALL, host)
-                run.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = parent
+                run.engine.run_state[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
+            if vote.any_value is not None:
+                parent = self.row(run.tree.any_value(ballot), vote.any_value, ALL, host)
+                run.engine.run_state[d.TALLY][row * tally.ROW + tally.PARENT] = parent
         return row
 
     def quorum_of(self, row: int, vote: VoteType) -> Quorum:
         """What completes a tally."""
         return self._row_quorums.get(row) or self.run.quorums[vote]
 
-    def lay_umbrella(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
-        """The umbrella of a row that the fast path has laid out."""
-        over, quorum = self.run.tree.umbrella(ballot), self.run.quorums[vote]
+    def lay_any_value(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
+        """The any-value tally of a row that the fast path has laid out."""
+        over, quorum = self.run.tree.any_value(ballot), self.run.quorums[vote]
         assert ballot.block is not None
         kind, key, block = self.run.kinds[vote], _ballot_key(over), ballot.block.row
-        parent = self.run.ask(entry.umbrella, row, kind, key, quorum.early, quorum.votes, guard, block)
+        parent = self.run.ask(entry.any_value, row, kind, key, quorum.early, quorum.votes, guard, block)
         over.rows[vote] = parent
         self.run.tree.owner_of_row[parent] = (over, vote)

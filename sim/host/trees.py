@@ -1,4 +1,4 @@
-"""Letters that go down trees of voters: what a run's hosts know of them (compiled: sim.engine.trees)."""
+"""Messages that go down trees of voters: what a run's hosts know of them (compiled: sim.engine.trees)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.engine import actions, cases, entry, timers, trees
 from sim.kernel import post
-from sim.protocol import Block, Gather, Letter, NormalCase, Timer, Tree
+from sim.protocol import Block, Gather, Message, NormalCase, Timer, Tree
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -30,7 +30,7 @@ class Trees:
         assert gather is not None
         kind = run.kinds[gather.answer]
         self.gathers[number] = self.answers[kind] = gather
-        row = run.engine.desk[cases.CASES][number * cases.CASE_WIDTH :]
+        row = run.engine.run_state[cases.CASES][number * cases.CASE_WIDTH :]
         row[trees.CASE_ANSWER] = kind + 1
         row[trees.CASE_SIGN_NS] = run.costs.sign_ns if case.upon.signed else 0
         row[trees.CASE_ANSWER_SIGN_NS] = run.costs.sign_ns if gather.answer.signed else 0
@@ -47,7 +47,7 @@ class Trees:
             for voter in range(run.engine.voters):
                 size, levels = tree.below(voter)
                 children = tree.children(voter)
-                answer_bytes, verify_ns = run.letters.size_and_verification(gather.answer(block, size))
+                answer_bytes, verify_ns = run.messages.size_and_verification(gather.answer(block, size))
                 rows[voter, : trees.ANSWER_VERIFY_NS + 1] = (
                     tree.parent(voter),
                     -1 - run.engine.group(children) if children else 0,
@@ -59,49 +59,49 @@ class Trees:
             self._numbers[name] = run.engine.lay_tree(rows)
         return self._numbers[name]
 
-    def letter(self, envelope: int, block: Block) -> Letter:
-        """A letter that the engine has sent about a block: down, or up."""
+    def message(self, envelope: int, block: Block) -> Message:
+        """A message that the engine has sent about a block: down, or up."""
         at = envelope * post.ENVELOPE_WIDTH
         answer = self.answers.get(self.run.envelopes[at + post.KIND])
         if answer is None:
-            return self.run.protocol.letter_of(block)
-        letter: Letter = answer.answer(block, self.run.envelopes[at + post.VOTER])
-        return letter
+            return self.run.protocol.message_of(block)
+        message: Message = answer.answer(block, self.run.envelopes[at + post.VOTER])
+        return message
 
     def gathered(self, seat: int, block: Block) -> dict[int, int]:
         """Votes counted at a seat for a block, by child; its handlers count on."""
         if not block.actions or block.row not in self._of_block:
             return {}
         action = block.actions[0]
-        word = entry.take_over(self.run.desk, action, seat)
+        word = entry.take_over(self.run.run_state, action, seat)
         tree = self._of_block[block.row]
         how = word & 3
         if how == trees.AT_HANDLERS or (how == trees.THROUGH and tree.first != seat):
             return {}
         votes = {seat: 1}
         for child in tree.children(seat):
-            if entry.has_answered(self.run.desk, action, child):
+            if entry.has_answered(self.run.run_state, action, child):
                 votes[child] = tree.below(child)[0]
         return votes
 
-    def held(self, seat: int) -> list[tuple[int, Letter]]:
-        """Letters kept at a seat, with their senders; kept no longer."""
+    def held(self, seat: int) -> list[tuple[int, Message]]:
+        """Messages kept at a seat, with their senders; kept no longer."""
         run = self.run
         slots = run.held[seat * trees.HELD_SLOTS : (seat + 1) * trees.HELD_SLOTS]
         found = []
         for i, slot in enumerate(slots):
             if slot:
                 slots[i] = 0
-                letter = run.letters.at(slot - 1)
-                if letter is not None:
-                    found.append((run.envelopes[(slot - 1) * post.ENVELOPE_WIDTH + post.SRC], letter))
-                entry.let_letter_go(run.desk, slot - 1)
+                message = run.messages.at(slot - 1)
+                if message is not None:
+                    found.append((run.envelopes[(slot - 1) * post.ENVELOPE_WIDTH + post.SRC], message))
+                entry.let_message_go(run.run_state, slot - 1)
         return found
 
     def timer(self, argument: int) -> tuple[Timer, Block | None]:
         """The timer that the engine has set at a voter who waits for answers, and the block it is about."""
         run = self.run
-        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.desk[actions.GATHER_STRIDE])
-        words = run.engine.desk[actions.GATHERING]
+        at = ((argument >> timers.TIMER_BITS) - 1) * int(run.run_state[actions.GATHER_STRIDE])
+        words = run.engine.run_state[actions.GATHERING]
         gather = self.gathers[int(words[at + actions.GATHER_CASE])]
         return gather.timer, run.tree.at(int(words[at + actions.GATHER_BLOCK]))

@@ -17,10 +17,10 @@ OUT_OF_TIME = 100  # the deadline on the wall clock has passed
 
 def turn(run: Run, until_ns: int) -> int:
     """Turn the loop up to and including `until_ns`. Returns the code of what ended it."""
-    desk = run.desk
+    run_state = run.run_state
     hosts = run.hosts
     advance = loop.advance
-    letter_code, quorum_code = loop.WAKE_LETTER, loop.WAKE_QUORUM
+    message_code, quorum_code = loop.WAKE_MESSAGE, loop.WAKE_QUORUM
     envelopes_src = post.SRC
     names = run.name_of_seat
     width = post.ENVELOPE_WIDTH
@@ -28,12 +28,12 @@ def turn(run: Run, until_ns: int) -> int:
     if run.out_of_time():
         return OUT_OF_TIME
     while True:
-        code, node, argument, _time_ns = advance(desk, until_ns)
+        code, node, argument, _time_ns = advance(run_state, until_ns)
         wakes += 1
         if wakes & 15 == 0 and run.out_of_time():
             return OUT_OF_TIME
-        if code == letter_code:
-            body = run.letters.at(argument)
+        if code == message_code:
+            body = run.messages.at(argument)
             src = names[run.envelopes[argument * width + envelopes_src]]
             handler = hosts[node].handlers.get(type(body))
             if handler is not None:
@@ -62,8 +62,8 @@ def turn(run: Run, until_ns: int) -> int:
             run.tree.sweep()
         elif code == loop.EMPTY_TRACE:
             run.flush_trace()
-        elif code == loop.ROOM:
-            run.make_room()
+        elif code == loop.CAPACITY:
+            run.make_capacity()
         elif code == loop.WAKE_DECIDED:
             _tell_decided(run, node, argument)
         elif code == loop.WAKE_CALL:

@@ -1,6 +1,6 @@
-"""Time and chance, nothing else: the compiled post office, keyed draws and the SimPy clock.
+"""Time and chance, nothing else: the compiled message pipeline, keyed draws and the SimPy clock.
 
-Read in this order: ``desk`` (where state lives), ``heap`` and ``calendar`` (what happens next),
+Read in this order: ``run_state`` (where state lives), ``heap`` and ``calendar`` (what happens next),
 ``chance`` (every random draw), ``post`` (one message from sender to receiver), ``tally`` (votes), and
 ``process`` (SimPy merged with all that). The kernel knows no protocol and no ledger.
 """
@@ -49,7 +49,7 @@ def _load_numba() -> None:
             del sys.modules["scipy.linalg"]
 
 
-CHECKED = os.environ.get("PILOTZONE_CHECKED") == "1"  # compile with every index looked at (sim.kernel.desk)
+CHECKED = os.environ.get("PILOTZONE_CHECKED") == "1"  # compile with every index looked at (sim.kernel.run_state)
 _DIGEST = ("checked-" if CHECKED else "") + _source_digest()
 if "NUMBA_CACHE_DIR" not in os.environ:
     numba.config.CACHE_DIR = str(_HERE / "__pycache__" / f"compiled-{_DIGEST}")  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ import functools
 
 import numpy as np
 
-from sim.kernel.desk import compiled
+from sim.kernel.run_state import compiled
 
 MASK64 = (1 << 64) - 1
 _M1 = np.uint64(0xBF58476D1CE4E5B9)

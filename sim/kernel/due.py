@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import NODE, READY, READY_LEN, READY_SEQ, column, compiled
 from sim.kernel.heap import heap_push
 from sim.kernel.post import INCARNATION, NODE_WIDTH
+from sim.kernel.run_state import NODE, READY, READY_LEN, READY_SEQ, column, compiled
 
 # Kinds; an entry's `what` = kind | (node + 1) << 8 | incarnation << 32.
 (
@@ -15,18 +15,18 @@ from sim.kernel.post import INCARNATION, NODE_WIDTH
 
 
 @compiled
-def ready_push(desk, time, kind, node, argument):
+def ready_push(run_state, time, kind, node, argument):
     """Enter something that becomes due at `time` at a node as it is now; node -1: nobody's."""
-    sequence = desk[READY_SEQ]
-    desk[READY_SEQ] = sequence + 1
-    ready_push_at(desk, time, sequence, kind, node, argument)
+    sequence = run_state[READY_SEQ]
+    run_state[READY_SEQ] = sequence + 1
+    ready_push_at(run_state, time, sequence, kind, node, argument)
 
 
 @compiled
-def ready_push_at(desk, time, sequence, kind, node, argument):
+def ready_push_at(run_state, time, sequence, kind, node, argument):
     """`ready_push` with a sequence number reserved earlier."""
     incarnation = np.int64(0)
     if node >= 0:
-        incarnation = column(desk, NODE)[node * NODE_WIDTH + INCARNATION]
+        incarnation = column(run_state, NODE)[node * NODE_WIDTH + INCARNATION]
     what = kind | (np.int64(node + 1) << 8) | (incarnation << 32)
-    heap_push(desk, READY, READY_LEN, time, sequence, what, argument)
+    heap_push(run_state, READY, READY_LEN, time, sequence, what, argument)

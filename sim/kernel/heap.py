@@ -5,19 +5,19 @@ Order is time first, then sequence, so that equal times keep the order in which 
 
 from __future__ import annotations
 
-from sim.kernel.desk import column, compiled, length, make_room
+from sim.kernel.run_state import column, compiled, length, make_capacity
 
 WIDTH = 4  # integers per entry
 
 
 @compiled
-def heap_push(desk, heap_column, length_scalar, time, sequence, a, b):
+def heap_push(run_state, heap_column, length_scalar, time, sequence, a, b):
     """Enter a row."""
-    i = desk[length_scalar]
-    if (i + 1) * WIDTH > length(desk, heap_column):
-        make_room(desk, heap_column)
-    heap = column(desk, heap_column)
-    desk[length_scalar] = i + 1
+    i = run_state[length_scalar]
+    if (i + 1) * WIDTH > length(run_state, heap_column):
+        make_capacity(run_state, heap_column)
+    heap = column(run_state, heap_column)
+    run_state[length_scalar] = i + 1
     while i > 0:
         parent = (i - 1) >> 1
         p = parent * WIDTH
@@ -34,11 +34,11 @@ def heap_push(desk, heap_column, length_scalar, time, sequence, a, b):
 
 
 @compiled
-def heap_drop(desk, heap_column, length_scalar):
+def heap_drop(run_state, heap_column, length_scalar):
     """Remove the first row (read it before: it is entry 0 of the column)."""
-    heap = column(desk, heap_column)
-    n = desk[length_scalar] - 1
-    desk[length_scalar] = n
+    heap = column(run_state, heap_column)
+    n = run_state[length_scalar] - 1
+    run_state[length_scalar] = n
     if n == 0:
         return
     last = n * WIDTH

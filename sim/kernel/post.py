@@ -1,4 +1,4 @@
-"""The post office: what happens to one message between the sender's decision and the receiver's.
+"""The message pipeline: what happens to one message between the sender's decision and the receiver's.
 
 In this order, each stage a first-in first-out queue that a message enters when it leaves the one before:
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import (
+from sim.kernel.run_state import (
     ENVELOPE,
     ENVELOPE_FREE,
     ENVELOPES_FREE,
@@ -37,7 +37,7 @@ from sim.kernel.desk import (
     compiled,
     inlined,
     length,
-    make_room,
+    make_capacity,
 )
 from sim.kernel.tally import REFERENCES, ROW
 
@@ -56,7 +56,7 @@ PROGRESS_TOKEN = 31  # which progress timer is the current one
 ENVELOPE_WIDTH = 16
 REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, VOTER, KIND = 0, 1, 2, 3, 4, 5, 6, 7
 KEY, ACTION, SENT_NS, ARG = 8, 9, 10, 11
-LETTER, REPLY, FLOOD = -1, -2, -3  # values of STATEMENT that are not a tally row
+MESSAGE, REPLY, FLOOD = -1, -2, -3  # values of STATEMENT that are not a tally row
 
 KINDS = 64  # message types of a run
 KIND_WIDTH = 4
@@ -93,15 +93,15 @@ def ref_index(ref):
 
 
 @compiled
-def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, key, action, arg):
+def new_envelope(run_state, src, kind, statement, size, verify_ns, handle_ns, voter, key, action, arg):
     """Take an envelope from the free list, with no copies yet. `voter`: whose vote it is, if it is one."""
-    if desk[ENVELOPES_FREE] == 0:
-        make_room(desk, ENVELOPE_FREE)
-    free = desk[ENVELOPES_FREE] - 1
-    desk[ENVELOPES_FREE] = free
-    envelope = column(desk, ENVELOPE_FREE)[free]
+    if run_state[ENVELOPES_FREE] == 0:
+        make_capacity(run_state, ENVELOPE_FREE)
+    free = run_state[ENVELOPES_FREE] - 1
+    run_state[ENVELOPES_FREE] = free
+    envelope = column(run_state, ENVELOPE_FREE)[free]
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     row[e + REFS] = 0
     row[e + SRC] = src
     row[e + STATEMENT] = statement
@@ -112,35 +112,35 @@ def new_envelope(desk, src, kind, statement, size, verify_ns, handle_ns, voter, 
     row[e + KIND] = kind
     row[e + KEY] = np.int64(key)
     row[e + ACTION] = action
-    row[e + SENT_NS] = desk[NOW]
+    row[e + SENT_NS] = run_state[NOW]
     row[e + ARG] = arg
     if statement >= 0:
-        column(desk, TALLY)[statement * ROW + REFERENCES] += 1
+        column(run_state, TALLY)[statement * ROW + REFERENCES] += 1
     return envelope
 
 
 @inlined
-def drop_reference(desk, envelope):
+def drop_reference(run_state, envelope):
     """One copy fewer; returns True if it was the last and the envelope is free again."""
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     e = envelope * ENVELOPE_WIDTH
     refs = row[e + REFS] - 1
     row[e + REFS] = refs
     if refs > 0:
         return False
     if row[e + STATEMENT] >= 0:
-        column(desk, TALLY)[row[e + STATEMENT] * ROW + REFERENCES] -= 1
-    column(desk, ENVELOPE_FREE)[desk[ENVELOPES_FREE]] = envelope
-    desk[ENVELOPES_FREE] += 1
+        column(run_state, TALLY)[row[e + STATEMENT] * ROW + REFERENCES] -= 1
+    column(run_state, ENVELOPE_FREE)[run_state[ENVELOPES_FREE]] = envelope
+    run_state[ENVELOPES_FREE] += 1
     return True
 
 
 @compiled
-def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, done, size, fate, key):
-    row = desk[LOG_LEN] * LOG_WIDTH
-    if row + LOG_WIDTH > length(desk, LOG):
-        make_room(desk, LOG)
-    log = column(desk, LOG)
+def _log(run_state, sent, src, dst, kind, statement, arrived, received, verified, done, size, fate, key):
+    row = run_state[LOG_LEN] * LOG_WIDTH
+    if row + LOG_WIDTH > length(run_state, LOG):
+        make_capacity(run_state, LOG)
+    log = column(run_state, LOG)
     log[row] = sent
     log[row + 1] = src
     log[row + 2] = dst
@@ -153,4 +153,4 @@ def _log(desk, sent, src, dst, kind, statement, arrived, received, verified, don
     log[row + 9] = size
     log[row + 10] = fate
     log[row + 11] = key
-    desk[LOG_LEN] += 1
+    run_state[LOG_LEN] += 1

@@ -1,4 +1,4 @@
-"""SimPy merged with the post office: what unfolds over time is an ordinary SimPy process.
+"""SimPy merged with the message pipeline: what unfolds over time is an ordinary SimPy process.
 
 Workloads, clients, fault scripts and weather are generator processes on a `simpy.Environment` whose clock counts
 integer nanoseconds. The run takes the earlier of SimPy's next event and the engine's; on equal times the engine

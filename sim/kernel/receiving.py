@@ -1,4 +1,4 @@
-"""The post office, stages 4 to 6: a copy enters through the NIC, is verified, and is handed to the consensus thread.
+"""The message pipeline, stages 4 to 6: a copy enters through the NIC, is verified, and handed to the consensus thread.
 
 All of it is settled the moment the copy arrives, for no stage looks back.
 """
@@ -7,20 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import (
-    DELIVERED,
-    DIGEST_SUM,
-    LINK_RULE,
-    LINKS_CHANGED,
-    NODE,
-    NODES,
-    RULE,
-    WORKER_FREE,
-    WORKERS,
-    column,
-    compiled,
-    inlined,
-)
 from sim.kernel.post import (
     CPU_Q10,
     CPU_WAIT,
@@ -39,34 +25,48 @@ from sim.kernel.post import (
     VERIFY_BUSY,
     VERIFY_FREE,
 )
+from sim.kernel.run_state import (
+    DELIVERED,
+    DIGEST_SUM,
+    LINK_RULE,
+    LINKS_CHANGED,
+    NODE,
+    NODES,
+    RULE,
+    WORKER_FREE,
+    WORKERS,
+    column,
+    compiled,
+    inlined,
+)
 
 
 @compiled
-def link_is_down(desk, src, dst):
+def link_is_down(run_state, src, dst):
     """Whether the link from `src` to `dst` is cut at this moment."""
-    if desk[LINKS_CHANGED] == 0:
+    if run_state[LINKS_CHANGED] == 0:
         return False
-    rule = column(desk, LINK_RULE)[src * desk[NODES] + dst]
+    rule = column(run_state, LINK_RULE)[src * run_state[NODES] + dst]
     if rule == 0:
         return False
-    if column(desk, RULE)[rule * RULE_WIDTH + RULE_DOWN] == 0:
+    if column(run_state, RULE)[rule * RULE_WIDTH + RULE_DOWN] == 0:
         return False
-    column(desk, RULE)[rule * RULE_WIDTH + RULE_HITS] += 1
+    column(run_state, RULE)[rule * RULE_WIDTH + RULE_HITS] += 1
     return True
 
 
 @inlined
-def verified_at(desk, dst, received, cost):
+def verified_at(run_state, dst, received, cost):
     """Stage 5: when a message received at `received` is verified, `cost` ns on the first free worker."""
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     d = dst * NODE_WIDTH
-    if desk[WORKERS] == 1:
+    if run_state[WORKERS] == 1:
         start = max(received, node[d + VERIFY_FREE])
         node[d + VERIFY_FREE] = start + cost
     else:
-        free = column(desk, WORKER_FREE)
-        worker = dst * desk[WORKERS]
-        last = worker + desk[WORKERS] - 1
+        free = column(run_state, WORKER_FREE)
+        worker = dst * run_state[WORKERS]
+        last = worker + run_state[WORKERS] - 1
         start = max(received, free[worker])
         # Which worker it is does not matter: times are kept in ascending order, and the first is the next to be free.
         while worker < last and free[worker + 1] < start + cost:
@@ -79,9 +79,9 @@ def verified_at(desk, dst, received, cost):
 
 
 @inlined
-def receive(desk, time, dst, size, verify_ns):
+def receive(run_state, time, dst, size, verify_ns):
     """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`."""
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     d = dst * NODE_WIDTH
     received = time
     if node[d + RX_PS] > 0:
@@ -93,18 +93,18 @@ def receive(desk, time, dst, size, verify_ns):
         node[d + RX_WAIT] += start - time
     node[d + RX_BYTES] += size
     node[d + RX_COUNT] += 1
-    desk[DELIVERED] += 1
-    desk[DIGEST_SUM] += (received ^ (np.int64(dst) << 48)) * np.int64(0x9E3779B97F4A7C1) + size
+    run_state[DELIVERED] += 1
+    run_state[DIGEST_SUM] += (received ^ (np.int64(dst) << 48)) * np.int64(0x9E3779B97F4A7C1) + size
     verified = received
     if verify_ns > 0:
-        verified = verified_at(desk, dst, received, (verify_ns * node[d + CPU_Q10]) >> 10)
+        verified = verified_at(run_state, dst, received, (verify_ns * node[d + CPU_Q10]) >> 10)
     return received, verified
 
 
 @inlined
-def hand_over(desk, dst, verified, handle_ns):
+def hand_over(run_state, dst, verified, handle_ns):
     """Stage 6: when the consensus thread has handled a message verified at `verified`."""
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     d = dst * NODE_WIDTH
     cost = (handle_ns * node[d + CPU_Q10]) >> 10
     start = max(verified, node[d + THREAD_FREE])

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import RULE_DELAY, below, join
-from sim.kernel.desk import (
+from sim.kernel.run_state import (
     END_WORDS,
     MESSAGE_HEIGHT,
     MESSAGE_RULE,
@@ -47,14 +47,18 @@ ANY_LOW, ANY_HIGH = -(1 << 61), 1 << 61
 
 
 @compiled
-def begin_message(desk, src, kind):
+def begin_message(run_state, src, kind):
     """Find the rules that copies of this message may meet. Called before its copies are put on their links."""
-    if desk[RULES] == 0:
+    if run_state[RULES] == 0:
         return
-    words, ends = desk[RULE_WORDS], desk[END_WORDS]
-    kinds, sources, targets = column(desk, RULE_KINDS), column(desk, RULE_SOURCES), column(desk, RULE_TARGETS)
-    active = column(desk, RULE_ACTIVE)
-    union = desk[RULES] * ends  # the last row of the targets
+    words, ends = run_state[RULE_WORDS], run_state[END_WORDS]
+    kinds, sources, targets = (
+        column(run_state, RULE_KINDS),
+        column(run_state, RULE_SOURCES),
+        column(run_state, RULE_TARGETS),
+    )
+    active = column(run_state, RULE_ACTIVE)
+    union = run_state[RULES] * ends  # the last row of the targets
     count = 0
     for w in range(words):
         candidates = kinds[kind * words + w] & sources[src * words + w]
@@ -64,7 +68,7 @@ def begin_message(desk, src, kind):
                 candidates = (candidates >> 8) & 0xFFFFFFFFFFFFFF
                 rule += 8
                 continue
-            if candidates & 1 and _holds_now(desk, rule):
+            if candidates & 1 and _holds_now(run_state, rule):
                 for i in range(ends):
                     mask = targets[rule * ends + i]
                     targets[union + i] = mask if count == 0 else targets[union + i] | mask
@@ -72,41 +76,41 @@ def begin_message(desk, src, kind):
                 count += 1
             candidates = (candidates >> 1) & 0x7FFFFFFFFFFFFFFF
             rule += 1
-    desk[RULES_ACTIVE] = count
+    run_state[RULES_ACTIVE] = count
 
 
 @compiled
-def _holds_now(desk, rule):
-    row = column(desk, MESSAGE_RULE)
+def _holds_now(run_state, rule):
+    row = column(run_state, MESSAGE_RULE)
     r = rule * MESSAGE_RULE_WIDTH
     return (
-        row[r + FROM_NS] <= desk[NOW] < row[r + UNTIL_NS]
+        row[r + FROM_NS] <= run_state[NOW] < row[r + UNTIL_NS]
         and row[r + HITS] < row[r + MOST]
-        and row[r + VIEW_LOW] <= desk[MESSAGE_VIEW] <= row[r + VIEW_HIGH]
-        and row[r + HEIGHT_LOW] <= desk[MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
+        and row[r + VIEW_LOW] <= run_state[MESSAGE_VIEW] <= row[r + VIEW_HIGH]
+        and row[r + HEIGHT_LOW] <= run_state[MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
     )
 
 
 @compiled
-def meets_rules(desk, dst):
+def meets_rules(run_state, dst):
     """Whether the current message's copy to `dst` meets a rule."""
-    at = desk[RULES] * desk[END_WORDS] + (dst >> 6)
-    return (column(desk, RULE_TARGETS)[at] >> (dst & 63)) & 1 == 1
+    at = run_state[RULES] * run_state[END_WORDS] + (dst >> 6)
+    return (column(run_state, RULE_TARGETS)[at] >> (dst & 63)) & 1 == 1
 
 
 @compiled
-def apply_rules(desk, key, dst, arrives):
+def apply_rules(run_state, key, dst, arrives):
     """All rules that the copy to `dst` meets, in their order: its new arrival, or -1 if it is dropped.
 
     `key`: of the message's draws. Leaves the number of further copies in RULE_COPIES.
     """
-    rows = column(desk, MESSAGE_RULE)
-    active = column(desk, RULE_ACTIVE)
-    targets = column(desk, RULE_TARGETS)
-    desk[RULE_COPIES] = 0
-    for i in range(desk[RULES_ACTIVE]):
+    rows = column(run_state, MESSAGE_RULE)
+    active = column(run_state, RULE_ACTIVE)
+    targets = column(run_state, RULE_TARGETS)
+    run_state[RULE_COPIES] = 0
+    for i in range(run_state[RULES_ACTIVE]):
         rule = active[i]
-        if (targets[rule * desk[END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
+        if (targets[rule * run_state[END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
             continue
         r = rule * MESSAGE_RULE_WIDTH
         if rows[r + HITS] >= rows[r + MOST]:
@@ -125,5 +129,5 @@ def apply_rules(desk, key, dst, arrives):
         if rows[r + CAP_NS] < NEVER:
             later = max(arrives, min(later, rows[r + CAP_NS]))
         arrives = later
-        desk[RULE_COPIES] += rows[r + COPIES]
+        run_state[RULE_COPIES] += rows[r + COPIES]
     return arrives

@@ -1,4 +1,4 @@
-"""The post office, stages 1 to 3: a message is signed, leaves the NIC copy by copy, and is put on its links.
+"""The message pipeline, stages 1 to 3: a message is signed, leaves the NIC copy by copy, and is put on its links.
 
 What links and rules do to a copy (loss, delay, doubles, order) is settled here, when it is sent.
 """
@@ -9,43 +9,6 @@ import numpy as np
 
 from sim.kernel.calendar import BUCKETS, append_to_bucket, calendar_push, count_appended
 from sim.kernel.chance import DUPLICATE, JITTER, LOSS, TABLE, below, join
-from sim.kernel.desk import (
-    BORDERS,
-    BYTES_ABROAD,
-    BYTES_SENT,
-    CAL_CURRENT,
-    CAL_SHIFT,
-    DROPPED,
-    DUPLICATED,
-    ENVELOPE,
-    GROUP_MEMBER,
-    GROUP_START,
-    JITTER_LOW_NS,
-    JITTER_MODE,
-    JITTER_SPAN_NS,
-    KIND_COUNT,
-    LAST_ARRIVAL,
-    LATENCY,
-    LINK_RULE,
-    LINKS_CHANGED,
-    LOG_ON,
-    LOSS_Q32,
-    NODE,
-    NODES,
-    NOW,
-    ORDERED,
-    QUANTILE,
-    RETRANSMIT_NS,
-    RULE,
-    RULE_COPIES,
-    RULES_ACTIVE,
-    SENT,
-    SIDE,
-    SITE_OF,
-    SITES,
-    column,
-    compiled,
-)
 from sim.kernel.post import (
     ADDED_JITTER,
     COUNT_BYTES,
@@ -84,6 +47,43 @@ from sim.kernel.post import (
     envelope_ref,
 )
 from sim.kernel.rules import apply_rules, begin_message, meets_rules
+from sim.kernel.run_state import (
+    BORDERS,
+    BYTES_ABROAD,
+    BYTES_SENT,
+    CAL_CURRENT,
+    CAL_SHIFT,
+    DROPPED,
+    DUPLICATED,
+    ENVELOPE,
+    GROUP_MEMBER,
+    GROUP_START,
+    JITTER_LOW_NS,
+    JITTER_MODE,
+    JITTER_SPAN_NS,
+    KIND_COUNT,
+    LAST_ARRIVAL,
+    LATENCY,
+    LINK_RULE,
+    LINKS_CHANGED,
+    LOG_ON,
+    LOSS_Q32,
+    NODE,
+    NODES,
+    NOW,
+    ORDERED,
+    QUANTILE,
+    RETRANSMIT_NS,
+    RULE,
+    RULE_COPIES,
+    RULES_ACTIVE,
+    SENT,
+    SIDE,
+    SITE_OF,
+    SITES,
+    column,
+    compiled,
+)
 
 
 @compiled
@@ -99,16 +99,16 @@ def jitter_ns(mode, low_ns, span, table, base_ns, draw):
 
 
 @compiled
-def _lost_ns(desk, key, dst, loss_q32, salt):
+def _lost_ns(run_state, key, dst, loss_q32, salt):
     """Delay by retransmissions on an ordered link, or -1 for a datagram that is lost."""
     wait = np.int64(0)
-    step = desk[RETRANSMIT_NS]
+    step = run_state[RETRANSMIT_NS]
     tries = 0
     while True:
         draw = join(join(join(key, LOSS), dst), tries * 4 + salt)
         if np.int64(draw >> np.uint64(32)) >= loss_q32:
             return wait
-        if desk[RETRANSMIT_NS] == 0 or tries >= 15:
+        if run_state[RETRANSMIT_NS] == 0 or tries >= 15:
             return np.int64(-1)
         wait += step
         step *= 2
@@ -116,10 +116,10 @@ def _lost_ns(desk, key, dst, loss_q32, salt):
 
 
 @compiled
-def _ruled(desk, rule, key, dst, arrives, ref):
+def _ruled(run_state, rule, key, dst, arrives, ref):
     """A link rule in force: the new arrival time, or -1 if the copy is dropped. May enter a duplicate."""
     r = rule * RULE_WIDTH
-    rules = column(desk, RULE)
+    rules = column(run_state, RULE)
     rules[r + RULE_HITS] += 1
     if rules[r + RULE_DOWN]:
         return np.int64(-1)
@@ -127,7 +127,7 @@ def _ruled(desk, rule, key, dst, arrives, ref):
     if rules[r + RULE_SPAN_NS] > 0:
         arrives += below(join(join(key, JITTER + 64), dst), rules[r + RULE_SPAN_NS] + 1)
     if rules[r + RULE_LOSS_Q32] > 0:
-        wait = _lost_ns(desk, key, dst, rules[r + RULE_LOSS_Q32], 1)
+        wait = _lost_ns(run_state, key, dst, rules[r + RULE_LOSS_Q32], 1)
         if wait < 0:
             return np.int64(-1)
         arrives += wait
@@ -135,97 +135,102 @@ def _ruled(desk, rule, key, dst, arrives, ref):
 
 
 @compiled
-def _crosses(desk, src, dst):
+def _crosses(run_state, src, dst):
     """Whether a copy from `src` to `dst` leaves home."""
-    side = column(desk, SIDE)
+    side = column(run_state, SIDE)
     return side[src] == 0 and side[dst] == 1
 
 
 @compiled
-def put_on_link(desk, key, ref, src, dst, leaves, kind, statement, size):
+def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered: 0, 1, or more."""
-    site = column(desk, SITE_OF)
-    base = column(desk, LATENCY)[site[src] * desk[SITES] + site[dst]]
+    site = column(run_state, SITE_OF)
+    base = column(run_state, LATENCY)[site[src] * run_state[SITES] + site[dst]]
     arrives = leaves + base
-    if desk[JITTER_MODE] != NO_JITTER:
+    if run_state[JITTER_MODE] != NO_JITTER:
         extra = jitter_ns(
-            desk[JITTER_MODE], desk[JITTER_LOW_NS], desk[JITTER_SPAN_NS], column(desk, QUANTILE), base, join(key, dst)
+            run_state[JITTER_MODE],
+            run_state[JITTER_LOW_NS],
+            run_state[JITTER_SPAN_NS],
+            column(run_state, QUANTILE),
+            base,
+            join(key, dst),
         )
         arrives = max(leaves, arrives + extra)
-    desk[SENT] += 1
-    if desk[BORDERS] and _crosses(desk, src, dst):
-        desk[BYTES_ABROAD] += size
+    run_state[SENT] += 1
+    if run_state[BORDERS] and _crosses(run_state, src, dst):
+        run_state[BYTES_ABROAD] += size
     lost = False
-    if desk[LOSS_Q32] > 0:
-        wait = _lost_ns(desk, key, dst, desk[LOSS_Q32], 0)
+    if run_state[LOSS_Q32] > 0:
+        wait = _lost_ns(run_state, key, dst, run_state[LOSS_Q32], 0)
         lost = wait < 0
         arrives += wait
     rule = np.int64(0)
-    if desk[LINKS_CHANGED]:
-        rule = column(desk, LINK_RULE)[src * desk[NODES] + dst]
+    if run_state[LINKS_CHANGED]:
+        rule = column(run_state, LINK_RULE)[src * run_state[NODES] + dst]
         if rule > 0 and not lost:
-            ruled = _ruled(desk, rule, key, dst, arrives, ref)
+            ruled = _ruled(run_state, rule, key, dst, arrives, ref)
             lost = ruled < 0
             arrives = ruled
     if lost:
-        _dropped(desk, kind)
-        if desk[LOG_ON]:
-            _log(desk, desk[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_LOST_SENDING, key)
+        _dropped(run_state, kind)
+        if run_state[LOG_ON]:
+            _log(run_state, run_state[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_LOST_SENDING, key)
         return 0
-    link = src * desk[NODES] + dst
-    if desk[ORDERED]:
-        arrives = max(arrives, column(desk, LAST_ARRIVAL)[link])
+    link = src * run_state[NODES] + dst
+    if run_state[ORDERED]:
+        arrives = max(arrives, column(run_state, LAST_ARRIVAL)[link])
     moved = arrives
     copies = 1
-    if desk[RULES_ACTIVE] > 0 and meets_rules(desk, dst):
-        moved = apply_rules(desk, key, dst, arrives)
+    if run_state[RULES_ACTIVE] > 0 and meets_rules(run_state, dst):
+        moved = apply_rules(run_state, key, dst, arrives)
         if moved < 0:
-            _dropped(desk, kind)
-            if desk[LOG_ON]:
-                _log(desk, desk[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_RULED_OUT, key)
+            _dropped(run_state, kind)
+            if run_state[LOG_ON]:
+                _log(run_state, run_state[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_RULED_OUT, key)
             return 0
-        copies += desk[RULE_COPIES]
-    if desk[ORDERED]:
-        column(desk, LAST_ARRIVAL)[link] = arrives
+        copies += run_state[RULE_COPIES]
+    if run_state[ORDERED]:
+        column(run_state, LAST_ARRIVAL)[link] = arrives
     if rule > 0:
-        chance = column(desk, RULE)[rule * RULE_WIDTH + RULE_DUPLICATE_Q32]
+        chance = column(run_state, RULE)[rule * RULE_WIDTH + RULE_DUPLICATE_Q32]
         if chance > 0 and np.int64(join(join(key, DUPLICATE), dst) >> np.uint64(32)) < chance:
             copies += 1
-    _enter(desk, moved, ref, copies)
+    _enter(run_state, moved, ref, copies)
     return copies
 
 
 @compiled
-def _dropped(desk, kind):
-    desk[DROPPED] += 1
-    column(desk, KIND_COUNT)[kind * KIND_WIDTH + COUNT_DROPPED] += 1
+def _dropped(run_state, kind):
+    run_state[DROPPED] += 1
+    column(run_state, KIND_COUNT)[kind * KIND_WIDTH + COUNT_DROPPED] += 1
 
 
 @compiled
-def _enter(desk, arrives, ref, copies):
+def _enter(run_state, arrives, ref, copies):
     """Put a copy on its way, and those that double it; the first has been counted as sent."""
     for _ in range(copies):
-        calendar_push(desk, arrives, ref)
-    desk[SENT] += copies - 1
-    desk[DUPLICATED] += copies - 1
+        calendar_push(run_state, arrives, ref)
+    run_state[SENT] += copies - 1
+    run_state[DUPLICATED] += copies - 1
 
 
 @compiled
-def sign(desk, src, sign_ns):
+def sign(run_state, src, sign_ns):
     """Stage 1: returns when the message is signed."""
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     s = src * NODE_WIDTH
     cost = (sign_ns * node[s + CPU_Q10]) >> 10
-    signed = max(desk[NOW], node[s + SIGN_FREE]) + cost
+    signed = max(run_state[NOW], node[s + SIGN_FREE]) + cost
     node[s + SIGN_FREE] = signed
     node[s + SIGN_BUSY] += cost
     return signed
 
 
 @compiled
-def transmit(desk, src, ready, size):
+def transmit(run_state, src, ready, size):
     """Stage 2 for one copy that is ready at `ready`: returns when it has left the NIC."""
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     s = src * NODE_WIDTH
     node[s + TX_BYTES] += size
     if node[s + TX_PS] == 0:
@@ -239,77 +244,77 @@ def transmit(desk, src, ready, size):
 
 
 @compiled
-def count_kind(desk, kind, messages, size):
+def count_kind(run_state, kind, messages, size):
     """Count one signature and the copies of a message of some type."""
-    count = column(desk, KIND_COUNT)
+    count = column(run_state, KIND_COUNT)
     count[kind * KIND_WIDTH + COUNT_SENT] += messages
     count[kind * KIND_WIDTH + COUNT_BYTES] += messages * size
     count[kind * KIND_WIDTH + COUNT_SIGNED] += 1
-    desk[BYTES_SENT] += messages * size
+    run_state[BYTES_SENT] += messages * size
 
 
 @compiled
-def send_one(desk, envelope, src, dst, sign_ns):
+def send_one(run_state, envelope, src, dst, sign_ns):
     """Send an envelope to one node. Returns the copies entered; an envelope without any is freed."""
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
-    begin_message(desk, src, kind)
-    leaves = transmit(desk, src, sign(desk, src, sign_ns), size)
+    begin_message(run_state, src, kind)
+    leaves = transmit(run_state, src, sign(run_state, src, sign_ns), size)
     copies = put_on_link(
-        desk, np.uint64(row[e + KEY]), envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size
+        run_state, np.uint64(row[e + KEY]), envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size
     )
-    count_kind(desk, kind, 1, size)
+    count_kind(run_state, kind, 1, size)
     row[e + REFS] = copies
     if copies == 0:
         row[e + REFS] = 1
-        drop_reference(desk, envelope)
+        drop_reference(run_state, envelope)
     return copies
 
 
 @compiled
-def _copies_one_by_one(desk, envelope, src, group, ready):
+def _copies_one_by_one(run_state, envelope, src, group, ready):
     """Stages 2 and 3 for every member of a group, when copies can be lost or ruled. Returns (entered, sent)."""
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
     key = np.uint64(row[e + KEY])
-    starts = column(desk, GROUP_START)
-    members = column(desk, GROUP_MEMBER)
+    starts = column(run_state, GROUP_START)
+    members = column(run_state, GROUP_MEMBER)
     copies = 0
     sent = 0
     for i in range(starts[group], starts[group + 1]):
         dst = members[i]
         if dst != src:
-            leaves = transmit(desk, src, ready, size)
-            copies += put_on_link(desk, key, envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size)
+            leaves = transmit(run_state, src, ready, size)
+            copies += put_on_link(run_state, key, envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size)
             sent += 1
     return copies, sent
 
 
 @compiled
-def _copies_in_a_row(desk, envelope, src, group, ready):
+def _copies_in_a_row(run_state, envelope, src, group, ready):
     """The same when no link is lossy or ruled: one loop with everything at hand, for it runs once per message."""
     e = envelope * ENVELOPE_WIDTH
-    size = column(desk, ENVELOPE)[e + SIZE]
-    key = np.uint64(column(desk, ENVELOPE)[e + KEY])
-    node = column(desk, NODE)
+    size = column(run_state, ENVELOPE)[e + SIZE]
+    key = np.uint64(column(run_state, ENVELOPE)[e + KEY])
+    node = column(run_state, NODE)
     s = src * NODE_WIDTH
     limited = node[s + TX_PS] > 0
     cost = (size * node[s + TX_PS]) // 1000
     free = max(ready, node[s + TX_FREE]) if limited else ready
-    mode, low_ns, span = desk[JITTER_MODE], desk[JITTER_LOW_NS], desk[JITTER_SPAN_NS]
-    quantiles = column(desk, QUANTILE)
-    site = column(desk, SITE_OF)
-    latency = column(desk, LATENCY)
-    from_here = site[src] * desk[SITES]
-    ordered = desk[ORDERED]
-    last = column(desk, LAST_ARRIVAL)
-    link = src * desk[NODES]
-    shift, current = desk[CAL_SHIFT], desk[CAL_CURRENT]
-    ruled = desk[RULES_ACTIVE] > 0
-    starts = column(desk, GROUP_START)
-    members = column(desk, GROUP_MEMBER)
+    mode, low_ns, span = run_state[JITTER_MODE], run_state[JITTER_LOW_NS], run_state[JITTER_SPAN_NS]
+    quantiles = column(run_state, QUANTILE)
+    site = column(run_state, SITE_OF)
+    latency = column(run_state, LATENCY)
+    from_here = site[src] * run_state[SITES]
+    ordered = run_state[ORDERED]
+    last = column(run_state, LAST_ARRIVAL)
+    link = src * run_state[NODES]
+    shift, current = run_state[CAL_SHIFT], run_state[CAL_CURRENT]
+    ruled = run_state[RULES_ACTIVE] > 0
+    starts = column(run_state, GROUP_START)
+    members = column(run_state, GROUP_MEMBER)
     wait_ns = 0
     copies = 0
     sent = 0
@@ -328,31 +333,31 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
             arrives = max(free, arrives + jitter_ns(mode, low_ns, span, quantiles, base, join(key, dst)))
         if ordered:
             arrives = max(arrives, last[link + dst])
-        if ruled and meets_rules(desk, dst):
-            moved = apply_rules(desk, key, dst, arrives)
+        if ruled and meets_rules(run_state, dst):
+            moved = apply_rules(run_state, key, dst, arrives)
             if moved < 0:
-                _dropped(desk, column(desk, ENVELOPE)[e + KIND])
+                _dropped(run_state, column(run_state, ENVELOPE)[e + KIND])
                 continue
             if ordered:
                 last[link + dst] = arrives
-            _enter(desk, moved, envelope_ref(envelope, dst), 1 + desk[RULE_COPIES])
-            copies += 1 + desk[RULE_COPIES]
+            _enter(run_state, moved, envelope_ref(envelope, dst), 1 + run_state[RULE_COPIES])
+            copies += 1 + run_state[RULE_COPIES]
             continue
         if ordered:
             last[link + dst] = arrives
         bucket = arrives >> shift
         if 0 < bucket - current < BUCKETS:
-            append_to_bucket(desk, bucket, arrives, envelope_ref(envelope, dst))
+            append_to_bucket(run_state, bucket, arrives, envelope_ref(envelope, dst))
             appended += 1
         else:
-            calendar_push(desk, arrives, envelope_ref(envelope, dst))
+            calendar_push(run_state, arrives, envelope_ref(envelope, dst))
         copies += 1
-    count_appended(desk, appended)
-    if desk[BORDERS]:
+    count_appended(run_state, appended)
+    if run_state[BORDERS]:
         for i in range(starts[group], starts[group + 1]):
-            if members[i] != src and _crosses(desk, src, members[i]):
-                desk[BYTES_ABROAD] += size
-    desk[SENT] += sent
+            if members[i] != src and _crosses(run_state, src, members[i]):
+                run_state[BYTES_ABROAD] += size
+    run_state[SENT] += sent
     node[s + TX_BYTES] += sent * size
     if limited:
         node[s + TX_FREE] = free
@@ -362,20 +367,20 @@ def _copies_in_a_row(desk, envelope, src, group, ready):
 
 
 @compiled
-def send_group(desk, envelope, src, group, sign_ns):
+def send_group(run_state, envelope, src, group, sign_ns):
     """Send an envelope to every member of a group but the sender. Returns the copies entered."""
     e = envelope * ENVELOPE_WIDTH
-    row = column(desk, ENVELOPE)
+    row = column(run_state, ENVELOPE)
     size, kind = row[e + SIZE], row[e + KIND]
-    begin_message(desk, src, kind)
-    ready = sign(desk, src, sign_ns)
-    if desk[LOSS_Q32] > 0 or desk[LINKS_CHANGED] or desk[LOG_ON]:
-        copies, sent = _copies_one_by_one(desk, envelope, src, group, ready)
+    begin_message(run_state, src, kind)
+    ready = sign(run_state, src, sign_ns)
+    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON]:
+        copies, sent = _copies_one_by_one(run_state, envelope, src, group, ready)
     else:
-        copies, sent = _copies_in_a_row(desk, envelope, src, group, ready)
-    count_kind(desk, kind, sent, size)
+        copies, sent = _copies_in_a_row(run_state, envelope, src, group, ready)
+    count_kind(run_state, kind, sent, size)
     row[e + REFS] = copies
     if copies == 0:
         row[e + REFS] = 1
-        drop_reference(desk, envelope)
+        drop_reference(run_state, envelope)
     return copies

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import (
+from sim.kernel.run_state import (
     BITS_WORDS,
     IDENTITY,
     SEATS,
@@ -66,39 +66,39 @@ WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
 
 
 @inlined
-def weight_of(desk, row, voter):
+def weight_of(run_state, row, voter):
     """What a voter's vote counts in a row; an observer (-1) has no weight."""
-    if desk[WEIGHTED] == 0:
+    if run_state[WEIGHTED] == 0:
         return np.int64(voter >= 0)
-    first = column(desk, TALLY_WEIGHTS)[row]
+    first = column(run_state, TALLY_WEIGHTS)[row]
     if first < 0 or voter < 0:
         return np.int64(voter >= 0)
-    return column(desk, VOTE_WEIGHT)[first + voter]
+    return column(run_state, VOTE_WEIGHT)[first + voter]
 
 
 @compiled
-def has_voted(desk, row, node, voter):
+def has_voted(run_state, row, node, voter):
     """Whether `voter`'s vote is in `node`'s count."""
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP] + (voter >> 6)
-    return (column(desk, TALLY_BITS)[at] >> (voter & 63)) & 1 == 1
+    return (column(run_state, TALLY_BITS)[at] >> (voter & 63)) & 1 == 1
 
 
 @compiled
-def has_fired(desk, row, node):
+def has_fired(run_state, row, node):
     """Whether the node has been told of any threshold of the row."""
     t = row * ROW
-    tally = column(desk, TALLY)
-    return column(desk, TALLY_FIRED)[tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]] & 7 != 0
+    tally = column(run_state, TALLY)
+    return column(run_state, TALLY_FIRED)[tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]] & 7 != 0
 
 
 @compiled
-def _enter_voter(desk, row, node, voter):
+def _enter_voter(run_state, row, node, voter):
     """Put a voter into a node's set; False if it is there already."""
     t = row * ROW
-    tally = column(desk, TALLY)
-    bits = column(desk, TALLY_BITS)
+    tally = column(run_state, TALLY)
+    bits = column(run_state, TALLY_BITS)
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP] + (voter >> 6)
     mask = np.int64(1) << (voter & 63)
     if bits[at] & mask:
@@ -108,24 +108,24 @@ def _enter_voter(desk, row, node, voter):
 
 
 @inlined
-def count_arrival(desk, row, node, voter):
+def count_arrival(run_state, row, node, voter):
     """Count a vote from the network; returns the votes counted so far if a threshold may hang on it, else 0.
 
     A voter counts once: a second vote changes nothing.
     """
-    if not _enter_voter(desk, row, node, voter):
+    if not _enter_voter(run_state, row, node, voter):
         return np.int64(0)
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    weight = weight_of(desk, row, voter)
-    own = weight_of(desk, row, column(desk, IDENTITY)[node])
-    count = column(desk, TALLY_COUNT)[c] + weight
-    column(desk, TALLY_COUNT)[c] = count
+    weight = weight_of(run_state, row, voter)
+    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
+    count = column(run_state, TALLY_COUNT)[c] + weight
+    column(run_state, TALLY_COUNT)[c] = count
     number = count & (GATE - 1)
     before = number - weight
-    if voter == column(desk, IDENTITY)[node]:
-        _note_twin(desk, row, node, before)
+    if voter == column(run_state, IDENTITY)[node]:
+        _note_twin(run_state, row, node, before)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
         if threshold == 0:
@@ -133,73 +133,73 @@ def count_arrival(desk, row, node, voter):
         votes = threshold & (GATE - 1)
         if before < votes - own <= number:
             return number
-        if before < votes <= number and column(desk, TALLY_FIRED)[c] & OWN == 0:
+        if before < votes <= number and column(run_state, TALLY_FIRED)[c] & OWN == 0:
             return number
     return np.int64(0)
 
 
 @compiled
-def _note_twin(desk, row, node, before):
+def _note_twin(run_state, row, node, before):
     """The vote of the node's twin has arrived, after others of weight `before`."""
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    own = weight_of(desk, row, column(desk, IDENTITY)[node])
+    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
     for k in range(THRESHOLDS):
         if before >= (tally[t + THRESHOLD + k] & (GATE - 1)) - own:
-            column(desk, TALLY_FIRED)[c] |= TWIN_AFTER << k
+            column(run_state, TALLY_FIRED)[c] |= TWIN_AFTER << k
 
 
 @compiled
-def settle_vote(desk, row, node, number):
+def settle_vote(run_state, row, node, number):
     """The vote that made it `number` has been processed; returns the thresholds reached as a bit mask."""
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    state = column(desk, TALLY_FIRED)
-    own = weight_of(desk, row, column(desk, IDENTITY)[node])
+    state = column(run_state, TALLY_FIRED)
+    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
     for k in range(THRESHOLDS):
         votes = tally[t + THRESHOLD + k] & (GATE - 1)
         if number >= votes - own:
             state[c] |= NEAR << k
         if number >= votes:
             state[c] |= MET << k
-    return _reached(desk, row, node)
+    return _reached(run_state, row, node)
 
 
 @compiled
-def count_here(desk, row, node, voter, weight):
+def count_here(run_state, row, node, voter, weight):
     """Count what needs no processing: the node's own vote (weight 1), a condition (GATE), or both (GATE + 1).
 
     Returns the thresholds reached as a bit mask.
     """
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    if not _enter_voter(desk, row, node, voter):
-        state = column(desk, TALLY_FIRED)
+    if not _enter_voter(run_state, row, node, voter):
+        state = column(run_state, TALLY_FIRED)
         if weight & 1 == 0 or state[c] & (OWN | OWN_LATE):
             return np.int64(0)
         state[c] |= OWN_LATE
         if weight >= GATE:
-            column(desk, TALLY_COUNT)[c] += GATE
-        return _reached(desk, row, node)
+            column(run_state, TALLY_COUNT)[c] += GATE
+        return _reached(run_state, row, node)
     if weight & 1:
-        column(desk, TALLY_FIRED)[c] |= OWN
+        column(run_state, TALLY_FIRED)[c] |= OWN
     if weight >= GATE:
-        column(desk, TALLY_COUNT)[c] += GATE
-    return _reached(desk, row, node)
+        column(run_state, TALLY_COUNT)[c] += GATE
+    return _reached(run_state, row, node)
 
 
 @compiled
-def _reached(desk, row, node):
+def _reached(run_state, row, node):
     """The thresholds that what has been processed meets, for the first time, as a bit mask."""
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    state = column(desk, TALLY_FIRED)[c]
-    gate_is_open = column(desk, TALLY_COUNT)[c] >= GATE
-    own = weight_of(desk, row, column(desk, IDENTITY)[node])
+    state = column(run_state, TALLY_FIRED)[c]
+    gate_is_open = column(run_state, TALLY_COUNT)[c] >= GATE
+    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
     reached = np.int64(0)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
@@ -212,7 +212,7 @@ def _reached(desk, row, node):
         decides = state & OWN or (state & OWN_LATE and state & (TWIN_AFTER << k))
         if votes == 0 or state & (MET << k) or (near and decides):
             reached |= 1 << k
-    column(desk, TALLY_FIRED)[c] = state | reached * REACHED
+    column(run_state, TALLY_FIRED)[c] = state | reached * REACHED
     return reached
 
 
@@ -223,13 +223,13 @@ def cast_words(seats):
 
 
 @compiled
-def cast_again(desk, row, node):
+def cast_again(run_state, row, node):
     """Whether a node has sent its vote in a row before; from now on it has.
 
     A vote that is said again is another message: its fate on a link that loses some is another one too.
     """
-    cast = column(desk, TALLY_CAST)
-    at = row * cast_words(desk[SEATS]) + (node >> 6)
+    cast = column(run_state, TALLY_CAST)
+    at = row * cast_words(run_state[SEATS]) + (node >> 6)
     mask = np.int64(1) << (node & 63)
     before = cast[at] & mask
     cast[at] |= mask
@@ -237,40 +237,40 @@ def cast_again(desk, row, node):
 
 
 @compiled
-def clear_row(desk, row, nodes):
+def clear_row(run_state, row, nodes):
     """Empty a row for its next use."""
     t = row * ROW
-    tally = column(desk, TALLY)
-    counts = column(desk, TALLY_COUNT)
-    bits = column(desk, TALLY_BITS)
-    fired = column(desk, TALLY_FIRED)
+    tally = column(run_state, TALLY)
+    counts = column(run_state, TALLY_COUNT)
+    bits = column(run_state, TALLY_BITS)
+    fired = column(run_state, TALLY_FIRED)
     receivers = nodes if tally[t + COUNT_STEP] else 1
-    words = desk[BITS_WORDS]
+    words = run_state[BITS_WORDS]
     for i in range(receivers):
         counts[tally[t + COUNT_AT] + i] = 0
         fired[tally[t + COUNT_AT] + i] = 0
     for i in range(receivers * words):
         bits[tally[t + BITS_AT] + i] = 0
-    sent = cast_words(desk[SEATS])
+    sent = cast_words(run_state[SEATS])
     for i in range(sent):
-        column(desk, TALLY_CAST)[row * sent + i] = 0
+        column(run_state, TALLY_CAST)[row * sent + i] = 0
 
 
 @compiled
-def forget_node(desk, row, node):
+def forget_node(run_state, row, node):
     """A crash empties the node's count, except for its own vote, which it had written to disk."""
     t = row * ROW
-    tally = column(desk, TALLY)
+    tally = column(run_state, TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    words = desk[BITS_WORDS]
+    words = run_state[BITS_WORDS]
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP]
-    bits = column(desk, TALLY_BITS)
-    own = OWN if column(desk, TALLY_FIRED)[c] & (OWN | OWN_LATE) else 0
+    bits = column(run_state, TALLY_BITS)
+    own = OWN if column(run_state, TALLY_FIRED)[c] & (OWN | OWN_LATE) else 0
     for i in range(words):
         bits[at + i] = 0
     if own:
-        voter = column(desk, IDENTITY)[node]
+        voter = column(run_state, IDENTITY)[node]
         bits[at + (voter >> 6)] |= np.int64(1) << (voter & 63)
-    column(desk, TALLY_COUNT)[c] = 0
-    column(desk, TALLY_FIRED)[c] = own
-    _reached(desk, row, node)  # what its own vote alone meets is no news
+    column(run_state, TALLY_COUNT)[c] = 0
+    column(run_state, TALLY_FIRED)[c] = own
+    _reached(run_state, row, node)  # what its own vote alone meets is no news

@@ -10,18 +10,6 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import join
-from sim.kernel.desk import (
-    BITS_WORDS,
-    KIND_COUNT,
-    NODE,
-    NOW,
-    SEATS,
-    SEED,
-    column,
-    compiled,
-    length,
-    make_room,
-)
 from sim.kernel.due import DECIDED, EXECUTED, ready_push
 from sim.kernel.post import (
     COUNT_SENT,
@@ -34,6 +22,18 @@ from sim.kernel.post import (
     PROGRESS_NUMBER,
     REPLY,
     new_envelope,
+)
+from sim.kernel.run_state import (
+    BITS_WORDS,
+    KIND_COUNT,
+    NODE,
+    NOW,
+    SEATS,
+    SEED,
+    column,
+    compiled,
+    length,
+    make_capacity,
 )
 from sim.kernel.sending import send_one
 from sim.ledger.payload import fill_block, free_payload, settle_payload
@@ -112,13 +112,13 @@ from sim.ledger.transactions import submit_again
 
 
 @compiled
-def trace(desk, event, node, a, b, c, d, e):
+def trace(run_state, event, node, a, b, c, d, e):
     """Append a row to the trace. The run loop empties it between events; one event may fill it."""
-    at = desk[TRACE_LEN] * TRACE_WIDTH
-    if at + TRACE_WIDTH > length(desk, TRACE):
-        make_room(desk, TRACE)
-    rows = column(desk, TRACE)
-    rows[at] = desk[NOW]
+    at = run_state[TRACE_LEN] * TRACE_WIDTH
+    if at + TRACE_WIDTH > length(run_state, TRACE):
+        make_capacity(run_state, TRACE)
+    rows = column(run_state, TRACE)
+    rows[at] = run_state[NOW]
     rows[at + 1] = event
     rows[at + 2] = node
     rows[at + 3] = a
@@ -126,26 +126,26 @@ def trace(desk, event, node, a, b, c, d, e):
     rows[at + 5] = c
     rows[at + 6] = d
     rows[at + 7] = e
-    desk[TRACE_LEN] += 1
+    run_state[TRACE_LEN] += 1
 
 
 @compiled
-def new_block(desk, node, parent, height, view, empty):
+def new_block(run_state, node, parent, height, view, empty):
     """A block proposed now by `node`, filled from its mempool.
 
     Returns its row, -1 if there is no room, or -2 if nothing waits and it may not be `empty`: then nobody has proposed.
     """
-    if desk[BLOCKS_FREE] == 0 or desk[PAYLOADS_FREE] == 0:
+    if run_state[BLOCKS_FREE] == 0 or run_state[PAYLOADS_FREE] == 0:
         return np.int64(-1)
-    desk[BLOCKS_FREE] -= 1
-    block = column(desk, BLOCK_FREE)[desk[BLOCKS_FREE]]
-    rows = column(desk, BLOCK)
+    run_state[BLOCKS_FREE] -= 1
+    block = column(run_state, BLOCK_FREE)[run_state[BLOCKS_FREE]]
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     rows[b + PARENT] = parent
     rows[b + HEIGHT] = height
     rows[b + VIEW] = view
     rows[b + PROPOSER] = node
-    rows[b + PROPOSED_NS] = desk[NOW]
+    rows[b + PROPOSED_NS] = run_state[NOW]
     rows[b + DECIDED_BY] = 0
     rows[b + STANDING] = UNDECIDED
     rows[b + CHILD] = -1
@@ -158,131 +158,131 @@ def new_block(desk, node, parent, height, view, empty):
     rows[b + CASE_ACTION] = 0
     for i in range(3):
         rows[b + CASE_ROWS + i] = -1
-    rows[b + NUMBER] = desk[BLOCK_SERIAL]
-    desk[BLOCK_SERIAL] += 1
-    words = desk[BITS_WORDS]
-    ready = column(desk, BLOCK_READY)
+    rows[b + NUMBER] = run_state[BLOCK_SERIAL]
+    run_state[BLOCK_SERIAL] += 1
+    words = run_state[BITS_WORDS]
+    ready = column(run_state, BLOCK_READY)
     for i in range(words):
         ready[block * words + i] = 0
-    gateways = desk[GATEWAYS]
-    replies = column(desk, BLOCK_REPLIES)
+    gateways = run_state[GATEWAYS]
+    replies = column(run_state, BLOCK_REPLIES)
     for i in range(gateways):
         replies[block * gateways + i] = 0
     rows[b + PAYLOAD_AT] = -1
     if gateways > 0:
-        desk[PAYLOADS_FREE] -= 1
-        rows[b + PAYLOAD_AT] = column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]]
+        run_state[PAYLOADS_FREE] -= 1
+        rows[b + PAYLOAD_AT] = column(run_state, PAYLOAD_FREE)[run_state[PAYLOADS_FREE]]
     if parent >= 0:
         rows[b + SIBLING] = rows[parent * BLOCK_WIDTH + CHILD]
         rows[parent * BLOCK_WIDTH + CHILD] = block
-    fill_block(desk, node, block)
+    fill_block(run_state, node, block)
     if rows[b + TXS] == 0 and not empty:
-        free_block(desk, block)
+        free_block(run_state, block)
         return np.int64(-2)
-    trace(desk, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
+    trace(run_state, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
     return block
 
 
 @compiled
-def _forget_waiting(desk, block):
+def _forget_waiting(run_state, block):
     """Nobody waits any more for the ancestors of a block that goes."""
-    ready = column(desk, BLOCK_READY)
-    words = desk[BITS_WORDS]
+    ready = column(run_state, BLOCK_READY)
+    words = run_state[BITS_WORDS]
     for i in range(words):
         if ready[block * words + i]:
-            for k in range(min(64, desk[SEATS] - 64 * i)):
+            for k in range(min(64, run_state[SEATS] - 64 * i)):
                 if (ready[block * words + i] >> k) & 1:
-                    column(desk, PEER)[(64 * i + k) * PEER_WIDTH + WAITING] -= 1
+                    column(run_state, PEER)[(64 * i + k) * PEER_WIDTH + WAITING] -= 1
             ready[block * words + i] = 0
 
 
 @compiled
-def free_block(desk, block):
+def free_block(run_state, block):
     """Give a block's row back, and let its transactions go. No node may have it as its tip."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     parent = rows[b + PARENT]
-    free_payload(desk, block)
+    free_payload(run_state, block)
     rows[b + NUMBER] = -1
-    _forget_waiting(desk, block)
+    _forget_waiting(run_state, block)
     if rows[b + PAYLOAD_AT] >= 0:
-        column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
-        desk[PAYLOADS_FREE] += 1
+        column(run_state, PAYLOAD_FREE)[run_state[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
+        run_state[PAYLOADS_FREE] += 1
     if parent >= 0 and rows[parent * BLOCK_WIDTH + CHILD] == block:
         rows[parent * BLOCK_WIDTH + CHILD] = rows[b + SIBLING]
-    column(desk, BLOCK_FREE)[desk[BLOCKS_FREE]] = block
-    desk[BLOCKS_FREE] += 1
+    column(run_state, BLOCK_FREE)[run_state[BLOCKS_FREE]] = block
+    run_state[BLOCKS_FREE] += 1
 
 
 @compiled
-def extends_tip(desk, node, block):
+def extends_tip(run_state, node, block):
     """Whether the block's parent is the last block the node has decided."""
-    return column(desk, BLOCK)[block * BLOCK_WIDTH + PARENT] == column(desk, PEER)[node * PEER_WIDTH + TIP]
+    return column(run_state, BLOCK)[block * BLOCK_WIDTH + PARENT] == column(run_state, PEER)[node * PEER_WIDTH + TIP]
 
 
 @compiled
-def _reply(desk, node, block, again):
+def _reply(run_state, node, block, again):
     """The node tells the gateways whose clients wait for its word that the block is final; `again`: once more."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
-    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0 or column(desk, PEER)[node * PEER_WIDTH + MUTE] > 0:
+    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0 or column(run_state, PEER)[node * PEER_WIDTH + MUTE] > 0:
         return
-    gateways = desk[GATEWAYS]
-    first = desk[GATEWAY_FIRST]
-    counts = column(desk, REPLY_COUNT)
+    gateways = run_state[GATEWAYS]
+    first = run_state[GATEWAY_FIRST]
+    counts = column(run_state, REPLY_COUNT)
     for g in range(gateways):
         counts[g] = 0
-    txs = column(desk, TX)
-    payload = column(desk, PAYLOAD)
-    at = rows[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
-    own = desk[ACKS_NEEDED] == 0
+    txs = column(run_state, TX)
+    payload = column(run_state, PAYLOAD)
+    at = rows[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
+    own = run_state[ACKS_NEEDED] == 0
     for i in range(rows[b + TXS]):
         tx = payload[at + i]
         if tx >= 0 and (not own or txs[tx * TX_WIDTH + TX_ENTRY] == node):
             counts[txs[tx * TX_WIDTH + TX_GATEWAY] - first] += 1
-    kind = desk[REPLY_KIND]
+    kind = run_state[REPLY_KIND]
     for g in range(gateways):
         if counts[g] > 0:
-            key = join(join(join(join(0, desk[SEED]), 1), np.int64(node) - 2_000_000), rows[b + NUMBER])
+            key = join(join(join(join(0, run_state[SEED]), 1), np.int64(node) - 2_000_000), rows[b + NUMBER])
             if again:
-                key = join(key, desk[NOW])
-            size = counts[g] * desk[RECEIPT_BYTES]
-            envelope = new_envelope(desk, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
-            send_one(desk, envelope, node, first + g, desk[REPLY_SIGN_NS])
+                key = join(key, run_state[NOW])
+            size = counts[g] * run_state[RECEIPT_BYTES]
+            envelope = new_envelope(run_state, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
+            send_one(run_state, envelope, node, first + g, run_state[REPLY_SIGN_NS])
 
 
 @compiled
-def resubmit(desk, before_ns):
+def resubmit(run_state, before_ns):
     """Clients that have had no answer since before a time ask again (`submit_again`), of what is decided too."""
-    rows, blocks = column(desk, TX), column(desk, BLOCK)
+    rows, blocks = column(run_state, TX), column(run_state, BLOCK)
     last_node, last_block = np.int64(-1), np.int64(-1)
-    for tx in range(length(desk, TX) // TX_WIDTH):
-        node = submit_again(desk, tx, before_ns)
-        rows, blocks = column(desk, TX), column(desk, BLOCK)
+    for tx in range(length(run_state, TX) // TX_WIDTH):
+        node = submit_again(run_state, tx, before_ns)
+        rows, blocks = column(run_state, TX), column(run_state, BLOCK)
         block = rows[tx * TX_WIDTH + TX_BLOCK]
         if node < 0 or block < 0 or blocks[block * BLOCK_WIDTH + HEIGHT] != rows[tx * TX_WIDTH + TX_DECIDED]:
             continue
         if node != last_node or block != last_block:
-            if desk[ACKS_NEEDED] > 0:  # asked all of them: enough have answered when this one does
-                gateway = rows[tx * TX_WIDTH + TX_GATEWAY] - desk[GATEWAY_FIRST]
-                column(desk, BLOCK_REPLIES)[block * desk[GATEWAYS] + gateway] = desk[ACKS_NEEDED] - 1
-            _reply(desk, node, block, True)
+            if run_state[ACKS_NEEDED] > 0:  # asked all of them: enough have answered when this one does
+                gateway = rows[tx * TX_WIDTH + TX_GATEWAY] - run_state[GATEWAY_FIRST]
+                column(run_state, BLOCK_REPLIES)[block * run_state[GATEWAYS] + gateway] = run_state[ACKS_NEEDED] - 1
+            _reply(run_state, node, block, True)
             last_node, last_block = node, block
 
 
 @compiled
-def reply_if_same(desk, node, block_and_number):
+def reply_if_same(run_state, node, block_and_number):
     """A node has executed a block: reply, unless the row serves another block by now."""
     block = block_and_number >> 32
-    if column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER] & 0xFFFFFFFF == block_and_number & 0xFFFFFFFF:
-        _reply(desk, node, block, False)
+    if column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER] & 0xFFFFFFFF == block_and_number & 0xFFFFFFFF:
+        _reply(run_state, node, block, False)
 
 
 @compiled
-def _deciding_messages(desk):
+def _deciding_messages(run_state):
     """Messages sent so far of the types that count in messages per decision."""
-    counts = column(desk, KIND_COUNT)
-    mask = desk[DECIDING_KINDS]
+    counts = column(run_state, KIND_COUNT)
+    mask = run_state[DECIDING_KINDS]
     total = np.int64(0)
     kind = 0
     while mask:
@@ -294,119 +294,122 @@ def _deciding_messages(desk):
 
 
 @compiled
-def _decide_one(desk, node, block):
-    rows = column(desk, BLOCK)
+def _decide_one(run_state, node, block):
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     peer[node * PEER_WIDTH + TIP] = block
     peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
-    ready = column(desk, BLOCK_READY)
-    at = block * desk[BITS_WORDS] + (node >> 6)
+    ready = column(run_state, BLOCK_READY)
+    at = block * run_state[BITS_WORDS] + (node >> 6)
     if (ready[at] >> (node & 63)) & 1:
         ready[at] &= ~(np.int64(1) << (node & 63))
         peer[node * PEER_WIDTH + WAITING] -= 1
-    column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NS] = desk[NOW]
-    column(desk, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
+    column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NS] = run_state[NOW]
+    column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
     messages = np.int64(0)
     if peer[node * PEER_WIDTH + APART]:
         rows[b + STANDING] = max(rows[b + STANDING], DECIDED_APART)
     elif rows[b + STANDING] < SETTLED:
         rows[b + STANDING] = SETTLED
-        desk[DECISIONS] += 1
-        settle_payload(desk, block)
-        messages = _deciding_messages(desk)
+        run_state[DECISIONS] += 1
+        settle_payload(run_state, block)
+        messages = _deciding_messages(run_state)
     rows[b + DECIDED_BY] += 1
-    desk[DECIDES] += 1
-    trace(desk, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], messages)
+    run_state[DECIDES] += 1
+    trace(run_state, EVENT_DECIDED, node, rows[b + NUMBER], rows[b + HEIGHT], rows[b + VIEW], rows[b + TXS], messages)
     if peer[node * PEER_WIDTH + WATCHED]:
-        ready_push(desk, desk[NOW], DECIDED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
+        ready_push(run_state, run_state[NOW], DECIDED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     if peer[node * PEER_WIDTH + QUIET]:
         pass
-    elif desk[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
-        state = column(desk, NODE)
+    elif run_state[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
+        state = column(run_state, NODE)
         s = node * NODE_WIDTH
-        cost = (rows[b + TXS] * desk[EXECUTE_NS] * state[s + CPU_Q10]) >> 10
-        done = max(desk[NOW], state[s + EXECUTE_FREE]) + cost
+        cost = (rows[b + TXS] * run_state[EXECUTE_NS] * state[s + CPU_Q10]) >> 10
+        done = max(run_state[NOW], state[s + EXECUTE_FREE]) + cost
         state[s + EXECUTE_FREE] = done
         state[s + EXECUTE_BUSY] += cost
-        ready_push(desk, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
+        ready_push(run_state, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     else:
-        _reply(desk, node, block, False)
-    maybe_close(desk, block)
+        _reply(run_state, node, block, False)
+    maybe_close(run_state, block)
 
 
 @compiled
-def maybe_close(desk, block):
+def maybe_close(run_state, block):
     """Report a block that every seat has decided and whose clients are served: Python frees it."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if rows[b + PAYLOAD_AT] >= 0 and rows[b + DECIDED_BY] > 0 and rows[b + UNACKED] <= 0:
         # Every client has its answer: the list of transactions goes, however long the block is kept for catch-up.
-        column(desk, PAYLOAD_FREE)[desk[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
-        desk[PAYLOADS_FREE] += 1
+        column(run_state, PAYLOAD_FREE)[run_state[PAYLOADS_FREE]] = rows[b + PAYLOAD_AT]
+        run_state[PAYLOADS_FREE] += 1
         rows[b + PAYLOAD_AT] = -1
-    if rows[b + DECIDED_BY] >= desk[SEATS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
+    if rows[b + DECIDED_BY] >= run_state[SEATS] and rows[b + UNACKED] <= 0 and rows[b + CLOSE_STATE] == 0:
         rows[b + CLOSE_STATE] = 1
-        if desk[CLOSED_LEN] == length(desk, CLOSED):
-            make_room(desk, CLOSED)
-        column(desk, CLOSED)[desk[CLOSED_LEN]] = block
-        desk[CLOSED_LEN] += 1
+        if run_state[CLOSED_LEN] == length(run_state, CLOSED):
+            make_capacity(run_state, CLOSED)
+        column(run_state, CLOSED)[run_state[CLOSED_LEN]] = block
+        run_state[CLOSED_LEN] += 1
 
 
 @compiled
-def await_decision(desk, node, block):
+def await_decision(run_state, node, block):
     """The node has voted for a block: if there are transactions in it, it waits until that height is decided."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     height = rows[block * BLOCK_WIDTH + HEIGHT]
     if rows[block * BLOCK_WIDTH + TXS] == 0:
         return
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     if peer[p + OPEN_HEIGHT] <= peer[p + TIP_HEIGHT]:
-        peer[p + OPEN_NS] = desk[NOW]
+        peer[p + OPEN_NS] = run_state[NOW]
     peer[p + OPEN_HEIGHT] = max(peer[p + OPEN_HEIGHT], height)
 
 
 @compiled
-def decide(desk, node, block):
+def decide(run_state, node, block):
     """The node decides a block whose parent it has decided, and any children that were waiting for it."""
-    _decide_one(desk, node, block)
-    rows = column(desk, BLOCK)
-    ready = column(desk, BLOCK_READY)
-    words = desk[BITS_WORDS]
+    _decide_one(run_state, node, block)
+    rows = column(run_state, BLOCK)
+    ready = column(run_state, BLOCK_READY)
+    words = run_state[BITS_WORDS]
     child = rows[block * BLOCK_WIDTH + CHILD]
     while child >= 0:
         if (ready[child * words + (node >> 6)] >> (node & 63)) & 1:
-            _decide_one(desk, node, child)
+            _decide_one(run_state, node, child)
             child = rows[child * BLOCK_WIDTH + CHILD]
         else:
             child = rows[child * BLOCK_WIDTH + SIBLING]
 
 
 @compiled
-def undecide(desk, node):
+def undecide(run_state, node):
     """The node gives up the last block it has decided: its parent is the tip again."""
-    rows = column(desk, BLOCK)
-    peer = column(desk, PEER)
+    rows = column(run_state, BLOCK)
+    peer = column(run_state, PEER)
     b = peer[node * PEER_WIDTH + TIP] * BLOCK_WIDTH
     rows[b + DECIDED_BY] -= 1
-    desk[DECIDES] -= 1
+    run_state[DECIDES] -= 1
     peer[node * PEER_WIDTH + TIP] = rows[b + PARENT]
     peer[node * PEER_WIDTH + TIP_HEIGHT] -= 1
 
 
 @compiled
-def decide_or_wait(desk, node, block):
+def decide_or_wait(run_state, node, block):
     """Decide the block now, or as soon as its parent is decided. Returns True if it is decided."""
-    if column(desk, BLOCK)[block * BLOCK_WIDTH + HEIGHT] <= column(desk, PEER)[node * PEER_WIDTH + TIP_HEIGHT]:
+    if (
+        column(run_state, BLOCK)[block * BLOCK_WIDTH + HEIGHT]
+        <= column(run_state, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
+    ):
         return True  # it came by state transfer; its parent's row may serve another block by now
-    if extends_tip(desk, node, block):
-        decide(desk, node, block)
+    if extends_tip(run_state, node, block):
+        decide(run_state, node, block)
         return True
-    words = desk[BITS_WORDS]
+    words = run_state[BITS_WORDS]
     at = block * words + (node >> 6)
-    ready = column(desk, BLOCK_READY)
+    ready = column(run_state, BLOCK_READY)
     if (ready[at] >> (node & 63)) & 1 == 0:
         ready[at] |= np.int64(1) << (node & 63)
-        column(desk, PEER)[node * PEER_WIDTH + WAITING] += 1
+        column(run_state, PEER)[node * PEER_WIDTH + WAITING] += 1
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.desk import NOW, column, compiled
+from sim.kernel.run_state import NOW, column, compiled
 from sim.ledger.pool import known_decided, trim_pool
 from sim.ledger.rows import (
     ACKED,
@@ -62,9 +62,9 @@ from sim.ledger.transactions import histogram_bucket, release_tx
 
 
 @compiled
-def parent_of(desk, block):
+def parent_of(run_state, block):
     """The parent's row, or -1 if it is the genesis block or has been given back."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     parent = rows[block * BLOCK_WIDTH + PARENT]
     if parent >= 0 and rows[parent * BLOCK_WIDTH + NUMBER] == rows[block * BLOCK_WIDTH + PARENT_NUMBER]:
         return parent
@@ -72,68 +72,68 @@ def parent_of(desk, block):
 
 
 @compiled
-def _claim_payload(desk, block):
+def _claim_payload(run_state, block):
     """Of several blocks that contain a transaction, it remembers one: let it be this one."""
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if blocks[b + PAYLOAD_AT] < 0:
         return
-    payload = column(desk, PAYLOAD)
-    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
-    rows = column(desk, TX)
+    payload = column(run_state, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
+    rows = column(run_state, TX)
     for i in range(blocks[b + TXS]):
         if payload[at + i] >= 0:
             rows[payload[at + i] * TX_WIDTH + TX_BLOCK] = block
 
 
 @compiled
-def fill_block(desk, node, block):
+def fill_block(run_state, node, block):
     """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
 
     Left out are transactions that the node knows to be decided or sees in an ancestor of the block that no correct
     voter has decided.
     Where branches compete, one that is final anywhere is left out: a copy would be void.
     """
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
-    limit = desk[PAYLOAD_SIZE]
-    if desk[BACKLOG_BYTES] > 0:
-        if desk[BLOCK_BYTES_MAX] > 0:
-            limit = min(limit, max(desk[BLOCK_BYTES_MAX] // desk[BACKLOG_BYTES], 1))
+    limit = run_state[PAYLOAD_SIZE]
+    if run_state[BACKLOG_BYTES] > 0:
+        if run_state[BLOCK_BYTES_MAX] > 0:
+            limit = min(limit, max(run_state[BLOCK_BYTES_MAX] // run_state[BACKLOG_BYTES], 1))
         blocks[b + TXS] = limit
-        blocks[b + BYTES] = limit * desk[BACKLOG_BYTES]
+        blocks[b + BYTES] = limit * run_state[BACKLOG_BYTES]
         return
-    trim_pool(desk, node)
-    desk[MARK] += 1
-    mark = desk[MARK]
+    trim_pool(run_state, node)
+    run_state[MARK] += 1
+    mark = run_state[MARK]
     ancestor = blocks[b + PARENT]
     while ancestor >= 0 and (
         blocks[ancestor * BLOCK_WIDTH + HEIGHT] > peer[p + TIP_HEIGHT]
         or blocks[ancestor * BLOCK_WIDTH + STANDING] < SETTLED
     ):
         blocks[ancestor * BLOCK_WIDTH + STAMP] = mark
-        if desk[FORKS]:
-            _claim_payload(desk, ancestor)
-        ancestor = parent_of(desk, ancestor)
-    pool = column(desk, POOL)
-    payload = column(desk, PAYLOAD)
+        if run_state[FORKS]:
+            _claim_payload(run_state, ancestor)
+        ancestor = parent_of(run_state, ancestor)
+    pool = column(run_state, POOL)
+    payload = column(run_state, PAYLOAD)
     at = blocks[b + PAYLOAD_AT] * limit
-    rows = column(desk, TX)
-    classes = column(desk, CLASS)
-    mask = desk[POOL_SIZE] - 1
+    rows = column(run_state, TX)
+    classes = column(run_state, CLASS)
+    mask = run_state[POOL_SIZE] - 1
     total = 0
     count = 0
     i = peer[p + POOL_HEAD]
     while i < peer[p + POOL_TAIL] and count < limit:
-        tx = pool[2 * (node * desk[POOL_SIZE] + (i & mask))]
+        tx = pool[2 * (node * run_state[POOL_SIZE] + (i & mask))]
         t = tx * TX_WIDTH
         inside = rows[t + TX_BLOCK]
-        decided = rows[t + TX_DECIDED] > 0 if desk[FORKS] else known_decided(desk, tx, node)
+        decided = rows[t + TX_DECIDED] > 0 if run_state[FORKS] else known_decided(run_state, tx, node)
         if not decided and not (inside >= 0 and blocks[inside * BLOCK_WIDTH + STAMP] == mark):
             bytes_ = classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-            if desk[BLOCK_BYTES_MAX] > 0 and count > 0 and total + bytes_ > desk[BLOCK_BYTES_MAX]:
+            if run_state[BLOCK_BYTES_MAX] > 0 and count > 0 and total + bytes_ > run_state[BLOCK_BYTES_MAX]:
                 break
             rows[t + TX_BLOCK] = block
             rows[t + TX_REFS] += 1
@@ -148,53 +148,53 @@ def fill_block(desk, node, block):
 
 
 @compiled
-def settle_payload(desk, block):
+def settle_payload(run_state, block):
     """A correct voter decides the block, as the first, now: its transactions are final."""
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if blocks[b + PAYLOAD_AT] < 0:
-        desk[COMMITTED] += blocks[b + TXS]
-        desk[TX_BYTES_COMMITTED] += blocks[b + BYTES]
+        run_state[COMMITTED] += blocks[b + TXS]
+        run_state[TX_BYTES_COMMITTED] += blocks[b + BYTES]
         return
-    payload = column(desk, PAYLOAD)
-    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
-    rows = column(desk, TX)
-    classes = column(desk, CLASS)
-    histogram = column(desk, HIST_FINAL)
+    payload = column(run_state, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
+    rows = column(run_state, TX)
+    classes = column(run_state, CLASS)
+    histogram = column(run_state, HIST_FINAL)
     for i in range(blocks[b + TXS]):
         tx = payload[at + i]
         t = tx * TX_WIDTH
         if rows[t + TX_DECIDED] > 0:  # an earlier block has it: this copy is void
-            desk[REPEATED] += 1
+            run_state[REPEATED] += 1
             payload[at + i] = -1
             blocks[b + UNACKED] -= 1
-            release_tx(desk, tx)
+            release_tx(run_state, tx)
             continue
         rows[t + TX_DECIDED] = blocks[b + HEIGHT]
-        desk[COMMITTED] += 1
+        run_state[COMMITTED] += 1
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
         classes[class_ + CLASS_COMMITTED] += 1
-        desk[TX_BYTES_COMMITTED] += classes[class_ + CLASS_BYTES]
-        if rows[t + TX_SUBMIT] >= desk[WARM_UP_NS]:
-            desk[COMMITTED_MEASURED] += 1
-            histogram[histogram_bucket(desk[NOW] - rows[t + TX_SUBMIT])] += 1
+        run_state[TX_BYTES_COMMITTED] += classes[class_ + CLASS_BYTES]
+        if rows[t + TX_SUBMIT] >= run_state[WARM_UP_NS]:
+            run_state[COMMITTED_MEASURED] += 1
+            histogram[histogram_bucket(run_state[NOW] - rows[t + TX_SUBMIT])] += 1
 
 
 @compiled
-def acknowledge(desk, block, gateway, entry):
+def acknowledge(run_state, block, gateway, entry):
     """A gateway's clients learn now that their transactions in a block are final.
 
     `entry` < 0: all of the gateway's; otherwise those it had sent to that node. Returns how many.
     """
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if blocks[b + PAYLOAD_AT] < 0:
         return 0
-    payload = column(desk, PAYLOAD)
-    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
-    rows = column(desk, TX)
-    classes = column(desk, CLASS)
-    histogram = column(desk, HIST_CLIENT)
+    payload = column(run_state, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
+    rows = column(run_state, TX)
+    classes = column(run_state, CLASS)
+    histogram = column(run_state, HIST_CLIENT)
     count = 0
     for i in range(blocks[b + TXS]):
         tx = payload[at + i]
@@ -204,30 +204,30 @@ def acknowledge(desk, block, gateway, entry):
         if rows[t + TX_GATEWAY] != gateway or (entry >= 0 and rows[t + TX_ENTRY] != entry):
             continue
         count += 1
-        desk[ACKED] += 1
+        run_state[ACKED] += 1
         classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_ACKED] += 1
-        if rows[t + TX_SUBMIT] >= desk[WARM_UP_NS]:
-            desk[MEASURED] += 1
-            histogram[histogram_bucket(desk[NOW] - rows[t + TX_SUBMIT])] += 1
+        if rows[t + TX_SUBMIT] >= run_state[WARM_UP_NS]:
+            run_state[MEASURED] += 1
+            histogram[histogram_bucket(run_state[NOW] - rows[t + TX_SUBMIT])] += 1
         payload[at + i] = -1
-        release_tx(desk, tx)
+        release_tx(run_state, tx)
     blocks[b + UNACKED] -= count
     return count
 
 
 @compiled
-def free_payload(desk, block):
+def free_payload(run_state, block):
     """The block is gone: whatever it still held is let go."""
-    blocks = column(desk, BLOCK)
+    blocks = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if blocks[b + PAYLOAD_AT] < 0:
         return
-    payload = column(desk, PAYLOAD)
-    at = blocks[b + PAYLOAD_AT] * desk[PAYLOAD_SIZE]
-    rows = column(desk, TX)
+    payload = column(run_state, PAYLOAD)
+    at = blocks[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
+    rows = column(run_state, TX)
     for i in range(blocks[b + TXS]):
         tx = payload[at + i]
         if tx >= 0:
             if rows[tx * TX_WIDTH + TX_BLOCK] == block:
                 rows[tx * TX_WIDTH + TX_BLOCK] = -1
-            release_tx(desk, tx)
+            release_tx(run_state, tx)

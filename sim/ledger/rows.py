@@ -1,4 +1,4 @@
-"""Where the ledger keeps its numbers on the desk: scalars and columns from LEDGER_SCALARS and LEDGER_COLUMNS on."""
+"""Where the ledger keeps its numbers: scalars and columns from LEDGER_SCALARS and LEDGER_COLUMNS on."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from sim.kernel.chance import CLASS as DRAW_CLASS
 from sim.kernel.chance import JITTER, below, join
-from sim.kernel.desk import BITS_WORDS, NODE, NOW, SEED, VOTERS, _pointer, column, compiled, make_room
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
+from sim.kernel.run_state import BITS_WORDS, NODE, NOW, SEED, VOTERS, _pointer, column, compiled, make_capacity
 from sim.kernel.sending import count_kind, put_on_link, transmit
 from sim.ledger.rows import (
     APART,
@@ -80,76 +80,76 @@ def tx_ref(tx, dst):
 
 
 @compiled
-def _owe(desk, gateway):
+def _owe(run_state, gateway):
     """A closed-loop client's request is lost: it will submit another (see sim.workload.sources)."""
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     if peer[gateway * PEER_WIDTH + CLOSED_LOOP] > 0:
         peer[gateway * PEER_WIDTH + OWED] += 1
 
 
 @compiled
-def release_tx(desk, tx):
+def release_tx(run_state, tx):
     """One reference fewer; the last one frees the row, and counts the transaction as lost if undecided."""
     t = tx * TX_WIDTH
-    rows = column(desk, TX)
+    rows = column(run_state, TX)
     rows[t + TX_REFS] -= 1
     if rows[t + TX_REFS] > 0:
         return
     if rows[t + TX_DECIDED] == 0:
-        desk[EXPIRED] += 1
-        _owe(desk, rows[t + TX_GATEWAY])
-    words = desk[BITS_WORDS]
-    held = column(desk, TX_HELD)
+        run_state[EXPIRED] += 1
+        _owe(run_state, rows[t + TX_GATEWAY])
+    words = run_state[BITS_WORDS]
+    held = column(run_state, TX_HELD)
     for i in range(words):
         held[tx * words + i] = 0
-    column(desk, TX_FREE)[desk[TX_FREE_LEN]] = tx
-    desk[TX_FREE_LEN] += 1
-    desk[LIVE_TXS] -= 1
+    column(run_state, TX_FREE)[run_state[TX_FREE_LEN]] = tx
+    run_state[TX_FREE_LEN] += 1
+    run_state[LIVE_TXS] -= 1
 
 
 @compiled
-def send_tx(desk, tx, src, dst, bytes_, again):
+def send_tx(run_state, tx, src, dst, bytes_, again):
     """One copy of a transaction from `src` to `dst`; returns False if it was lost at once.
 
     `again`: perhaps not the first one, so what happens to it is drawn anew.
     """
-    number = column(desk, TX)[tx * TX_WIDTH + TX_NUMBER]
-    key = join(join(join(join(0, desk[SEED]), JITTER), np.int64(src) - 1_000_000), number)
+    number = column(run_state, TX)[tx * TX_WIDTH + TX_NUMBER]
+    key = join(join(join(join(0, run_state[SEED]), JITTER), np.int64(src) - 1_000_000), number)
     if again:
-        key = join(key, desk[NOW])
-    kind = desk[TX_KIND]
-    begin_message(desk, src, kind)
-    leaves = transmit(desk, src, desk[NOW], bytes_)
-    count_kind(desk, kind, 1, bytes_)
-    copies = put_on_link(desk, key, tx_ref(tx, dst), src, dst, leaves, kind, -1, bytes_)
-    column(desk, TX)[tx * TX_WIDTH + TX_REFS] += copies
+        key = join(key, run_state[NOW])
+    kind = run_state[TX_KIND]
+    begin_message(run_state, src, kind)
+    leaves = transmit(run_state, src, run_state[NOW], bytes_)
+    count_kind(run_state, kind, 1, bytes_)
+    copies = put_on_link(run_state, key, tx_ref(tx, dst), src, dst, leaves, kind, -1, bytes_)
+    column(run_state, TX)[tx * TX_WIDTH + TX_REFS] += copies
     return copies > 0
 
 
 @compiled
-def submit_one(desk, gateway, class_):
+def submit_one(run_state, gateway, class_):
     """A client at `gateway` submits a transaction now; it goes to the gateway's entry node."""
-    desk[SUBMITTED] += 1
-    classes = column(desk, CLASS)
+    run_state[SUBMITTED] += 1
+    classes = column(run_state, CLASS)
     classes[class_ * CLASS_WIDTH + CLASS_SUBMITTED] += 1
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     entry = peer[gateway * PEER_WIDTH + ENTRY]
     number = peer[gateway * PEER_WIDTH + SUBMISSIONS]
     peer[gateway * PEER_WIDTH + SUBMISSIONS] = number + 1
-    node = column(desk, NODE)
+    node = column(run_state, NODE)
     if entry < 0 or node[gateway * NODE_WIDTH + UP] == 0 or node[entry * NODE_WIDTH + UP] == 0:
-        desk[REJECTED] += 1
-        _owe(desk, gateway)
+        run_state[REJECTED] += 1
+        _owe(run_state, gateway)
         return
-    if desk[TX_FREE_LEN] == 0:
-        make_room(desk, TX_FREE)
-    free = desk[TX_FREE_LEN] - 1
-    desk[TX_FREE_LEN] = free
-    tx = column(desk, TX_FREE)[free]
-    desk[LIVE_TXS] += 1
+    if run_state[TX_FREE_LEN] == 0:
+        make_capacity(run_state, TX_FREE)
+    free = run_state[TX_FREE_LEN] - 1
+    run_state[TX_FREE_LEN] = free
+    tx = column(run_state, TX_FREE)[free]
+    run_state[LIVE_TXS] += 1
     t = tx * TX_WIDTH
-    rows = column(desk, TX)
-    rows[t + TX_SUBMIT] = desk[NOW]
+    rows = column(run_state, TX)
+    rows[t + TX_SUBMIT] = run_state[NOW]
     rows[t + TX_GATEWAY] = gateway
     rows[t + TX_CLASS] = class_
     rows[t + TX_DECIDED] = 0
@@ -157,22 +157,22 @@ def submit_one(desk, gateway, class_):
     rows[t + TX_REFS] = 1
     rows[t + TX_ENTRY] = entry
     rows[t + TX_NUMBER] = (gateway << 40) + number
-    if not send_tx(desk, tx, gateway, entry, classes[class_ * CLASS_WIDTH + CLASS_BYTES], False):
-        desk[REJECTED] += 1
-        desk[EXPIRED] -= 1  # release_tx counts it there
-    release_tx(desk, tx)
+    if not send_tx(run_state, tx, gateway, entry, classes[class_ * CLASS_WIDTH + CLASS_BYTES], False):
+        run_state[REJECTED] += 1
+        run_state[EXPIRED] -= 1  # release_tx counts it there
+    release_tx(run_state, tx)
 
 
 @compiled
-def _enough_hold(desk, tx):
+def _enough_hold(run_state, tx):
     """Whether one more than a third of the voters, and as many correct ones, hold a transaction in their mempools.
 
     Fewer cannot replace a leader that never heard of it; whoever lies may keep it to itself.
     """
-    held, peer = column(desk, TX_HELD), column(desk, PEER)
-    missing = (desk[VOTERS] - 1) // 3 + 1
-    for node in range(desk[VOTERS]):
-        if (held[tx * desk[BITS_WORDS] + (node >> 6)] >> (node & 63)) & 1 and peer[node * PEER_WIDTH + APART] == 0:
+    held, peer = column(run_state, TX_HELD), column(run_state, PEER)
+    missing = (run_state[VOTERS] - 1) // 3 + 1
+    for node in range(run_state[VOTERS]):
+        if (held[tx * run_state[BITS_WORDS] + (node >> 6)] >> (node & 63)) & 1 and peer[node * PEER_WIDTH + APART] == 0:
             missing -= 1
             if missing == 0:
                 return True
@@ -180,77 +180,77 @@ def _enough_hold(desk, tx):
 
 
 @compiled
-def _next_entry(desk, gateway, after):
+def _next_entry(run_state, gateway, after):
     """The next voter that runs, if the gateway does, or -1: a client without an answer asks them in turn."""
-    node = column(desk, NODE)
-    if node[gateway * NODE_WIDTH + UP] == 0 or column(desk, PEER)[gateway * PEER_WIDTH + ENTRY] < 0:
+    node = column(run_state, NODE)
+    if node[gateway * NODE_WIDTH + UP] == 0 or column(run_state, PEER)[gateway * PEER_WIDTH + ENTRY] < 0:
         return np.int64(-1)
-    for step in range(desk[VOTERS]):
-        entry = (after + 1 + step) % desk[VOTERS]
+    for step in range(run_state[VOTERS]):
+        entry = (after + 1 + step) % run_state[VOTERS]
         if node[entry * NODE_WIDTH + UP]:
             return np.int64(entry)
     return np.int64(-1)
 
 
 @compiled
-def _loses_patience(desk, since_ns, before_ns):
+def _loses_patience(run_state, since_ns, before_ns):
     """Whether a client asks again now: after 1, 2, 4, 8, 16, 24 ... periods, of which one began at `before_ns`.
 
     Asking every period would double what an overloaded network carries, and more of it every period.
     """
-    periods = (desk[NOW] - since_ns) // (desk[NOW] - before_ns)
+    periods = (run_state[NOW] - since_ns) // (run_state[NOW] - before_ns)
     return periods & (periods - 1) == 0 if periods < _PERIODS_MAX else periods % _PERIODS_MAX == 0
 
 
 @compiled
-def submit_again(desk, tx, before_ns):
+def submit_again(run_state, tx, before_ns):
     """A client that has waited since before a time asks again: another voter, unless enough hold its transaction.
 
     Its entry voter may lie, or crashes emptied the mempools, and only a block that may never be decided contains it.
     Returns the voter whom it asks if the transaction is decided and only the answer was lost, or -1.
     """
     t = tx * TX_WIDTH
-    rows, peer = column(desk, TX), column(desk, PEER)
+    rows, peer = column(run_state, TX), column(run_state, PEER)
     gateway = rows[t + TX_GATEWAY]
     if rows[t + TX_REFS] <= 0 or rows[t + TX_SUBMIT] > before_ns:
         return np.int64(-1)
-    if not _loses_patience(desk, rows[t + TX_SUBMIT], before_ns):
+    if not _loses_patience(run_state, rows[t + TX_SUBMIT], before_ns):
         return np.int64(-1)
     if rows[t + TX_DECIDED] > 0:
         if peer[gateway * PEER_WIDTH + CLOSED_LOOP] == 0:
             return np.int64(-1)
-        entry = _next_entry(desk, gateway, rows[t + TX_ENTRY])
+        entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
         if entry < 0 or peer[entry * PEER_WIDTH + TIP_HEIGHT] < rows[t + TX_DECIDED]:
             return np.int64(-1)
         rows[t + TX_ENTRY] = entry
         return entry
-    if _enough_hold(desk, tx):
+    if _enough_hold(run_state, tx):
         return np.int64(-1)
-    entry = _next_entry(desk, gateway, rows[t + TX_ENTRY])
+    entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
     if entry >= 0 and entry != rows[t + TX_ENTRY]:
         rows[t + TX_ENTRY] = entry
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
-        send_tx(desk, tx, gateway, entry, column(desk, CLASS)[class_ + CLASS_BYTES], True)
+        send_tx(run_state, tx, gateway, entry, column(run_state, CLASS)[class_ + CLASS_BYTES], True)
     return np.int64(-1)
 
 
 @compiled
-def submit_next(desk, stream):
+def submit_next(run_state, stream):
     """Submit the stream's transaction that is due; returns the time of the next one or -1 at the end."""
     s = stream * STREAM_WIDTH
-    rows = column(desk, STREAM)
+    rows = column(run_state, STREAM)
     position = rows[s + STREAM_POS]
     count = rows[s + STREAM_LEN]
     times = _pointer(rows[s + STREAM_TIMES])
     class_ = rows[s + STREAM_CLASS]
     if rows[s + STREAM_CLASSES] > 1:  # cumulative shares in 1/2**20 follow at STREAM_CLASS
         shares = _pointer(rows[s + STREAM_CLASSES])
-        u = below(join(join(join(join(0, desk[SEED]), DRAW_CLASS), stream), times[position]), 1 << 20)
+        u = below(join(join(join(join(0, run_state[SEED]), DRAW_CLASS), stream), times[position]), 1 << 20)
         k = 0
         while shares[k] <= u:
             k += 1
         class_ += k
-    submit_one(desk, rows[s + STREAM_GATEWAY], class_)
+    submit_one(run_state, rows[s + STREAM_GATEWAY], class_)
     rows[s + STREAM_POS] = position + 1
     if position + 1 < count:
         return times[position + 1]

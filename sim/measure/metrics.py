@@ -6,8 +6,8 @@ import numpy as np
 
 from sim.engine.settings import NO_LIMIT
 from sim.host import Run
-from sim.kernel import desk as d
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.ledger import transactions
 from sim.ledger.header import HEADER_BYTES
@@ -32,8 +32,8 @@ def histogram_edges_us(buckets: np.ndarray) -> np.ndarray:
 
 def histogram(run: Run, column: int) -> tuple[np.ndarray, np.ndarray]:
     """Occupied latency buckets of a run: (latency_us, count), ascending."""
-    counts = run.engine.desk[column]
-    buckets = occupied(counts, int(run.desk[_COUNTED[column]]))
+    counts = run.engine.run_state[column]
+    buckets = occupied(counts, int(run.run_state[_COUNTED[column]]))
     return histogram_edges_us(buckets), counts[buckets]
 
 
@@ -63,7 +63,7 @@ def quantile_ms(latency_us: np.ndarray, count: np.ndarray, q: float) -> float | 
 
 def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: float) -> Metrics:
     """All metrics but wall-clock ones."""
-    s = run.desk
+    s = run.run_state
     measured_s = max(end_ns - blocks.warm_up_ns, 0) / 1e9
     simulated_s = end_ns / 1e9
     m: Metrics = {}
@@ -112,13 +112,13 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
 
 def _attack(run: Run) -> tuple[int, int]:
     """Invalid transactions of a flood: how many were sent, and how many of them were dealt with."""
-    first, desk = run.engine.settings.invalid_class, run.engine.desk
+    first, run_state = run.engine.settings.invalid_class, run.engine.run_state
     if first == NO_LIMIT:
         return 0, 0
-    sent = int(desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)[first:, r.CLASS_SUBMITTED].sum())
-    rows = desk[r.TX].reshape(-1, r.TX_WIDTH)
+    sent = int(run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)[first:, r.CLASS_SUBMITTED].sum())
+    rows = run_state[r.TX].reshape(-1, r.TX_WIDTH)
     live = np.ones(len(rows), dtype=bool)
-    live[desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
+    live[run_state[r.TX_FREE][: int(run.run_state[r.TX_FREE_LEN])]] = False
     return sent, sent - int((live & (rows[:, r.TX_CLASS] >= first)).sum())
 
 
@@ -128,7 +128,7 @@ def _ratio(a: float, b: float) -> float | None:
 
 def message_table(run: Run) -> list[dict[str, int | str | bool]]:
     """Messages sent per type: name, whether it counts as deciding, copies, bytes, dropped."""
-    counts = run.engine.desk[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
+    counts = run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
     deciding = {run.names[kind] for cause, kind in run.kinds.items() if cause.decides}
     return [
         {
@@ -166,7 +166,7 @@ def _ledger(run: Run, blocks: Blocks, lags: Lags, measured_s: float) -> Metrics:
     m: Metrics = {
         "ledger_growth_gb_per_day": None if per_s is None else per_s * 86_400 / 1e9,
         "ledger_growth_tb_per_year": None if per_s is None else per_s * 86_400 * 365 / 1e12,
-        "exported_bytes": int(run.desk[d.BYTES_ABROAD]) if run.desk[d.BORDERS] else None,
+        "exported_bytes": int(run.run_state[d.BYTES_ABROAD]) if run.run_state[d.BORDERS] else None,
     }
     for name in ("p50", "p99", "max"):
         m[f"observer_lag_{name}_ms"] = lags.quantile_ms(name)
@@ -198,7 +198,7 @@ def _resources(run: Run, end_ns: int) -> Metrics:
     free = {name: nodes[:, [getattr(post, f"{name}_FREE")]] for name in ("SIGN", "TX", "RX", "THREAD", "EXECUTE")}
     free["VERIFY"] = nodes[:, [post.VERIFY_FREE]]
     if workers > 1:
-        free["VERIFY"] = run.engine.desk[d.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
+        free["VERIFY"] = run.engine.run_state[d.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
 
     def used(stage: str, before: str = "") -> float:
         """The greatest share of the run for which a node's stage was at work; `before`: the stage that feeds it."""

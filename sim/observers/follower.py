@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.engine import entry
-from sim.host import Host, Run
+from sim.host import ReplicaContext, Run
 from sim.ledger import rows as r
 from sim.ledger.header import HEADER_BYTES
-from sim.observers import letters
+from sim.observers import messages
 from sim.observers.source import chunks
-from sim.protocol import Letter, Timer
+from sim.protocol import Message, Timer
 
 POLL = Timer("poll")
 CHECK = Timer("check")
-_PARTS = 8  # letters that a window of history is cut into
+_PARTS = 8  # messages that a window of history is cut into
 
 
 @dataclasses.dataclass
@@ -43,7 +43,7 @@ class Backlog:
         """Bytes of a body, if bodies are what is asked for now."""
         return self.block_bytes if self.bodies else None
 
-    def next(self, header_bytes: int) -> list[letters.HistoryWanted]:
+    def next(self, header_bytes: int) -> list[messages.HistoryWanted]:
         """What to ask for now."""
         each = max(self.block_bytes if self.bodies else header_bytes, 1)
         most = max(self.window_bytes // _PARTS // each, 1)
@@ -51,17 +51,17 @@ class Backlog:
         while len(self.under_way) < _PARTS and self.asked < self.blocks:
             count = min(most, self.blocks - self.asked)
             self.under_way[self.asked] = count
-            found.append(letters.HistoryWanted(self.asked, count, self.body_bytes))
+            found.append(messages.HistoryWanted(self.asked, count, self.body_bytes))
             self.asked += count
         return found
 
-    def again(self) -> list[letters.HistoryWanted]:
+    def again(self) -> list[messages.HistoryWanted]:
         """What has been asked for and has not come."""
-        return [letters.HistoryWanted(first, count, self.body_bytes) for first, count in self.under_way.items()]
+        return [messages.HistoryWanted(first, count, self.body_bytes) for first, count in self.under_way.items()]
 
-    def take(self, letter: letters.History, now_ns: int) -> None:
+    def take(self, message: messages.History, now_ns: int) -> None:
         """Some blocks have come."""
-        if letter.body_bytes != self.body_bytes or self.under_way.pop(letter.first, None) is None:
+        if message.body_bytes != self.body_bytes or self.under_way.pop(message.first, None) is None:
             return  # it came twice
         if self.under_way or self.asked < self.blocks:
             return
@@ -87,7 +87,7 @@ class Follower:
         caught_up: Callable[[], None] = lambda: None,
     ) -> None:
         self.run = run
-        self.host: Host = run.hosts[seat]
+        self.host: ReplicaContext = run.hosts[seat]
         self.seat = seat
         self.order = order
         self.interval_ns = interval_ns  # None: voters push
@@ -103,7 +103,7 @@ class Follower:
 
     def _forget(self) -> None:
         """What is in memory only: headers whose bodies have not come, and what has been asked."""
-        self.headers: dict[int, letters.Item] = {}  # by height, above what is kept
+        self.headers: dict[int, messages.Item] = {}  # by height, above what is kept
         self.bodies: set[int] = set()
         self.known = self.host.height  # of the last header that follows all before
         self.tip = self.known  # of the source's chain, as last told
@@ -116,11 +116,11 @@ class Follower:
         return self.order[self.turn]
 
     def handlers(self) -> dict[Any, Callable[..., None]]:
-        """What it does upon which letter or timer."""
+        """What it does upon which message or timer."""
         return {
-            letters.SyncHeaders: self._on_headers,
-            letters.SyncBodies: self._on_bodies,
-            letters.History: self._on_history,
+            messages.SyncHeaders: self._on_headers,
+            messages.SyncBodies: self._on_bodies,
+            messages.History: self._on_history,
             POLL: self._on_poll,
             CHECK: self._on_check,
         }
@@ -137,10 +137,10 @@ class Follower:
     def stop(self) -> None:
         """Follow no longer."""
         self.stopped = True
-        self._send(letters.SyncLeave())
+        self._send(messages.SyncLeave())
 
-    def _send(self, letter: Letter) -> None:
-        self.host.send(self.source, letter)
+    def _send(self, message: Message) -> None:
+        self.host.send(self.source, message)
 
     # --- asking ----------------------------------------------------------------------------------------
 
@@ -148,14 +148,14 @@ class Follower:
         """Begin anew from what is kept."""
         self.headers, self.bodies, self.known = {}, set(), self.host.height
         self.asked_ns = self.run.now_ns
-        self._send(letters.SyncFollow(self.known, stay=self.interval_ns is None, bodies=not self.headers_only))
+        self._send(messages.SyncFollow(self.known, stay=self.interval_ns is None, bodies=not self.headers_only))
 
     def _ask_history(self, *, again: bool = False) -> None:
         if self.backlog is not None:
-            for letter in self.backlog.again() if again else []:
-                self._send(letter)
-            for letter in self.backlog.next(self.header_bytes):
-                self._send(letter)
+            for message in self.backlog.again() if again else []:
+                self._send(message)
+            for message in self.backlog.next(self.header_bytes):
+                self._send(message)
 
     def _on_poll(self, about: Any) -> None:
         if self.stopped:
@@ -182,7 +182,7 @@ class Follower:
 
     def _switch(self) -> None:
         """Turn to the next nearest voter."""
-        self._send(letters.SyncLeave())
+        self._send(messages.SyncLeave())
         self.turn = (self.turn + 1) % len(self.order)
         self.switches += 1
         self._ask()
@@ -192,19 +192,19 @@ class Follower:
 
     def _from_source(self, src: int) -> bool:
         if src != self.source:
-            self.host.send(src, letters.SyncLeave())
+            self.host.send(src, messages.SyncLeave())
             return False
         self.heard_ns = self.run.now_ns
         return True
 
-    def _on_headers(self, src: int, letter: letters.SyncHeaders) -> None:
+    def _on_headers(self, src: int, message: messages.SyncHeaders) -> None:
         if self.stopped or not self._from_source(src):
             return
-        if letter.answer:
+        if message.answer:
             self.asked_ns = None
-        self.tip = max(self.tip, letter.tip)
+        self.tip = max(self.tip, message.tip)
         fresh = []
-        for item in letter.blocks:
+        for item in message.blocks:
             if item.height == self.known + 1:
                 self.known += 1
                 self.headers[item.height] = item
@@ -215,13 +215,13 @@ class Follower:
                 return
         if self.interval_ns is not None and not self.headers_only:
             for part in chunks(tuple(fresh)):
-                self._send(letters.SyncWanted(part))
+                self._send(messages.SyncWanted(part))
         self._keep()
 
-    def _on_bodies(self, src: int, letter: letters.SyncBodies) -> None:
+    def _on_bodies(self, src: int, message: messages.SyncBodies) -> None:
         if self.stopped or not self._from_source(src):
             return
-        self.bodies.update(item.height for item in letter.blocks)
+        self.bodies.update(item.height for item in message.blocks)
         self._keep()
 
     def _keep(self) -> None:
@@ -235,10 +235,10 @@ class Follower:
             self._ask()
         self._look_whether_caught_up()
 
-    def _decide(self, item: letters.Item) -> bool:
+    def _decide(self, item: messages.Item) -> bool:
         """The node has this block. False: its source's chain is not the one that was followed so far."""
         if self.run.blocks[item.row * r.BLOCK_WIDTH + r.NUMBER] == item.number and (
-            entry.decide_block(self.run.desk, self.seat, item.row, 0) == 1
+            entry.decide_block(self.run.run_state, self.seat, item.row, 0) == 1
         ):
             del self.headers[item.height]
             self.bodies.discard(item.height)
@@ -247,10 +247,10 @@ class Follower:
 
     # --- blocks from before the run --------------------------------------------------------------------
 
-    def _on_history(self, src: int, letter: letters.History) -> None:
+    def _on_history(self, src: int, message: messages.History) -> None:
         if self.stopped or self.backlog is None or not self._from_source(src):
             return
-        self.backlog.take(letter, self.run.now_ns)
+        self.backlog.take(message, self.run.now_ns)
         self._ask_history()
         self._look_whether_caught_up()
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sim.host import Host, Run
+from sim.host import ReplicaContext, Run
 from sim.ledger import rows as r
-from sim.observers import letters
+from sim.observers import messages
 
 HEADERS_MAX = 256  # in one answer
-BODY_BYTES = 512_000  # of several bodies in one letter
+BODY_BYTES = 512_000  # of several bodies in one message
 
 
-def chunks(items: tuple[letters.Item, ...]) -> list[tuple[letters.Item, ...]]:
+def chunks(items: tuple[messages.Item, ...]) -> list[tuple[messages.Item, ...]]:
     """Cut a list of blocks into parts of about `BODY_BYTES`, each of one block at least."""
-    parts: list[list[letters.Item]] = []
+    parts: list[list[messages.Item]] = []
     room = 0
     for item in items:
         if not parts or item.bytes > room:
@@ -31,18 +31,18 @@ class Source:
 
     def __init__(self, run: Run, seat: int) -> None:
         self.run = run
-        self.host: Host = run.hosts[seat]
+        self.host: ReplicaContext = run.hosts[seat]
         self.seat = seat
         self.signers = run.deciding_quorum()
         self.level: dict[int, tuple[int, bool]] = {}  # follower -> height sent up to, and whether it wants bodies
 
     def handlers(self) -> dict[Any, Callable[..., None]]:
-        """What it does upon which letter."""
+        """What it does upon which message."""
         return {
-            letters.SyncFollow: self._on_follow,
-            letters.SyncLeave: self._on_leave,
-            letters.SyncWanted: self._on_wanted,
-            letters.HistoryWanted: self._on_history_wanted,
+            messages.SyncFollow: self._on_follow,
+            messages.SyncLeave: self._on_leave,
+            messages.SyncWanted: self._on_wanted,
+            messages.HistoryWanted: self._on_history_wanted,
         }
 
     def start(self) -> None:
@@ -57,12 +57,12 @@ class Source:
         else:
             self.run.unwatch(self.seat)
 
-    def _item(self, row: int) -> letters.Item:
+    def _item(self, row: int) -> messages.Item:
         rows, at = self.run.blocks, row * r.BLOCK_WIDTH
-        return letters.Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
+        return messages.Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
 
-    def _above(self, height: int) -> tuple[letters.Item, ...]:
-        """The blocks decided here above a height that the asker has, lowest first, a letter's worth of them."""
+    def _above(self, height: int) -> tuple[messages.Item, ...]:
+        """The blocks decided here above a height that the asker has, lowest first, a message's worth of them."""
         rows = self.run.blocks
         row = int(self.run.peers[self.seat * r.PEER_WIDTH + r.TIP])
         found: list[int] = []
@@ -71,32 +71,32 @@ class Source:
             row = int(rows[row * r.BLOCK_WIDTH + r.PARENT])
         return tuple(self._item(row) for row in found[::-1][:HEADERS_MAX])
 
-    def _on_follow(self, src: int, letter: letters.SyncFollow) -> None:
-        if self.seat in self.run.vacant:
+    def _on_follow(self, src: int, message: messages.SyncFollow) -> None:
+        if self.seat in self.run.without_replica:
             return
-        items = self._above(letter.above)
-        self.host.send(src, letters.SyncHeaders(self.host.height, items, self.signers, True))
-        if letter.stay:
-            self.level[src] = (items[-1].height if items else letter.above, letter.bodies)
+        items = self._above(message.above)
+        self.host.send(src, messages.SyncHeaders(self.host.height, items, self.signers, True))
+        if message.stay:
+            self.level[src] = (items[-1].height if items else message.above, message.bodies)
             self._watch()
-            if letter.bodies:
+            if message.bodies:
                 self._send_bodies(src, items)
 
-    def _send_bodies(self, to: int, items: tuple[letters.Item, ...]) -> None:
+    def _send_bodies(self, to: int, items: tuple[messages.Item, ...]) -> None:
         for part in chunks(items):
-            self.host.send(to, letters.SyncBodies(part))
+            self.host.send(to, messages.SyncBodies(part))
 
-    def _on_leave(self, src: int, letter: letters.SyncLeave) -> None:
+    def _on_leave(self, src: int, message: messages.SyncLeave) -> None:
         if self.level.pop(src, None) is not None:
             self._watch()
 
-    def _on_wanted(self, src: int, letter: letters.SyncWanted) -> None:
-        if self.seat not in self.run.vacant:
-            self._send_bodies(src, letter.blocks)
+    def _on_wanted(self, src: int, message: messages.SyncWanted) -> None:
+        if self.seat not in self.run.without_replica:
+            self._send_bodies(src, message.blocks)
 
-    def _on_history_wanted(self, src: int, letter: letters.HistoryWanted) -> None:
-        if self.seat not in self.run.vacant:
-            self.host.send(src, letters.History(letter.first, letter.count, letter.body_bytes, self.signers))
+    def _on_history_wanted(self, src: int, message: messages.HistoryWanted) -> None:
+        if self.seat not in self.run.without_replica:
+            self.host.send(src, messages.History(message.first, message.count, message.body_bytes, self.signers))
 
     def _decided(self, row: int) -> None:
         """This voter has decided a block: on to those who follow and have all before it."""
@@ -104,6 +104,6 @@ class Source:
         for follower, (height, bodies) in self.level.items():
             if item.height == height + 1:
                 self.level[follower] = (item.height, bodies)
-                self.host.send(follower, letters.SyncHeaders(item.height, (item,), self.signers, False))
+                self.host.send(follower, messages.SyncHeaders(item.height, (item,), self.signers, False))
                 if bodies:
-                    self.host.send(follower, letters.SyncBodies((item,)))
+                    self.host.send(follower, messages.SyncBodies((item,)))

@@ -39,7 +39,7 @@ _SHRINK_S = 60.0  # wall-clock time for shrinking, at the most
 
 
 @dataclasses.dataclass(frozen=True)
-class Catch:
+class Counterexample:
     """A schedule that breaks a promise: `what` was broken, the evidence, the patch, and the file that replays it."""
 
     what: str
@@ -59,7 +59,7 @@ class Hunt:
     drawn: int
     refused: int
     limits: Limits
-    catch: Catch | None
+    catch: Counterexample | None
     bound: Interval | None
     wall_s: float
     first: int | None = None
@@ -112,7 +112,7 @@ class Trial:
         return Limits(
             n,
             tolerated if corrupted is None else corrupted,
-            tuple(letter.__name__ for letter in (*cls.letters, *cls.later_letters)),
+            tuple(message.__name__ for message in (*cls.messages, *cls.later_messages)),
             tuple(vote.name for vote in cls.votes),
             tuple(case.upon.__name__ for case in world.run.normal_cases[1:]),
         )
@@ -163,12 +163,12 @@ class Trial:
         more = [f"{section}={json.dumps(entries)}" for section, entries in patch.items() if entries]
         return load_scenario(self.path, [*self.overrides, *more], self.seed, protocols=self.protocols)
 
-    def catch(self, patch: Patch) -> Catch:
+    def catch(self, patch: Patch) -> Counterexample:
         """A schedule that breaks something, written down."""
         found = self.outcome(patch)
         assert found is not None
         what, evidence = found
-        return Catch(what, evidence, patch, self._write(patch, f"{self.base.name}-{what.replace(' ', '-')}"))
+        return Counterexample(what, evidence, patch, self._write(patch, f"{self.base.name}-{what.replace(' ', '-')}"))
 
     def _write(self, patch: Patch, name: str) -> Path:
         """A scenario file that replays a schedule: the hunted scenario, what was set, and the schedule."""

@@ -28,7 +28,7 @@ _JITTER = ("network.latency.one_way=20 ms", 'network.jitter={"model": "uniform",
 
 
 @dataclasses.dataclass(frozen=True)
-class Prey:
+class Target:
     """What is hunted: a name, what is wrong with it ("": nothing known), a protocol, and the class in its place."""
 
     name: str
@@ -42,7 +42,7 @@ class Prey:
 
 
 @dataclasses.dataclass(frozen=True)
-class Bag:
+class HuntResult:
     """How a hunt on it ended: `what` broke (None: nothing) in which schedule, or the bound if nothing did."""
 
     name: str
@@ -58,18 +58,19 @@ class Bag:
     wall_s: float
 
 
-def preys(names: Sequence[str] = ()) -> list[Prey]:
+def preys(names: Sequence[str] = ()) -> list[Target]:
     """Those of these names, all if none is given. Raises ScenarioError."""
     found = [
-        Prey(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S) for mutant in MUTANTS
+        Target(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S)
+        for mutant in MUTANTS
     ]
     ibft = _name_of(Ibft)
-    found.append(Prey("d2-equivocation", "D2 (a): IBFT v1, quorum 2F + 1", ibft, 5))
-    found.append(Prey("d2-partition", "D2 (b): IBFT v1, quorum 2F + 1", ibft, 6, corrupted=0))
+    found.append(Target("d2-equivocation", "D2 (a): IBFT v1, quorum 2F + 1", ibft, 5))
+    found.append(Target("d2-partition", "D2 (b): IBFT v1, quorum 2F + 1", ibft, 6, corrupted=0))
     slow = (*_JITTER, "protocol.view_timeout_max=200 ms", "protocol.delta=40 ms")
     hidden = "D5: two-phase HotStuff without Delta, an honest view fails"
-    found.append(Prey("d5-hidden-lock", hidden, _name_of(WithoutWait), 4, WithoutWait, 0.45, sets=slow))
-    found += [Prey(name, "", name, 4) for name in PROTOCOLS]
+    found.append(Target("d5-hidden-lock", hidden, _name_of(WithoutWait), 4, WithoutWait, 0.45, sets=slow))
+    found += [Target(name, "", name, 4) for name in PROTOCOLS]
     known = {prey.name: prey for prey in found}
     for name in names:
         if name not in known:
@@ -87,7 +88,7 @@ def _voters(mutant: Mutant) -> int:
     return usual if usual in mutant.voters else mutant.voters[-1]
 
 
-def hunt_all(chosen: Sequence[Prey], schedules: int) -> Iterator[Bag]:
+def hunt_all(chosen: Sequence[Target], schedules: int) -> Iterator[HuntResult]:
     """Hunt each with at most so many schedules, half of them enumerated."""
     for prey in chosen:
         entry = PROTOCOLS[prey.protocol]
@@ -107,7 +108,7 @@ def hunt_all(chosen: Sequence[Prey], schedules: int) -> Iterator[Bag]:
             )
         catch = found.catch
         calm = catch is not None and not any(catch.patch.values())
-        yield Bag(
+        yield HuntResult(
             prey.name, prey.bug, prey.protocol, prey.voters, found.limits.corrupted,
             None if catch is None else catch.what, "" if catch is None else catch.evidence,
             found.tried if found.first is None else found.first,
@@ -116,7 +117,7 @@ def hunt_all(chosen: Sequence[Prey], schedules: int) -> Iterator[Bag]:
         )  # fmt: skip
 
 
-def tables(bags: Sequence[Bag], schedules: int) -> str:
+def tables(bags: Sequence[HuntResult], schedules: int) -> str:
     """The finds, and what was not found, as two Markdown tables."""
     broken = [bag for bag in bags if bag.bug]
     sound = [bag for bag in bags if not bag.bug]

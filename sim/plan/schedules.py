@@ -31,19 +31,19 @@ _VIEWS = 4
 class Limits:
     """What schedules may contain: voters, how many of them corrupted, and the protocol's message types.
 
-    `later`: the letters that open the later phases of a normal case, which carry certificates.
+    `later`: the messages that open the later phases of a normal case, which carry certificates.
     """
 
     voters: int
     corrupted: int
-    letters: tuple[str, ...]
+    messages: tuple[str, ...]
     votes: tuple[str, ...]
     later: tuple[str, ...] = ()
 
     @property
     def types(self) -> tuple[str, ...]:
         """All message types."""
-        return (*self.letters, *self.votes)
+        return (*self.messages, *self.votes)
 
 
 def _ms(steps: int) -> str:

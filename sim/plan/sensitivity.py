@@ -40,7 +40,7 @@ _BOOTSTRAP = 3  # key of the draw that seeds the bootstrap
 
 
 @dataclasses.dataclass(frozen=True)
-class Knob:
+class VariedParameter:
     """One key's indices, each with the half-width of its interval.
 
     Saltelli: `first` is the share of the metric's variance that the key alone explains, `total` with all it does
@@ -65,7 +65,7 @@ class Sensitivity:
     replications: int
     level: float
     noise: float | None
-    knobs: tuple[Knob, ...]
+    knobs: tuple[VariedParameter, ...]
 
     def verdict(self) -> str:
         """In words: which knob matters most, and whether it is told apart from the next."""
@@ -175,7 +175,9 @@ def indices(study: Study, metric: str, values: Sequence[Floats], level: float = 
         )
         columns = (found["mu_star"], found["mu_star_conf"], found["sigma"], [None] * len(names))
     knobs = tuple(
-        Knob(name, float(first), float(first_half), float(total), None if total_half is None else float(total_half))
+        VariedParameter(
+            name, float(first), float(first_half), float(total), None if total_half is None else float(total_half)
+        )
         for name, first, first_half, total, total_half in zip(names, *columns, strict=True)
     )
     return Sensitivity(metric, kind, len(values), least, level, noise, knobs)

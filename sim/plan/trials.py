@@ -187,7 +187,7 @@ def trial(number: int, name: str, entry: Entry, n: int, protocols: Mapping[str, 
         "workload": [{"kind": "backlog", "bytes": "512 B"}],
         "limits": {"max_events": 400_000},
     }
-    types = (*entry.letter_names, *entry.vote_names)
+    types = (*entry.content_names, *entry.vote_names)
     for key, value in patch(number, n, types, lies=entry.tolerates_lies).items():
         *sections, last = key.split(".")
         inner = data

@@ -1,12 +1,12 @@
 """The seam: all that a consensus protocol sees of the simulator, and all that the simulator sees of it.
 
-A protocol is a class whose handlers react: *upon* a letter, a quorum of votes, a timer. It speaks through one
+A protocol is a class whose handlers react: *upon* a message, a quorum of votes, a timer. It speaks through one
 narrow door, the `Context`, and knows neither time's passing nor the network. A file that defines one imports
 this module, and nothing numerical, random or graphical.
 
 Two kinds of message:
 
-* a *letter* carries content and is handed to a handler at each receiver;
+* a *message* carries content and is handed to a handler at each receiver;
 * a *vote* says "I, this replica, agree to this ballot" and wakes nobody by itself: votes are counted where they
   arrive, and the handler declared for the vote type runs when a quorum is complete.
 
@@ -19,8 +19,8 @@ path), `context` and `replica`.
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import BATCH, DECIDED, MEMBERSHIP, NO_PROGRESS, MembersChange, Signal, Timer, invariant, upon
 from sim.protocol.context import Context
-from sim.protocol.messages import ALL, Letter, Quorum, Rumour, Signing, VoteType
-from sim.protocol.normal_case import FastPathView, Gather, Lead, NormalCase, Step, Tree, Turns
+from sim.protocol.messages import ALL, Message, Quorum, Rumour, Signing, VoteType
+from sim.protocol.normal_case import FastPathView, Gather, Lease, NormalCase, Step, Tree, Turns
 from sim.protocol.replica import Replica, highest
 
 __all__ = [
@@ -34,9 +34,9 @@ __all__ = [
     "Context",
     "FastPathView",
     "Gather",
-    "Lead",
-    "Letter",
+    "Lease",
     "MembersChange",
+    "Message",
     "NormalCase",
     "Quorum",
     "Replica",

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import TypeVar
 
-from sim.protocol.messages import Letter, VoteType
+from sim.protocol.messages import Message, VoteType
 
 _Handler = TypeVar("_Handler", bound=Callable[..., None])
 _Predicate = TypeVar("_Predicate", bound=Callable[..., bool])
@@ -49,7 +49,7 @@ DECIDED = Signal("DECIDED")  # the fast path decided something this replica aske
 MEMBERSHIP = Signal("MEMBERSHIP")  # the operator asks for other members; the handler gets the `MembersChange`
 
 
-def upon(*causes: type[Letter] | VoteType | Timer | Signal) -> Callable[[_Handler], _Handler]:
+def upon(*causes: type[Message] | VoteType | Timer | Signal) -> Callable[[_Handler], _Handler]:
     """Mark a method as the handler of these causes ("upon receiving ...", "upon a quorum of ...")."""
 
     def mark(handler: _Handler) -> _Handler:

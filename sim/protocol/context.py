@@ -8,8 +8,8 @@ from typing import Protocol as Interface
 
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import Timer
-from sim.protocol.messages import ALL, Letter, Rumour, VoteType
-from sim.protocol.normal_case import FastPathView, Lead, Tree, Turns
+from sim.protocol.messages import ALL, Message, Rumour, VoteType
+from sim.protocol.normal_case import FastPathView, Lease, Tree, Turns
 
 
 class Context(Interface):
@@ -33,14 +33,14 @@ class Context(Interface):
     def audience(self, members: tuple[int, ...]) -> int:
         """Destination: these voters but the sender."""
 
-    def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        """Send a letter to every other voter, or those of an `audience`."""
+    def broadcast(self, message: Message, to: int = ALL) -> None:
+        """Send a message to every other voter, or those of an `audience`."""
 
-    def send(self, to: int, letter: Letter) -> None:
-        """Send a letter to one replica."""
+    def send(self, to: int, message: Message) -> None:
+        """Send a message to one replica."""
 
-    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
-        """Send one letter to several other replicas: signed once, a copy to each, in this order."""
+    def multicast(self, to: tuple[int, ...], message: Message) -> None:
+        """Send one message to several other replicas: signed once, a copy to each, in this order."""
 
     def neighbours(self, degree: int) -> tuple[int, ...]:
         """My neighbours in a connected random graph of the voters: so many, or all others if there are not more.
@@ -79,26 +79,26 @@ class Context(Interface):
         """The gated quorum's condition holds here, on the word of replica `by`."""
 
     def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
-        """A voter's vote that came inside a letter counts here, now; my own: I vote, and nobody is told."""
+        """A voter's vote that came inside a message counts here, now; my own: I vote, and nobody is told."""
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         """Whether a voter's (my own) vote is in my count. My own votes survive a crash: they were on disk."""
 
     def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
-        """Voters whose vote exists, wherever it was counted: what verifying a certificate in a letter brings to light.
+        """Voters whose vote exists, wherever it was counted: what verifying a certificate in a message brings to light.
 
-        Whoever made the letter can have no other signatures; this replica may not have heard of these votes.
+        Whoever made the message can have no other signatures; this replica may not have heard of these votes.
         """
 
     def has_certificate(self, block: Block) -> bool:
-        """Whether somebody has decided a block: then a commit certificate for it in a letter is a true one."""
+        """Whether somebody has decided a block: then a commit certificate for it in a message is a true one."""
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         """Whether I have been told that this quorum is complete."""
 
     def propose(
         self,
-        letter: Letter,
+        message: Message,
         ballot: Ballot,
         *,
         guard: tuple[int, int],
@@ -107,30 +107,30 @@ class Context(Interface):
         audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
-        leave: Lead | None = None,
+        lease: Lease | None = None,
         along: Tree | None = None,
         known: Block | None = None,
         made_ns: int | None = None,
     ) -> None:
-        """Broadcast a letter about a ballot's block, and lay out the normal case declared for such letters.
+        """Broadcast a message about a ballot's block, and lay out the normal case declared for such messages.
 
-        `guard`: the guard a receiver must have (`Replica.guard`), and the one it has from the letter on (a different
-        one, or a letter that comes twice is accepted twice, unless the case is gated by it); `after`: the one it has
+        `guard`: the guard a receiver must have (`Replica.guard`), and the one it has from the message on (a different
+        one, or a message that comes twice is accepted twice, unless the case is gated by it); `after`: the one it has
         when the case is through, if not the same; `to`: receiver of votes that do not go to all; `audience`: who
-        are all, for the letter and for votes; `decided`: a block this letter proves decided; `tell`: whose DECIDED
-        handler runs when the case is through there: ALL, or one replica (None: this one); `leave`: the fast path may
+        are all, for the message and for votes; `decided`: a block this message proves decided; `tell`: whose DECIDED
+        handler runs when the case is through there: ALL, or one replica (None: this one); `lease`: the fast path may
         propose the next blocks by itself. Without a fast path, or if votes of that case have been cast in this
         ballot already, this is `broadcast`.
 
-        `along`: the tree whose root this replica is; the letter goes to its children there, and they pass it on.
-        `known`: the block that a receiver must have for the letter to be kept if it comes early. `made_ns`: the time
+        `along`: the tree whose root this replica is; the message goes to its children there, and they pass it on.
+        `known`: the block that a receiver must have for the message to be kept if it comes early. `made_ns`: the time
         that the block bears, now if not given; turns to propose on top of it count from there (`await_turn`).
         """
 
     def pass_on(
-        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
     ) -> None:
-        """Send a letter that says more of a block proposed before, with its normal case, one without votes.
+        """Send a message that says more of a block proposed before, with its normal case, one without votes.
 
         As `propose`, but no block interval begins, several replicas may do it for one block, and by default nobody is
         told.
@@ -140,7 +140,7 @@ class Context(Interface):
         """A read of my clients, asked at that time, is answered now with the state after this height."""
 
     def proposing(self) -> None:
-        """A proposal goes out letter by letter, not by `propose`: the block interval begins now."""
+        """A proposal goes out message by message, not by `propose`: the block interval begins now."""
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False

@@ -1,4 +1,4 @@
-"""What replicas say: votes, which are counted where they arrive, and letters, which carry content."""
+"""What replicas say: votes, which are counted where they arrive, and messages, which carry content."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class VoteType:
     checked for it. `certified`: it carries a certificate, signed by as many as its own quorum needs, which is sent
     and verified with it.
 
-    `umbrella`: a type under which every vote of this one counts too, whatever its block ("2f + 1 of any value"). It
+    `any_value`: a type under which every vote of this one counts too, whatever its block ("2f + 1 of any value"). It
     is never cast; its quorum is reported with the ballot (view, number, no block), after the vote's own. The number
     of such ballots is a height: they end when every voter has decided beyond it.
     """
@@ -33,7 +33,7 @@ class VoteType:
     signed: bool = True
     unique: Literal["number", "view", ""] = "number"
     certified: bool = False
-    umbrella: VoteType | None = None
+    any_value: VoteType | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Signing:
         return self.signature_bytes + ((self.voters + 7) // 8 if self.certificates == "aggregate" else 0)
 
 
-class Letter:
+class Message:
     """Base of messages with content. Subclasses are frozen dataclasses with slots."""
 
     __slots__ = ()
@@ -106,10 +106,10 @@ class Letter:
         return None
 
     def place(self) -> tuple[int | None, int | None]:
-        """View and height that the letter is about, as far as it has them: what a scenario's rules match.
+        """View and height that the message is about, as far as it has them: what a scenario's rules match.
 
         By default the first of its fields named view, round, term, epoch, and the first named sequence, height,
-        number, or else the height of its `block`. A letter that names them otherwise overrides this.
+        number, or else the height of its `block`. A message that names them otherwise overrides this.
         """
         view = next((getattr(self, name) for name in _VIEWS if hasattr(self, name)), None)
         height = next((getattr(self, name) for name in _HEIGHTS if hasattr(self, name)), None)
@@ -118,10 +118,10 @@ class Letter:
         return view, height
 
 
-class Rumour(Letter):
-    """Base of letters that spread from neighbour to neighbour, as they leave their author and as others pass them on.
+class Rumour(Message):
+    """Base of messages that spread from neighbour to neighbour, as they leave their author and as others pass them on.
 
-    Two letters are one rumour if author and content are the same. Who hears one for the first time passes it on to
+    Two messages are one rumour if author and content are the same. Who hears one for the first time passes it on to
     its neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
     (`Context.gossip`), ends where it arrives and reaches no handler. The fast path does so for votes, without entering
     Python: it passes them on, and counts them if nothing is decided here yet at their height.
@@ -133,7 +133,7 @@ class Rumour(Letter):
     content: Hashable
 
     def passed_on(self) -> Rumour:
-        """The letter with which others pass it on: unsigned by them, with its author's signature."""
+        """The message with which others pass it on: unsigned by them, with its author's signature."""
         raise NotImplementedError
 
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:

@@ -8,15 +8,15 @@ from typing import Protocol as Interface
 
 from sim.protocol.blocks import Block
 from sim.protocol.causes import Timer
-from sim.protocol.messages import Letter, VoteType
+from sim.protocol.messages import Message, VoteType
 
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One vote of a normal case: its type and whom it goes to (all, or the receiver named with the letter)."""
+    """One vote of a normal case: its type and whom it goes to (all, or the receiver named with the message)."""
 
     vote: VoteType
-    to_all: bool = True  # all of the letter's audience
+    to_all: bool = True  # all of the message's audience
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -52,16 +52,16 @@ class Tree:
 
 @dataclasses.dataclass(frozen=True)
 class Gather:
-    """The other half of a normal case whose letter goes down a tree: what comes back up.
+    """The other half of a normal case whose message goes down a tree: what comes back up.
 
-    Upon the letter a voter passes it on to its children and waits for `answer(block, signers)` of each: a letter with
+    Upon the message a voter passes it on to its children and waits for `answer(block, signers)` of each: a message with
     the votes of so many voters, the child's subtree. When all have come, or at once if it has no children, it sends
     one for its own subtree to its parent. Where it waits, `timer` runs for `patience_ns` per level below it; its
     handler, called with the block, runs if the answers are not complete by then. At the root the handler of the
     answer runs with the one that makes `quorum` votes of those counted before (`FastPathView.gathered`).
     """
 
-    answer: Any  # the type of the letter, made of the block and the number of votes
+    answer: Any  # the type of the message, made of the block and the number of votes
     quorum: int
     timer: Timer
     patience_ns: int
@@ -69,27 +69,27 @@ class Gather:
 
 @dataclasses.dataclass(frozen=True)
 class NormalCase:
-    """What follows one type of letter when nothing is wrong, declared so that it runs without entering Python.
+    """What follows one type of message when nothing is wrong, declared so that it runs without entering Python.
 
-    Upon the letter: the first vote; upon each quorum: the next; then, if `decide`, the block is decided (at the
-    letter itself if there are no votes). A block decided on the word of the letter (`decided`, see
+    Upon the message: the first vote; upon each quorum: the next; then, if `decide`, the block is decided (at the
+    message itself if there are no votes). A block decided on the word of the message (`decided`, see
     `Context.propose`) is decided right after the first vote is cast.
 
-    A gated quorum's condition is the letter: with `gate`, on the word of its sender, who casts no first vote;
+    A gated quorum's condition is the message: with `gate`, on the word of its sender, who casts no first vote;
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
-    Every letter counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
-    (`Replica.forks`) whoever takes a letter there adopts its block (`Context.adopt`), which extends its head.
-    Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the letter's block.
+    Every message counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
+    (`Replica.forks`) whoever takes a message there adopts its block (`Context.adopt`), which extends its head.
+    Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the message's block.
 
-    With `gather` the letter goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
-    passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A letter
+    With `gather` the message goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
+    passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A message
     that overtakes those before it is kept until it is their turn.
 
-    A protocol declares one case for each type of letter it wants treated so, at most three votes each. The
+    A protocol declares one case for each type of message it wants treated so, at most three votes each. The
     handlers must do the same: they are the definition, and a test compares both.
     """
 
-    upon: type[Letter]
+    upon: type[Message]
     votes: tuple[Step, ...] = ()
     gate: bool = False
     decide: bool = False
@@ -98,14 +98,14 @@ class NormalCase:
 
 
 @dataclasses.dataclass(frozen=True)
-class Lead:
-    """Leave to go on proposing by itself, given to the fast path with a proposal.
+class Lease:
+    """Lease: leave to go on proposing by itself, given to the fast path with a proposal.
 
     Whenever this replica has decided a block there, or a batch is due, the fast path does what the handlers of
     DECIDED and BATCH would: while fewer than `pipeline` blocks are under way and a batch is due (`await_batch`),
-    it makes the block on top (`new_block`), and proposes it (`propose`) with the letter that `Replica.letter_of`
+    it makes the block on top (`new_block`), and proposes it (`propose`) with the message that `Replica.message_of`
     names, of the same size but for the block's bytes, in the same view, with the same guards and receivers, and
-    telling this replica. If the case is gated by the letter it opens its own gate, else it casts its own vote.
+    telling this replica. If the case is gated by the message it opens its own gate, else it casts its own vote.
     It proposes up to height `until`; there the handler runs again. Another `Replica.guard` takes the leave back.
     """
 
@@ -151,5 +151,5 @@ class FastPathView(Interface):
         From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
         """
 
-    def held(self) -> list[tuple[int, Letter]]:
-        """Letters (with their senders) kept here because they came early; the fast path forgets them."""
+    def held(self) -> list[tuple[int, Message]]:
+        """Messages (with their senders) kept here because they came early; the fast path forgets them."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.context import Context
-from sim.protocol.messages import Letter, Quorum, VoteType
+from sim.protocol.messages import Message, Quorum, VoteType
 from sim.protocol.normal_case import NormalCase
 
 
@@ -17,8 +17,10 @@ class Replica:
     handlers: ClassVar[dict[Any, str]] = {}
     invariants: ClassVar[dict[str, str]] = {}  # name -> method
     votes: ClassVar[tuple[VoteType, ...]] = ()
-    letters: ClassVar[tuple[type[Letter], ...]] = ()
-    later_letters: ClassVar[tuple[type[Letter], ...]] = ()  # numbered after votes: one more moves no draw of the others
+    messages: ClassVar[tuple[type[Message], ...]] = ()
+    later_messages: ClassVar[
+        tuple[type[Message], ...]
+    ] = ()  # numbered after votes: one more moves no draw of the others
     decides_out_of_order: ClassVar[bool] = False
     lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
     rounds_restart: ClassVar[bool] = False  # views are rounds of a height, and begin at 0 at the next one
@@ -76,12 +78,12 @@ class Replica:
         return 0
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        """The declared normal cases, one per type of letter; none: the protocol has no fast path."""
+        """The declared normal cases, one per type of message; none: the protocol has no fast path."""
         return ()
 
     @staticmethod
-    def letter_of(block: Block) -> Letter:
-        """The letter with which the fast path proposed a block (see `Lead`)."""
+    def message_of(block: Block) -> Message:
+        """The message with which the fast path proposed a block (see `Lease`)."""
         raise NotImplementedError
 
     @staticmethod

@@ -43,14 +43,14 @@ class Entry:
         return "Byzantine" in self.faults
 
     @property
-    def letter_names(self) -> tuple[str, ...]:
+    def content_names(self) -> tuple[str, ...]:
         """Its message types with content."""
-        return tuple(letter.__name__ for letter in (*self.protocol.letters, *self.protocol.later_letters))
+        return tuple(message.__name__ for message in (*self.protocol.messages, *self.protocol.later_messages))
 
     @property
     def vote_names(self) -> tuple[str, ...]:
-        """Its vote types, but for umbrellas, which nobody casts."""
-        over = {vote.umbrella for vote in self.protocol.votes}
+        """Its vote types, but for any-value tallies, which nobody casts."""
+        over = {vote.any_value for vote in self.protocol.votes}
         return tuple(vote.name for vote in self.protocol.votes if vote not in over)
 
     def check(self, parameters: Parameters, voters: int) -> None:

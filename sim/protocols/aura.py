@@ -116,7 +116,7 @@ class Window:
 class Aura(Replica):
     """One Aura validator."""
 
-    letters = (NewBlock, GetBlocks, Blocks)
+    messages = (NewBlock, GetBlocks, Blocks)
     votes = ()
     lasting_leader = False
     forks = True

@@ -107,7 +107,7 @@ SEAL = Timer("seal")
 class Clique(Replica):
     """One Clique signer."""
 
-    letters = (NewBlock, Status, GetBlocks, Blocks)
+    messages = (NewBlock, Status, GetBlocks, Blocks)
     votes = ()
     lasting_leader = False
     forks = True

@@ -65,7 +65,7 @@ VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 class HotStuff(PacedChain):
     """One replica of chained HotStuff."""
 
-    letters = (Proposal, NewView, Fetch, Blocks)
+    messages = (Proposal, NewView, Fetch, Blocks)
     votes = (VOTE,)
 
     def __init__(self, context: Context) -> None:
@@ -270,7 +270,7 @@ class HotStuff(PacedChain):
         return self.valid_certificate(message.justify, message.view)
 
     def lead_after_new_views(self) -> None:
-        """The leader of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
+        """The leader of a view proposes upon n - f NEW-VIEW messages, on their highest certificate."""
         if self.leader_of(self.view) != self.context.me:
             return
         reports = self.pacemaker.reports(self.view)

@@ -23,7 +23,7 @@ P_pc + Delta              status_wait_ns
 t                         f
 
 Deviations
-* The paper takes a pacemaker as given. Here NEW-VIEW letters with the sender's lock go to the next leader when a
+* The paper takes a pacemaker as given. Here NEW-VIEW messages with the sender's lock go to the next leader when a
   view expires (sim.families.chained.views). Delta runs from the (n - f)-th of them, and not at all once all n are here.
 * A leader adopts the highest certificate it is shown as its own lock.
 * A proposal carries the highest double certificate that its leader formed, whatever its view.
@@ -98,7 +98,7 @@ DELTA_TIMER = Timer("delta")
 class HotStuff2(PacedChain):
     """One replica of HotStuff-2."""
 
-    letters = (Propose, Prepare, NewView, Fetch, Blocks)
+    messages = (Propose, Prepare, NewView, Fetch, Blocks)
     votes = (VOTE, VOTE2)
     genesis_guard = 1  # the genesis block is certified twice
 

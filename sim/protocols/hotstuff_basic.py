@@ -27,7 +27,7 @@ Deviations
   of that view. The leader of a view counts both kinds together.
 * The first leader proposes at once: there is no QC to collect.
 * A leader whose own view has not ended yet proposes upon n - f NEW-VIEWs all the same, and follows.
-* Letters of a higher view draw a replica forward; a commitQC decides whatever view the replica is in.
+* Messages of a higher view draw a replica forward; a commitQC decides whatever view the replica is in.
 * The paper leaves the pacemaker open: see sim.families.chained.views.
 * Last vote, view and QCs are on disk before a vote leaves. A restarted replica asks for what it missed.
 
@@ -81,13 +81,13 @@ COMMIT_VOTE = VoteType("COMMIT_VOTE", HEADER_BYTES, unique="view")
 NEXT_VIEW = VoteType("NEXT_VIEW", HEADER_BYTES, unique="view", certified=True)
 
 VOTES = (PREPARE_VOTE, PRE_COMMIT_VOTE, COMMIT_VOTE, NEXT_VIEW)
-LETTERS = (Prepare, PreCommit, Commit, Decide)
+MESSAGES = (Prepare, PreCommit, Commit, Decide)
 
 
 class HotStuffBasic(PacedChain):
     """One replica of basic HotStuff."""
 
-    letters = (*LETTERS, NewView, Fetch, Blocks)
+    messages = (*MESSAGES, NewView, Fetch, Blocks)
     votes = VOTES
     genesis_guard = DECIDED
 
@@ -111,7 +111,7 @@ class HotStuffBasic(PacedChain):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return tuple(
-            NormalCase(letter, (Step(vote, to_all=False),)) for letter, vote in zip(LETTERS, VOTES, strict=True)
+            NormalCase(message, (Step(vote, to_all=False),)) for message, vote in zip(MESSAGES, VOTES, strict=True)
         )
 
     @invariant("the lock is no higher than the highest prepareQC")
@@ -161,7 +161,7 @@ class HotStuffBasic(PacedChain):
         """Four times the block voted for last, and the phase, if the state is a plain function of them.
 
         That is: nothing was learnt since, nothing is missing, no other block is under way, no back-off is in force,
-        and no NEW-VIEW letters have come that only handlers count.
+        and no NEW-VIEW messages have come that only handlers count.
         """
         block, (view, phase) = self.block, self.stage
         waits = self.orphan is not None or self.final is not None or self.ended is not None
@@ -197,18 +197,18 @@ class HotStuffBasic(PacedChain):
         )
         self.accept(block)
 
-    def tell(self, ballot: Ballot, letter: type[Certified]) -> None:
+    def tell(self, ballot: Ballot, message: type[Certified]) -> None:
         """n - f votes of a phase are a QC; tell all, if this view is not over, and do as they do."""
         context, block = self.context, ballot.block
         assert block is not None
-        phase = LETTERS.index(letter)
+        phase = MESSAGES.index(message)
         if (ballot.view, phase) <= self.stage or ballot.view < self.view:
             return
         qc = QC(ballot.view, block, self.quorum())
         now = 4 * block.number + phase
         final = phase == DECIDED
         context.propose(
-            letter(qc),
+            message(qc),
             ballot,
             guard=(now - 1, now),
             to=self.leader_of(qc.view + 1) if final else context.me,
@@ -275,7 +275,7 @@ class HotStuffBasic(PacedChain):
     @upon(PreCommit, Commit)
     def on_qc(self, sender: int, message: Certified) -> None:
         """Pre-commit and commit phases: a QC from the leader of its view."""
-        qc, phase = message.qc, LETTERS.index(type(message))
+        qc, phase = message.qc, MESSAGES.index(type(message))
         if sender != self.leader_of(qc.view) or not self.valid_certificate(qc, qc.view + 1):
             return
         if qc.view < self.view or (qc.view, phase) <= self.stage or self.tree.lacks(qc.block):
@@ -329,14 +329,14 @@ class HotStuffBasic(PacedChain):
         self.resume()
 
     def awaits_news(self) -> bool:
-        """Whether NEW-VIEW letters have come for a view that is mine to lead and that I have not led."""
+        """Whether NEW-VIEW messages have come for a view that is mine to lead and that I have not led."""
         return any(
             news.view > self.turn.view and self.leader_of(news.view) == self.context.me
             for news in self.pacemaker.news.values()
         )
 
     def lead_after_new_views(self) -> None:
-        """Propose upon NEW-VIEW of n - f replicas, by letter or after a decision, on their highest prepareQC."""
+        """Propose upon NEW-VIEW of n - f replicas, by message or after a decision, on their highest prepareQC."""
         context, view, news = self.context, self.view, self.pacemaker.news
         if self.leader_of(view) != context.me or self.turn.view >= view:
             return

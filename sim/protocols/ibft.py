@@ -59,7 +59,7 @@ from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     Block,
     Context,
-    Letter,
+    Message,
     NormalCase,
     Signing,
     invariant,
@@ -79,7 +79,7 @@ class IbftParameters(Parameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PrePrepare(Letter):
+class PrePrepare(Message):
     """<PRE-PREPARE, h, r, B>."""
 
     height: int
@@ -94,7 +94,7 @@ class PrePrepare(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RoundChange(Letter):
+class RoundChange(Message):
     """<ROUND-CHANGE, h, r>: the sender has left the rounds before r."""
 
     height: int
@@ -107,7 +107,7 @@ class RoundChange(Letter):
 class Ibft(RoundByRound):
     """One validator of IBFT v1."""
 
-    letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
+    messages = (PrePrepare, RoundChange, Status, Fetch, Blocks)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context, by_vote=True)

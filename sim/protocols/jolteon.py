@@ -55,7 +55,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Letter,
+    Message,
     NormalCase,
     Signing,
     Step,
@@ -95,7 +95,7 @@ def _signers(*certificates: QC | TC | None) -> tuple[int, ...]:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Proposal(Letter):
+class Proposal(Message):
     """[id, qc, tc, r, v, txn]: the block; its certificate is block.body; `tc` if the view before expired."""
 
     view: int
@@ -113,7 +113,7 @@ class Proposal(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Timeout(Letter):
+class Timeout(Message):
     """<r, qc_high>: the sender votes in this view no more; `tc` shows how it came to it."""
 
     view: int
@@ -128,7 +128,7 @@ class Timeout(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Advance(Letter):
+class Advance(Message):
     """To the leader of the view that the sender enters by a timeout certificate."""
 
     tc: TC
@@ -147,7 +147,7 @@ VOTE = VoteType("VOTE", HEADER_BYTES, unique="view")
 class Jolteon(CertifiedChain):
     """One replica of Jolteon."""
 
-    letters = (Proposal, Timeout, Advance, Fetch, Blocks)
+    messages = (Proposal, Timeout, Advance, Fetch, Blocks)
     votes = (VOTE,)
 
     def __init__(self, context: Context) -> None:

@@ -50,7 +50,7 @@ from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
 from sim.families.chained.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
-from sim.protocol import Block, Context, Gather, Letter, NormalCase, Signing, Timer, Tree, invariant, upon
+from sim.protocol import Block, Context, Gather, Message, NormalCase, Signing, Timer, Tree, invariant, upon
 
 
 class KauriParameters(ViewParameters):
@@ -66,7 +66,7 @@ class KauriParameters(ViewParameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Shares(Letter):
+class Shares(Message):
     """From child to parent: votes of so many replicas of the child's subtree, aggregated."""
 
     block: Block
@@ -90,8 +90,8 @@ AGGREGATE_TIMER = Timer("aggregate")
 class Kauri(PacedChain):
     """One replica of Kauri."""
 
-    letters = (Proposal, Shares, NewView, Fetch, Blocks)
-    votes = ()  # they travel as letters
+    messages = (Proposal, Shares, NewView, Fetch, Blocks)
+    votes = ()  # they travel as messages
     lasting_leader = True
     progress = "waiting"
 
@@ -175,7 +175,7 @@ class Kauri(PacedChain):
         return "its channels are perfect (section 3): a tree cut by losses waits for the next" if few else ""
 
     @staticmethod
-    def letter_of(block: Block) -> Proposal:
+    def message_of(block: Block) -> Proposal:
         return Proposal(block.view, block)
 
     @invariant("the lock is no higher than the highest certificate")
@@ -432,7 +432,7 @@ class Kauri(PacedChain):
         self.pacemaker.enter(view, self.high, self.leader_of(view))
 
     def lead_after_new_views(self) -> None:
-        """The root of a view proposes upon n - f NEW-VIEW letters, on their highest certificate."""
+        """The root of a view proposes upon n - f NEW-VIEW messages, on their highest certificate."""
         if self.leader_of(self.view) != self.context.me:
             return
         reports = [rank(news.justify) for news in self.pacemaker.news.values() if news.view == self.view]

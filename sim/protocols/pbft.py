@@ -64,8 +64,8 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Lead,
-    Letter,
+    Lease,
+    Message,
     NormalCase,
     Quorum,
     Signing,
@@ -87,7 +87,7 @@ class PbftParameters(Parameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PrePrepare(Letter):
+class PrePrepare(Message):
     """<PRE-PREPARE, v, n, d> with the batch."""
 
     view: int
@@ -109,9 +109,9 @@ CHECKPOINT = VoteType("CHECKPOINT", HEADER_BYTES, decides=False)
 class Pbft(GroupReplica):
     """One PBFT replica."""
 
-    letters: ClassVar[tuple[type[Letter], ...]] = (PrePrepare, ViewChange, NewView, Fetch, Executed)
+    messages: ClassVar[tuple[type[Message], ...]] = (PrePrepare, ViewChange, NewView, Fetch, Executed)
     votes: ClassVar[tuple[VoteType, ...]] = (PREPARE, COMMIT, CHECKPOINT)
-    later_letters = (Status,)
+    later_messages = (Status,)
     decides_out_of_order = True
     progress = "waiting"
 
@@ -232,7 +232,7 @@ class Pbft(GroupReplica):
             if block is None:
                 context.await_batch()
                 return
-            self.voters.ride(block)
+            self.voters.attach(block)
             self.last_proposed = block
             self.pre_prepare(block)
 
@@ -248,7 +248,7 @@ class Pbft(GroupReplica):
             guard=(self.view, self.view),
             audience=self.audience,
             tell=ALL if block.height % interval == 0 else None,
-            leave=Lead(min(upper, self.high_mark), self.parameters.pipeline),
+            lease=Lease(min(upper, self.high_mark), self.parameters.pipeline),
         )
         self.accept(ballot, self.context.me)
 
@@ -268,7 +268,7 @@ class Pbft(GroupReplica):
             self.context.vote(PREPARE, ballot, self.audience)
 
     @staticmethod
-    def letter_of(block: Block) -> PrePrepare:
+    def message_of(block: Block) -> PrePrepare:
         return PrePrepare(block.view, block.height, block)
 
     @upon(PrePrepare)

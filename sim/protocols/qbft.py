@@ -55,7 +55,7 @@ from sim.parameters import Nanoseconds, Parameters, quantity
 from sim.protocol import (
     Block,
     Context,
-    Letter,
+    Message,
     NormalCase,
     Signing,
     invariant,
@@ -72,7 +72,7 @@ class QbftParameters(Parameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RoundChange(Letter):
+class RoundChange(Message):
     """<ROUND-CHANGE, h, r, pr, pv> and the quorum of PREPAREs for pv in pr, if anything was prepared."""
 
     height: int
@@ -96,7 +96,7 @@ class RoundChange(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class PrePrepare(Letter):
+class PrePrepare(Message):
     """<PRE-PREPARE, h, r, B> with its justification: a quorum of ROUND-CHANGEs, one prepared certificate."""
 
     height: int
@@ -128,7 +128,7 @@ def highest_prepared(changes: Iterable[RoundChange]) -> tuple[int, Block] | None
 class Qbft(RoundByRound):
     """One validator of QBFT."""
 
-    letters = (PrePrepare, RoundChange, Status, Fetch, Blocks)
+    messages = (PrePrepare, RoundChange, Status, Fetch, Blocks)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

@@ -81,7 +81,7 @@ CANDIDATES_LOOKED_AT = 8  # by the invariant of votes: others are looked at by o
 class Raft(LogServer):
     """One Raft server."""
 
-    letters = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
+    messages = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
     votes = (ACK, VOTE, PRE_VOTE)
     group_changes = "learners"
     progress = "always"

@@ -13,7 +13,7 @@ epoch_block_num          E, parameters.epoch
 working sealers          group_at(height).members; the others are waiting
 rotating, chosen index   rotate (r); the group of epoch e starts at node e r mod n
 leader index             primary_of(view): the view counts from 0 in each epoch
-addSealer, removeNode    a Roll in a block; in force from the next epoch on (sim.families.pbft.groups)
+addSealer, removeNode    a ValidatorSet in a block; in force from the next epoch on (sim.families.pbft.groups)
 view                     view = epoch * VIEWS + view in the epoch, so that all know where an epoch begins
 block sync               Committed (one member to each node outside, another one for each block), Fetch, Executed
 
@@ -38,7 +38,7 @@ from sim.families.pbft.groups import Group
 from sim.families.pbft.viewchange import Executed
 from sim.families.sync import HEADER_BYTES
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Letter, NormalCase, Quorum, Signing, upon
+from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Message, NormalCase, Quorum, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
@@ -55,7 +55,7 @@ class RpbftParameters(Parameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Committed(Letter):
+class Committed(Message):
     """A decided block with its commit certificate, for a node outside the group. `digest`: what the group signed."""
 
     block: Block
@@ -76,7 +76,7 @@ class Committed(Letter):
 class Rpbft(Pbft):
     """One node of rPBFT, in the group or outside."""
 
-    letters = (*Pbft.letters, Committed)
+    messages = (*Pbft.messages, Committed)
     votes = (PREPARE, COMMIT)
 
     @staticmethod

@@ -18,8 +18,8 @@ proposer(h, r)                       proposer_of(height, round) of sim.families.
 lockedValue_p, lockedRound_p         locked_value, locked_round
 validValue_p, validRound_p           valid_value, valid_round
 <PREVOTE, h, r, id(v)>, nil          a vote in the ballot (r, h, v), (r, h, None)
-2f + 1 <PREVOTE, h, r, *>            quorum of PREVOTES, the umbrella of PREVOTE; so PRECOMMITS
-f + 1 <*, h, round, *, *>            early quorum of either umbrella
+2f + 1 <PREVOTE, h, r, *>            quorum of PREVOTES, the any-value tally of PREVOTE; so PRECOMMITS
+f + 1 <*, h, round, *, *>            early quorum of either any-value tally
 broadcast                            bring, cast: to all, or to the neighbours
 schedule OnTimeoutPropose            the progress timer, `watch`
 OnTimeoutPrevote, OnTimeoutPrecommit timers PREVOTE_TIMER, PRECOMMIT_TIMER
@@ -64,7 +64,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Letter,
+    Message,
     NormalCase,
     Quorum,
     Signing,
@@ -99,7 +99,7 @@ class TendermintParameters(Parameters):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Proposal(Letter):
+class Proposal(Message):
     """<PROPOSAL, h, r, v, vr>."""
 
     height: int
@@ -120,8 +120,8 @@ class Proposal(Letter):
 
 PREVOTES = VoteType("PREVOTES", HEADER_BYTES, decides=False)
 PRECOMMITS = VoteType("PRECOMMITS", HEADER_BYTES, decides=False)
-PREVOTE = VoteType("PREVOTE", HEADER_BYTES, umbrella=PREVOTES)
-PRECOMMIT = VoteType("PRECOMMIT", HEADER_BYTES, umbrella=PRECOMMITS)
+PREVOTE = VoteType("PREVOTE", HEADER_BYTES, any_value=PREVOTES)
+PRECOMMIT = VoteType("PRECOMMIT", HEADER_BYTES, any_value=PRECOMMITS)
 
 PREVOTE_TIMER = Timer("prevote")
 PRECOMMIT_TIMER = Timer("precommit")
@@ -132,8 +132,8 @@ PROPOSING, PREVOTED, PRECOMMITTED = range(3)  # step_p: propose, prevote, precom
 class Tendermint(Validator):
     """One process of Tendermint."""
 
-    letters = (Proposal, Status, Fetch, Blocks)
-    later_letters = (Said, Relayed)
+    messages = (Proposal, Status, Fetch, Blocks)
+    later_messages = (Said, Relayed)
     votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)
     two_votes = (PREVOTE, PRECOMMIT)
 

@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plate:
+class PaperFigure:
     """A figure to be published. `draw` makes it at a width, in."""
 
     name: str

@@ -26,7 +26,7 @@ from sim.report.crate import CRATE, About, Part, earlier, metadata
 from sim.report.effects import LEVEL, METRICS, Case, Effect, cases_of, effect, swept_keys
 from sim.report.figures import settle
 from sim.report.outcome import Outcome
-from sim.report.paper import Plate
+from sim.report.paper import PaperFigure
 from sim.scenario.errors import ScenarioError
 from sim.scenario.results import STUDY, Runs, frame_of, open_runs
 
@@ -145,7 +145,7 @@ def _read(runs: Runs, frame: pd.DataFrame, command: str) -> _Material:
     return _Material(runs.folder.name, frame, cases, outcomes, samples, command)
 
 
-def _plates(material: _Material, metrics: Sequence[str]) -> list[Plate]:
+def _plates(material: _Material, metrics: Sequence[str]) -> list[PaperFigure]:
     plates = []
     marked = tables.assumed_metrics(material.samples)
     for metric in metrics:
@@ -158,17 +158,17 @@ def _plates(material: _Material, metrics: Sequence[str]) -> list[Plate]:
         text = f"Latency at the client. Lines: all answered transactions of the replications together{_band(rows)}."
         text += _unanswered(groups)
         draw = functools.partial(paper.draw_cdf, rows, cases, " (A)" if "latency_p99_ms" in marked else "")
-        plates.append(Plate("latency_cdf", _caption(material, text), rows, draw))
+        plates.append(PaperFigure("latency_cdf", _caption(material, text), rows, draw))
     if groups:
         rows = paper.timeline_rows(groups)
         text = f"Committed transactions over simulated time. Lines: means of the replications{_band(rows)}."
         text += " Shaded: faults." if any(row["faults"] for row in rows) else ""
         draw = functools.partial(paper.draw_timeline, rows, cases, " (A)" if "committed_tps" in marked else "")
-        plates.append(Plate("throughput", _caption(material, text), rows, draw))
+        plates.append(PaperFigure("throughput", _caption(material, text), rows, draw))
     return plates
 
 
-def _effect_plate(material: _Material, found: Effect) -> Plate:
+def _effect_plate(material: _Material, found: Effect) -> PaperFigure:
     varied = " and ".join(swept_keys(material.frame)) or "nothing"
     level = f"{100 * LEVEL:g} %"
     text = f"{found.title} against {varied}. Points: means over {found.replications} replications; "
@@ -179,7 +179,7 @@ def _effect_plate(material: _Material, found: Effect) -> Plate:
     elif single:
         text += f" {single} cases have one run and so no interval."
     caption = _caption(material, text, found.metric)
-    return Plate(found.metric, caption, paper.effect_rows(found), functools.partial(paper.draw_effect, found))
+    return PaperFigure(found.metric, caption, paper.effect_rows(found), functools.partial(paper.draw_effect, found))
 
 
 def _band(rows: Sequence[dict[str, Any]]) -> str:
@@ -254,7 +254,11 @@ def _clear(target: Path, listed: Sequence[str]) -> None:
 
 
 def _write(
-    target: Path, runs: Runs, material: _Material, plates: Sequence[Plate], progress: Callable[[float], None] | None
+    target: Path,
+    runs: Runs,
+    material: _Material,
+    plates: Sequence[PaperFigure],
+    progress: Callable[[float], None] | None,
 ) -> list[Part]:
     shutil.copyfile(runs.folder / STUDY, target / STUDY)
     (target / "runs.csv").write_text(_runs_csv(material.frame), encoding="utf-8")
@@ -278,7 +282,7 @@ def _write(
     return [*parts, Part("captions.md", "All figures with their captions.")]
 
 
-def _save(plate: Plate, name: str, width_in: float, folder: Path) -> None:
+def _save(plate: PaperFigure, name: str, width_in: float, folder: Path) -> None:
     figure = plate.draw(width_in)
     with paper.print_style(), mpl.rc_context({"svg.hashsalt": name}):
         settle(figure)

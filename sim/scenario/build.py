@@ -9,7 +9,7 @@ import numpy as np
 
 from sim.adversary.cast import Cast
 from sim.engine.settings import NO_LIMIT, Settings
-from sim.faults.screen import Screen
+from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
 from sim.host import Costs, Run
@@ -21,7 +21,7 @@ from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns, without_cables_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
-from sim.observers.letters import LETTERS
+from sim.observers.messages import MESSAGES
 from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
 from sim.scenario.followers import Followers, sides
@@ -60,7 +60,7 @@ class World:
     run: Run
     clock: Clock
     faults: FaultScript
-    screen: Screen
+    screen: MessageFilters
     cast: Cast
     followers: Followers
     gateways: tuple[Gateway, ...]
@@ -95,11 +95,11 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         fast_path=fast_path,
-        disguises=cast.seats,
+        wrappers=cast.seats,
         members=network.member_nodes,
         learners=network.learner_nodes,
         members_change=bool(scenario.membership),
-        letters=LETTERS if scenario.observers or scenario.catch_up else (),
+        messages=MESSAGES if scenario.observers or scenario.catch_up else (),
     )
     run.set_apart(cast.nodes | run.engine.twin_seats | {*range(n, observed)})
     _silence(cast, run)
@@ -126,7 +126,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     faults = FaultScript(clock, run, scenario.faults, ends)
     for twin in cast.twins:
         faults.links.hold(-1 - twin.seat, twin.cut_links(cast.twins), LinkEffect(down=True))
-    screen = Screen(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
+    screen = MessageFilters(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
     if gateways and scenario.clients.resend_after_ns:
@@ -380,7 +380,7 @@ class Seats:
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
             run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
         run.on_serving = self._later
-        if run.vacant or run.not_serving:
+        if run.without_replica or run.not_serving:
             self._choose()
         run.entry_follows_leader = scenario.clients.entry == "leader"
 

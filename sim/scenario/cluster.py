@@ -90,7 +90,7 @@ def _probe(address: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Parcel:
+class FinishedRun:
     """A finished run on its way: what became of it, and its files by name."""
 
     report: Report
@@ -102,12 +102,12 @@ def identify() -> tuple[str, str]:
     return store.version(), store.model_digest()
 
 
-def perform(task: Task) -> Parcel:
+def perform(task: Task) -> FinishedRun:
     """On a worker: run a task in a folder of its own and pack the result."""
     with tempfile.TemporaryDirectory(prefix="pilotzone-") as temporary:
         report = attempt(task, Path(temporary), "study")
         if report.outcome != "done":
-            return Parcel(dataclasses.replace(report, disk_full=False), {})  # not the disk of the study
+            return FinishedRun(dataclasses.replace(report, disk_full=False), {})  # not the disk of the study
         files = sorted((Path(temporary) / "study" / "runs" / task.key).iterdir())
         size = sum(file.stat().st_size for file in files)
         if size > _PARCEL_BYTES_MAX:
@@ -115,8 +115,8 @@ def perform(task: Task) -> Parcel:
                 f"its files have {size} bytes and {_PARCEL_BYTES_MAX} is the most that a cluster's worker hands back; "
                 "run this study without --cluster"
             )
-            return Parcel(Report(task.number, "failed", reason=reason), {})
-        return Parcel(report, {file.name: file.read_bytes() for file in files})
+            return FinishedRun(Report(task.number, "failed", reason=reason), {})
+        return FinishedRun(report, {file.name: file.read_bytes() for file in files})
 
 
 @dataclasses.dataclass
@@ -189,7 +189,7 @@ class _Crew:
 
         future.add_done_callback(arrived)
 
-    def take(self, wait_s: float) -> tuple[Task, Parcel | BaseException] | None:
+    def take(self, wait_s: float) -> tuple[Task, FinishedRun | BaseException] | None:
         """What the next worker hands over, or None if that takes longer."""
         try:
             worker, (key, found) = self.inbox.get(timeout=wait_s)
@@ -262,7 +262,7 @@ def _returned(task: Task, tries: int, waiting: list[Task]) -> Report:
     return Report(task.number, "returned", reason="its worker has gone")
 
 
-def _settle(task: Task, found: Parcel | BaseException, out: Path, study: str) -> Report:
+def _settle(task: Task, found: FinishedRun | BaseException, out: Path, study: str) -> Report:
     """Store what a worker handed over."""
     if isinstance(found, BaseException):
         reason = f"{type(found).__name__}: {str(found).partition(chr(10))[0]}"

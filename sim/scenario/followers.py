@@ -110,7 +110,7 @@ class Followers:
                 )  # fmt: skip
 
     def _follow(self, seat: int, follower: Follower) -> None:
-        self.run.vacate(seat)
+        self.run.detach_replica(seat)
         self.run.serve(seat, follower)
         self.followers[seat] = follower
 
@@ -126,7 +126,7 @@ class Followers:
         """A voter has caught up: its replica starts."""
         self.followers[seat].stop()
         self.run.services[seat].remove(self.followers[seat])
-        self.run.occupy(seat)
+        self.run.attach_replica(seat)
         self.joined(seat)
 
     # --- what they did -------------------------------------------------------------------------------------

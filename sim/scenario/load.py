@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from sim.network.links import BASE_DIR
 from sim.network.sites import suggestion
-from sim.observers.letters import LETTERS
+from sim.observers.messages import MESSAGES
 from sim.parameters import Parameters, Problem, RuleError, text_context
 from sim.scenario import messages
 from sim.scenario.errors import ScenarioError
@@ -271,8 +271,8 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
         found.append(_misfit(source, scenario, str(error)))
     found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
     entry = table[scenario.protocol.name]
-    followed = tuple(letter.__name__ for letter in LETTERS) if scenario.observers or scenario.catch_up else ()
-    found.extend(_unknown_types(source, scenario, (*entry.letter_names, *entry.vote_names, *followed)))
+    followed = tuple(message.__name__ for message in MESSAGES) if scenario.observers or scenario.catch_up else ()
+    found.extend(_unknown_types(source, scenario, (*entry.content_names, *entry.vote_names, *followed)))
     if not network.topology.is_mesh and len(scenario.places) > _ROUTED_MAX:
         message = f"fastest paths between {len(scenario.places)} places: at most {_ROUTED_MAX} can be; take a full mesh"
         found.append(messages.rule_line(source, Problem(("network", "topology"), message)))
@@ -318,11 +318,11 @@ def _message_names(scenario: Scenario, table: Mapping[str, ProtocolEntry]) -> It
     if not scenario.corrupted:
         return
     entry = table[scenario.protocol.name]
-    letters, votes = entry.letter_names, entry.vote_names
+    messages, votes = entry.content_names, entry.vote_names
     for i, corruption in enumerate(scenario.corrupted):
         for named, known, kind in (
-            (corruption.message_names(), (*letters, *votes), "message type"),
-            (corruption.letter_names(), letters, "letter"),
+            (corruption.message_names(), (*messages, *votes), "message type"),
+            (corruption.content_names(), messages, "message type with content"),
             (corruption.vote_names(), votes, "vote"),
         ):
             for path, name in named:

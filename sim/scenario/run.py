@@ -16,7 +16,7 @@ import numpy as np
 from sim.check.verdict import Verdict, Violation
 from sim.engine import loop
 from sim.host import OUT_OF_TIME
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
@@ -25,7 +25,7 @@ from sim.scenario import store
 from sim.scenario.alarm import Limits, Overdue, alarm, building, resident_bytes
 from sim.scenario.build import World, build
 from sim.scenario.errors import DamagedRunError
-from sim.scenario.judge import Judge
+from sim.scenario.monitor import RunMonitor
 from sim.scenario.schema import Scenario
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS, ColumnFile
 
@@ -112,29 +112,29 @@ def _run(
     limits = Limits(None if wall_ns is None else started + wall_ns / 1e9, scenario.limits.memory_bytes)
     with building(limits):
         world = build(scenario, protocol=protocol, fast_path=fast_path)
-    judge = Judge(world)
+    monitor = RunMonitor(world)
     files = _trace_files(world, folder)
     driving = time.perf_counter()
-    truncated = _drive(world, judge, progress, limits, until_ns)
+    truncated = _drive(world, monitor, progress, limits, until_ns)
     world.run.flush_trace()
     _verify(world)
     drive_s = time.perf_counter() - driving
     for file in files:
         file.close()
-    end_ns = int(world.run.desk[d.NOW])
-    verdict = judge.verdict(end_ns)
-    metrics = metrics_.collect(world.run, judge.blocks, judge.lags, end_ns=end_ns, offered_tps=world.offered_tps)
-    metrics |= judge.recovery(end_ns)
-    metrics |= judge.reads.metrics()
+    end_ns = int(world.run.run_state[d.NOW])
+    verdict = monitor.verdict(end_ns)
+    metrics = metrics_.collect(world.run, monitor.blocks, monitor.lags, end_ns=end_ns, offered_tps=world.offered_tps)
+    metrics |= monitor.recovery(end_ns)
+    metrics |= monitor.reads.metrics()
     metrics["catch_up_s"] = world.followers.catch_up_s()
     metrics["drive_wall_s"] = drive_s
-    metrics["checks_wall_s"] = judge.spent_s
+    metrics["checks_wall_s"] = monitor.spent_s
     metrics["wall_s"] = time.perf_counter() - started
     status, code = _status(verdict, truncated)
     if protocol is not None:
         verdict.warnings.append(f"the protocol's class was replaced by {store.variant_of(protocol)}")
     digest = run_digest(world)
-    tables = _tables(world, judge)
+    tables = _tables(world, monitor)
     warnings = [*verdict.warnings, *([f"truncated: {truncated}"] if truncated else [])]
     path = None
     if folder is not None:
@@ -189,7 +189,7 @@ def own_collection() -> Iterator[None]:
 def _verify(world: World) -> None:
     """Raise DamagedRunError if compiled code wrote where it must not."""
     try:
-        world.run.engine.desk.verify()
+        world.run.engine.run_state.verify()
     except d.DamagedError as error:
         raise DamagedRunError(str(error)) from None
 
@@ -208,37 +208,41 @@ def _trace_files(world: World, folder: store.RunFolder | None) -> list[ColumnFil
     return files
 
 
-def _drive(world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None) -> str | None:
+def _drive(
+    world: World, monitor: RunMonitor, progress: Progress | None, limits: Limits, until_ns: int | None
+) -> str | None:
     """Run to the end, or to `until_ns`. Returns why the run was cut short, or None."""
-    desk = world.run.engine.desk
+    run_state = world.run.engine.run_state
     try:
         with alarm(limits, world.run.protocol):
-            return _advance(world, judge, progress, limits, until_ns)
+            return _advance(world, monitor, progress, limits, until_ns)
     except Overdue as overdue:
-        judge.halted = True
+        monitor.halted = True
         wall_ns, memory_bytes = world.scenario.limits.wall_ns, world.scenario.limits.memory_bytes
         if wall_ns is not None and limits.reached() == "wall":
             return f"wall: {wall_ns / 1e9:g} s reached in {overdue.where}, which had not returned"
         return f"memory: {memory_bytes} bytes reached in {overdue.where}"
     except MemoryError as error:
-        judge.halted = True
-        return f"memory: {desk.failure or error}"
+        monitor.halted = True
+        return f"memory: {run_state.failure or error}"
 
 
-def _advance(world: World, judge: Judge, progress: Progress | None, limits: Limits, until_ns: int | None) -> str | None:
+def _advance(
+    world: World, monitor: RunMonitor, progress: Progress | None, limits: Limits, until_ns: int | None
+) -> str | None:
     """Slice by slice, looking at limits between events."""
     scenario = world.scenario
     asked = scenario.limits
     if limits.any:
         world.run.stop_when(lambda: limits.reached() is not None)
-        world.run.engine.desk.limit(limits.memory_bytes, resident_bytes)
+        world.run.engine.run_state.limit(limits.memory_bytes, resident_bytes)
     end_ns = scenario.duration_ns if until_ns is None else min(until_ns, scenario.duration_ns)
     limit_ns = end_ns if asked.simulated_ns is None else asked.simulated_ns
     cut, end_ns = limit_ns < end_ns, min(limit_ns, end_ns)
     for i in range(1, _SLICES + 1):
         slice_ns = min(scenario.duration_ns * i // _SLICES, end_ns)
         code = world.clock.drive(world.run.advance, loop.UNTIL, slice_ns)
-        judge.look()
+        monitor.look()
         if progress is not None:
             progress(_share(world, i / _SLICES))
         if code == loop.STOP:
@@ -259,7 +263,7 @@ def _advance(world: World, judge: Judge, progress: Progress | None, limits: Limi
 
 def _share(world: World, share: float) -> float:
     stop = world.scenario.stop_after_decisions
-    return share if not stop else max(share, min(int(world.run.desk[r.DECISIONS]) / stop, 1.0))
+    return share if not stop else max(share, min(int(world.run.run_state[r.DECISIONS]) / stop, 1.0))
 
 
 def _status(verdict: Verdict, truncated: str | None) -> tuple[str, int]:
@@ -276,7 +280,7 @@ def _status(verdict: Verdict, truncated: str | None) -> tuple[str, int]:
 
 def run_digest(world: World) -> str:
     """Hash of the event stream: order and time of every due event, all arrivals, and the final counters."""
-    s = world.run.desk
+    s = world.run.run_state
     peers = world.run.engine.peer()
     final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
     final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
@@ -284,15 +288,15 @@ def run_digest(world: World) -> str:
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
 
-def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
+def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
     """Tidy tables of a run, as columns."""
     run = world.run
     client_us, client = metrics_.histogram(run, r.HIST_CLIENT)
     final_us, final = metrics_.histogram(run, r.HIST_FINAL)
-    blocks = judge.blocks.table()
-    bin_ns = judge.blocks.bin_ns
-    bins = np.arange(int(run.desk[d.NOW]) // bin_ns + 1)
-    classes = run.engine.desk[r.CLASS].reshape(-1, r.CLASS_WIDTH)
+    blocks = monitor.blocks.table()
+    bin_ns = monitor.blocks.bin_ns
+    bins = np.arange(int(run.run_state[d.NOW]) // bin_ns + 1)
+    classes = run.engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
     messages = metrics_.message_table(run)
     faults = world.faults.reports
     rules = world.screen.reports()
@@ -303,8 +307,8 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
         "timeline": {
             "start_s": bins * bin_ns / 1e9,
             "width_s": np.full(len(bins), bin_ns / 1e9),
-            "committed": np.array([judge.blocks.txs_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
-            "decisions": np.array([judge.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
+            "committed": np.array([monitor.blocks.txs_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
+            "decisions": np.array([monitor.blocks.decisions_by_bin.get(int(b), 0) for b in bins], dtype=np.int64),
         },
         "classes": {
             "name": [c.name for c in world.classes],
@@ -326,7 +330,7 @@ def _tables(world: World, judge: Judge) -> dict[str, dict[str, Any]]:
             "messages": [f.messages for f in faults],
             "note": [f.note for f in faults],
         },
-        "observers": world.followers.observer_table(judge.lags),
+        "observers": world.followers.observer_table(monitor.lags),
         "catch_up": world.followers.catch_up_table(),
         "rules": {
             "rule": [rule.number for rule in rules],

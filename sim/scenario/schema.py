@@ -51,7 +51,7 @@ class ProtocolEntry(Interface):
         """The class of its parameters."""
 
     @property
-    def letter_names(self) -> tuple[str, ...]:
+    def content_names(self) -> tuple[str, ...]:
         """Its message types with content."""
 
     @property

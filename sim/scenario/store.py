@@ -37,20 +37,28 @@ _MODEL = (
     "check",
     "host",
     "protocol",
+    "families",
+    "observers",
     "measure",
 )
+_SCENARIO = ("alarm", "build", "followers", "load", "messages", "monitor", "rules", "run", "schema", "source")
 _ROOT = Path(__file__).parent.parent
+
+
+def model_files() -> list[Path]:
+    """The sources and tables that determine a run's events, verdict and metrics."""
+    files = [_ROOT / name for name in ("parameters.py", "units.py", "past.py")]
+    files += [_ROOT / "scenario" / f"{name}.py" for name in _SCENARIO]
+    for folder in _MODEL:
+        files += sorted((_ROOT / folder).rglob("*.py")) + sorted((_ROOT / folder).rglob("*.csv"))
+    return files
 
 
 @functools.cache
 def model_digest() -> str:
-    """BLAKE2b of the sources that determine a run's events and metrics."""
+    """BLAKE2b of the sources that determine a run: a result of others is no longer current."""
     digest = hashlib.blake2b(digest_size=16)
-    files = [_ROOT / "parameters.py", _ROOT / "units.py"]
-    files += [_ROOT / "scenario" / name for name in ("build.py", "run.py", "judge.py", "schema.py", "rules.py")]
-    for folder in _MODEL:
-        files += sorted((_ROOT / folder).rglob("*.py")) + sorted((_ROOT / folder).rglob("*.csv"))
-    for path in files:
+    for path in model_files():
         digest.update(path.relative_to(_ROOT).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 

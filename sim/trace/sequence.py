@@ -175,7 +175,7 @@ class _Picture:
         return {(row[read.NODE], row[read.TIME]): row for row in rows[rows[:, read.EVENT] == r.EVENT_PROPOSED].tolist()}
 
     def _alone(self) -> set[int]:
-        """Nodes with a lifeline of their own: all if they are few, else who sends letters or collects votes."""
+        """Nodes with a lifeline of their own: all if they are few, else who sends messages or collects votes."""
         everybody = set(range(self.run.voters))
         if len(everybody) <= LINES_MAX:
             return everybody

@@ -39,7 +39,7 @@ class Streams:
         self.end_ns = end_ns
         self.quantiles = exponential_table()
         self.kept: dict[int, np.ndarray] = {}
-        run.engine.desk.allocate(r.STREAM, r.STREAM_WIDTH * max(len(sources), 1))
+        run.engine.run_state.allocate(r.STREAM, r.STREAM_WIDTH * max(len(sources), 1))
         for number, source in enumerate(sources):
             clock.start(self._feed(number, source))
 
@@ -80,14 +80,14 @@ class Streams:
 
     def _start(self, number: int, source: Source, times: np.ndarray) -> None:
         self.kept[number] = times
-        row = self.run.engine.desk[r.STREAM].reshape(-1, r.STREAM_WIDTH)[number]
+        row = self.run.engine.run_state[r.STREAM].reshape(-1, r.STREAM_WIDTH)[number]
         row[r.STREAM_GATEWAY] = source.gateway
         row[r.STREAM_POS] = 0
         row[r.STREAM_LEN] = len(times)
         row[r.STREAM_TIMES] = times.ctypes.data
         row[r.STREAM_CLASS] = source.class_
         row[r.STREAM_CLASSES] = 0
-        entry.start_stream(self.run.desk, number, int(times[0]))
+        entry.start_stream(self.run.run_state, number, int(times[0]))
 
 
 _RESENT_AT_ONCE = 1000  # transactions an entry voter passes on again per period
@@ -103,9 +103,9 @@ def resend(clock: Clock, run: Run, period_ns: int) -> Process:
         yield clock.wait(period_ns)
         for node in range(run.engine.seats):
             if run.is_up(node):
-                run.ensure_room(_RESENT_AT_ONCE * (run.engine.seats if run.engine.settings.broadcast_txs else 1))
-                entry.resend(run.desk, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
-        entry.resubmit(run.desk, run.now_ns - period_ns)
+                run.ensure_capacity(_RESENT_AT_ONCE * (run.engine.seats if run.engine.settings.broadcast_txs else 1))
+                entry.resend(run.run_state, node, run.now_ns - period_ns, _RESENT_AT_ONCE)
+        entry.resubmit(run.run_state, run.now_ns - period_ns)
         for gateway in range(run.engine.seats, run.engine.endpoints):
             _submit_owed(run, gateway)
 
@@ -126,7 +126,7 @@ def start_closed_loop(run: Run, gateway: int, class_: int, outstanding: int) -> 
     run.engine.peer()[gateway, r.CLOSED_LOOP] = class_ + 1
     left = outstanding
     while left > 0:
-        run.engine.make_room()
+        run.engine.make_capacity()
         step = min(left, 256)
         run.ask(entry.submit_now, gateway, class_, step)
         left -= step

@@ -161,9 +161,9 @@ class Promises(Pbft):
 
 def test_an_invariant_of_the_protocol_is_checked_while_it_runs() -> None:
     run = begin(scenario(4, duration="1 s"), protocol=Promises)
-    run.until(50 * MS).judge.look()
-    assert run.judge.broken == {}
-    run.until(400 * MS).judge.look()
+    run.until(50 * MS).monitor.look()
+    assert run.monitor.broken == {}
+    run.until(400 * MS).monitor.look()
     verdict = run.until(S).verdict()
     assert verdict.outcomes["invariants"] == "fail"
     broken = next(violation for violation in verdict.violations if violation.check == "invariants")
@@ -177,5 +177,5 @@ def test_protocols_keep_their_invariants_in_trouble(protocol: str) -> None:
                 {"at": "3 s", "for": "1 s", "partition": {"groups": [[0, 1]]}}]  # fmt: skip
     run = begin(scenario(4, protocol=protocol, duration="6 s", faults=troubles))
     for step in range(1, 121):
-        run.until(step * 50 * MS).judge.look()
+        run.until(step * 50 * MS).monitor.look()
     assert [violation.evidence for violation in run.verdict().violations if violation.kind == "safety"] == []

@@ -34,14 +34,14 @@ def recounted(played: Played, voters: int, corrupted: set[int]) -> dict[int, int
 def holds_only_correct(played: Played, voters: int, corrupted: set[int]) -> None:
     """All that is counted agrees with the trace of correct voters."""
     first = recounted(played, voters, corrupted)
-    blocks, desk = played.judge.blocks, played.world.run.desk
+    blocks, run_state = played.monitor.blocks, played.world.run.run_state
     born = {int(row[3]): row.tolist() for row in played.events(r.EVENT_PROPOSED)}
-    assert blocks.count == int(desk[r.DECISIONS]) == len(first)
+    assert blocks.count == int(run_state[r.DECISIONS]) == len(first)
     assert blocks.latency_sum_ns == sum(time - born[block][0] for block, time in first.items())
     assert {int(row[0]): int(row[7]) for row in blocks.table()} == first
-    assert int(desk[r.COMMITTED] + desk[r.REPEATED]) == sum(born[block][6] for block in first)
-    assert int(desk[r.ACKED]) <= int(desk[r.COMMITTED])
-    assert played.judge.decisions.last_ns <= max(first.values(), default=-1)
+    assert int(run_state[r.COMMITTED] + run_state[r.REPEATED]) == sum(born[block][6] for block in first)
+    assert int(run_state[r.ACKED]) <= int(run_state[r.COMMITTED])
+    assert played.monitor.decisions.last_ns <= max(first.values(), default=-1)
     outcomes = played.verdict().outcomes
     assert {outcomes["conservation_transactions"], outcomes["conservation_messages"]} <= {"pass", "not applicable"}
 

@@ -102,7 +102,7 @@ class Oracle:
 
     def __init__(self, network: Network, wake: Callable[..., None]) -> None:
         self.network, self.wake, self.env = network, wake, simpy.Environment(0)
-        self.sequence = self.letters = 0
+        self.sequence = self.messages = 0
         self.sent = self.delivered = self.dropped = self.in_flight = self.bytes_sent = self.duplicated = 0
         self.log: list[Copy] = []  # in order of arrival
         self.lost: list[Copy] = []  # never came out of their link
@@ -172,10 +172,10 @@ class Oracle:
 
         `again`: it is a vote that was sent before; what happens to it is drawn anew.
         """
-        self.letters += 1
+        self.messages += 1
         named = draw(self.network.seed, JITTER, src, key)
         drawn = join(named, self.now) if again else named
-        message = Message(self.letters, src, kind, drawn, tally, self.now, place)
+        message = Message(self.messages, src, kind, drawn, tally, self.now, place)
         copies = []
         for dst in self.receivers_of(src, to):
             copies.append(Copy(message, dst, self.sequence + 1, self.rules.get((src, dst))))
@@ -299,7 +299,7 @@ class Oracle:
         """The consensus thread has handled a copy."""
         message, node = copy.message, copy.dst
         if message.tally is None:
-            self.wake("letter", node, message)
+            self.wake("message", node, message)
         elif not message.tally.dropped:
             receiver = self.receivers[node]
             for tally, k in message.tally.add(node, self.network.voter(message.src), 1):

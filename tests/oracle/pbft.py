@@ -26,7 +26,7 @@ class Pbft:
         self.tallies: dict[int, tuple[Tally, Tally]] = {}
         self.of_tally: dict[int, tuple[int, int]] = {}  # tally -> sequence number, 0 for prepare or 1 for commit
         self.decided: list[list[int]] = []  # per sequence number: when each replica decided, ns
-        self.of_letter: dict[int, int] = {}
+        self.of_message: dict[int, int] = {}
 
     def propose(self) -> None:
         """The primary's pre-prepare of the next batch."""
@@ -38,12 +38,12 @@ class Pbft:
         self.tallies[number] = prepare, commit
         self.of_tally[id(prepare)], self.of_tally[id(commit)] = (number, 0), (number, 1)
         self.oracle.open_gate(0, prepare, 0)
-        self.of_letter[self.oracle.post(0, ALL, self.kinds[0], number).number] = number
+        self.of_message[self.oracle.post(0, ALL, self.kinds[0], number).number] = number
 
     def wake(self, what: str, node: int, *detail: Any) -> None:
         """Upon a pre-prepare: prepare. Upon 2f prepares: commit. Upon 2f + 1 commits: decide."""
-        if what == "letter":
-            prepare, _ = self.tallies[self.of_letter[detail[0].number]]
+        if what == "message":
+            prepare, _ = self.tallies[self.of_message[detail[0].number]]
             self.oracle.open_gate(node, prepare, 0)
             self.oracle.vote(node, prepare)
             return

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from sim.engine import entry, loop, votes
-from sim.engine.office import Engine
+from sim.engine.engine import Engine
 from sim.engine.settings import Settings
-from sim.kernel import desk as d
 from sim.kernel import post, rules, tally
+from sim.kernel import run_state as d
 from tests.oracle.engine import Oracle
 from tests.oracle.world import ALL, GATE, Kind, Message, MessageRule, Network, Rule, Tally
 
@@ -46,7 +46,7 @@ class Script:
 
     The gate of a tally opens on the word of voter 0, which casts no vote in such a tally or its relatives.
 
-    `actions` are (time, action); `reactions` maps a cause, ("letter", kind), ("quorum", tally, threshold) or
+    `actions` are (time, action); `reactions` maps a cause, ("message", kind), ("quorum", tally, threshold) or
     ("timer", number), to what each woken node does upon it, once per node.
     """
 
@@ -79,7 +79,7 @@ class Stage(abc.ABC):
         self.reactions = dict(script.reactions)
         self.reacted: set[tuple[Any, ...]] = set()
         self.wakes: list[tuple[Any, ...]] = []
-        self.letters = 0
+        self.messages = 0
         self.timers = 0
         family = [i if spec.parent is None else spec.parent for i, spec in enumerate(script.tallies)]
         gated = {family[i] for i, spec in enumerate(script.tallies) if spec.thresholds[-1] >= GATE}
@@ -118,9 +118,9 @@ class Stage(abc.ABC):
                 self.renewed[index] += 1
                 self.drop(index)
                 self.open(index)
-            case ("letter", src, to, kind) if self.up[src] and src != to:
-                self.letters += 1
-                self.letter(src, to, self.script.kinds[kind], 1000 + self.letters)
+            case ("message", src, to, kind) if self.up[src] and src != to:
+                self.messages += 1
+                self.message(src, to, self.script.kinds[kind], 1000 + self.messages)
             case ("vote", node, index, weight) if self.up[node] and (
                 self.who(node) > 0 or (self.who(node) == 0 and index not in self.gated)
             ):
@@ -148,7 +148,7 @@ class Stage(abc.ABC):
     @abc.abstractmethod
     def drop(self, index: int) -> None: ...
     @abc.abstractmethod
-    def letter(self, src: int, to: int, kind: Kind, key: int) -> None: ...
+    def message(self, src: int, to: int, kind: Kind, key: int) -> None: ...
     @abc.abstractmethod
     def vote(self, node: int, index: int, weight: int) -> None: ...
     @abc.abstractmethod
@@ -170,9 +170,9 @@ class Stage(abc.ABC):
         """The view and height that a tally's votes are about."""
         return index, self.renewed[index]
 
-    def letter_place(self) -> tuple[int, int]:
-        """The view and height that the last letter is about."""
-        return self.letters % 3, self.letters // 3
+    def message_place(self) -> tuple[int, int]:
+        """The view and height that the last message is about."""
+        return self.messages % 3, self.messages // 3
 
 
 class Naive(Stage):
@@ -181,14 +181,14 @@ class Naive(Stage):
     def __init__(self, script: Script) -> None:
         self.oracle = Oracle(script.network, self.wake)
         self.rows: dict[int, Tally] = {}
-        self.number: dict[int, int] = {}  # message -> letter
+        self.number: dict[int, int] = {}  # message -> message
         self.oracle.message_rules = [dataclasses.replace(rule) for rule in script.message_rules]
         super().__init__(script)
 
     def wake(self, what: str, node: int, *detail: Any) -> None:
-        if what == "letter":
+        if what == "message":
             message: Message = detail[0]
-            self.woken(node, ("letter", message.kind.number), (message.src, self.number[message.number]))
+            self.woken(node, ("message", message.kind.number), (message.src, self.number[message.number]))
         elif what == "quorum":
             index = next(i for i, row in self.rows.items() if row is detail[0])
             self.woken(node, ("quorum", index, detail[1]), (self.renewed[index],))
@@ -222,9 +222,9 @@ class Naive(Stage):
     def call_at(self, time: int, number: int, action: tuple[Any, ...]) -> None:
         self.oracle.call_at(time, lambda: self.perform(number, action))
 
-    def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
-        message = self.oracle.post(src, to, kind, key, place=self.letter_place())
-        self.number[message.number] = self.letters
+    def message(self, src: int, to: int, kind: Kind, key: int) -> None:
+        message = self.oracle.post(src, to, kind, key, place=self.message_place())
+        self.number[message.number] = self.messages
 
     def vote(self, node: int, index: int, weight: int) -> None:
         self.oracle.vote(node, self.rows[index], weight)
@@ -276,18 +276,18 @@ class Compiled(Stage):
                 links_change=bool(script.rules), log_messages=True,
             )
         )  # fmt: skip
-        self.desk = self.engine.state
+        self.run_state = self.engine.state
         if shift is not None:
-            self.desk[d.CAL_SHIFT] = shift
+            self.run_state[d.CAL_SHIFT] = shift
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
-        costs = self.engine.desk[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
+        costs = self.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
         for kind in script.kinds:
             if kind.weights:
                 self.engine.lay_weights(kind.number, kind.weights)
             row = costs[kind.number]
             row[votes.COST_SIZE], row[votes.COST_SIGN_NS] = kind.size, kind.sign_ns
             row[votes.COST_VERIFY_NS], row[votes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
-        table = self.engine.desk[d.RULE].reshape(-1, post.RULE_WIDTH)
+        table = self.engine.run_state[d.RULE].reshape(-1, post.RULE_WIDTH)
         for number, rule in enumerate(script.rules, 1):
             row = table[number]
             row[post.RULE_DOWN], row[post.RULE_ADD_NS], row[post.RULE_SPAN_NS] = rule.down, rule.add_ns, rule.span_ns
@@ -295,7 +295,7 @@ class Compiled(Stage):
         if script.message_rules:
             self.lay(script.message_rules)
         self.rows: dict[int, int] = {}
-        self.bodies: dict[int, tuple[int, int]] = {}  # envelope -> kind, letter
+        self.bodies: dict[int, tuple[int, int]] = {}  # envelope -> kind, message
         self.calls: dict[int, Callable[[], None]] = {}
         super().__init__(script)
 
@@ -326,17 +326,17 @@ class Compiled(Stage):
 
     def ask(self, function: Callable[..., int], *arguments: int) -> int:
         """Call an entry of the engine, making room as often as it asks."""
-        while (result := int(function(self.desk, *arguments))) == -1:
-            self.engine.make_room()
+        while (result := int(function(self.run_state, *arguments))) == -1:
+            self.engine.make_capacity()
         return result
 
     def now(self) -> int:
-        return int(self.desk[d.NOW])
+        return int(self.run_state[d.NOW])
 
     def counters(self) -> dict[str, int]:
         numbers = (d.SENT, d.DELIVERED, d.DROPPED, d.IN_FLIGHT, d.BYTES_SENT, d.DUPLICATED)
         names = ("sent", "delivered", "dropped", "in_flight", "bytes", "doubled")
-        return {name: int(self.desk[number]) for name, number in zip(names, numbers, strict=True)}
+        return {name: int(self.run_state[number]) for name, number in zip(names, numbers, strict=True)}
 
     def open(self, index: int) -> None:
         spec = self.script.tallies[index]
@@ -345,51 +345,51 @@ class Compiled(Stage):
         thresholds = (*spec.thresholds, 0, 0, 0)[:3]
         row = self.ask(entry.tally_row, spec.kind, self.key(index), wide, owner, *thresholds)
         if spec.parent is not None:
-            self.engine.desk[d.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
+            self.engine.run_state[d.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
         self.rows[index] = row
-        self.engine.desk[d.TALLY_PLACE][2 * row : 2 * row + 2] = self.place(index)
+        self.engine.run_state[d.TALLY_PLACE][2 * row : 2 * row + 2] = self.place(index)
 
     def drop(self, index: int) -> None:
-        entry.drop_tally(self.desk, self.rows.pop(index))
+        entry.drop_tally(self.run_state, self.rows.pop(index))
 
     def call_at(self, time: int, number: int, action: tuple[Any, ...]) -> None:
         self.calls[number] = lambda: self.perform(number, action)
-        entry.set_call(self.desk, time, number)
+        entry.set_call(self.run_state, time, number)
 
-    def letter(self, src: int, to: int, kind: Kind, key: int) -> None:
-        self.desk[d.MESSAGE_VIEW], self.desk[d.MESSAGE_HEIGHT] = self.letter_place()
+    def message(self, src: int, to: int, kind: Kind, key: int) -> None:
+        self.run_state[d.MESSAGE_VIEW], self.run_state[d.MESSAGE_HEIGHT] = self.message_place()
         envelope = self.ask(
-            entry.post_letter, src, to, kind.number, kind.size, kind.sign_ns, kind.verify_ns, kind.handle_ns, key, 0, 0
+            entry.post_message, src, to, kind.number, kind.size, kind.sign_ns, kind.verify_ns, kind.handle_ns, key, 0, 0
         )
-        self.bodies[envelope] = (kind.number, self.letters)
+        self.bodies[envelope] = (kind.number, self.messages)
 
     def vote(self, node: int, index: int, weight: int) -> None:
         owner = self.script.tallies[index].owner
         self.ask(entry.vote, node, self.rows[index], ALL if owner is None else self.engine.address[owner], weight)
 
     def gate(self, node: int, index: int, voter: int) -> None:
-        entry.open_gate(self.desk, self.rows[index], node, voter)
+        entry.open_gate(self.run_state, self.rows[index], node, voter)
 
     def set_timer(self, node: int, time: int, number: int) -> None:
-        entry.set_timer(self.desk, node, time, number)
+        entry.set_timer(self.run_state, node, time, number)
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
-        self.engine.desk[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
-        self.desk[d.LINKS_CHANGED] = 1
+        self.engine.run_state[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        self.run_state[d.LINKS_CHANGED] = 1
 
     def crash(self, node: int) -> None:
-        entry.crash(self.desk, node, self.engine.tallies)
+        entry.crash(self.run_state, node, self.engine.tallies)
 
     def restart(self, node: int) -> None:
-        entry.restart(self.desk, node)
+        entry.restart(self.run_state, node)
 
     def run(self) -> Story:
         while True:
-            code, node, argument, _ = loop.advance(self.desk, FOREVER_NS)
-            if code == loop.WAKE_LETTER:
-                kind, letter = self.bodies[argument]
-                src = int(self.engine.desk[d.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
-                self.woken(node, ("letter", kind), (src, letter))
+            code, node, argument, _ = loop.advance(self.run_state, FOREVER_NS)
+            if code == loop.WAKE_MESSAGE:
+                kind, message = self.bodies[argument]
+                src = int(self.engine.run_state[d.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
+                self.woken(node, ("message", kind), (src, message))
             elif code == loop.WAKE_QUORUM:
                 index = next(i for i, row in self.rows.items() if row == argument >> 2)
                 self.woken(node, ("quorum", index, argument & 3), (self.renewed[index],))
@@ -397,8 +397,8 @@ class Compiled(Stage):
                 self.woken(node, ("timer", argument), ())
             elif code == loop.WAKE_CALL:
                 self.calls.pop(argument)()
-            elif code == loop.ROOM:
-                self.engine.make_room()
+            elif code == loop.CAPACITY:
+                self.engine.make_capacity()
             elif code == loop.UNTIL:
                 return self.told()
             else:

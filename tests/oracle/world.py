@@ -227,7 +227,7 @@ class Tally:
 
 @dataclasses.dataclass
 class Message:
-    """A letter (tally None) or a vote."""
+    """A message (tally None) or a vote."""
 
     number: int
     src: int

@@ -51,7 +51,7 @@ class Undeclared:
     normal_cases = Replica.normal_cases
     guard = Replica.guard
     absorb_fast_path = Replica.absorb_fast_path
-    letter_of = staticmethod(Replica.letter_of)
+    message_of = staticmethod(Replica.message_of)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

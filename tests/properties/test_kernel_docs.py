@@ -27,7 +27,7 @@ def test_the_worked_example() -> None:
     rates = (p["bandwidth_ps_per_byte"],) * 3
     network = Network(3, ((p["latency_ns"],),), (0,) * 3, rates, rates, (1024,) * 3)
     kind = Kind(0, p["size_bytes"], p["sign_ns"], p["verify_ns"], p["handle_ns"])
-    actions = ((0, ("letter", 0, ALL, 0)), (1_020_000, ("letter", 2, ALL, 0)))
+    actions = ((0, ("message", 0, ALL, 0)), (1_020_000, ("message", 2, ALL, 0)))
     written = [tuple(int(cell) for cell in row) for row in _table("from")]
     for story in perform(Script(network, (kind,), actions=actions)):
         assert [(c[1], c[2], *c[4:8]) for c in story.copies] == written

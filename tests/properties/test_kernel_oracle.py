@@ -149,9 +149,9 @@ def scripts(draw: st.DrawFn) -> Script:
     def times(weight: int, *fields: Any) -> list[Any]:
         return [st.tuples(*(f if isinstance(f, st.SearchStrategy) else st.just(f) for f in fields))] * weight
 
-    acts = times(3, "letter", node, to, kind) + times(1, "timer", node, durations_ns)
+    acts = times(3, "message", node, to, kind) + times(1, "timer", node, durations_ns)
     acts += times(1, "crash", node) + times(1, "restart", node)
-    does = times(2, "letter", to, kind) + times(1, "timer", durations_ns) + times(6, "vote", index, st.just(1))
+    does = times(2, "message", to, kind) + times(1, "timer", durations_ns) + times(6, "vote", index, st.just(1))
     if not (gated and n == 1):
         acts += times(8, "vote", voter, index, local)
     if gated:
@@ -163,7 +163,7 @@ def scripts(draw: st.DrawFn) -> Script:
         acts += times(1, "renew", 0, st.sampled_from(sorted(set(range(len(specs))) - related)))
     if draw(st.booleans()):
         does += times(1, "crash")
-    causes = [("letter", k) for k in range(len(kinds))] + [("timer", 1), ("timer", 2)]
+    causes = [("message", k) for k in range(len(kinds))] + [("timer", 1), ("timer", 2)]
     causes += [("quorum", i, k) for i, s in enumerate(specs) for k in range(len(s.thresholds))]
     reactions = {c: tuple(draw(st.one_of(does)) for _ in range(draw(st.integers(0, 3)))) for c in causes}
     return Script(

@@ -14,8 +14,8 @@ from sim.protocol import (
     Block,
     Context,
     Gather,
-    Lead,
-    Letter,
+    Lease,
+    Message,
     NormalCase,
     Quorum,
     Replica,
@@ -30,8 +30,8 @@ from tests.runs import MS, Played, play, scenario
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Announce(Letter):
-    """A letter about a block, with the block inside if it is the first."""
+class Announce(Message):
+    """A message about a block, with the block inside if it is the first."""
 
     block: Block
     first: bool = True
@@ -63,7 +63,7 @@ NEXT = VoteType("NEXT", 48)
 class Toy(Replica):
     """What the toys share: leaders take turns by height, and a guard says how far a replica has come."""
 
-    letters = (Announce, Prepare, Commit, Decide)
+    messages = (Announce, Prepare, Commit, Decide)
     votes = (AGREE, LOCK, NEXT)
     lasting_leader = False
 
@@ -114,7 +114,7 @@ class Toy(Replica):
 
 
 class Authority(Toy):
-    """Letters without votes: a block is final where it is announced, and the next in turn seals the next."""
+    """Messages without votes: a block is final where it is announced, and the next in turn seals the next."""
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(Announce, decide=True),)
@@ -142,7 +142,7 @@ class Authority(Toy):
 
 
 class Phases(Toy):
-    """Linear: three letters a block, a vote to the leader upon each of the first two, to the next upon the last."""
+    """Linear: three messages a block, a vote to the leader upon each of the first two, to the next upon the last."""
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (
@@ -158,26 +158,26 @@ class Phases(Toy):
     def propose(self, block: Block, ballot: Ballot) -> None:
         self.say(Prepare(block), ballot, 0)
 
-    def say(self, letter: Announce, ballot: Ballot, phase: int) -> None:
-        context, now = self.context, 8 * letter.block.height + phase
+    def say(self, message: Announce, ballot: Ballot, phase: int) -> None:
+        context, now = self.context, 8 * message.block.height + phase
         last = phase == 2
         context.propose(
-            letter, ballot, guard=(now, now + 6 if last else now + 1), decided=letter.block if last else None,
-            to=self.leader_of(letter.block.height + 1) if last else context.me,
+            message, ballot, guard=(now, now + 6 if last else now + 1), decided=message.block if last else None,
+            to=self.leader_of(message.block.height + 1) if last else context.me,
         )  # fmt: skip
-        self.reply(letter, ballot, context.me)
+        self.reply(message, ballot, context.me)
 
-    def reply(self, letter: Announce, ballot: Ballot, leader: int) -> None:
-        """Vote as the letter asks."""
-        phase = (Prepare, Commit, Decide).index(type(letter))
-        to = self.leader_of(letter.block.height + 1) if phase == 2 else leader
+    def reply(self, message: Announce, ballot: Ballot, leader: int) -> None:
+        """Vote as the message asks."""
+        phase = (Prepare, Commit, Decide).index(type(message))
+        to = self.leader_of(message.block.height + 1) if phase == 2 else leader
         self.context.vote((AGREE, LOCK, NEXT)[phase], ballot, to=to)
         if phase == 2:
-            self.context.decide(letter.block)
-        self.came(letter.block, (1, 2, 8)[phase])
+            self.context.decide(message.block)
+        self.came(message.block, (1, 2, 8)[phase])
 
     @upon(Prepare, Commit, Decide)
-    def on_letter(self, sender: int, message: Announce) -> None:
+    def on_message(self, sender: int, message: Announce) -> None:
         if message.block.height > self.context.height:
             self.reply(message, self.context.ballot(0, message.block.height, message.block), sender)
 
@@ -249,7 +249,7 @@ class Rounds(Toy):
 class Committee(Toy):
     """Four agree among themselves, whoever else there is; replica 0 leads, or the fast path for it."""
 
-    letters = (Announce,)
+    messages = (Announce,)
     decides_out_of_order = True
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
@@ -259,7 +259,7 @@ class Committee(Toy):
         return {vote: Quorum(3, gated=True) for vote in (AGREE, LOCK, NEXT)}
 
     @staticmethod
-    def letter_of(block: Block) -> Announce:
+    def message_of(block: Block) -> Announce:
         return Announce(block)
 
     def start(self) -> None:
@@ -279,9 +279,9 @@ class Committee(Toy):
             return
         self.last = context.new_block(context.decided_block(context.height), 1)
         assert self.last is not None
-        height, leave = self.last.height, Lead((self.last.height + 9) // 10 * 10)
+        height, lease = self.last.height, Lease((self.last.height + 9) // 10 * 10)
         ballot = context.ballot(1, height, self.last)
-        context.propose(Announce(self.last), ballot, guard=(0, 0), audience=self.inside, leave=leave)
+        context.propose(Announce(self.last), ballot, guard=(0, 0), audience=self.inside, lease=lease)
         context.vote(AGREE, ballot, self.inside, gate=True)
 
     @upon(Announce)
@@ -301,7 +301,7 @@ class Committee(Toy):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Count(Letter):
+class Count(Message):
     """So many replicas below have the block."""
 
     block: Block
@@ -320,7 +320,7 @@ class Climb(Toy):
     A block carries the last that all are known to have, which is final.
     """
 
-    letters = (Announce, Count)
+    messages = (Announce, Count)
     votes = ()
     by_handlers = 0
 
@@ -337,7 +337,7 @@ class Climb(Toy):
         return (NormalCase(Announce, gather=Gather(Count, self.context.n, LATE, 300 * MS)),)
 
     @staticmethod
-    def letter_of(block: Block) -> Announce:
+    def message_of(block: Block) -> Announce:
         return Announce(block)
 
     @property
@@ -470,7 +470,7 @@ def test_the_fast_path_tells_only_whom_it_is_told_to() -> None:
 
 
 def test_a_normal_case_for_some_is_nothing_to_others() -> None:
-    """A block costs 3 letters and two rounds of 12 votes, and three delays; the fast path leads nine times of ten."""
+    """A block costs 3 messages and two rounds of 12 votes, and three delays; the fast path leads nine times of ten."""
     led: list[int] = []
 
     class Counting(Committee):
@@ -491,7 +491,7 @@ def test_a_normal_case_for_some_is_nothing_to_others() -> None:
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_fast_path(case: str) -> None:
-    """Nine voters, three levels: the fast path does all but the root's work, also where letters overtake each other."""
+    """Nine voters, three levels: handlers do the root's work only, also where messages overtake each other."""
     calls = []
     for fast_path in (True, False):
 
@@ -508,10 +508,10 @@ def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_fast_path(case: s
 
 
 def test_phases_cost_six_delays_and_six_messages_a_voter() -> None:
-    """Three letters and three votes a block, the last vote to the next leader."""
+    """Three messages and three votes a block, the last vote to the next leader."""
     run = play(scenario(7, duration="1 s"), protocol=Phases)
     times = run.decided(3)[:, 0]
-    assert set(times[7:] - times[:-7]) == {7 * 60 * MS}  # each leads once: whatever its own letter saves cancels
+    assert set(times[7:] - times[:-7]) == {7 * 60 * MS}  # each leads once: whatever its own message saves cancels
     rounds = run.sent("Decide") // 6
     for name in ("Prepare", "Commit", "AGREE", "LOCK"):
         assert run.sent(name) in (6 * rounds, 6 * rounds + 6)

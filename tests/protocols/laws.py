@@ -182,7 +182,7 @@ LAWS: dict[str, Law] = {
         heals_within_s=8,
         exempt={
             "n=1": "A tree of one voter reaches nobody",
-            "votes once": "Votes travel as letters here",
+            "votes once": "Votes travel as messages here",
             "halt": "After a halt, voters that are behind still learn what was final before it",
         },
     ),

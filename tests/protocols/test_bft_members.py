@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.families.voters import Roll
+from sim.families.voters import ValidatorSet
 from sim.ledger import rows as r
 from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
@@ -61,10 +61,10 @@ def members_by_height(run: Played) -> dict[int, tuple[int, ...]]:
     }
 
 
-def rolls(run: Played) -> dict[int, Roll]:
+def validator_sets(run: Played) -> dict[int, ValidatorSet]:
     """Blocks that say who votes, by height, as the last replica to join or stay decided them."""
     blocks = run.world.run.tree.of_row.values()
-    return {block.height: block.body for block in blocks if isinstance(block.body, Roll)}
+    return {block.height: block.body for block in blocks if isinstance(block.body, ValidatorSet)}
 
 
 def deciders(run: Played, after_ns: float) -> set[int]:
@@ -74,7 +74,9 @@ def deciders(run: Played, after_ns: float) -> set[int]:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_voter_joins_exactly_at_its_height(name: str) -> None:
     run = play(changing(name, 5, 4, {"at": "1 s", "add": [4]}))
-    changed = [height for height, roll in rolls(run).items() if roll.members == (0, 1, 2, 3, 4)]
+    changed = [
+        height for height, validator_set in validator_sets(run).items() if validator_set.members == (0, 1, 2, 3, 4)
+    ]
     assert len(changed) == 1
     first = changed[0] + DELAY[name]
     seen = members_by_height(run)
@@ -92,7 +94,7 @@ def test_a_voter_joins_exactly_at_its_height(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_voter_leaves_and_is_silent(name: str) -> None:
     run = play(changing(name, 5, 5, {"at": "1 s", "remove": [2]}, trace="messages"))
-    height = next(height for height, roll in rolls(run).items() if 2 not in roll.members)
+    height = next(height for height, validator_set in validator_sets(run).items() if 2 not in validator_set.members)
     first = height + DELAY[name]
     assert {members for at, members in members_by_height(run).items() if at >= first} == {(0, 1, 3, 4)}
     assert run.world.run.hosts[2].height == first - 1
@@ -127,7 +129,7 @@ def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_hei
     run = play(changing("tendermint", 5, 5, *requests, duration="1 s"), protocol=Foreseeing)
     proposers = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
     foreseen = run.world.run.__dict__["foreseen"]
-    assert len(rolls(run)) == 4
+    assert len(validator_sets(run)) == 4
     assert {height: foreseen[height] for height in proposers if height in foreseen} == {
         height: {proposer} for height, proposer in proposers.items() if height in foreseen
     }
@@ -190,7 +192,7 @@ def test_a_newcomer_first_fetches_what_it_lacks(name: str) -> None:
     height = run.world.run.hosts[0].height
     assert run.world.run.hosts[4].height == 0
     run.until(6 * S)
-    changed = min(rolls(run))
+    changed = min(validator_sets(run))
     level_ns = min(int(row[0]) for row in run.decided(4) if row[4] >= height)
     born = min(int(row[0]) for row in run.events(r.EVENT_PROPOSED) if row[4] == changed)
     assert born > level_ns, "it was level before the block that admits it"
@@ -261,7 +263,7 @@ class Usurper(Qbft):
     def new_block(self, parent: Block | None) -> Block | None:
         block = super().new_block(parent)
         if block is not None and self.context.me == 1:
-            block.body = Roll((1,), MembersChange(9, remove=(0, 2, 3)), done=())
+            block.body = ValidatorSet((1,), MembersChange(9, remove=(0, 2, 3)), done=())
         return block
 
 
@@ -277,22 +279,22 @@ def test_a_set_of_voters_that_does_not_follow_is_refused() -> None:
 def test_header_votes_need_more_than_half() -> None:
     """IBFT: three of four proposers have to name the candidate, one block each."""
     run = play(changing("ibft", 5, 4, {"at": "1 s", "add": [4]}))
-    said = sorted(rolls(run).items())
-    assert [len(roll.votes) for _, roll in said] == [1, 2, 0]
-    assert [roll.members for _, roll in said] == [(0, 1, 2, 3)] * 2 + [(0, 1, 2, 3, 4)]
+    said = sorted(validator_sets(run).items())
+    assert [len(validator_set.votes) for _, validator_set in said] == [1, 2, 0]
+    assert [validator_set.members for _, validator_set in said] == [(0, 1, 2, 3)] * 2 + [(0, 1, 2, 3, 4)]
 
 
 def test_header_votes_by_hand() -> None:
-    roll, request = Roll((0, 1, 2)), MembersChange(1, add=(3,), remove=(0,))
-    roll = roll.with_vote(request, 0)
-    assert (roll.members, roll.votes) == ((0, 1, 2), ((0, 3),))
-    assert roll.with_vote(request, 0).votes == ((0, 3),), "once each"
-    roll = roll.with_vote(request, 1)
-    assert (roll.members, roll.votes, roll.done) == ((0, 1, 2, 3), (), ())
+    validator_set, request = ValidatorSet((0, 1, 2)), MembersChange(1, add=(3,), remove=(0,))
+    validator_set = validator_set.with_vote(request, 0)
+    assert (validator_set.members, validator_set.votes) == ((0, 1, 2), ((0, 3),))
+    assert validator_set.with_vote(request, 0).votes == ((0, 3),), "once each"
+    validator_set = validator_set.with_vote(request, 1)
+    assert (validator_set.members, validator_set.votes, validator_set.done) == ((0, 1, 2, 3), (), ())
     for voter in (1, 2, 3):
-        roll = roll.with_vote(request, voter)
-    assert (roll.members, roll.done) == ((1, 2, 3), (1,))
-    assert Roll((7,)).after(MembersChange(1, remove=(7,))).members == (7,), "nobody left to vote: no change"
+        validator_set = validator_set.with_vote(request, voter)
+    assert (validator_set.members, validator_set.done) == ((1, 2, 3), (1,))
+    assert ValidatorSet((7,)).after(MembersChange(1, remove=(7,))).members == (7,), "nobody left to vote: no change"
 
 
 def test_turns_go_on_when_powers_change() -> None:
@@ -301,7 +303,7 @@ def test_turns_go_on_when_powers_change() -> None:
     run = play(changing("tendermint", 4, 3, {"at": "1 s", "add": [3]}, **powers))
     proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED) if row[0] > 1.2 * S]
     assert abs(proposers.count(3) - len(proposers) / 2) <= 2
-    (height,) = rolls(run)
+    (height,) = validator_sets(run)
     by_height = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
     assert by_height[height + 2] != 3, "who joins does not propose first"
     assert unsafe(run) == []
@@ -377,7 +379,7 @@ def test_wheat_weighs_each_group_anew(heavy: list[int] | None, weights: list[tup
     """Vmax = 1 + delta, Qv = 2 (1 + delta) + 1: of six, of seven, of six others. Who is named and away has a deputy."""
     requests = ({"at": "1 s", "add": [6]}, {"at": "2 s", "remove": [0]})
     run = play(changing("wheat", 7, 6, *requests, parameters={"faults": 1, "heavy": heavy}))
-    joined, left = sorted(rolls(run))
+    joined, left = sorted(validator_sets(run))
     seen = quorums_by_height(run)
     for first, last, of, enough in ((1, joined, 0, 7), (joined + 1, left, 1, 9), (left + 1, max(seen), 2, 7)):
         found = {(seen[height].weights, seen[height].votes) for height in seen if first <= height <= last}
@@ -400,7 +402,7 @@ def test_wheat_chooses_the_fastest_of_the_group() -> None:
             **{"network.latency": {"model": "explicit", "one_way_ms": ms}},
         )
     )
-    (height,) = rolls(run)
+    (height,) = validator_sets(run)
     seen = quorums_by_height(run)
     assert seen[height].weights == (1, 4, 1, 4, 1, 1, 1)
     assert seen[height + 1].weights == (1, 0, 1, 3, 1, 3, 1)
@@ -424,7 +426,7 @@ def test_the_view_changes_while_the_batch_with_the_change_is_under_way(name: str
 
 def test_pbft_proposes_nothing_above_a_batch_that_changes_the_group() -> None:
     run = play(changing("pbft", 5, 4, {"at": "1 s", "add": [4]}, parameters={"pipeline": 8}, duration="1.3 s"))
-    (height,) = rolls(run)
+    (height,) = validator_sets(run)
     born = {int(row[4]): int(row[0]) for row in run.events(r.EVENT_PROPOSED)}
     executed = next(int(row[0]) for row in run.decided(0) if row[4] == height)
     assert born[height + 1] >= executed

@@ -17,7 +17,7 @@ import pytest
 from sim.engine import loop
 from sim.families.chained.certified import CertifiedChain
 from sim.host import Run
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocols.hotstuff import HotStuff, HotStuffParameters
 from sim.protocols.hotstuff_2 import HotStuff2, HotStuff2Parameters
@@ -50,7 +50,7 @@ class Chain:
     name: str
     protocol: type[CertifiedChain]
     parameters: Callable[..., Any]
-    proposal: str  # name of the letter with the block
+    proposal: str  # name of the message with the block
     period: int = 2  # delays from block to block; as many times n - 1 messages
     final: int = 4  # delays until the first knows that a block is final; the others one more
     first: Callable[[int], int] = lambda view: view  # whose view the first is the leader of
@@ -104,7 +104,7 @@ def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, fast_
     assert run.advance(period * DELAY * blocks - 1) == loop.UNTIL
     proposed = {row[3]: row for row in events(run, r.EVENT_PROPOSED)}
     assert len(proposed) == blocks
-    assert run.desk[d.SENT] == period * (n - 1) * blocks
+    assert run.run_state[d.SENT] == period * (n - 1) * blocks
     for view, row in enumerate(proposed.values(), 1):
         assert (row[0], row[2], row[4], row[5]) == (period * DELAY * (view - 1), view % n, view, view)
     rows = decided(run)
@@ -242,18 +242,18 @@ def test_progress_resumes_after_a_crash_and_all_catch_up_after_a_restart(chain: 
     run = chain.world(7)
     run.advance(1_005 * MS)
     run.crash(node)
-    before = run.desk[r.DECISIONS]
+    before = run.run_state[r.DECISIONS]
     run.advance(31_000 * MS)
-    assert run.desk[r.DECISIONS] > before + 10
+    assert run.run_state[r.DECISIONS] > before + 10
     run.restart(node)
     run.advance(40_000 * MS)
     heights = [host.height for host in run.hosts]
     assert max(heights) - min(heights) <= (1 if chain is not KAURI else KauriParameters().pipeline)
     assert agree(run)
     if chain is not KAURI:  # all is normal again, so that the fast path works; Kauri goes on with another tree
-        before = run.desk[r.DECISIONS]
+        before = run.run_state[r.DECISIONS]
         run.advance(run.now_ns + 100 * chain.period * DELAY)
-        assert run.desk[r.DECISIONS] - before == 100
+        assert run.run_state[r.DECISIONS] - before == 100
 
 
 @every
@@ -278,9 +278,9 @@ def test_a_partition_heals(chain: Chain, groups: tuple[set[int], set[int]]) -> N
 def test_agreement_and_progress_with_jitter_loss_and_crashes(chain: Chain, seed: int) -> None:
     """f crashed replicas come back one by one, datagrams are lost until then: no two decisions, then progress."""
     run = lossy_crashes((4, 7, 5, 10)[seed % 4], seed, chain.protocol, chain.parameters(**chain.brief))
-    before = run.desk[r.DECISIONS]
+    before = run.run_state[r.DECISIONS]
     run.advance(14_000 * MS)
-    assert run.desk[r.DECISIONS] > before + 20
+    assert run.run_state[r.DECISIONS] > before + 20
     assert agree(run)
     heights = [host.height for host in run.hosts]
     assert max(heights) - min(heights) <= (1 if chain is not KAURI else KauriParameters().pipeline)
@@ -328,12 +328,12 @@ def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain,
     run.advance(run.now_ns + 5_000 * MS)
     assert all(len(numbers) == 1 for numbers in cast.values())
     assert agree(run)
-    assert run.desk[r.DECISIONS] > 30
+    assert run.run_state[r.DECISIONS] > 30
 
 
 @in_turns
 def test_a_restarted_leader_does_not_propose_twice_in_a_view(chain: Chain) -> None:
-    """Whatever comes late and would let it lead: a certificate, NEW-VIEW letters, blocks that it asked for."""
+    """Whatever comes late and would let it lead: a certificate, NEW-VIEW messages, blocks that it asked for."""
     run = chain.world(4, parameters=chain.brief)
     run.advance(40 * DELAY)
     *_, (_, _, node, _, _, view, *_) = events(run, r.EVENT_PROPOSED)

@@ -194,7 +194,7 @@ def test_transactions_of_abandoned_blocks_wait_again() -> None:
     assert [int(row[5]) for row in run.events(r.EVENT_HEAD) if row[2] == 0 and row[5] > 0] == [1]
     (stale,) = [row for row in run.events(r.EVENT_PROPOSED) if row[2] == 0 and 10.2 * S < row[0] < 30 * S]
     assert stale[6] > 0, "it held transactions"
-    state = run.world.run.desk
+    state = run.world.run.run_state
     waiting = int(state[r.SUBMITTED] - state[r.COMMITTED] - state[r.REJECTED] - state[r.EXPIRED])
     assert waiting < 100 * 4.5, "no more than what came in the last three blocks and since"
     assert int(state[r.EXPIRED]) <= 2, "what was on its way to the signer when the links were cut"
@@ -209,9 +209,9 @@ def test_a_transaction_is_not_twice_in_one_chain() -> None:
     faults = [{"at": "0 s", "crash": {"nodes": [0]}}]
     run = play(scenario(5, protocol=QUICK | {"wiggle": "5 ms"}, duration="60 s", faults=faults, workload=load))
     assert len(depths(run)) > 20
-    assert int(run.world.run.desk[r.REPEATED]) == 0
-    committed = int(run.world.run.desk[r.COMMITTED])
-    assert committed > 0.75 * int(run.world.run.desk[r.SUBMITTED])
+    assert int(run.world.run.run_state[r.REPEATED]) == 0
+    committed = int(run.world.run.run_state[r.COMMITTED])
+    assert committed > 0.75 * int(run.world.run.run_state[r.SUBMITTED])
 
 
 # --- catching up and coming back -------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_replicas_in_different_views_meet_again() -> None:
         found.pacemaker.failures = 9
         found.enter(40 + 3 * node)
     run.advance(20_000 * MS)
-    assert run.desk[r.DECISIONS] > 20
+    assert run.run_state[r.DECISIONS] > 20
     assert agree(run)
 
 
@@ -153,7 +153,7 @@ def test_an_equivocating_leader_cannot_split_the_rest(n: int, seed: int) -> None
     assert agree(run)
     blocks = {row[3]: row for row in events(run, r.EVENT_PROPOSED) if row[2] == 0}
     assert len(blocks) > 20
-    assert run.desk[r.DECISIONS] > 50
+    assert run.run_state[r.DECISIONS] > 50
 
 
 def test_lock_and_certificate_rules() -> None:

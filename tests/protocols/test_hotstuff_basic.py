@@ -46,7 +46,7 @@ def test_a_vote_that_carries_a_certificate_pays_for_it(certificates: str, size: 
     """NEXT_VIEW shows the prepareQC: three signatures, listed or combined, sent and verified with the vote's own."""
     costs = Costs(verify_ns=10, certificates=certificates)  # type: ignore[arg-type]
     run = world(4, costs=costs)
-    table = run.engine.desk[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
+    table = run.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
     row, plain = table[run.kinds[NEXT_VIEW]], table[run.kinds[PREPARE_VOTE]]
     assert (row[votes.COST_SIZE], row[votes.COST_VERIFY_NS]) == (size, verify)
     assert (plain[votes.COST_SIZE], plain[votes.COST_VERIFY_NS]) == (112, 10)
@@ -88,7 +88,7 @@ def test_safe_node_follows_the_lock_or_a_higher_qc() -> None:
 
 
 def test_a_crashed_leader_costs_one_timeout_and_no_commit() -> None:
-    """Views 0, 1 and 2 of four commit; the one of the crashed leader ends by NEW-VIEW letters to the next."""
+    """Views 0, 1 and 2 of four commit; the one of the crashed leader ends by NEW-VIEW messages to the next."""
     parameters = HotStuffBasicParameters(view_timeout_ns=200 * MS, view_timeout_max_ns=200 * MS)
     run = world(4, parameters=parameters)
     run.crash(3)

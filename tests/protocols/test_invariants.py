@@ -107,7 +107,7 @@ def forgets_what_prepared(replica: Any) -> None:
     own[0] = dataclasses.replace(own[0], prepared=())
 
 
-def leads(replica: Any) -> None:
+def leases(replica: Any) -> None:
     replica.role, replica.voted_for = Role.LEADER, 1
     replica.context.persist(voted_for=1)
 
@@ -201,7 +201,7 @@ CASES = [
         {0: dataclasses.replace(r.changes[1][0], prepared=None)}), alone=True),
     Break("raft", "currentTerm and votedFor are on disk", sets(term=lambda r: r.term + 1)),
     Break("raft", "currentTerm and votedFor are on disk", sets(voted_for=lambda r: r.context.n)),
-    Break("raft", "who stands for election, or leads, has voted for itself", leads),
+    Break("raft", "who stands for election, or leads, has voted for itself", leases),
     Break("raft", "votes of a term go to one candidate", votes_for_others),
     Break("raft", "the log goes on where it is committed to", log_becomes((3, 0))),
     Break("raft", "entries follow each other, in terms that never go back", log_becomes((1, 0), (3, 0))),
@@ -232,8 +232,8 @@ def played(case: Break) -> Played:
     """A sound run up to the moment: in the midst of a height's normal case, or when 0 has left round 0 with a lock."""
     faults, at_ms = ALONE[case.protocol] if case.alone else ([], 2025)
     run = begin(scenario(4, protocol=SETTINGS[case.protocol], duration="3 s", faults=faults))
-    run.until(at_ms * MS).judge.look()
-    assert run.judge.broken == {}
+    run.until(at_ms * MS).monitor.look()
+    assert run.monitor.broken == {}
     return run
 
 

@@ -82,7 +82,7 @@ def test_replicas_in_different_views_meet_again() -> None:
         found.tc = TC(39 + 3 * node, 0, 5)
         found.give_up(40 + 3 * node)
     run.advance(5_000 * MS)
-    assert run.desk[r.DECISIONS] > 20
+    assert run.run_state[r.DECISIONS] > 20
     assert agree(run)
 
 
@@ -90,16 +90,16 @@ def test_a_leader_that_comes_back_within_its_view_proposes_no_second_block() -> 
     """Leader 3 is down, so 0 leads view 4 by a timeout certificate; it proposes, crashes and comes back."""
     run = world(4, parameters=EVEN)
     run.crash(3)
-    while (0, 4) not in leads(run):
+    while (0, 4) not in leases(run):
         run.advance(run.now_ns + MS)
     run.crash(0)
     run.advance(run.now_ns + 2 * MS)
     run.restart(0)
     run.advance(run.now_ns + 20 * DELAY)
-    assert len(leads(run)) == len(set(leads(run)))
+    assert len(leases(run)) == len(set(leases(run)))
 
 
-def leads(run: Run) -> list[tuple[int, int]]:
+def leases(run: Run) -> list[tuple[int, int]]:
     """Who proposed a block in which view."""
     return [(node, view) for _, _, node, _, _, view, *_ in events(run, r.EVENT_PROPOSED)]
 

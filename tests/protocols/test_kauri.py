@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sim.host import Run
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Signing, Tree
 from sim.protocols.kauri import QC, Kauri, KauriParameters, Proposal, Shares
@@ -62,7 +62,7 @@ def test_messages_period_and_latency_follow_the_laws(n: int, fanout: int, levels
     run.advance(2 * levels * DELAY * rounds - 1)
     proposed = {row[3]: row[0] for row in events(run, r.EVENT_PROPOSED)}
     assert len(proposed) == rounds * pipeline
-    assert run.desk[d.SENT] == 2 * (n - 1) * rounds * pipeline
+    assert run.run_state[d.SENT] == 2 * (n - 1) * rounds * pipeline
     assert {time - proposed[number] for time, number, _, _ in decided(run)[0]} == {6 * levels * DELAY}
 
 
@@ -79,9 +79,9 @@ def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(no
     run = world(7)
     run.advance(1_005 * MS)
     run.crash(node)
-    before = run.desk[r.DECISIONS]
+    before = run.run_state[r.DECISIONS]
     run.advance(6_000 * MS)
-    assert run.desk[r.DECISIONS] > before + 20
+    assert run.run_state[r.DECISIONS] > before + 20
     views = {replica(run, other).view for other in range(7) if other != node}
     # With two levels, the subtree of inner voter 1 is three of seven: no quorum without it.
     assert views == ({2} if node in (0, 1) else {1})
@@ -203,7 +203,7 @@ def test_the_fast_path_does_all_but_the_roots_work() -> None:
     blocks = len(events(run, r.EVENT_PROPOSED))
     assert "proposal" not in calls
     assert blocks - 3 <= len(calls) <= blocks
-    assert run.desk[r.DECISIONS] > 70
+    assert run.run_state[r.DECISIONS] > 70
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -54,7 +54,7 @@ def test_a_decision_takes_three_equal_delays_everywhere(n: int) -> None:
 def test_a_client_at_the_primary_waits_five_delays() -> None:
     """Request, pre-prepare, prepare, commit, reply: 10 ms each, also between the client and its replica."""
     run = play(scenario(4, duration="30 s", workload=[LONELY]))
-    counts = run.world.run.engine.desk[r.HIST_CLIENT]
+    counts = run.world.run.engine.run_state[r.HIST_CLIENT]
     assert np.flatnonzero(counts).tolist() == [50_000]  # microseconds
     assert counts[50_000] == 600
 
@@ -233,8 +233,8 @@ def test_checkpoints_become_stable_and_free_the_log() -> None:
     most = 0
     for second in range(10, 301, 10):
         run.until(second * S)
-        desk = run.world.run.engine
-        kept = len(desk.desk[r.BLOCK_FREE]) - int(desk.state[r.BLOCKS_FREE])
+        run_state = run.world.run.engine
+        kept = len(run_state.run_state[r.BLOCK_FREE]) - int(run_state.state[r.BLOCKS_FREE])
         most = max(most, kept, len(run.world.run.tree.ballots))
     assert len(run.decided(0)) > 9_900
     assert most < 600  # freed in strokes of 256 blocks
@@ -519,7 +519,7 @@ def test_blocks_kept_for_a_voter_that_is_down_keep_no_tallies() -> None:
     engine, tree = run.world.run.engine, run.world.run.tree
     tallies = engine.tallies
     run.until(15 * S)
-    kept = len(engine.desk[r.BLOCK_FREE]) - int(engine.state[r.BLOCKS_FREE])
+    kept = len(engine.run_state[r.BLOCK_FREE]) - int(engine.state[r.BLOCKS_FREE])
     assert kept > 4_000
     assert engine.tallies == tallies
     assert len(tree.of_row) < kept / 20

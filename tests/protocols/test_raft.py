@@ -15,7 +15,7 @@ from sim.families.raft.rpc import RequestVote
 from sim.families.raft.server import Role
 from sim.host import Costs, Run
 from sim.kernel import chance, post
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
@@ -122,12 +122,12 @@ class Lab:
     @property
     def order(self) -> int:
         """Digest of all events in their order."""
-        return int(self.run.desk[d.DIGEST_ORDER])
+        return int(self.run.run_state[d.DIGEST_ORDER])
 
 
 def sent(lab: Lab, name: str) -> int:
     """Messages of a type sent so far."""
-    counts = lab.run.engine.desk[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
+    counts = lab.run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
     return int(counts[lab.run.names.index(name), post.COUNT_SENT])
 
 

@@ -51,7 +51,7 @@ def test_a_read_takes_its_delays_and_no_entry(protocol: dict[str, Any], near: in
     assert {t - asked for asked, t, node, _ in found if node != leader} == {far * 10 * MS}
     assert len(found) > 5 * 180
     assert len({int(row[4]) for row in run.decided()}) == 1
-    assert run.judge.reads.metrics()["reads"] == len(answers(run))
+    assert run.monitor.reads.metrics()["reads"] == len(answers(run))
 
 
 def test_reads_are_answered_however_many_come_in_a_round_trip() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.families.voters import Roll
+from sim.families.voters import ValidatorSet
 from sim.ledger import rows as r
 from sim.protocol import DECIDED, upon
 from sim.protocols.rpbft import Committed, Rpbft
@@ -42,10 +42,10 @@ def proposers(run: Played) -> dict[int, int]:
     return {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
 
 
-def rolls(run: Played) -> dict[int, Roll]:
+def validator_sets(run: Played) -> dict[int, ValidatorSet]:
     """Blocks that change the set of nodes, by height."""
     blocks = run.world.run.tree.of_row.values()
-    return {block.height: block.body for block in blocks if isinstance(block.body, Roll)}
+    return {block.height: block.body for block in blocks if isinstance(block.body, ValidatorSet)}
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_nodes_agree_while_one_equivocates_and_others_come_and_go(seed: int) -> 
 
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 100), marks=pytest.mark.slow)], ids=["few", "many"])
 def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
-    """In groups of one to five, with crashes, a partition, loss, and letters that overtake each other."""
+    """In groups of one to five, with crashes, a partition, loss, and messages that overtake each other."""
     for seed in seeds:
         rng = random.Random(f"rpbft fast path {seed}")
         n = rng.choice([5, 7, 10])
@@ -215,7 +215,7 @@ def test_who_joins_takes_its_turn_and_who_leaves_has_none() -> None:
     """Of six nodes with the others; the change is in force from the next epoch on, for group and blocks handed out."""
     requests = [{"at": "400 ms", "add": [6]}, {"at": "2 s", "remove": [2]}]
     run = play(scenario(7, protocol=rpbft(), duration="6 s", membership=requests, **{"network.members": [*range(6)]}))
-    changed = {roll.request.number: height for height, roll in rolls(run).items()}
+    changed = {validator_set.request.number: height for height, validator_set in validator_sets(run).items()}
     epochs = {number: (height - 1) // 5 + 1 for number, height in changed.items()}
     order: list[int] = []
     for height, who in sorted(proposers(run).items()):

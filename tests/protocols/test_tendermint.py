@@ -641,7 +641,7 @@ def test_what_is_long_decided_is_forgotten_by_all_and_its_slots_used_again() -> 
     run = play(scenario(4, protocol=gossip(2), duration="5 s"))
     assert min(len(run.decided(node)) for node in range(4)) > 60
     assert [len(run.world.run.hosts[0].heard(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
-    assert len(run.world.run.engine.desk[RUMOUR]) <= 1024 * RUMOUR_WIDTH
+    assert len(run.world.run.engine.run_state[RUMOUR]) <= 1024 * RUMOUR_WIDTH
 
 
 def test_a_graph_that_does_not_exist_is_refused() -> None:

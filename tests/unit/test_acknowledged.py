@@ -69,7 +69,7 @@ def test_runs_keep_what_they_acknowledged(protocol: str) -> None:
     faults = [{"at": at, "for": "500 ms", "crash": {"nodes": [node]}} for at, node in (("1 s", 0), ("3 s", 2))]
     duration = "30 s" if protocol in ("clique", "aura") else "8 s"  # final by depth
     run = play(scenario(4, protocol=protocol, duration=duration, workload=LOAD, faults=faults))
-    assert run.judge.acknowledged.count == len(run.events(TOLD)) > 0
+    assert run.monitor.acknowledged.count == len(run.events(TOLD)) > 0
     assert run.verdict().outcomes["acknowledged"] == "pass"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.kernel.calendar import (
     BUCKET_MAX,
     BUCKETS,
@@ -19,8 +19,21 @@ from sim.kernel.calendar import (
     grow_calendar,
     lay_calendar,
 )
-from sim.kernel.desk import IN_FLIGHT, NEAR, NEAR_LEN, NEVER, NOW, RUN, RUN_LEN, RUN_POS, Desk, bench, column, compiled
 from sim.kernel.heap import heap_drop
+from sim.kernel.run_state import (
+    IN_FLIGHT,
+    NEAR,
+    NEAR_LEN,
+    NEVER,
+    NOW,
+    RUN,
+    RUN_LEN,
+    RUN_POS,
+    RunState,
+    bench,
+    column,
+    compiled,
+)
 
 POP = -1
 DONE, NO_ROOM = 0, 1
@@ -32,33 +45,33 @@ def _play(array, delays, begin, out, until, state):
 
     state: numbers entered, numbers taken out. Returns where it stopped for want of room, or the end.
     """
-    desk = bench(array)
+    run_state = bench(array)
     for i in range(begin, len(delays)):
-        if not calendar_has_room(desk, 1):
+        if not calendar_has_room(run_state, 1):
             return i
         if delays[i] != POP:
-            calendar_push(desk, desk[NOW] + delays[i], state[0])
+            calendar_push(run_state, run_state[NOW] + delays[i], state[0])
             state[0] += 1
             continue
-        near = column(desk, NEAR)
-        if desk[RUN_POS] < desk[RUN_LEN]:
-            arrives = column(desk, RUN)[2 * desk[RUN_POS]]
-        elif desk[NEAR_LEN] > 0:
+        near = column(run_state, NEAR)
+        if run_state[RUN_POS] < run_state[RUN_LEN]:
+            arrives = column(run_state, RUN)[2 * run_state[RUN_POS]]
+        elif run_state[NEAR_LEN] > 0:
             arrives = NEVER
         else:
-            arrives = calendar_open(desk, until)
+            arrives = calendar_open(run_state, until)
             if arrives == -1:
                 return i
-        if desk[NEAR_LEN] > 0 and near[0] < arrives:
+        if run_state[NEAR_LEN] > 0 and near[0] < arrives:
             arrives, ref = near[0], near[2]
-            heap_drop(desk, NEAR, NEAR_LEN)
+            heap_drop(run_state, NEAR, NEAR_LEN)
         elif arrives == NEVER:
             continue
         else:
-            ref = column(desk, RUN)[2 * desk[RUN_POS] + 1]
-            desk[RUN_POS] += 1
-        desk[IN_FLIGHT] -= 1
-        desk[NOW] = arrives
+            ref = column(run_state, RUN)[2 * run_state[RUN_POS] + 1]
+            run_state[RUN_POS] += 1
+        run_state[IN_FLIGHT] -= 1
+        run_state[NOW] = arrives
         out[2 * state[1]] = arrives
         out[2 * state[1] + 1] = ref
         state[1] += 1
@@ -70,16 +83,16 @@ def _compile() -> None:
     _in_order(np.array([5, POP]), 8)
 
 
-def _in_order(delays: np.ndarray, shift: int, messages: int = 64) -> Desk:
-    """Play and compare each pop with a sorted list (a heap of the model); returns the desk."""
-    desk = Desk()
-    lay_calendar(desk, shift, messages)
+def _in_order(delays: np.ndarray, shift: int, messages: int = 64) -> RunState:
+    """Play and compare each pop with a sorted list (a heap of the model); returns the run state."""
+    run_state = RunState()
+    lay_calendar(run_state, shift, messages)
     delays = np.ascontiguousarray(delays, dtype=np.int64)
     out = np.zeros(2 * len(delays), dtype=np.int64)
     state = np.zeros(2, dtype=np.int64)
     at = 0
-    while (at := int(_play(desk.array, delays, at, out, 1 << 62, state))) < len(delays):
-        grow_calendar(desk, 64)
+    while (at := int(_play(run_state.array, delays, at, out, 1 << 62, state))) < len(delays):
+        grow_calendar(run_state, 64)
     model: list[tuple[int, int]] = []
     expected = []
     now = number = 0
@@ -91,8 +104,8 @@ def _in_order(delays: np.ndarray, shift: int, messages: int = 64) -> Desk:
             expected.append(heapq.heappop(model))
             now = expected[-1][0]
     assert [tuple(row) for row in out[: 2 * int(state[1])].reshape(-1, 2).tolist()] == expected
-    assert desk.array[d.IN_FLIGHT] == len(model)
-    return desk
+    assert run_state.array[d.IN_FLIGHT] == len(model)
+    return run_state
 
 
 delays_ns = st.one_of(
@@ -121,10 +134,10 @@ def test_a_steady_load_keeps_its_order_while_the_width_adapts(shift: int, in_fli
     delays[:in_flight] = hold[:in_flight]  # then one out, one in
     rest = hold[: len(hold) - in_flight // 2]
     delays[in_flight:] = np.column_stack([np.full(len(rest), POP), rest]).reshape(-1)
-    desk = _in_order(delays, shift)
+    run_state = _in_order(delays, shift)
     if in_flight == 400:  # the ring is rebuilt only while all that is in it fits the far heap
-        assert shift != 4 or desk.array[d.CAL_SHIFT] > 4
-        assert shift != 16 or desk.array[d.CAL_SHIFT] < 16
+        assert shift != 4 or run_state.array[d.CAL_SHIFT] > 4
+        assert shift != 16 or run_state.array[d.CAL_SHIFT] < 16
 
 
 def test_near_messages_come_after_those_of_the_open_bucket_at_equal_times() -> None:
@@ -149,10 +162,10 @@ def test_a_full_bucket_is_sorted_stably_whether_its_times_are_bunched_or_not(cou
 
 
 def test_nothing_is_taken_beyond_the_limit() -> None:
-    desk = Desk()
-    lay_calendar(desk, 10, 64)
+    run_state = RunState()
+    lay_calendar(run_state, 10, 64)
     out, state = np.zeros(8, dtype=np.int64), np.zeros(2, dtype=np.int64)
-    assert _play(desk.array, np.array([5000, POP, 100_000_000, POP]), 0, out, 3000, state) == 4
+    assert _play(run_state.array, np.array([5000, POP, 100_000_000, POP]), 0, out, 3000, state) == 4
     assert state.tolist() == [2, 0]
-    assert _play(desk.array, np.array([POP, POP]), 0, out, 6000, state) == 2
+    assert _play(run_state.array, np.array([POP, POP]), 0, out, 6000, state) == 2
     assert state.tolist() == [2, 1] and out[0] == 5000

@@ -9,65 +9,65 @@ import pytest
 
 from sim.kernel import cold
 from sim.kernel.cold import ColdColumn
-from sim.kernel.desk import COLD_BYTES, Desk
+from sim.kernel.run_state import COLD_BYTES, RunState
 from sim.past import Past
 from tests.runs import S, play, scenario
 
 LONG = COLD_BYTES // 8
 
 
-def desk_with(column: int, length: int) -> Desk:
-    desk = Desk()
-    desk.allocate(column, length)
-    desk.seldom(column)
-    desk[column][:] = np.arange(length)
-    return desk
+def desk_with(column: int, length: int) -> RunState:
+    run_state = RunState()
+    run_state.allocate(column, length)
+    run_state.seldom(column)
+    run_state[column][:] = np.arange(length)
+    return run_state
 
 
 def test_a_long_column_moves_to_a_file_and_grows_there() -> None:
-    desk = desk_with(40, LONG)
+    run_state = desk_with(40, LONG)
     for length in (LONG + 10, LONG + 5000, 3 * LONG):
-        desk.grow_to(40, length, fill=-1)
-        assert len(desk[40]) == length
-        desk.rest()
-        assert desk[40][:LONG].tolist() == list(range(LONG))
-        assert set(desk[40][LONG:].tolist()) == {-1}
-    assert desk.damage() == []
+        run_state.grow_to(40, length, fill=-1)
+        assert len(run_state[40]) == length
+        run_state.rest()
+        assert run_state[40][:LONG].tolist() == list(range(LONG))
+        assert set(run_state[40][LONG:].tolist()) == {-1}
+    assert run_state.damage() == []
 
 
 def test_what_is_short_stays_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sim.kernel.desk.ColdColumn", None)  # it would fail
-    desk = desk_with(40, 100)
-    desk.grow_to(40, 200)
-    assert desk[40][:100].tolist() == list(range(100))
+    monkeypatch.setattr("sim.kernel.run_state.ColdColumn", None)  # it would fail
+    run_state = desk_with(40, 100)
+    run_state.grow_to(40, 200)
+    assert run_state[40][:100].tolist() == list(range(100))
 
 
 @pytest.mark.parametrize("place", [-1, -8, "end"])
 def test_guard_words_tell_of_a_write_outside(place: int | str) -> None:
-    desk = desk_with(40, LONG)
-    desk.grow_to(40, LONG + 100)
-    desk.grow_to(40, LONG + 200)
-    whole = desk[40].base
-    first = (desk[40].ctypes.data - whole.ctypes.data) // 8
-    whole[first + (len(desk[40]) if place == "end" else int(place))] = 7
-    assert desk.damage() == [40]
-    desk.grow_to(40, LONG + 300)
-    assert desk.damage() == [40], "nor does growing hide it"
+    run_state = desk_with(40, LONG)
+    run_state.grow_to(40, LONG + 100)
+    run_state.grow_to(40, LONG + 200)
+    whole = run_state[40].base
+    first = (run_state[40].ctypes.data - whole.ctypes.data) // 8
+    whole[first + (len(run_state[40]) if place == "end" else int(place))] = 7
+    assert run_state.damage() == [40]
+    run_state.grow_to(40, LONG + 300)
+    assert run_state.damage() == [40], "nor does growing hide it"
 
 
 def test_a_full_disk_leaves_the_column_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    desk = desk_with(40, LONG)
-    desk.grow_to(40, LONG + 100)
+    run_state = desk_with(40, LONG)
+    run_state.grow_to(40, LONG + 100)
     monkeypatch.setattr(os, "posix_fallocate", full)
-    desk.grow_to(40, LONG + 200)
-    assert desk[40][:LONG].tolist() == list(range(LONG))
-    assert desk.damage() == []
-    desk[40][:] = 1
-    desk.rest()
-    assert int(desk[40].sum()) == LONG + 200
+    run_state.grow_to(40, LONG + 200)
+    assert run_state[40][:LONG].tolist() == list(range(LONG))
+    assert run_state.damage() == []
+    run_state[40][:] = 1
+    run_state.rest()
+    assert int(run_state[40].sum()) == LONG + 200
 
 
 def test_a_file_begins_a_pair_of_cache_lines() -> None:
@@ -98,10 +98,10 @@ def test_who_returns_finds_what_was_set_aside(protocol: str, fast_path: bool, mo
         **{"network.latency": {"model": "fixed", "one_way": "2 ms"}, "block.max_transactions": 1},
     )  # fmt: skip
     plain = play(chosen, fast_path=fast_path)
-    monkeypatch.setattr("sim.kernel.desk.COLD_BYTES", 0)
+    monkeypatch.setattr("sim.kernel.run_state.COLD_BYTES", 0)
     monkeypatch.setattr("sim.host.blocks._REST_EVERY", 1)
     again = play(chosen, fast_path=fast_path)
     assert again.digest == plain.digest
-    assert again.world.run.engine.desk.damage() == []
+    assert again.world.run.engine.run_state.damage() == []
     assert len(set(again.decided(3)[:, 3].tolist())) > 200
     assert again.now_ns == 24 * S

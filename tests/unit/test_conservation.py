@@ -10,8 +10,8 @@ import pytest
 
 from sim.check import conservation
 from sim.check.safety import Safety
-from sim.kernel import desk as d
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.scenario.run import EXIT_INTERNAL, EXIT_LIVENESS, EXIT_OK, EXIT_SAFETY, run
 from tests.runs import BACKLOG, MS, Played, S, begin, play, scenario
@@ -95,8 +95,8 @@ def troubled() -> Played:
     ]
     network = {"network.bandwidth": "100 Mbit/s", "network.loss": "1 %", "network.links": "datagram"}
     played = play(scenario(4, duration="6 s", workload=OPEN, faults=faults, **network))
-    assert played.world.run.desk[d.DROPPED] > 0
-    assert played.world.run.desk[r.REJECTED] > 0
+    assert played.world.run.run_state[d.DROPPED] > 0
+    assert played.world.run.run_state[r.REJECTED] > 0
     return played
 
 
@@ -146,7 +146,7 @@ def test_a_lost_transaction_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> No
 
     def cheating(*arguments: Any, **keywords: Any) -> Any:
         world = honest(*arguments, **keywords)
-        world.run.desk[r.SUBMITTED] += 1
+        world.run.run_state[r.SUBMITTED] += 1
         return world
 
     monkeypatch.setattr(runner, "build", cheating)
@@ -243,8 +243,8 @@ def test_a_fork_makes_the_run_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
         flush = world.run.flush_trace
 
         def tampered() -> None:
-            trace = world.run.engine.desk[r.TRACE]
-            rows = trace[: int(world.run.desk[r.TRACE_LEN]) * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH)
+            trace = world.run.engine.run_state[r.TRACE]
+            rows = trace[: int(world.run.run_state[r.TRACE_LEN]) * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH)
             mine = (rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] == 1) & (rows[:, 4] == 7)
             rows[mine, 3] = 5
             flush()

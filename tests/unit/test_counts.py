@@ -91,5 +91,5 @@ def test_what_is_queued_at_the_end_is_not_done() -> None:
 
 def metrics(run):  # type: ignore[no-untyped-def]
     """The metrics of a played run."""
-    judge = run.judge
-    return collect(run.world.run, judge.blocks, judge.lags, end_ns=run.now_ns, offered_tps=0.0)
+    monitor = run.monitor
+    return collect(run.world.run, monitor.blocks, monitor.lags, end_ns=run.now_ns, offered_tps=0.0)

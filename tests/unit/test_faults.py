@@ -9,8 +9,8 @@ import pytest
 
 from sim.faults.disasters import Storm
 from sim.faults.weibull import quantiles, weibull_ns
-from sim.kernel import desk as d
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure.metrics import collect
 from sim.network.sites import DATA, read_rows
@@ -149,7 +149,9 @@ def test_two_cut_cables_part_a_ring_until_one_is_mended() -> None:
     assert not any(e.down for held in played.world.faults.links.held.values() for e in held.values())
     played.until(1 * S)
     assert not played.world.faults.links.held
-    assert (played.world.run.engine.desk[d.LATENCY].reshape(4, 4) == played.world.run.engine.settings.latency_ns).all()
+    assert (
+        played.world.run.engine.run_state[d.LATENCY].reshape(4, 4) == played.world.run.engine.settings.latency_ns
+    ).all()
 
 
 def test_a_slow_processor_takes_longer_and_recovers() -> None:
@@ -204,7 +206,7 @@ def test_a_wrong_clock_changes_when_timeouts_expire(rate: float, expires_ns: int
 def test_a_burst_of_clients_is_submitted_on_top() -> None:
     burst = {"at": "1 s", "for": "1 s", "client_burst": {"site": "HAK", "rate": "3000 tx/s"}}
     calm, busy = (
-        _island(*faults, workload=CLIENTS, duration="4 s").until(4 * S).world.run.desk for faults in ((), (burst,))
+        _island(*faults, workload=CLIENTS, duration="4 s").until(4 * S).world.run.run_state for faults in ((), (burst,))
     )
     assert int(busy[r.SUBMITTED]) - int(calm[r.SUBMITTED]) == 3000
 
@@ -213,11 +215,11 @@ def test_clients_stay_with_the_voter_beside_them_in_a_partition() -> None:
     """Five of seven voters, named by their numbers, go on serving the clients of one of their places."""
     parted = {"at": "1 s", "partition": {"groups": [[0, 1, 2, 3, 4]]}}
     run = _island(parted, workload=CLIENTS, duration="4 s").until(4 * S).world.run
-    assert int(run.desk[r.SUBMITTED]) == pytest.approx(200, rel=0.3)
-    assert int(run.desk[r.ACKED]) > 0.9 * int(run.desk[r.SUBMITTED])
+    assert int(run.run_state[r.SUBMITTED]) == pytest.approx(200, rel=0.3)
+    assert int(run.run_state[r.ACKED]) > 0.9 * int(run.run_state[r.SUBMITTED])
     apart = {"at": "1 s", "partition": {"groups": [[5, 6, "HAK"]]}}
     run = _island(apart, workload=CLIENTS, duration="4 s").until(4 * S).world.run
-    assert int(run.desk[r.ACKED]) < 0.5 * int(run.desk[r.SUBMITTED])
+    assert int(run.run_state[r.ACKED]) < 0.5 * int(run.run_state[r.SUBMITTED])
 
 
 def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
@@ -225,12 +227,13 @@ def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
     changes: dict[str, Any] = {"workload": CLIENTS, "duration": "4 s", "cpu": {"crypto": "ecdsa-p256"}}
     calm, hit = (_island(*faults, **changes).until(4 * S) for faults in ((), (flood,)))
     before, after = (played.world.run.engine.node() for played in (calm, hit))
-    assert int(hit.world.run.desk[r.REJECTED]) == 2000
-    assert int(hit.world.run.desk[r.COMMITTED]) == int(calm.world.run.desk[r.COMMITTED])
+    assert int(hit.world.run.run_state[r.REJECTED]) == 2000
+    assert int(hit.world.run.run_state[r.COMMITTED]) == int(calm.world.run.run_state[r.COMMITTED])
     assert int(after[3, post.RX_BYTES] - before[3, post.RX_BYTES]) == 2000 * 600
     assert int(after[3, post.VERIFY_BUSY] - before[3, post.VERIFY_BUSY]) == pytest.approx(2000 * 44_500, rel=0.02)
     shown, quiet = (
-        collect(one.world.run, one.judge.blocks, one.judge.lags, end_ns=4 * S, offered_tps=0.0) for one in (hit, calm)
+        collect(one.world.run, one.monitor.blocks, one.monitor.lags, end_ns=4 * S, offered_tps=0.0)
+        for one in (hit, calm)
     )
     assert shown["attack_submitted"] == 2000
     for name in ("submitted", "rejected", "pending", "offered_tps", "committed_share"):

@@ -7,8 +7,8 @@ import heapq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.kernel.desk import READY, READY_LEN, Desk, bench, compiled
 from sim.kernel.heap import WIDTH, heap_drop, heap_push
+from sim.kernel.run_state import READY, READY_LEN, RunState, bench, compiled
 
 _OPERATIONS = st.lists(st.one_of(st.none(), st.integers(0, 20), st.integers(0, 1 << 60)), max_size=300)
 
@@ -26,17 +26,17 @@ def _drop(array):
 @settings(max_examples=200, derandomize=True, deadline=None)
 @given(_OPERATIONS, st.booleans())
 def test_rows_come_out_in_order_of_time_then_sequence(operations: list[int | None], rising: bool) -> None:
-    desk = Desk()
-    rows = desk.allocate(READY, WIDTH * 400)
+    run_state = RunState()
+    rows = run_state.allocate(READY, WIDTH * 400)
     model: list[tuple[int, int, int, int]] = []
     for i, time in enumerate([*operations, *[None] * len(operations)]):
         if time is None:
             if model:
                 assert tuple(rows[:WIDTH].tolist()) == heapq.heappop(model)
-                _drop(desk.array)
+                _drop(run_state.array)
         else:
             sequence = i if rising else 1000 - i
             row = (time, sequence, 3 * i, -i)
             heapq.heappush(model, row)
-            _push(desk.array, *row)
-        assert desk.array[READY_LEN] == len(model)
+            _push(run_state.array, *row)
+        assert run_state.array[READY_LEN] == len(model)

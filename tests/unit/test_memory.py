@@ -13,7 +13,7 @@ from numba import njit, types
 
 from sim.engine import growth
 from sim.kernel import CHECKED
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Timer, upon
 from sim.protocols.pbft import Pbft, PbftParameters, PrePrepare
@@ -27,8 +27,8 @@ _DESK = types.Array(types.int64, 1, "C")
 @njit(types.int64(_DESK, types.int64, types.int64))
 def scribble(array, number, at):  # type: ignore[no-untyped-def]
     """Write where the caller says, as compiled code can."""
-    desk = d.bench(array)
-    d.column(desk, number)[at] = 7
+    run_state = d.bench(array)
+    d.column(run_state, number)[at] = 7
     return 0
 
 
@@ -38,15 +38,15 @@ unchecked = pytest.mark.skipif(CHECKED, reason="the checked build refuses the wr
 @unchecked
 @pytest.mark.parametrize("at", [-1, -8, 64, 71])
 def test_a_write_beside_a_column_is_found(at: int) -> None:
-    desk = d.Desk()
-    desk.allocate(d.READY, 64)
-    scribble(desk.array, d.READY, 0)
-    assert desk.damage() == []
-    scribble(desk.array, d.READY, at)
-    assert desk.damage() == [d.READY]
-    desk.grow(d.READY)  # what was found broken stays so
+    run_state = d.RunState()
+    run_state.allocate(d.READY, 64)
+    scribble(run_state.array, d.READY, 0)
+    assert run_state.damage() == []
+    scribble(run_state.array, d.READY, at)
+    assert run_state.damage() == [d.READY]
+    run_state.grow(d.READY)  # what was found broken stays so
     with pytest.raises(d.DamagedError):
-        desk.verify()
+        run_state.verify()
 
 
 @unchecked
@@ -54,8 +54,8 @@ def test_a_run_that_wrote_beside_a_column_is_no_result(tmp_path, monkeypatch) ->
     class Scribbling(Pbft):
         def start(self) -> None:
             super().start()
-            desk = self.context.run.engine.desk  # type: ignore[attr-defined]
-            scribble(desk.array, r.PEER, len(desk[r.PEER]))
+            run_state = self.context.run.engine.run_state  # type: ignore[attr-defined]
+            scribble(run_state.array, r.PEER, len(run_state[r.PEER]))
 
     with pytest.raises(DamagedRunError, match="written to outside"):
         run(scenario(), protocol=Scribbling, out=tmp_path)
@@ -67,7 +67,7 @@ def test_the_checked_build_refuses_the_write_itself() -> None:
     program = textwrap.dedent(
         """
         from numba import njit, types
-        from sim.kernel import desk as d
+        from sim.kernel import run_state as d
 
         @njit(types.int64(types.Array(types.int64, 1, "C"), types.int64))
         def scribble(array, at):
@@ -107,7 +107,7 @@ class ManyTimersParameters(PbftParameters):
 
 
 class ManyTimers(Pbft):
-    """Replica 0 sets more timers in one handler than the list of due events has room for, and sends as many letters."""
+    """Replica 0 sets more timers in one handler than the list of due events holds, and sends as many messages."""
 
     AGAIN = Timer("again")
     heard: list[int]
@@ -128,11 +128,11 @@ def test_many_timers_in_one_handler_all_fire_in_order() -> None:
     played = play(scenario(duration="100 ms"), protocol=ManyTimers)
     heard = played.replica(0).heard
     assert heard == sorted(range(20_000), key=lambda i: (7919 * i % 20_000, i))
-    played.world.run.engine.desk.verify()
+    played.world.run.engine.run_state.verify()
 
 
-class ManyLetters(Pbft):
-    """Replica 0 sends more letters in one handler than there are envelopes, buckets or rows of the message log."""
+class ManyMessages(Pbft):
+    """Replica 0 sends more messages in one handler than there are envelopes, buckets or rows of the message log."""
 
     def start(self) -> None:
         super().start()
@@ -143,10 +143,10 @@ class ManyLetters(Pbft):
                 self.context.broadcast(PrePrepare(0, 1, block))
 
 
-def test_many_letters_in_one_handler_all_arrive() -> None:
-    played = play(scenario(duration="100 ms", trace="messages"), protocol=ManyLetters)
+def test_many_messages_in_one_handler_all_arrive() -> None:
+    played = play(scenario(duration="100 ms", trace="messages"), protocol=ManyMessages)
     assert played.sent("PrePrepare") >= 15_000
-    played.world.run.engine.desk.verify()
+    played.world.run.engine.run_state.verify()
     assert len(played.log[played.log[:, 3] == played.world.run.kinds[PrePrepare]]) >= 15_000
 
 
@@ -154,8 +154,8 @@ def test_many_letters_in_one_handler_all_arrive() -> None:
 def test_a_list_can_be_lengthened_in_the_middle_of_a_run(number: int) -> None:
     chosen = scenario(5, duration="300 ms", trace="messages", faults=[{"at": "100 ms", "crash": {"nodes": [4]}}])
     played = begin(chosen).until(150_000_000)
-    growth.lengthen(played.world.run.engine.desk, number)
-    played.world.run.make_room()
+    growth.lengthen(played.world.run.engine.run_state, number)
+    played.world.run.make_capacity()
     played.until(chosen.duration_ns)
     assert played.digest == play(chosen).digest
     assert unsafe(played) == []
@@ -165,20 +165,20 @@ def test_a_table_that_is_full_within_an_event_grows_before_anything_is_written()
     """Columns cut to what they hold: each next entry has to ask, and the run is the same."""
     chosen = scenario(4, duration="300 ms", workload=[{"kind": "open", "rate": "2000 tx/s"}])
     played = begin(chosen)
-    desk = played.world.run.engine.desk
+    run_state = played.world.run.engine.run_state
     for number, used, width in ((d.READY, d.READY_LEN, 4), (d.NEAR, d.NEAR_LEN, 4), (d.FAR, d.FAR_LEN, 4)):
-        rows = max(int(desk.array[used]), 1)
+        rows = max(int(run_state.array[used]), 1)
         short = d.zeros(rows * width)
-        short[:] = desk[number][: rows * width]
-        desk.replace(number, short)
+        short[:] = run_state[number][: rows * width]
+        run_state.replace(number, short)
     grown: list[int] = []
-    desk.on_full(lambda number: (grown.append(number), growth.lengthen(desk, number))[1])
+    run_state.on_full(lambda number: (grown.append(number), growth.lengthen(run_state, number))[1])
     for i in range(100):  # set by Python, between events: nothing looks at the margins before
         played.world.run.call_at(1_000_000 + i, lambda: None)
     assert d.READY in grown
     played.until(chosen.duration_ns)
-    assert np.all(desk[d.READY][: 4 * int(desk.array[d.READY_LEN])] >= -1)
-    desk.verify()
+    assert np.all(run_state[d.READY][: 4 * int(run_state.array[d.READY_LEN])] >= -1)
+    run_state.verify()
     assert unsafe(played) == []
 
 

@@ -18,19 +18,19 @@ PROGRAM = """
 import sys
 from sim.engine import loop
 from sim.scenario.build import build
-from sim.scenario.judge import Judge
+from sim.scenario.monitor import RunMonitor
 from sim.scenario.load import load_scenario
 
 chosen = load_scenario(sys.argv[1], sys.argv[2:])
 world = build(chosen)
-judge = Judge(world)
+monitor = RunMonitor(world)
 for tenth in range(1, 11):
     world.clock.drive(world.run.advance, loop.UNTIL, chosen.duration_ns * tenth // 10)
     world.run.flush_trace()
-    judge.look()
+    monitor.look()
     with open("/proc/self/statm") as file:
         print(int(file.read().split()[1]))
-assert not judge.safety.conflicts and judge.decisions.count > 0
+assert not monitor.safety.conflicts and monitor.decisions.count > 0
 """
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.observers.letters import LETTERS, Item, SyncHeaders
+from sim.observers.messages import MESSAGES, Item, SyncHeaders
 from sim.protocol import Signing
 from sim.protocols import PROTOCOLS
 from sim.scenario.errors import ScenarioError
@@ -53,7 +53,7 @@ def test_pull_lags_uniformly_within_the_interval() -> None:
     assert len(lags) > 900
     expected = 40 - 10 + 997 * (np.arange(len(lags)) + 0.5) / len(lags)
     assert np.abs(lags - expected).max() < 60  # the blocks' own spacing blurs it
-    assert played.judge.lags.quantile_blocks("max") == pytest.approx(20, abs=2)
+    assert played.monitor.lags.quantile_blocks("max") == pytest.approx(20, abs=2)
 
 
 def test_rules_can_name_observers_and_what_they_are_sent() -> None:
@@ -127,7 +127,7 @@ def test_an_observer_that_was_down_fetches_what_it_missed() -> None:
     played = play(scenario(4, duration="6 s", observers=[{"name": "o"}], faults=faults, **SLOW))
     heights = [int(row[4]) for row in played.decided(4)]
     assert heights == list(range(1, len(heights) + 1))
-    assert heights[-1] >= played.judge.lags.top - 1
+    assert heights[-1] >= played.monitor.lags.top - 1
     assert unsafe(played) == []
 
 
@@ -216,9 +216,9 @@ def test_a_backlog_of_headers_only() -> None:
 
 
 def test_no_protocol_has_a_message_of_these_names() -> None:
-    names = {letter.__name__ for letter in LETTERS}
+    names = {message.__name__ for message in MESSAGES}
     for entry in PROTOCOLS.values():
-        assert names.isdisjoint((*entry.letter_names, *entry.vote_names))
+        assert names.isdisjoint((*entry.content_names, *entry.vote_names))
 
 
 @pytest.mark.parametrize(

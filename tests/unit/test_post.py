@@ -1,4 +1,4 @@
-"""Laws of the post office: serialisation at the NIC, FIFO queues, and the wait in an M/D/1 queue."""
+"""Laws of the message pipeline: serialisation at the NIC, FIFO queues, and the wait in an M/D/1 queue."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.engine.office import Engine
+from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.kernel import chance, post, receiving, sending
-from sim.kernel import desk as d
-from sim.kernel.desk import bench, compiled
+from sim.kernel import run_state as d
+from sim.kernel.run_state import bench, compiled
 
 CPU, NIC = 0, 1
 
@@ -29,11 +29,11 @@ def _receive(array, time, dst, size, verify_ns):
 @compiled
 def _receive_all(array, mean_ns, table, seed, count, size, verify_ns, out):
     """Poisson arrivals at node 0; the wait of each in `out`."""
-    desk = bench(array)
+    run_state = bench(array)
     time = np.int64(0)
     for i in range(count):
         time += chance.exponential_ns(chance.join(chance.join(np.uint64(0), seed), i), mean_ns, table)
-        out[i] = receiving.receive(desk, time, 0, size, verify_ns)[1] - time
+        out[i] = receiving.receive(run_state, time, 0, size, verify_ns)[1] - time
 
 
 @compiled

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.families.sync import Fetch
-from sim.protocol import Block, Letter
+from sim.protocol import Block, Message
 from sim.protocols.hotstuff import Proposal
 from sim.protocols.pbft import PrePrepare
 from sim.scenario.errors import ScenarioError
@@ -30,12 +30,12 @@ def _refusal(rule: dict[str, Any], **changes: Any) -> str:
     return str(caught.value)
 
 
-def test_a_letter_says_which_view_and_height_it_is_about() -> None:
+def test_a_message_says_which_view_and_height_it_is_about() -> None:
     block = Block(7, 3, 2, 0, None)
     assert PrePrepare(2, 5, block).place() == (2, 5)
     assert Fetch(4).place() == (None, 4)
     assert Proposal(9, block).place() == (9, 3)
-    assert Letter().place() == (None, None)
+    assert Message().place() == (None, None)
 
 
 def test_a_dropped_vote_is_not_missed_by_a_larger_quorum() -> None:
@@ -45,7 +45,7 @@ def test_a_dropped_vote_is_not_missed_by_a_larger_quorum() -> None:
     assert ruled.decided_blocks(3) == free.decided_blocks(3)
     ((matched, hits),) = _hits(ruled)
     assert matched == hits > 10
-    assert int(ruled.world.run.desk[22]) == hits  # and no other copy was dropped
+    assert int(ruled.world.run.run_state[22]) == hits  # and no other copy was dropped
     assert ruled.verdict().outcomes["conservation_messages"] == "pass"
 
 
@@ -87,7 +87,7 @@ def test_duplicates_arrive_and_change_no_decision() -> None:
     free, ruled = _run(), _run({"types": ["PREPARE", "PrePrepare"], "duplicate": 2})
     assert ruled.latencies_ns() == free.latencies_ns()
     ((_, hits),) = _hits(ruled)
-    assert int(ruled.world.run.desk[20]) == int(free.world.run.desk[20]) + 2 * hits  # d.SENT
+    assert int(ruled.world.run.run_state[20]) == int(free.world.run.run_state[20]) + 2 * hits  # d.SENT
     assert ruled.verdict().outcomes["conservation_messages"] == "pass"
 
 
@@ -118,7 +118,7 @@ def test_rules_act_alike_in_the_fast_path_and_in_the_handlers() -> None:
 
 
 def test_a_leader_goes_on_by_itself_while_rules_are_in_force() -> None:
-    """Its letters then name their view and height as those of its handler do."""
+    """Its messages then name their view and height as those of its handler do."""
     rules = [
         {"types": ["PrePrepare"], "view": 0, "height": {"from": 5, "to": 9}, "dst": [2], "delay_by": "3 ms"},
         {"types": ["PrePrepare"], "height": {"from": 700}, "drop": True},
@@ -181,7 +181,7 @@ def test_a_rule_that_can_never_take_effect_is_refused_with_its_place(rule: dict[
 
 
 def test_what_votes_count_under_is_not_sent() -> None:
-    """An umbrella of Tendermint: no rule on it can ever match."""
+    """An any-value tally of Tendermint: no rule on it can ever match."""
     with pytest.raises(ScenarioError, match="PREVOTES: tendermint sends no such message; did you mean 'PREVOTE'"):
         scenario(protocol="tendermint", rules=[{"types": ["PREVOTES"], "drop": True}])
 

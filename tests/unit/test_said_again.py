@@ -29,7 +29,7 @@ class Repeating(Pbft):
 def heard(run, vote: VoteType, node: int) -> set[int]:  # type: ignore[no-untyped-def]
     """Whose votes have come to a node."""
     ballot = run.world.run.tree.ballot(0, 1, None)
-    row, state = ballot.rows[vote], run.world.run.desk
+    row, state = ballot.rows[vote], run.world.run.run_state
     return {voter for voter in range(4) if entry.voted(state, row, node, voter)}
 
 
@@ -67,11 +67,11 @@ def test_a_transaction_that_is_passed_on_often_enough_comes() -> None:
     patient = {"clients.resend_after": "1 s", "protocol": {"name": "pbft", "request_timeout": "1 h"}}
     run = begin(scenario(4, duration="60 s", workload=workload, **patient, **LOSSY), protocol=Idle)
     run.until(60 * S)
-    desk = run.world.run.engine.desk
+    run_state = run.world.run.engine.run_state
     old = [
         row
-        for row, tx in enumerate(desk[r.TX].reshape(-1, r.TX_WIDTH))
+        for row, tx in enumerate(run_state[r.TX].reshape(-1, r.TX_WIDTH))
         if tx[r.TX_REFS] > 0 and tx[r.TX_SUBMIT] < 2 * S
     ]
     assert len(old) > 10
-    assert all(int(desk[r.TX_HELD][row]) & 1 for row in old)
+    assert all(int(run_state[r.TX_HELD][row]) & 1 for row in old)

@@ -28,7 +28,7 @@ class _Terms(Parameters):
 @dataclasses.dataclass(frozen=True)
 class _Entry:
     parameters: type[Parameters]
-    letter_names: tuple[str, ...] = ("Propose",)
+    content_names: tuple[str, ...] = ("Propose",)
     vote_names: tuple[str, ...] = ("PREPARE", "COMMIT")
 
     def check(self, parameters: Parameters, n: int) -> None:

@@ -12,7 +12,7 @@ from sim.engine import loop
 from sim.engine.settings import Settings
 from sim.host import Costs, ProtocolError, Run
 from sim.ledger import rows as r
-from sim.protocol import ALL, Letter, Quorum, Replica, Signing, VoteType, upon
+from sim.protocol import ALL, Message, Quorum, Replica, Signing, VoteType, upon
 from sim.protocols.pbft import Pbft, PbftParameters
 
 MS = 1_000_000
@@ -77,7 +77,7 @@ def test_an_observer_beside_the_voters_leaves_the_run_as_it_is() -> None:
     assert _decided(_pbft(4, (0, 1, 2, 3)), 200 * MS) == _decided(_pbft(4, (0, 1, 2, 3, -1)), 200 * MS)
 
 
-class Word(Letter):
+class Word(Message):
     """A message that says who was told what."""
 
     __slots__ = ()
@@ -92,7 +92,7 @@ YES = VoteType("YES", 10)
 class Talk(Replica):
     """Voter 0 broadcasts; whoever hears it says YES to voter 1."""
 
-    letters: ClassVar[tuple[type[Letter], ...]] = (Word,)
+    messages: ClassVar[tuple[type[Message], ...]] = (Word,)
     votes: ClassVar[tuple[VoteType, ...]] = (YES,)
     heard: ClassVar[list[tuple[int, int]]] = []
     told: ClassVar[list[int]] = []

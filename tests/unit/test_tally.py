@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sim.engine import entry, votes
-from sim.engine.office import Engine
+from sim.engine.engine import Engine
 from sim.engine.settings import Settings
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.kernel import tally as t
-from sim.kernel.desk import bench, compiled
+from sim.kernel.run_state import bench, compiled
 from sim.kernel.tally import GATE
 
 
@@ -169,7 +169,7 @@ def test_a_row_with_votes_on_their_way_is_not_used_again(engine: Engine) -> None
     entry.vote(engine.state, 1, row, -1, 1)
     entry.drop_tally(engine.state, row)
     assert _open(engine, 3) != row
-    assert engine.desk[d.TALLY][row * t.ROW + t.RELEASED] == 1
+    assert engine.run_state[d.TALLY][row * t.ROW + t.RELEASED] == 1
 
 
 def test_rows_run_out_and_more_are_made(engine: Engine) -> None:
@@ -178,7 +178,7 @@ def test_rows_run_out_and_more_are_made(engine: Engine) -> None:
         row = _open(engine, 2)
         if row < 0:
             assert engine.state[votes.WIDE_FREE_LEN] == 0
-            engine.make_room()
+            engine.make_capacity()
         else:
             assert row not in rows
             rows.add(row)

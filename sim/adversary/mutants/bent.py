@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.protocol import ALL, Ballot, Block, Context, Letter, VoteType
+from sim.protocol import ALL, Ballot, Block, Context, Message, VoteType
 
 
 class Bent:
@@ -26,20 +26,20 @@ class WithoutOwnVotes(Bent):
 
 
 class Twice(Bent):
-    """Every letter leaves twice."""
+    """Every message leaves twice."""
 
-    def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        self._context.broadcast(letter, to)
-        self._context.broadcast(letter, to)
+    def broadcast(self, message: Message, to: int = ALL) -> None:
+        self._context.broadcast(message, to)
+        self._context.broadcast(message, to)
 
-    def send(self, to: int, letter: Letter) -> None:
-        self._context.send(to, letter)
-        self._context.send(to, letter)
+    def send(self, to: int, message: Message) -> None:
+        self._context.send(to, message)
+        self._context.send(to, message)
 
-    def propose(self, letter: Letter, ballot: Ballot, **more: Any) -> None:
-        self._context.propose(letter, ballot, **more)
-        self._context.broadcast(letter, more.get("audience", ALL))
+    def propose(self, message: Message, ballot: Ballot, **more: Any) -> None:
+        self._context.propose(message, ballot, **more)
+        self._context.broadcast(message, more.get("audience", ALL))
 
-    def pass_on(self, letter: Letter, block: Block, *, audience: int = ALL, **more: Any) -> None:
-        self._context.pass_on(letter, block, audience=audience, **more)
-        self._context.broadcast(letter, audience)
+    def pass_on(self, message: Message, block: Block, *, audience: int = ALL, **more: Any) -> None:
+        self._context.pass_on(message, block, audience=audience, **more)
+        self._context.broadcast(message, audience)

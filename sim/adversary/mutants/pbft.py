@@ -30,10 +30,10 @@ class VoterCountedTwice(Pbft):
     """A VIEW-CHANGE that is sent again counts again."""
 
     @upon(ViewChange)
-    def on_view_change(self, sender: int, message: ViewChange) -> None:
-        known = self.changes.get(message.view, {})
+    def on_view_change(self, sender: int, utterance: ViewChange) -> None:
+        known = self.changes.get(utterance.view, {})
         again = sum(voter % self.context.n == sender for voter in known)
-        super().on_view_change(sender + again * self.context.n, message)
+        super().on_view_change(sender + again * self.context.n, utterance)
 
 
 class PreparedForgotten(Pbft):
@@ -87,7 +87,7 @@ class TimeoutNotDoubled(Pbft):
 
 
 class EverythingTwice(Pbft):
-    """Every letter is sent twice."""
+    """Every message is sent twice."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(cast(Context, Twice(context)))

@@ -61,8 +61,8 @@ class AnyLogWillDo(Raft):
 class VotesTwice(Raft):
     """A vote is given to whoever asks."""
 
-    def may_vote_for(self, candidate: int, message: RequestVote) -> bool:
-        return super().may_vote_for(candidate, dataclasses.replace(message, term=self.term + 1))
+    def may_vote_for(self, candidate: int, utterance: RequestVote) -> bool:
+        return super().may_vote_for(candidate, dataclasses.replace(utterance, term=self.term + 1))
 
 
 class CommitsOnHalf(Raft):

@@ -48,7 +48,7 @@ class CertifiedChain(Replica, abc.ABC):
         return {vote: Quorum(self.quorum()) for vote in self.votes}
 
     def voters_needed(self) -> int:
-        """n - f, also where votes travel in letters."""
+        """n - f, also where votes travel in messages."""
         return self.quorum()
 
     def leader_of(self, view: int) -> int:
@@ -222,7 +222,7 @@ class CertifiedChain(Replica, abc.ABC):
 class PacedChain(CertifiedChain):
     """A certified chain whose replicas leave views by the pacemaker of sim.families.chained.views."""
 
-    later_letters = (Wish,)
+    later_messages = (Wish,)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -237,7 +237,7 @@ class PacedChain(CertifiedChain):
 
     @abc.abstractmethod
     def lead_after_new_views(self) -> None:
-        """Propose in this view if it is mine and enough NEW-VIEW letters have come."""
+        """Propose in this view if it is mine and enough NEW-VIEW messages have come."""
 
     @upon(NO_PROGRESS)
     def on_timeout(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from sim.protocol import Block, Context, Letter, Signing
+from sim.protocol import Block, Context, Message, Signing
 
 HEADER_BYTES = 48  # type, view, height, sender, digest (32)
 FETCH_MAX = 128  # blocks per answer to a Fetch
@@ -32,7 +32,7 @@ GENESIS = QC(0, None, 0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Proposal(Letter):
+class Proposal(Message):
     """A block of this view; the certificate it carries is block.body."""
 
     view: int
@@ -51,7 +51,7 @@ class Proposal(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Certified(Letter):
+class Certified(Message):
     """A certificate, told to all by the leader who formed it."""
 
     qc: QC
@@ -64,7 +64,7 @@ class Certified(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Fetch(Letter):
+class Fetch(Message):
     """Send me the blocks above this height up to the certified one (None: up to your highest certificate)."""
 
     justify: QC | None
@@ -76,7 +76,7 @@ class Fetch(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Blocks(Letter):
+class Blocks(Message):
     """The answer: a piece of the chain below the certificate, in order of height."""
 
     justify: QC

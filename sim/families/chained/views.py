@@ -1,6 +1,6 @@
 """Views of protocols whose leaders take turns: when a leader proposes, and how replicas whose views expire meet again.
 
-The parameters, the letter and the bookkeeping that such protocols share; what a view does is theirs.
+The parameters, the message and the bookkeeping that such protocols share; what a view does is theirs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from sim.families.chained.tree import HEADER_BYTES, QC
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, Letter, Signing, Timer
+from sim.protocol import Block, Context, Message, Signing, Timer
 from sim.units import format_ns
 
 PROPOSE_TIMER = Timer("propose")
@@ -143,7 +143,7 @@ class Turn:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NewView(Letter):
+class NewView(Message):
     """<NEW-VIEW, view, qc>: the sender enters the view without a certificate of the one before."""
 
     view: int
@@ -157,7 +157,7 @@ class NewView(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Wish(Letter):
+class Wish(Message):
     """<WISH, view>: the sender's view expired, and it would enter this one together with a quorum."""
 
     view: int
@@ -268,5 +268,5 @@ class Pacemaker:
         return ahead[self.f] if len(ahead) > self.f else None
 
     def reports(self, view: int) -> list[int]:
-        """Views of the certificates that NEW-VIEW letters of this view came with."""
+        """Views of the certificates that NEW-VIEW messages of this view came with."""
         return [news.justify.view for news in self.news.values() if news.view == view]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from sim.protocol import Block, Context, Letter, Signing
+from sim.protocol import Block, Context, Message, Signing
 
 HEADER_BYTES = 540  # of an Ethereum block: 508, and 32 of the extra data without the seal
 STATUS_BYTES = 120  # network, total difficulty, head
@@ -26,8 +26,8 @@ def guard_upon(head: Block | None, decided: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NewBlock(Letter):
-    """A block, from the one who sealed it; the seal is the letter's signature."""
+class NewBlock(Message):
+    """A block, from the one who sealed it; the seal is the message's signature."""
 
     block: Block
 
@@ -38,7 +38,7 @@ class NewBlock(Letter):
         return self.block
 
 
-class Housekeeping(Letter):
+class Housekeeping(Message):
     """Not part of a decision, and unsigned."""
 
     __slots__ = ()

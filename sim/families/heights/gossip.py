@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.protocol import Block, Context, Letter, Rumour, Signing, VoteType
+from sim.protocol import Block, Context, Message, Rumour, Signing, VoteType
 
 KEPT_HEIGHTS = 8  # messages of heights further back are neither kept nor passed on
 
@@ -32,32 +32,32 @@ class CastVote:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Said(Rumour):
-    """A message from its author to the neighbours: a vote, or a letter that names its height."""
+    """A message from its author to the neighbours: a vote, or a message that names its height."""
 
     author: int
     height: int
-    content: CastVote | Letter
+    content: CastVote | Message
 
     def size_bytes(self, signing: Signing) -> int:
         content = self.content
-        return content.size_bytes(signing) if isinstance(content, Letter) else content.vote.size_bytes
+        return content.size_bytes(signing) if isinstance(content, Message) else content.vote.size_bytes
 
     def certificates(self) -> tuple[int, ...]:
-        return self.content.certificates() if isinstance(self.content, Letter) else ()
+        return self.content.certificates() if isinstance(self.content, Message) else ()
 
     def carries(self) -> Block | None:
-        return self.content.carries() if isinstance(self.content, Letter) else None
+        return self.content.carries() if isinstance(self.content, Message) else None
 
     def place(self) -> tuple[int | None, int | None]:
         content = self.content
-        return content.place() if isinstance(content, Letter) else (content.round, content.height)
+        return content.place() if isinstance(content, Message) else (content.round, content.height)
 
     def passed_on(self) -> Relayed:
         return Relayed(self.author, self.height, self.content)
 
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
         cast = self.content
-        return None if isinstance(cast, Letter) else (cast.vote, cast.round, cast.height, cast.block, cast.voter)
+        return None if isinstance(cast, Message) else (cast.vote, cast.round, cast.height, cast.block, cast.voter)
 
 
 class Relayed(Said):
@@ -82,11 +82,11 @@ class Gossip:
         self.others: dict[int, tuple[int, ...]] = {}  # the neighbours without the one that something came from
         context.gossip(self.neighbours, KEPT_HEIGHTS)
 
-    def know(self, height: int, content: CastVote | Letter) -> None:
+    def know(self, height: int, content: CastVote | Message) -> None:
         """Something of one's own that was said before a crash."""
         self.context.hear(Said(self.context.me, height, content))
 
-    def say(self, height: int, content: CastVote | Letter) -> None:
+    def say(self, height: int, content: CastVote | Message) -> None:
         """Say something of one's own."""
         self.know(height, content)
         if self.neighbours:

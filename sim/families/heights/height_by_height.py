@@ -21,8 +21,8 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Letter,
     MembersChange,
+    Message,
     Quorum,
     Replica,
     VoteType,
@@ -140,7 +140,7 @@ class HeightByHeight(Replica, abc.ABC):
     def needs(self) -> tuple[Quorum, ...]:
         if not self.context.members_change:
             return super().needs()
-        following, (latest, _) = self.context.height + 1, self.voters.rolls[-1]
+        following, (latest, _) = self.context.height + 1, self.voters.validator_sets[-1]
         return tuple(self.need_at(height) for height in sorted({following, max(latest, following)}))
 
     def need_at(self, height: int) -> Quorum:
@@ -155,11 +155,11 @@ class HeightByHeight(Replica, abc.ABC):
         members = self.members
         return members[(bisect.bisect_right(members, last) + steps) % len(members)]
 
-    def say(self, letter: Letter, *, new: bool = False) -> None:
+    def say(self, message: Message, *, new: bool = False) -> None:
         """Multicast to the members; `new`: a proposal that begins the block interval."""
         if new:
             self.context.proposing()
-        self.context.broadcast(letter, self.audience)
+        self.context.broadcast(message, self.audience)
 
     # --- from height to height ---------------------------------------------------------------------------
 
@@ -215,7 +215,7 @@ class HeightByHeight(Replica, abc.ABC):
         if block is None:
             context.await_batch()
         else:
-            self.voters.ride(block)
+            self.voters.attach(block)
         return block
 
     def keep(self, via: int, message: Any) -> None:

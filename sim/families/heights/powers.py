@@ -91,12 +91,14 @@ def powers_after(history: tuple[tuple[int, tuple[int, ...]], ...]) -> Powers:
     return powers_after(history[:-1]).changed(height - before, powers)
 
 
-def powers_at(height: int, power: tuple[int, ...], rolls: Iterable[tuple[int, tuple[int, ...]]]) -> tuple[int, Powers]:
+def powers_at(
+    height: int, power: tuple[int, ...], validator_sets: Iterable[tuple[int, tuple[int, ...]]]
+) -> tuple[int, Powers]:
     """Since when the powers of a height are in force, and which they are: `power` for members, 0 for others.
 
-    `rolls`: (height from which in force, members), ascending, from height 1 on.
+    `validator_sets`: (height from which in force, members), ascending, from height 1 on.
     """
-    known = [(first, members) for first, members in rolls if first <= height or first == 1]
+    known = [(first, members) for first, members in validator_sets if first <= height or first == 1]
     changes = [pair for i, pair in enumerate(known) if i == 0 or pair[1] != known[i - 1][1]]
     everybody = range(len(power))
     history = tuple((first, tuple(power[i] * (i in members) for i in everybody)) for first, members in changes)

@@ -19,7 +19,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Letter,
+    Message,
     NormalCase,
     Quorum,
     Step,
@@ -88,7 +88,7 @@ class RoundByRound(HeightByHeight):
     def quorums(self) -> dict[VoteType, Quorum]:
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
 
-    def round_without_trouble(self, proposal: type[Letter]) -> tuple[NormalCase, ...]:
+    def round_without_trouble(self, proposal: type[Message]) -> tuple[NormalCase, ...]:
         """The normal case, for the protocol to declare (`Replica.normal_cases`): nobody inherits one."""
         if self.context.members_change:
             return ()  # the fast path knows one set of validators

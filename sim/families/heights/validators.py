@@ -69,7 +69,7 @@ class Validator(HeightByHeight):
 
     @abc.abstractmethod
     def take(self, via: int, message: Any) -> None:
-        """Take a proposal, as its author's letter or as what a neighbour said."""
+        """Take a proposal, as its author's message or as what a neighbour said."""
 
     @abc.abstractmethod
     def on_turn(self) -> None:
@@ -89,7 +89,9 @@ class Validator(HeightByHeight):
         """Since when the powers of a height are in force, and which they are."""
         if not self.context.members_change:
             return 1, self.powers
-        return powers_at(height, self.power, [(first, roll.members) for first, roll in self.voters.rolls])
+        return powers_at(
+            height, self.power, [(first, validator_set.members) for first, validator_set in self.voters.validator_sets]
+        )
 
     def proposer_of(self, height: int, round_: int) -> int:
         """proposer(h, r): round robin weighted by power, one step for every height and every round."""

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal
 
 from sim.families.pbft.viewchange import Executed, ViewChange, carried_over
 from sim.families.sync import FETCH_MAX, FETCH_TIMER, Fetch, Status
-from sim.families.voters import Roll, Voters
+from sim.families.voters import ValidatorSet, Voters
 from sim.protocol import (
     ALL,
     DECIDED,
@@ -283,7 +283,7 @@ class GroupReplica(Replica, abc.ABC):
 
     def ends_group(self, block: Block | None) -> bool:
         """Whether a batch not executed here changes the group: nothing follows it before it is."""
-        return block is not None and block.height > self.context.height and isinstance(block.body, Roll)
+        return block is not None and block.height > self.context.height and isinstance(block.body, ValidatorSet)
 
     def begin_group(self) -> None:
         """Upon executing the last batch of a group: the next group begins, in views that count from 1000 e.

@@ -1,4 +1,4 @@
-"""How PBFT and its variants change their view, and bring one another up to date: letters, and what follows from them.
+"""How PBFT and its variants change their view, and bring one another up to date: messages, and what follows from them.
 
 M. Castro, B. Liskov, "Practical Byzantine Fault Tolerance", OSDI 1999, section 4.4.
 """
@@ -9,11 +9,11 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from sim.families.sync import HEADER_BYTES
-from sim.protocol import Block, Letter, Signing
+from sim.protocol import Block, Message, Signing
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ViewChange(Letter):
+class ViewChange(Message):
     """<VIEW-CHANGE, v, h, C, P, i>: `prepared` maps a sequence number to (view, block)."""
 
     view: int
@@ -31,7 +31,7 @@ class ViewChange(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class NewView(Letter):
+class NewView(Message):
     """<NEW-VIEW, v, V, O>. A batch of O that was made for it travels inside; the others are named."""
 
     view: int
@@ -58,7 +58,7 @@ class NewView(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Executed(Letter):
+class Executed(Message):
     """State transfer, upon `Fetch`: executed blocks, each with its commit certificate, and the sender's view."""
 
     view: int

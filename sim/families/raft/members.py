@@ -2,7 +2,7 @@
 
 A configuration with `leaving` is joint (Raft's C_old,new): decisions need a majority of both sets of voters. The
 latest one in the log is in force, committed or not (Raft thesis, chapter 4). Whoever asked for votes counts them, as
-letters, since the simulator's own count of votes knows no configurations. A configuration rides on an entry together
+messages, since the simulator's own count of votes knows no configurations. A configuration rides on an entry together
 with transactions.
 """
 
@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Iterator
 
 from sim.families.raft.rpc import Granted, RequestVote
-from sim.protocol import Ballot, Block, Context, Letter, MembersChange
+from sim.protocol import Ballot, Block, Context, MembersChange, Message
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -91,10 +91,10 @@ class Membership:
         """Read it from disk."""
         self.settled, self.requests = self.context.stable["settled"], list(self.context.stable["requests"])
 
-    def tell(self, servers: Iterable[int], letter: Letter) -> None:
-        """Send a letter to these servers but me."""
+    def tell(self, servers: Iterable[int], message: Message) -> None:
+        """Send a message to these servers but me."""
         for server in sorted({*servers} - {self.context.me}):
-            self.context.send(server, letter)
+            self.context.send(server, message)
 
     def ask_votes(self, request: RequestVote) -> None:
         """Ask those who vote."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from sim.protocol import Context, Letter, Signing, Timer
+from sim.protocol import Context, Message, Signing, Timer
 
 READ_BYTES = 64
 ANSWER_BYTES = 128
@@ -20,7 +20,7 @@ READ = Timer("read")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Read(Letter):
+class Read(Message):
     """A client of the sender asks for the latest state."""
 
     asked_ns: int
@@ -32,7 +32,7 @@ class Read(Letter):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class ReadAnswer(Letter):
+class ReadAnswer(Message):
     """The state after the block of this height."""
 
     asked_ns: int

@@ -1,6 +1,6 @@
 """What the servers of a replicated log say to each other: the remote procedure calls of Raft, and their results.
 
-Raft, figure 2 (RequestVote, AppendEntries) and figure 13 (InstallSnapshot). AppendEntries comes in three letters: with
+Raft, figure 2 (RequestVote, AppendEntries) and figure 13 (InstallSnapshot). AppendEntries comes in three messages: with
 one new entry, with older ones for a log that lacks them, and with none. None is signed.
 """
 
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.protocol import Block, Letter, Signing
+from sim.protocol import Block, Message, Signing
 
 HEADER_BYTES = 48  # type, sender, term, index and term of an entry, commit index or offset
 ENTRY_BYTES = 16  # term and length of an entry among several
 
 
-class Rpc(Letter):
+class Rpc(Message):
     """A remote procedure call or its result: unsigned, and housekeeping unless it says otherwise."""
 
     __slots__ = ()

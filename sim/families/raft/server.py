@@ -5,7 +5,7 @@ methods of the replica, for a handler needs one, so Raft derives from this class
 `catchup`, `members` and `reads`; here is what a server does with them.
 
 Deviations
-* Where members change (see `Context.members_change`), the results of AppendEntries and RequestVote are letters, Stored
+* Where members change (see `Context.members_change`), the results of AppendEntries and RequestVote are messages, Stored
   and Granted, counted by the leader and the candidate against the configuration in force.
 * A removed server is told the entry that removes it, and then stands for election no more.
 * Reads are one a `read_interval` from each server's clients, passed to the leader. A lease lasts the least election
@@ -35,8 +35,8 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
-    Letter,
     MembersChange,
+    Message,
     Quorum,
     Replica,
     Timer,
@@ -80,7 +80,7 @@ class LogParameters(Parameters):
 class LogServer(Replica, abc.ABC):
     """One server: its term, role and log, and what is around them."""
 
-    later_letters = (Stored, Granted, InstallSnapshot, Received, Read, ReadAnswer)
+    later_messages = (Stored, Granted, InstallSnapshot, Received, Read, ReadAnswer)
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
@@ -232,12 +232,12 @@ class LogServer(Replica, abc.ABC):
         self.membership.joining = set()
         self.reads.begin()
 
-    def tell_all(self, letter: Letter) -> None:
-        """Send a letter to all who get the log."""
+    def tell_all(self, message: Message) -> None:
+        """Send a message to all who get the log."""
         if self.context.members_change:
-            self.membership.tell(self.membership.receivers(), letter)
+            self.membership.tell(self.membership.receivers(), message)
         else:
-            self.context.broadcast(letter)
+            self.context.broadcast(message)
 
     def heartbeat(self, round_: int) -> Heartbeat:
         """AppendEntries without entries."""

@@ -322,7 +322,7 @@ def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
 
 def _behaviours(dice: _Dice, n: int, nodes: list[int], entry: Entry, *, beyond: bool) -> list[Data]:
     """What the corrupted nodes do: one thing, or two. `beyond`: mostly what can break safety, said to two groups."""
-    types = (*entry.letter_names, *entry.vote_names)
+    types = (*entry.content_names, *entry.vote_names)
     others = [node for node in range(n) if node not in nodes]
     groups = [list(group) for group in dice.split(others)] if len(others) > 1 else [others, others]
     way = dice.among(10) if beyond else 9
@@ -380,7 +380,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
     if dice.happens(0.35):
         data["cpu"] = _cpu(dice)
     faults = [fault for _ in range(dice.among(4)) for fault in _fault(dice, n, slow=_costs_time(data))]
-    types = (*entry.letter_names, *entry.vote_names)
+    types = (*entry.content_names, *entry.vote_names)
     rules = [_rule(dice, n, types) for _ in range(dice.among(5))]
     if corrupted:
         nodes = dice.some(n, corrupted, corrupted)

@@ -11,8 +11,8 @@ from sim.faults.rules import MessageRule, Span
 from sim.faults.script import Ends
 from sim.host import Run
 from sim.kernel import post, rules
-from sim.kernel.desk import NEVER
 from sim.kernel.process import Clock, Process
+from sim.kernel.run_state import NEVER
 from sim.network.links import Gst
 
 TRANSACTION, REPLY = "TRANSACTION", "REPLY"
@@ -28,7 +28,7 @@ class RuleReport:
     hits: int
 
 
-class Screen:
+class MessageFilters:
     """The rules of a run. Tells `changed` the time whenever a rule begins or ends to match."""
 
     def __init__(

@@ -15,8 +15,8 @@ from sim.check.lasso import Lasso
 from sim.check.liveness import Decisions, liveness
 from sim.check.safety import Conflict, Safety
 from sim.check.verdict import Verdict, Violation
-from sim.host import Breach
-from sim.kernel import desk as d
+from sim.host import Contradiction
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
@@ -31,7 +31,7 @@ _OWN_OPINION = (r.EVENT_DECIDED, r.EVENT_VIEW, r.EVENT_HEAD, r.EVENT_REVERTED, r
 _LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
 
 
-class Judge:
+class RunMonitor:
     """Feed it the trace (it does so itself), let it `look` now and then, and ask for the `verdict`."""
 
     def __init__(self, world: World) -> None:
@@ -118,7 +118,7 @@ class Judge:
     def _sample(self) -> None:
         """While nothing is decided, note the state of all correct replicas, once per view."""
         run = self.world.run
-        decided = int(run.desk[r.DECISIONS])
+        decided = int(run.run_state[r.DECISIONS])
         if decided != self.lasso.decided:
             self.lasso.sample(decided, -1, None)
             return
@@ -190,8 +190,10 @@ class Judge:
         if not self.halted:
             self.look()
         verdict.record("agreement", [self._disagreement(i, c) for i, c in enumerate(self.safety.conflicts)])
-        breaches = [breach for breach in run.breaches.values() if breach.node not in self.corrupted]
-        verdict.record("finality", [*self.safety.finality, *(self._reverted(breach) for breach in breaches)])
+        contradictions = [found for found in run.contradictions.values() if found.node not in self.corrupted]
+        verdict.record(
+            "finality", [*self.safety.finality, *(self._reverted(contradiction) for contradiction in contradictions)]
+        )
         verdict.record("certificates", self.rivals)
         verdict.record("validity", self.safety.validity)
         verdict.record("order", self.safety.order)
@@ -222,13 +224,15 @@ class Judge:
         ]
         return self._proven("agreement", conflict.time_ns, conflict.node, text, found)
 
-    def _reverted(self, breach: Breach) -> Violation:
+    def _reverted(self, against: Contradiction) -> Violation:
         text = (
-            f"replica {breach.node} was to decide block {breach.block.number} (height {breach.block.height}, view "
-            f"{breach.block.view}) against its own block {breach.decided.number} (height {breach.decided.height})"
+            f"replica {against.node} was to decide block {against.block.number} (height {against.block.height}, view "
+            f"{against.block.view}) against its own block {against.decided.number} (height {against.decided.height})"
         )
-        found = [deciding_certificate(self.world.run, block, self.correct) for block in (breach.decided, breach.block)]
-        return self._proven("finality", breach.time_ns, breach.node, text, found)
+        found = [
+            deciding_certificate(self.world.run, block, self.correct) for block in (against.decided, against.block)
+        ]
+        return self._proven("finality", against.time_ns, against.node, text, found)
 
     def _proven(self, check: str, time_ns: int, node: int, text: str, found: list[Certificate | None]) -> Violation:
         first, second = found
@@ -239,7 +243,7 @@ class Judge:
     def _judge_liveness(self, verdict: Verdict, end_ns: int) -> None:
         run = self.world.run
         bound_ns = self.bound_ns
-        waiting = run.backlog or int(run.desk[r.LIVE_TXS]) > 0
+        waiting = run.backlog or int(run.run_state[r.LIVE_TXS]) > 0
         found, applies = liveness(
             self.decisions, quiet_from_ns=self.quiet_from_ns, end_ns=end_ns, bound_ns=bound_ns, waiting=waiting
         )
@@ -289,11 +293,11 @@ class Judge:
         """The longest that any transaction waited to be final, those that still wait included, ns."""
         run = self.world.run
         final_us, _ = metrics_.histogram(run, r.HIST_FINAL)
-        txs = run.engine.desk[r.TX].reshape(-1, r.TX_WIDTH)
+        txs = run.engine.run_state[r.TX].reshape(-1, r.TX_WIDTH)
         live = np.ones(len(txs), dtype=bool)
-        live[run.engine.desk[r.TX_FREE][: int(run.desk[r.TX_FREE_LEN])]] = False
+        live[run.engine.run_state[r.TX_FREE][: int(run.run_state[r.TX_FREE_LEN])]] = False
         since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
-        waiting_ns = int(run.desk[d.NOW]) - int(since.min()) if len(since) else 0
+        waiting_ns = int(run.run_state[d.NOW]) - int(since.min()) if len(since) else 0
         return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
 
     def _unjudged(self, end_ns: int, waiting: bool, applies: bool) -> list[str]:

@@ -6,15 +6,15 @@ import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from sim.engine import actions, entry, lead, timers
-from sim.engine.office import LONG_AGO
+from sim.engine import actions, entry, lease, timers
+from sim.engine.engine import LONG_AGO
 from sim.host.blocks import LinkedBlock, fork
 from sim.host.costs import ProtocolError
 from sim.host.fast_path import FastPath
 from sim.kernel import chance, post, tally
-from sim.kernel import desk as d
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lead, Letter, Replica, Rumour, Timer, Tree, Turns, VoteType
+from sim.protocol import ALL, Ballot, Block, Lease, Message, Replica, Rumour, Timer, Tree, Turns, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -23,7 +23,7 @@ _RIGHT = 1 << 20  # the rate of a clock that runs right
 STORED = Timer("stored")  # the disk has written what a replica waits for
 
 
-class Host:
+class ReplicaContext:
     """One replica's context. Attributes and methods as described in `sim.protocol.Context`."""
 
     def __init__(self, run: Run, seat: int) -> None:
@@ -41,12 +41,12 @@ class Host:
         self._asked: dict[str, int] = {}
         self._clock_q20 = _RIGHT  # how fast this node's clock runs
         self._period_ns = (0, 0)  # of the progress timer, as last asked for: least, and how much more
-        self._desk = run.engine.state
+        self._run_state = run.engine.state
         self._node_at = seat * post.NODE_WIDTH
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
-        self._lead_at = seat * lead.LEAD_WIDTH
+        self._lease_at = seat * lease.LEASE_WIDTH
         self.head: Block | None = None  # of the branch adopted last
-        self.fast_path = FastPath(self, allowed=run.fast_path_allowed and seat not in run.disguises and self.votes)
+        self.fast_path = FastPath(self, allowed=run.fast_path_allowed and seat not in run.wrappers and self.votes)
 
     # --- time, chance, storage -------------------------------------------------------------------------
 
@@ -79,31 +79,31 @@ class Host:
         run = self.run
         run.writes += 1  # numbered apart from timers: the fast path's writes take no such number either
         run.timers[run.writes | timers.OF_DISK] = STORED, then, self.seat
-        entry.await_disk(self._desk, self.seat, done, run.writes)
+        entry.await_disk(self._run_state, self.seat, done, run.writes)
 
     def quiet(self) -> None:
         """Forget the timers of a replica that crashed."""
         mine = [number for number, (_, _, node) in self.run.timers.items() if node == self.seat]
         for number in mine:
             del self.run.timers[number]
-        self.run.leads[self._lead_at + lead.LAST_NS] = LONG_AGO
+        self.run.leases[self._lease_at + lease.LAST_NS] = LONG_AGO
         self._period_ns = (0, 0)
 
     # --- messages --------------------------------------------------------------------------------------
 
     def audience(self, members: tuple[int, ...]) -> int:
-        return self.run.letters.audience(members)
+        return self.run.messages.audience(members)
 
-    def broadcast(self, letter: Letter, to: int = ALL) -> None:
-        self.run.letters.post(self.seat, self.run.letters.target(to), letter)
+    def broadcast(self, message: Message, to: int = ALL) -> None:
+        self.run.messages.post(self.seat, self.run.messages.target(to), message)
 
-    def send(self, to: int, letter: Letter) -> None:
+    def send(self, to: int, message: Message) -> None:
         if to == self.me:
-            raise ProtocolError(f"replica {to} sends {type(letter).__name__} to itself; call the handler instead")
-        self.run.letters.post(self.seat, self.run.engine.address[to], letter)
+            raise ProtocolError(f"replica {to} sends {type(message).__name__} to itself; call the handler instead")
+        self.run.messages.post(self.seat, self.run.engine.address[to], message)
 
-    def multicast(self, to: tuple[int, ...], letter: Letter) -> None:
-        self.run.letters.post(self.seat, self.run.letters.several(to), letter)
+    def multicast(self, to: tuple[int, ...], message: Message) -> None:
+        self.run.messages.post(self.seat, self.run.messages.several(to), message)
 
     def neighbours(self, degree: int) -> tuple[int, ...]:
         from sim.network.topology import neighbours  # networkx: only where it is needed
@@ -147,7 +147,7 @@ class Host:
             self.await_decision(ballot.block)
         row = self.run.tallies.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
-        self.run.ask(entry.vote, self.seat, row, self.run.letters.target(to), local)
+        self.run.ask(entry.vote, self.seat, row, self.run.messages.target(to), local)
 
     def await_decision(self, block: Block) -> None:
         height = block.height
@@ -167,12 +167,12 @@ class Host:
         if own:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
         others = tuple(receivers)
-        again = entry.sends_again(self._desk, self.seat, row) if others else 0
+        again = entry.sends_again(self._run_state, self.seat, row) if others else 0
         for receiver in others:
             self.run.ask(entry.vote_to, self.seat, row, self.run.engine.address[receiver], again)
 
     def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        entry.open_gate(self._desk, self.run.tallies.row(ballot, vote, ALL, self), self.seat, by)
+        entry.open_gate(self._run_state, self.run.tallies.row(ballot, vote, ALL, self), self.seat, by)
 
     def count(self, vote: VoteType, ballot: Ballot, voter: int) -> None:
         row = self.run.tallies.row(ballot, vote, ALL, self)
@@ -183,7 +183,9 @@ class Host:
 
     def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
         row = ballot.rows.get(vote)
-        return row is not None and bool(entry.voted(self._desk, row, self.seat, self.me if voter is None else voter))
+        return row is not None and bool(
+            entry.voted(self._run_state, row, self.seat, self.me if voter is None else voter)
+        )
 
     def signers(self, vote: VoteType, ballot: Ballot) -> tuple[int, ...]:
         row = ballot.rows.get(vote)
@@ -195,13 +197,13 @@ class Host:
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
         whole = 2 if self.run.quorums[vote].early else 1  # which of the row's thresholds
-        return row is not None and bool(entry.fired(self._desk, row, self.seat) & whole)
+        return row is not None and bool(entry.fired(self._run_state, row, self.seat) & whole)
 
     # --- proposals and decisions -----------------------------------------------------------------------
 
     def propose(
         self,
-        letter: Letter,
+        message: Message,
         ballot: Ballot,
         *,
         guard: tuple[int, int],
@@ -210,53 +212,53 @@ class Host:
         audience: int = ALL,
         decided: Block | None = None,
         tell: int | None = None,
-        leave: Lead | None = None,
+        lease: Lease | None = None,
         along: Tree | None = None,
         known: Block | None = None,
         made_ns: int | None = None,
     ) -> None:
         run = self.run
         self.proposing()
-        case = run.cases.get(type(letter))
+        case = run.cases.get(type(message))
         if along is not None:
             if case is None:
-                self.multicast(along.children(self.me), letter)
+                self.multicast(along.children(self.me), message)
             else:
-                run.letters.send_down(self.seat, letter, ballot, case, guard, along, decided, known)
+                run.messages.send_down(self.seat, message, ballot, case, guard, along, decided, known)
             return
         if (
             case is None
             or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows))
-            or (run.tree.umbrellas and run.tree.under_umbrella(ballot, case.votes))
+            or (run.tree.any_values and run.tree.under_any_value(ballot, case.votes))
         ):
-            run.tree.end_lead(self.seat)
-            run.letters.post(self.seat, run.letters.target(audience), letter)
+            run.tree.end_lease(self.seat)
+            run.messages.post(self.seat, run.messages.target(audience), message)
             return
-        if leave is None:
-            run.tree.end_lead(self.seat)
+        if lease is None:
+            run.tree.end_lease(self.seat)
         need, running = guard
         if after is None:
             after = running
         wakes = self.seat if tell is None else actions.WAKE_ALL if tell == ALL else tell
-        receivers = to, run.letters.target(audience)
+        receivers = to, run.messages.target(audience)
         guards = need, running, after
-        run.letters.propose(self.seat, letter, ballot, case, guards, receivers, decided, wakes, leave, made_ns)
+        run.messages.propose(self.seat, message, ballot, case, guards, receivers, decided, wakes, lease, made_ns)
 
     def pass_on(
-        self, letter: Letter, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
+        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
     ) -> None:
         run = self.run
-        case = run.cases.get(type(letter))
+        case = run.cases.get(type(message))
         if case is None:
-            run.letters.post(self.seat, run.letters.target(audience), letter)
+            run.messages.post(self.seat, run.messages.target(audience), message)
             return
         wakes = actions.WAKE_NOBODY if tell is None else actions.WAKE_ALL if tell == ALL else tell
         ballot = Ballot(block.view, block.height, block)
-        receivers = ALL, run.letters.target(audience)
-        run.letters.send_case(self.seat, letter, ballot, case, (*guard, guard[1]), receivers, None, wakes)
+        receivers = ALL, run.messages.target(audience)
+        run.messages.send_case(self.seat, message, ballot, case, (*guard, guard[1]), receivers, None, wakes)
 
     def answered(self, asked_ns: int, height: int) -> None:
-        self.run.journal.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
+        self.run.recorder.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
 
     def _all_waits_again(self) -> None:
         """What stands in blocks that may never be decided counts as waiting; `fill_block` finds what does not."""
@@ -264,7 +266,7 @@ class Host:
 
     def proposing(self) -> None:
         """A proposal is made now: the block interval begins."""
-        self.run.leads[self._lead_at + lead.LAST_NS] = self.run.scalars[d.NOW]
+        self.run.leases[self._lease_at + lease.LAST_NS] = self.run.scalars[d.NOW]
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -296,22 +298,22 @@ class Host:
         return self.run.block_interval_ns
 
     def await_batch(self) -> bool:
-        due = self.run.leads[self._lead_at + lead.LAST_NS] + self.run.block_interval_ns
-        return bool(entry.await_batch(self._desk, self.seat, due))
+        due = self.run.leases[self._lease_at + lease.LAST_NS] + self.run.block_interval_ns
+        return bool(entry.await_batch(self._run_state, self.seat, due))
 
     def decide(self, block: Block) -> bool:
         if block.row < 0 or block.height <= self.height:
             mine = None if block.row < 0 else self.decided_block(block.height)
             if mine is not None and mine is not block:
-                self.run.breach(self.seat, block, mine)
+                self.run.contradiction(self.seat, block, mine)
             return True
-        outcome = entry.decide_block(self._desk, self.seat, block.row, self.run.decides_out_of_order)
+        outcome = entry.decide_block(self._run_state, self.seat, block.row, self.run.decides_out_of_order)
         if outcome == -2:
             mine, below = self.decided_block(self.height), block.parent
             while below is not None and below.height > self.height:
                 below = below.parent
             if mine is not None and below is not None and below is not mine:
-                self.run.breach(self.seat, block, mine)
+                self.run.contradiction(self.seat, block, mine)
                 return False
             raise ProtocolError(
                 f"replica {self.me} decides {block} but its last decided block is at height {self.height}"
@@ -331,12 +333,12 @@ class Host:
     def adopt(self, head: Block) -> None:
         run, peers, at = self.run, self.run.peers, self.seat * r.PEER_WIDTH
         kept, old, new = fork(self.head, head)
-        run.journal.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
+        run.recorder.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
             if lost.height <= self.height:
                 instead = new[lost.height - kept - 1].number if lost.height <= head.height else 0
-                run.journal.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
-                entry.undecide_tip(self._desk, self.seat)
+                run.recorder.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
+                entry.undecide_tip(self._run_state, self.seat)
         self.head = head
         if old:
             peers[at + r.FRESH] = peers[at + r.POOL_TAIL] - peers[at + r.POOL_HEAD]
@@ -352,15 +354,15 @@ class Host:
         return self.run.tree.decided(self.seat, height)
 
     def follow(self, leader: int) -> None:
-        self.run.ensure_room(self._waiting() * (self.n if self.run.engine.settings.broadcast_txs else 1))
-        entry.follow(self._desk, self.seat, leader)
+        self.run.ensure_capacity(self._waiting() * (self.n if self.run.engine.settings.broadcast_txs else 1))
+        entry.follow(self._run_state, self.seat, leader)
         if self.run.entry_follows_leader:
             self.run.turn_clients(self.seat, leader)
 
     def spread(self, voters: Iterable[int]) -> None:
         for voter in voters:
             if voter != self.me:
-                entry.spread(self._desk, self.seat, voter, self.run.engine.settings.block_txs)
+                entry.spread(self._run_state, self.seat, voter, self.run.engine.settings.block_txs)
 
     def serve(self, *, clients: bool) -> None:
         self.run.serve_clients(self.seat, yes=clients)
@@ -371,7 +373,7 @@ class Host:
         run = self.run
         number = run.next_timer()
         run.timers[number] = (timer, about, self.seat)
-        entry.set_timer(self._desk, self.seat, self.now_ns + self._by_my_clock(delay_ns), number)
+        entry.set_timer(self._run_state, self.seat, self.now_ns + self._by_my_clock(delay_ns), number)
         return number
 
     def cancel(self, handle: int) -> None:
@@ -380,9 +382,9 @@ class Host:
     def await_turn(self, turns: Turns, height: int, since_ns: int, lowest: int = 0) -> None:
         run = self.run
         run.turn_timers[self.seat] = turns.timer
-        earliest_ns = run.leads[self._lead_at + lead.LAST_NS] + run.block_interval_ns
+        earliest_ns = run.leases[self._lease_at + lease.LAST_NS] + run.block_interval_ns
         entry.await_turn(
-            self._desk, self.seat, height, since_ns, lowest, earliest_ns, turns.period_ns, turns.spread_ns,
+            self._run_state, self.seat, height, since_ns, lowest, earliest_ns, turns.period_ns, turns.spread_ns,
             turns.place, turns.places,
         )  # fmt: skip
 
@@ -394,7 +396,7 @@ class Host:
 
     def _watch(self, again: int) -> None:
         low_ns, span_ns = (self._by_my_clock(value) for value in self._period_ns)
-        entry.watch_progress(self._desk, self.seat, low_ns, span_ns, again)
+        entry.watch_progress(self._run_state, self.seat, low_ns, span_ns, again)
 
     def _by_my_clock(self, delay_ns: int) -> int:
         """How long a delay takes by a clock that may be wrong."""
@@ -428,4 +430,4 @@ class Host:
 
     def enter_view(self, view: int) -> None:
         self._all_waits_again()
-        self.run.journal.note(r.EVENT_VIEW, self.seat, view)
+        self.run.recorder.note(r.EVENT_VIEW, self.seat, view)

@@ -6,18 +6,18 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sim.engine.office import Engine
-from sim.kernel import desk as d
+from sim.engine.engine import Engine
 from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 
 
-class Journal:
+class TraceRecorder:
     """Rows that the engine and the hosts have written, handed on to whoever reads them before their room is full."""
 
     def __init__(self, engine: Engine, *, logging: bool) -> None:
         self._engine = engine
-        self._desk = engine.state
+        self._run_state = engine.state
         self.logging = logging
         self.trace_sinks: list[Callable[[np.ndarray], None]] = []
         self.log_sinks: list[Callable[[np.ndarray], None]] = []
@@ -25,19 +25,19 @@ class Journal:
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""
         self.ensure_trace()
-        at = int(self._desk[r.TRACE_LEN]) * r.TRACE_WIDTH
-        row = (self._desk[d.NOW], event, node, a, b, c, 0, 0)
-        self._engine.desk[r.TRACE][at : at + r.TRACE_WIDTH] = row
-        self._desk[r.TRACE_LEN] += 1
+        at = int(self._run_state[r.TRACE_LEN]) * r.TRACE_WIDTH
+        row = (self._run_state[d.NOW], event, node, a, b, c, 0, 0)
+        self._engine.run_state[r.TRACE][at : at + r.TRACE_WIDTH] = row
+        self._run_state[r.TRACE_LEN] += 1
 
     def ensure_trace(self) -> None:
         """Empty the trace if it is nearly full."""
-        if self._desk[r.TRACE_LEN] * r.TRACE_WIDTH > len(self._engine.desk[r.TRACE]) - 1024 * r.TRACE_WIDTH:
+        if self._run_state[r.TRACE_LEN] * r.TRACE_WIDTH > len(self._engine.run_state[r.TRACE]) - 1024 * r.TRACE_WIDTH:
             self.flush()
 
     def ensure_log(self) -> None:
         """Empty the message log if what one replica sends at once might not fit (lost copies are logged)."""
-        if (self._desk[d.LOG_LEN] + self._engine.endpoints) * post.LOG_WIDTH > len(self._engine.desk[d.LOG]):
+        if (self._run_state[d.LOG_LEN] + self._engine.endpoints) * post.LOG_WIDTH > len(self._engine.run_state[d.LOG]):
             self.flush()
 
     def flush(self) -> None:
@@ -46,7 +46,7 @@ class Journal:
         if len(rows):
             for sink in self.trace_sinks:
                 sink(rows)
-        if self._desk[d.LOG_LEN] > 0:
+        if self._run_state[d.LOG_LEN] > 0:
             log = self._engine.take_log()
             for sink in self.log_sinks:
                 sink(log)

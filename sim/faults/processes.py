@@ -22,10 +22,10 @@ _MOST_AT_ONCE = 100  # transactions
 _LEAST_STEP_NS = 1_000_000
 _HIT, _CUT, _DOWN_NS, _CUT_NS, _DIESEL = range(5)  # what is drawn of a node
 
-Course = Generator[Any, Any, None]
+FaultProcess = Generator[Any, Any, None]
 
 
-def course_of(script: FaultScript, number: int, fault: Fault) -> Course | None:
+def course_of(script: FaultScript, number: int, fault: Fault) -> FaultProcess | None:
     """The process of a fault that unfolds; None if it only begins and ends."""
     if fault.lose_domain is not None and fault.lose_domain.repair is not None:
         return _repairs(script, number, fault.lose_domain)
@@ -57,7 +57,7 @@ def _strike(script: FaultScript, number: int, node: int, length_ns: int, *, down
         script.later(length_ns, lambda: script.rejoin(number, node))
 
 
-def _repairs(script: FaultScript, number: int, action: LoseDomain) -> Course:
+def _repairs(script: FaultScript, number: int, action: LoseDomain) -> FaultProcess:
     repair = action.repair
     assert repair is not None
     longest = 0
@@ -71,7 +71,7 @@ def _repairs(script: FaultScript, number: int, action: LoseDomain) -> Course:
     yield script.clock.wait(longest)
 
 
-def _power(script: FaultScript, number: int, fault: Fault, action: LosePower) -> Course:
+def _power(script: FaultScript, number: int, fault: Fault, action: LosePower) -> FaultProcess:
     """Batteries carry all, generators those whose draw lets them start; then nodes stop until the fault ends."""
     nodes = script.ends.nodes(action.nodes)
     diesel = [node for node in nodes if _share(script, number, node, _DIESEL) < action.diesel_starts]
@@ -91,7 +91,7 @@ def _power(script: FaultScript, number: int, fault: Fault, action: LosePower) ->
         yield script.clock.wait(left_ns - passed_ns)
 
 
-def _storm(script: FaultScript, number: int, storm: Storm) -> Course:
+def _storm(script: FaultScript, number: int, storm: Storm) -> FaultProcess:
     """The core passes a domain every `pace_h` hours; a node is struck when its domain is."""
     strikes = [(i * storm.pace_h, domain, storm.down_core, storm.cut_core) for i, domain in enumerate(storm.track)]
     strikes += [(0.0, domain, storm.down_flank, storm.cut_flank) for domain in storm.flank]
@@ -115,7 +115,7 @@ def _storm(script: FaultScript, number: int, storm: Storm) -> Course:
     yield script.clock.wait(over_ns - script.clock.now_ns)
 
 
-def _flap(script: FaultScript, number: int, fault: Fault, action: FlapLink) -> Course:
+def _flap(script: FaultScript, number: int, fault: Fault, action: FlapLink) -> FaultProcess:
     pairs = script.ends.pairs(*action.between)
     times = 0
     while script.clock.now_ns != fault.end_ns:
@@ -135,17 +135,17 @@ def _until_end(script: FaultScript, fault: Fault, length_ns: int) -> int:
     return length_ns if fault.end_ns is None else min(length_ns, fault.end_ns - script.clock.now_ns)
 
 
-def _burst(script: FaultScript, number: int, fault: Fault, action: ClientBurst) -> Course:
+def _burst(script: FaultScript, number: int, fault: Fault, action: ClientBurst) -> FaultProcess:
     gateway, class_ = script.ends.clients(action.site)
     return _submit(script, number, fault, action.rate_tps, gateway, class_)
 
 
-def _flood(script: FaultScript, number: int, fault: Fault, action: InvalidFlood) -> Course:
+def _flood(script: FaultScript, number: int, fault: Fault, action: InvalidFlood) -> FaultProcess:
     gateway, class_ = script.ends.attacker(number)
     return _submit(script, number, fault, action.rate_tps, gateway, class_)
 
 
-def _submit(script: FaultScript, number: int, fault: Fault, rate_tps: float, gateway: int, class_: int) -> Course:
+def _submit(script: FaultScript, number: int, fault: Fault, rate_tps: float, gateway: int, class_: int) -> FaultProcess:
     """Transactions evenly spaced; above a thousand a second, several at a time every millisecond."""
     at_once = max(int(rate_tps * _LEAST_STEP_NS / 1e9), 1)
     begin_ns, sent = script.clock.now_ns, 0

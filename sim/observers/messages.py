@@ -1,4 +1,4 @@
-"""The letters between followers and the voters they follow. All are housekeeping, and none is signed by its sender.
+"""The messages between followers and the voters they follow. All are housekeeping, and none is signed by its sender.
 
 What proves a block is the certificate that its header travels with: the signatures of the protocol's largest deciding
 quorum, as `cpu.certificates` lays them out, which the receiver verifies.
@@ -10,7 +10,7 @@ import dataclasses
 from typing import ClassVar
 
 from sim.ledger.header import HEADER_BYTES
-from sim.protocol import Letter, Signing
+from sim.protocol import Message, Signing
 
 REQUEST_BYTES = 48  # (A)
 HASH_BYTES = 32
@@ -26,7 +26,7 @@ class Item:
     bytes: int
 
 
-class _Housekeeping(Letter):
+class _Housekeeping(Message):
     __slots__ = ()
     decides: ClassVar[bool] = False
     signed: ClassVar[bool] = False
@@ -118,6 +118,6 @@ class History(_Housekeeping):
         return () if self.body_bytes is not None else (self.signers,) * self.count
 
 
-LETTERS: tuple[type[Letter], ...] = (
+MESSAGES: tuple[type[Message], ...] = (
     SyncFollow, SyncLeave, SyncHeaders, SyncWanted, SyncBodies, HistoryWanted, History,
 )  # fmt: skip

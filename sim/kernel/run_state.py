@@ -1,18 +1,18 @@
-"""The desk: all state of a run as integers in numbered columns behind one array.
+"""The run state: all state of a run as integers in numbered columns behind one array.
 
 Compiled code must be entered hundreds of thousands of times a second, and each argument of such a call costs
-time. So a run's state is one int64 array, the *desk*: scalars first, then a directory that gives the address
-and length of every *column* (an int64 array owned by Python). Compiled functions take the desk and look up
-the columns they need; Python reads the same memory through `Desk`.
+time. So a run's state is one int64 array, the *run state*: scalars first, then a directory that gives the address
+and length of every *column* (an int64 array owned by Python). Compiled functions take the run state and look up
+the columns they need; Python reads the same memory through `RunState`.
 
 Only Python allocates. The run loop looks between two events whether columns are nearly full, and then Python doubles
-them. Within an event whatever appends to a column asks for room first (`make_room`): if there is none, Python is
+them. Within an event whatever appends to a column asks for room first (`make_capacity`): if there is none, Python is
 called back and grows the column before anything is written. So a pointer to a column that can grow must not be kept
 across a call that may append to it.
 
 Nothing here checks an index: a write outside of its column would corrupt the process without a word. Two things stand
-against that. Guard words lie before and after every column, and `Desk.damage` tells which were overwritten; they are
-looked at when a column is replaced and at the end of every run. And the same source compiles into a *checked build*
+against that. Guard words lie before and after every column, and `RunState.damage` tells which were overwritten; they
+are looked at when a column is replaced and at the end of every run. And the same source compiles into a *checked build*
 (`PILOTZONE_CHECKED=1`), in which `column` gives a view that refuses every index outside of the column, and every
 pointer that is out of date.
 """
@@ -59,7 +59,7 @@ CAL_OPENED = 16  # since the last change of width
 CAL_PUSHED = 17
 CAL_NEAR = 18
 CAL_FILLED = 19
-# post office
+# message pipeline
 SENT = 20
 DELIVERED = 21
 DROPPED = 22
@@ -78,19 +78,19 @@ DIGEST_ORDER = 34  # hash of the events in their order
 DIGEST_SUM = 35  # commutative hash of all arrivals
 LOG_LEN = 36  # message log rows in use (trace level messages)
 LOG_ON = 37
-LETTERS_DONE = 38
+MESSAGES_DONE = 38
 BYTES_SENT = 39
 DUPLICATED = 40
 HOLD_UNTIL = 41
 FLOODS_FREE = 42
-ROOM_MAKER = 43  # address of the function that makes room in a column (`Desk.on_full`)
+ROOM_MAKER = 43  # address of the function that makes room in a column (`RunState.on_full`)
 # what advance() found: node, argument (time is NOW)
 OUT_NODE = 44
 OUT_ARG = 45
 OUT_SEQ = 46
 READY_DROPPED = 47
 CAL_WISH = 49  # 1: the calendar wants to change its width and lacks room for it
-SELF = 48  # address of the desk
+SELF = 48  # address of the run state
 SEATS = 58  # endpoints that run a replica: one per voter, then twins and observers
 WEIGHTED = 59  # 1: some votes count by weight
 # borders
@@ -240,7 +240,7 @@ _prefetch: Any = _fetch
 
 @compiled
 def bench(array):
-    """The desk as compiled code holds it (a pointer), from the array as Python holds it."""
+    """The run state as compiled code holds it (a pointer), from the array as Python holds it."""
     return _pointer(array[SELF])
 
 
@@ -257,7 +257,7 @@ _INTEGERS = types.CPointer(types.int64)
 
 @register_model(_CheckedColumn)
 class _CheckedColumnModel(models.StructModel):
-    """The desk, the column's number, and where the column was when the view was made."""
+    """The run state, the column's number, and where the column was when the view was made."""
 
     def __init__(self, manager: Any, type_: Any) -> None:
         super().__init__(manager, type_, [("desk", _INTEGERS), ("number", types.int64), ("address", types.int64)])
@@ -268,12 +268,12 @@ for _name in ("desk", "number", "address"):
 
 
 @intrinsic
-def _checked_column(typingctx: Any, desk: Any, number: Any, address: Any) -> Any:
+def _checked_column(typingctx: Any, run_state: Any, number: Any, address: Any) -> Any:
     """A view of a column that looks at every index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         view = cgutils.create_struct_proxy(_CHECKED_COLUMN)(context, builder)
-        view.desk, view.number, view.address = args
+        view.run_state, view.number, view.address = args
         return view._getvalue()
 
     return _CHECKED_COLUMN(_INTEGERS, types.int64, types.int64), generate
@@ -285,13 +285,13 @@ _view: Any = _checked_column
 @compiled
 def _place(view, index):
     """The column, if the index lies inside of it and it has not moved since the view was made."""
-    desk = view.desk
+    run_state = view.run_state
     at = SCALARS + 2 * view.number
-    if view.address != desk[at] or index < 0 or index >= desk[at + 1]:
-        desk[WRONG_COLUMN] = view.number
-        desk[WRONG_INDEX] = index if view.address == desk[at] else np.int64(-1)
+    if view.address != run_state[at] or index < 0 or index >= run_state[at + 1]:
+        run_state[WRONG_COLUMN] = view.number
+        run_state[WRONG_INDEX] = index if view.address == run_state[at] else np.int64(-1)
         raise IndexError("checked build: an index outside of its column, or a column that has moved")
-    return _pointer(desk[at])
+    return _pointer(run_state[at])
 
 
 @overload(operator.getitem)
@@ -315,28 +315,28 @@ def _set(view, index, value):
 if CHECKED:
 
     @compiled
-    def column(desk, number):
+    def column(run_state, number):
         """The column `number`, every index of which is looked at."""
-        return _view(desk, number, desk[SCALARS + 2 * number])
+        return _view(run_state, number, run_state[SCALARS + 2 * number])
 
 else:
 
     @compiled
-    def column(desk, number):
+    def column(run_state, number):
         """The column `number`: a pointer to its first integer."""
-        return _pointer(desk[SCALARS + 2 * number])
+        return _pointer(run_state[SCALARS + 2 * number])
 
 
 @inlined
-def fetch(desk, number, at):
+def fetch(run_state, number, at):
     """Have the cache line of a column's integer `at` brought near, for it will be needed soon."""
-    _prefetch(desk[SCALARS + 2 * number] + 8 * at)
+    _prefetch(run_state[SCALARS + 2 * number] + 8 * at)
 
 
 @compiled
-def length(desk, number):
+def length(run_state, number):
     """How many integers a column has."""
-    return desk[SCALARS + 2 * number + 1]
+    return run_state[SCALARS + 2 * number + 1]
 
 
 @intrinsic
@@ -355,9 +355,9 @@ _ask_python: Any = _call_room_maker
 
 
 @compiled
-def make_room(desk, number):
+def make_capacity(run_state, number):
     """Have Python lengthen a column that is full. Pointers to it, taken before, are out of date afterwards."""
-    if desk[ROOM_MAKER] == 0 or _ask_python(desk[ROOM_MAKER], number) == 0:
+    if run_state[ROOM_MAKER] == 0 or _ask_python(run_state[ROOM_MAKER], number) == 0:
         raise MemoryError("a column is full and could not be lengthened")
 
 
@@ -392,7 +392,7 @@ class DamagedError(RuntimeError):
 _ROOM_MAKER = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)
 
 
-class Desk:
+class RunState:
     """Owner of a run's memory: allocates columns, doubles them, and lets Python read them."""
 
     def __init__(self) -> None:
@@ -410,7 +410,7 @@ class Desk:
     def on_full(self, lengthen: Callable[[int], None]) -> None:
         """Have `lengthen` called, with a column's number, by compiled code that finds the column full."""
 
-        def make_room(number: int) -> int:
+        def make_capacity(number: int) -> int:
             try:
                 lengthen(number)
             except BaseException as error:  # it must not pass through compiled code
@@ -418,7 +418,7 @@ class Desk:
                 return 0
             return 1
 
-        self._maker = _ROOM_MAKER(make_room)  # kept: compiled code has its address
+        self._maker = _ROOM_MAKER(make_capacity)  # kept: compiled code has its address
         self.array[ROOM_MAKER] = ctypes.cast(self._maker, ctypes.c_void_p).value
 
     def allocate(self, number: int, length: int, fill: int = 0) -> np.ndarray:
@@ -492,7 +492,7 @@ class Desk:
             raise MemoryError(f"{self._limit} bytes would be passed; a column of {more_bytes} bytes is full")
 
     def damage(self) -> list[int]:
-        """Columns around which something was written that does not belong there; -1 stands for the desk itself."""
+        """Columns around which something was written that does not belong there; -1 stands for the run state itself."""
         found = self._damaged | {number for number, data in self._columns.items() if not _is_intact(data)}
         return sorted(found if _is_intact(self.array) else {*found, -1})
 

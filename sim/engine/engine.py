@@ -1,4 +1,4 @@
-"""The engine: one run's desk, laid out from plain settings, and made longer when compiled code asks."""
+"""The engine: one run's state, laid out from plain settings, and made longer when compiled code asks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.engine import actions, cases, growth, lead, rumours, timers, trees, votes
+from sim.engine import actions, cases, growth, lease, rumours, timers, trees, votes
 from sim.engine.settings import NO_LIMIT, Settings
-from sim.kernel import desk as d
 from sim.kernel import post, rules, tally
+from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
-from sim.kernel.desk import Desk
 from sim.kernel.heap import WIDTH
+from sim.kernel.run_state import RunState
 from sim.ledger import rows as r
 from sim.ledger import transactions
 
@@ -43,12 +43,12 @@ def _bit_sets(table: np.ndarray) -> np.ndarray:
 
 
 class Engine:
-    """Owns the desk of one run."""
+    """Owns the state of one run."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.desk = Desk()
-        self.state = self.desk.array
+        self.run_state = RunState()
+        self.state = self.run_state.array
         self.voters = settings.voters
         self.endpoints = len(settings.site_of)
         self.identity = settings.identity or tuple(range(settings.voters))
@@ -59,7 +59,7 @@ class Engine:
         if self.identity[: self.voters] != tuple(range(self.voters)) or max(self.identity) >= self.voters:
             raise ValueError("seats: the first are the voters in order, and others are their twins or observers (-1)")
         self.moved: Callable[[], None] = lambda: None  # told when columns were lengthened within an event
-        self.desk.on_full(self._lengthen)
+        self.run_state.on_full(self._lengthen)
         self._lay_scalars()
         self._lay_kernel()
         self._lay_tallies()
@@ -103,60 +103,60 @@ class Engine:
         state[actions.STILL_MAX] = s.still_max
 
     def _lay_kernel(self) -> None:
-        s, desk = self.settings, self.desk
+        s, run_state = self.settings, self.run_state
         n = self.endpoints
-        lay_calendar(desk, first_shift(s.latency_ns, s.voters), 16 * n + 2 * s.block_txs)
-        desk.allocate(d.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
-        node = desk.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
+        lay_calendar(run_state, first_shift(s.latency_ns, s.voters), 16 * n + 2 * s.block_txs)
+        run_state.allocate(d.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
+        node = run_state.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
         node[:, post.UP] = 1
         node[:, post.GUARD] = -1
         node[:, post.CPU_Q10] = 1024
         node[:, post.DISK_Q10] = 1024
         node[:, post.TX_PS] = s.tx_ps_per_byte
         node[:, post.RX_PS] = s.rx_ps_per_byte
-        desk.allocate(d.WORKER_FREE, n * s.workers)
+        run_state.allocate(d.WORKER_FREE, n * s.workers)
         envelopes = 8 * n + 16 * s.gateways + 1024
-        desk.allocate(d.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
-        desk.adopt(d.ENVELOPE_FREE, np.arange(envelopes)[::-1])
+        run_state.allocate(d.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
+        run_state.adopt(d.ENVELOPE_FREE, np.arange(envelopes)[::-1])
         self.state[d.ENVELOPES_FREE] = envelopes
-        desk.adopt(d.SITE_OF, s.site_of)
-        desk.adopt(d.LATENCY, s.latency_ns)
-        desk.allocate(d.LAST_ARRIVAL, n * n if self.state[d.ORDERED] else 1)
-        desk.allocate(d.LINK_RULE, n * n if s.links_change else 1)
-        desk.allocate(d.RULE, post.RULE_WIDTH * 256)
-        desk.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
-        desk.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
+        run_state.adopt(d.SITE_OF, s.site_of)
+        run_state.adopt(d.LATENCY, s.latency_ns)
+        run_state.allocate(d.LAST_ARRIVAL, n * n if self.state[d.ORDERED] else 1)
+        run_state.allocate(d.LINK_RULE, n * n if s.links_change else 1)
+        run_state.allocate(d.RULE, post.RULE_WIDTH * 256)
+        run_state.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
+        run_state.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
         self._lay_groups()
-        desk.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
-        desk.adopt(d.SIDE, np.array(s.side or (-1,)))
+        run_state.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
+        run_state.adopt(d.SIDE, np.array(s.side or (-1,)))
         self.state[d.BORDERS] = 0 in s.side and 1 in s.side
-        desk.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
-        desk.allocate(d.VOTE_WEIGHT, 1)
+        run_state.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
+        run_state.allocate(d.VOTE_WEIGHT, 1)
         self._weights: dict[tuple[int, ...], int] = {}
-        desk.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
+        run_state.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
-            desk.allocate(number, 1)
-        desk.allocate(actions.PROGRESS, 2 * n)
-        leads = desk.allocate(lead.LEAD, self.seats * lead.LEAD_WIDTH).reshape(-1, lead.LEAD_WIDTH)
-        leads[:, lead.LAST] = -1
-        leads[:, lead.LAST_NS] = LONG_AGO
-        desk.allocate(lead.POSTED, n * post.KINDS)
-        desk.allocate(timers.TURN, self.seats * timers.TURN_WIDTH)
-        desk.allocate(votes.KIND_COST, post.KINDS * votes.KIND_COST_WIDTH)
-        desk.allocate(cases.CASES, cases.CASES_MAX * cases.CASE_WIDTH)
+            run_state.allocate(number, 1)
+        run_state.allocate(actions.PROGRESS, 2 * n)
+        leases = run_state.allocate(lease.LEASE, self.seats * lease.LEASE_WIDTH).reshape(-1, lease.LEASE_WIDTH)
+        leases[:, lease.LAST] = -1
+        leases[:, lease.LAST_NS] = LONG_AGO
+        run_state.allocate(lease.POSTED, n * post.KINDS)
+        run_state.allocate(timers.TURN, self.seats * timers.TURN_WIDTH)
+        run_state.allocate(votes.KIND_COST, post.KINDS * votes.KIND_COST_WIDTH)
+        run_state.allocate(cases.CASES, cases.CASES_MAX * cases.CASE_WIDTH)
         rows = 256
-        desk.allocate(actions.ACTIONS, rows * actions.ACTION_WIDTH)
-        desk.adopt(actions.ACTION_FREE, np.arange(1, rows)[::-1])  # number 0 means none
+        run_state.allocate(actions.ACTIONS, rows * actions.ACTION_WIDTH)
+        run_state.adopt(actions.ACTION_FREE, np.arange(1, rows)[::-1])  # number 0 means none
         self.state[actions.ACTIONS_FREE] = rows - 1
         self.state[actions.GATHER_STRIDE] = actions.GATHER_HEAD + 2 * self.seats
-        desk.allocate(actions.GATHERING, 0)  # made when the first tree is laid out
-        desk.allocate(actions.GATHER_FREE, 0)
-        desk.allocate(trees.TREE_NODE, 0)
-        desk.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
-        desk.allocate(rumours.RUMOUR, 0)  # made when the first rumour spreads
-        desk.allocate(rumours.HEARD, 0)
-        desk.allocate(rumours.PASSES, 2)  # its first pair is nobody's
-        desk.allocate(rumours.GOSSIPER, self.seats * rumours.GOSSIPER_WIDTH)
+        run_state.allocate(actions.GATHERING, 0)  # made when the first tree is laid out
+        run_state.allocate(actions.GATHER_FREE, 0)
+        run_state.allocate(trees.TREE_NODE, 0)
+        run_state.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
+        run_state.allocate(rumours.RUMOUR, 0)  # made when the first rumour spreads
+        run_state.allocate(rumours.HEARD, 0)
+        run_state.allocate(rumours.PASSES, 2)  # its first pair is nobody's
+        run_state.allocate(rumours.GOSSIPER, self.seats * rumours.GOSSIPER_WIDTH)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -170,17 +170,17 @@ class Engine:
                 self.address[voter] = -len(groups)
         self.twins = len(groups) > 1
         self.twin_seats = frozenset(seat for group in groups[1:] for seat in group)
-        self.desk.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
-        self.desk.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
+        self.run_state.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
+        self.run_state.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
         self._groups: dict[tuple[int, ...], int] = {}  # asked for later: seats -> address
 
     def group(self, seats: tuple[int, ...]) -> int:
         """The address of several seats as receivers of one message, laid out when first asked for."""
         if seats not in self._groups:
-            starts = self.desk[d.GROUP_START]
+            starts = self.run_state[d.GROUP_START]
             self._groups[seats] = -len(starts)
-            self.desk.adopt(d.GROUP_MEMBER, np.concatenate((self.desk[d.GROUP_MEMBER][: starts[-1]], seats)))
-            self.desk.adopt(d.GROUP_START, np.append(starts, starts[-1] + len(seats)))
+            self.run_state.adopt(d.GROUP_MEMBER, np.concatenate((self.run_state[d.GROUP_MEMBER][: starts[-1]], seats)))
+            self.run_state.adopt(d.GROUP_START, np.append(starts, starts[-1] + len(seats)))
         return self._groups[seats]
 
     def lay_weights(self, kind: int, weights: Sequence[int]) -> None:
@@ -190,127 +190,129 @@ class Engine:
                 f"weights: {len(weights)} of them, from {min(weights)}, adding up to {sum(weights)}; give each of the "
                 f"{self.voters} voters a weight of 0 or more, at most {tally.WEIGHT_MAX} together"
             )
-        self.desk[d.KIND_WEIGHTS][kind] = self._weights_at(tuple(weights))
+        self.run_state[d.KIND_WEIGHTS][kind] = self._weights_at(tuple(weights))
 
     def voters_in(self, row: int) -> tuple[int, ...]:
         """Voters whose vote is in some receiver's count."""
-        row_ = self.desk[d.TALLY][row * tally.ROW :]
+        row_ = self.run_state[d.TALLY][row * tally.ROW :]
         at, step = row_[tally.BITS_AT], row_[tally.BITS_STEP]
         seats = self.seats if step else 1
-        bits = np.bitwise_or.reduce(self.desk[d.TALLY_BITS][at : at + seats * self.words].reshape(seats, -1), axis=0)
+        bits = np.bitwise_or.reduce(
+            self.run_state[d.TALLY_BITS][at : at + seats * self.words].reshape(seats, -1), axis=0
+        )
         return tuple(voter for voter in range(self.voters) if int(bits[voter >> 6]) >> (voter & 63) & 1)
 
     def weigh(self, row: int, weights: tuple[int, ...]) -> None:
         """The votes of one tally count by these weights, whatever those of its type do."""
-        self.desk[d.TALLY_WEIGHTS][row] = self._weights_at(weights)
+        self.run_state[d.TALLY_WEIGHTS][row] = self._weights_at(weights)
 
     def _weights_at(self, weights: tuple[int, ...]) -> int:
         """Where these weights begin among all, written there when first needed."""
         if weights not in self._weights:
-            held = self.desk[d.VOTE_WEIGHT]
+            held = self.run_state[d.VOTE_WEIGHT]
             self._weights[weights] = len(held)
-            self.desk.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
+            self.run_state.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
             self.state[d.WEIGHTED] = 1
         return self._weights[weights]
 
     def _lay_tallies(self) -> None:
         """Rows 0..wide-1 are wide; narrow rows follow. Both kinds grow by adding rows at the end."""
-        self.desk.allocate(d.TALLY, 0)
-        self.desk.allocate(d.TALLY_COUNT, 0)
-        self.desk.allocate(d.TALLY_FIRED, 0)
-        self.desk.allocate(d.TALLY_BITS, 0)
-        self.desk.allocate(d.TALLY_PLACE, 0)
-        self.desk.allocate(d.TALLY_CAST, 0)
-        self.desk.allocate(d.TALLY_WEIGHTS, 0)
-        self.desk.allocate(votes.WIDE_FREE, 0)
-        self.desk.allocate(votes.NARROW_FREE, 0)
-        growth.add_tallies(self.desk, seats=self.seats, wide=True, count=16)
-        growth.add_tallies(self.desk, seats=self.seats, wide=False, count=32)
+        self.run_state.allocate(d.TALLY, 0)
+        self.run_state.allocate(d.TALLY_COUNT, 0)
+        self.run_state.allocate(d.TALLY_FIRED, 0)
+        self.run_state.allocate(d.TALLY_BITS, 0)
+        self.run_state.allocate(d.TALLY_PLACE, 0)
+        self.run_state.allocate(d.TALLY_CAST, 0)
+        self.run_state.allocate(d.TALLY_WEIGHTS, 0)
+        self.run_state.allocate(votes.WIDE_FREE, 0)
+        self.run_state.allocate(votes.NARROW_FREE, 0)
+        growth.add_tallies(self.run_state, seats=self.seats, wide=True, count=16)
+        growth.add_tallies(self.run_state, seats=self.seats, wide=False, count=32)
 
     def _lay_ledger(self) -> None:
-        s, desk, state = self.settings, self.desk, self.state
+        s, run_state, state = self.settings, self.run_state, self.state
         n = self.endpoints
-        peer = desk.allocate(r.PEER, n * r.PEER_WIDTH).reshape(n, r.PEER_WIDTH)
+        peer = run_state.allocate(r.PEER, n * r.PEER_WIDTH).reshape(n, r.PEER_WIDTH)
         peer[:, r.TIP] = -1
         peer[:, r.FORWARD_TO] = -1
         peer[:, r.ENTRY] = -1
         peer[:, r.BATCH_TIMER] = -1
         txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
-        desk.allocate(r.TX, txs * r.TX_WIDTH)
-        desk.adopt(r.TX_FREE, np.arange(txs)[::-1])
-        desk.allocate(r.TX_HELD, txs * self.words)
+        run_state.allocate(r.TX, txs * r.TX_WIDTH)
+        run_state.adopt(r.TX_FREE, np.arange(txs)[::-1])
+        run_state.allocate(r.TX_HELD, txs * self.words)
         state[r.TX_FREE_LEN] = txs
         state[r.POOL_SIZE] = _POOL_START
-        desk.allocate(r.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
+        run_state.allocate(r.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
         blocks = 64
-        desk.allocate(r.BLOCK, blocks * r.BLOCK_WIDTH)
-        desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
-        desk.adopt(r.BLOCK_FREE, np.arange(blocks)[::-1])
-        desk.allocate(r.BLOCK_READY, blocks * self.words)
-        desk.allocate(lead.UNSEEN, blocks)
-        desk.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
+        run_state.allocate(r.BLOCK, blocks * r.BLOCK_WIDTH)
+        run_state[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
+        run_state.adopt(r.BLOCK_FREE, np.arange(blocks)[::-1])
+        run_state.allocate(r.BLOCK_READY, blocks * self.words)
+        run_state.allocate(lease.UNSEEN, blocks)
+        run_state.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
         state[r.BLOCKS_FREE] = blocks
-        desk.seldom(r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_FREE)  # kept for whoever is down
+        run_state.seldom(r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_FREE)  # kept for whoever is down
         state[r.BLOCK_SERIAL] = 1
         payloads = 16
-        desk.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
-        desk.adopt(r.PAYLOAD_FREE, np.arange(payloads)[::-1])
+        run_state.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
+        run_state.adopt(r.PAYLOAD_FREE, np.arange(payloads)[::-1])
         state[r.PAYLOADS_FREE] = payloads
-        desk.allocate(r.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
-        desk.allocate(r.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
-        desk.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
-        desk.allocate(r.CLOSED, _CLOSED_ROWS)
-        desk.allocate(r.HANDED, _CLOSED_ROWS)
+        run_state.allocate(r.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
+        run_state.allocate(r.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
+        run_state.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
+        run_state.allocate(r.CLOSED, _CLOSED_ROWS)
+        run_state.allocate(r.HANDED, _CLOSED_ROWS)
         state[actions.SWEEP_CLOSED] = self.sweep_every
         state[actions.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
-        classes = desk.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
+        classes = run_state.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
-        desk.allocate(r.STREAM, r.STREAM_WIDTH * 1)
-        desk.allocate(r.REPLY_COUNT, max(s.gateways, 1))
+        run_state.allocate(r.STREAM, r.STREAM_WIDTH * 1)
+        run_state.allocate(r.REPLY_COUNT, max(s.gateways, 1))
 
     # --- room ------------------------------------------------------------------------------------------
 
-    def make_room(self) -> None:
-        """Lengthen whatever is nearly full. Called when compiled code returns ROOM or -1."""
-        desk, state = self.desk, self.state
+    def make_capacity(self) -> None:
+        """Lengthen whatever is nearly full. Called when compiled code returns CAPACITY or -1."""
+        run_state, state = self.run_state, self.state
         copies = 1 + int(state[d.RULE_COPIES_MAX])
         margin = 16 * self.endpoints * copies + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
-        grow_calendar(desk, margin)
-        while (state[d.READY_LEN] + margin) * WIDTH > len(desk[d.READY]):
-            desk.grow(d.READY)
+        grow_calendar(run_state, margin)
+        while (state[d.READY_LEN] + margin) * WIDTH > len(run_state[d.READY]):
+            run_state.grow(d.READY)
         if state[d.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
-            growth.double_envelopes(desk)
+            growth.double_envelopes(run_state)
         if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
-            growth.double_transactions(desk)
+            growth.double_transactions(run_state)
         if state[r.BLOCKS_FREE] <= 8:
-            growth.add_blocks(desk)
+            growth.add_blocks(run_state)
         if state[r.PAYLOADS_FREE] <= 8:
-            growth.double(desk, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
+            growth.double(run_state, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
         if state[actions.ACTIONS_FREE] < 16:
-            growth.double(desk, actions.ACTION_FREE, actions.ACTIONS_FREE, ((actions.ACTIONS, 0),), first=1)
+            growth.double(run_state, actions.ACTION_FREE, actions.ACTIONS_FREE, ((actions.ACTIONS, 0),), first=1)
         if state[votes.WIDE_FREE_LEN] < 4:
             more = max(16, min(256, (1 << 22) // self.voters**2))
-            growth.add_tallies(desk, seats=self.seats, wide=True, count=more)
+            growth.add_tallies(run_state, seats=self.seats, wide=True, count=more)
         if state[votes.NARROW_FREE_LEN] < 4:
-            growth.add_tallies(desk, seats=self.seats, wide=False, count=max(64, self.tallies // 2))
-        if len(desk[trees.TREE_NODE]) and state[actions.GATHERS_FREE] < 2:
-            growth.add_gatherings(desk)
+            growth.add_tallies(run_state, seats=self.seats, wide=False, count=max(64, self.tallies // 2))
+        if len(run_state[trees.TREE_NODE]) and state[actions.GATHERS_FREE] < 2:
+            growth.add_gatherings(run_state)
         if self.settings.gateways:
-            growth.double_full_pools(desk, self.seats)
+            growth.double_full_pools(run_state, self.seats)
 
     def _lengthen(self, number: int) -> None:
-        growth.lengthen(self.desk, number)
+        growth.lengthen(self.run_state, number)
         self.moved()
 
     @property
     def tallies(self) -> int:
         """How many tally rows there are."""
-        return len(self.desk[d.TALLY]) // tally.ROW
+        return len(self.run_state[d.TALLY]) // tally.ROW
 
     def lay_tree(self, rows: np.ndarray) -> int:
-        """One more tree that letters go down, int64, (seats, TREE_WIDTH): its number."""
-        before = self.desk[trees.TREE_NODE]
-        self.desk.adopt(trees.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
+        """One more tree that messages go down, int64, (seats, TREE_WIDTH): its number."""
+        before = self.run_state[trees.TREE_NODE]
+        self.run_state.adopt(trees.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
         return len(before) // (self.seats * trees.TREE_WIDTH)
 
     def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
@@ -319,59 +321,59 @@ class Engine:
         `rows`: int64, (rules, MESSAGE_RULE_WIDTH); the others say what each rule matches, bool: `kinds`
         (rules, KINDS), `sources` and `targets` (rules, endpoints).
         """
-        desk, state = self.desk, self.state
+        run_state, state = self.run_state, self.state
         none = np.zeros((1, self.endpoints), dtype=bool)
         state[d.RULES] = len(rows)
         state[d.RULE_COPIES_MAX] = rows[:, rules.COPIES].sum()
-        desk.adopt(d.MESSAGE_RULE, rows)
-        desk.adopt(d.RULE_KINDS, _bit_sets(kinds.T))
-        desk.adopt(d.RULE_SOURCES, _bit_sets(sources.T))
-        desk.adopt(d.RULE_TARGETS, _bit_sets(np.concatenate((targets, none))))
-        desk.allocate(d.RULE_ACTIVE, len(rows))
+        run_state.adopt(d.MESSAGE_RULE, rows)
+        run_state.adopt(d.RULE_KINDS, _bit_sets(kinds.T))
+        run_state.adopt(d.RULE_SOURCES, _bit_sets(sources.T))
+        run_state.adopt(d.RULE_TARGETS, _bit_sets(np.concatenate((targets, none))))
+        run_state.allocate(d.RULE_ACTIVE, len(rows))
         state[d.RULE_WORDS] = (len(rows) + 63) // 64
         state[d.END_WORDS] = (self.endpoints + 63) // 64
 
     def lay_neighbours(self, neighbours: list[list[int]], floods: int) -> None:
         """The graph that flooding messages follow, per endpoint its neighbours, and slots for `floods` at a time."""
         lengths = [len(members) for members in neighbours]
-        self.desk.adopt(d.NEIGHBOUR_START, np.concatenate(([0], np.cumsum(lengths))))
-        self.desk.adopt(d.NEIGHBOUR, np.array([node for members in neighbours for node in members]))
-        self.desk.allocate(d.FLOOD_SEEN, floods * self.endpoints)
+        self.run_state.adopt(d.NEIGHBOUR_START, np.concatenate(([0], np.cumsum(lengths))))
+        self.run_state.adopt(d.NEIGHBOUR, np.array([node for members in neighbours for node in members]))
+        self.run_state.allocate(d.FLOOD_SEEN, floods * self.endpoints)
 
     def flood_receipts_ns(self, slot: int) -> np.ndarray:
         """When each endpoint had handled a flood, ns, shape (endpoints,); -1: not reached."""
-        return self.desk[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] - 1
+        return self.run_state[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] - 1
 
     def clear_flood(self, slot: int) -> None:
         """Free a flood's slot; no copy of it may be under way."""
-        self.desk[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
+        self.run_state[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
 
     # --- views for Python ------------------------------------------------------------------------------
 
     def message_rules(self) -> np.ndarray:
         """Rows of the message rules, shape (rules, MESSAGE_RULE_WIDTH)."""
-        return self.desk[d.MESSAGE_RULE].reshape(-1, rules.MESSAGE_RULE_WIDTH)
+        return self.run_state[d.MESSAGE_RULE].reshape(-1, rules.MESSAGE_RULE_WIDTH)
 
     def node(self) -> np.ndarray:
         """Node rows, shape (endpoints, NODE_WIDTH)."""
-        return self.desk[d.NODE].reshape(-1, post.NODE_WIDTH)
+        return self.run_state[d.NODE].reshape(-1, post.NODE_WIDTH)
 
     def peer(self) -> np.ndarray:
         """Ledger rows of nodes, shape (endpoints, PEER_WIDTH)."""
-        return self.desk[r.PEER].reshape(-1, r.PEER_WIDTH)
+        return self.run_state[r.PEER].reshape(-1, r.PEER_WIDTH)
 
     def block(self) -> np.ndarray:
         """Block rows, shape (blocks, BLOCK_WIDTH)."""
-        return self.desk[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
+        return self.run_state[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
 
     def take_trace(self) -> np.ndarray:
         """The trace rows collected so far, shape (rows, TRACE_WIDTH); the trace is empty afterwards."""
         count = int(self.state[r.TRACE_LEN])
         self.state[r.TRACE_LEN] = 0
-        return self.desk[r.TRACE][: count * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH).copy()
+        return self.run_state[r.TRACE][: count * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH).copy()
 
     def take_log(self) -> np.ndarray:
         """The message log rows collected so far, shape (rows, LOG_WIDTH); the log is empty afterwards."""
         count = int(self.state[d.LOG_LEN])
         self.state[d.LOG_LEN] = 0
-        return self.desk[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()
+        return self.run_state[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()

@@ -1,8 +1,8 @@
 """A proposer that goes on by itself: what a leader does while nothing is wrong, without entering Python.
 
-A protocol whose leader proposes one block after another may give the engine leave to do so (`sim.protocol.Lead`):
+A protocol whose leader proposes one block after another may give the engine leave to do so (`sim.protocol.Lease`):
 whenever the leader has decided a block in the fast path, or a batch is due, the engine makes the next block, lays out
-its normal case and sends the letter, as the protocol's handler would. It stops where the leave ends, and when it
+its normal case and sends the message, as the protocol's handler would. It stops where the leave ends, and when it
 finds no room; then the handler runs.
 
 Python makes an object of such a block only if a handler asks for it. Until then the block is *unseen*, found by
@@ -14,11 +14,14 @@ from __future__ import annotations
 import numpy as np
 
 from sim.engine.actions import ACTIONS_FREE, release_action
+from sim.engine.capacity import has_capacity
 from sim.engine.cases import CASE_GATED, CASE_VOTE, CASE_WIDTH, CASES, first_vote_weight, open_case, release_tally
-from sim.engine.room import has_room
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, cast_vote, count_now
 from sim.kernel.chance import JITTER, join
-from sim.kernel.desk import (
+from sim.kernel.due import BATCH, ready_push
+from sim.kernel.post import KINDS, MESSAGE, NODE_WIDTH, UP, new_envelope
+from sim.kernel.rules import NOWHERE
+from sim.kernel.run_state import (
     MESSAGE_HEIGHT,
     MESSAGE_VIEW,
     NODE,
@@ -31,11 +34,8 @@ from sim.kernel.desk import (
     column,
     compiled,
     length,
-    make_room,
+    make_capacity,
 )
-from sim.kernel.due import BATCH, ready_push
-from sim.kernel.post import KINDS, LETTER, NODE_WIDTH, UP, new_envelope
-from sim.kernel.rules import NOWHERE
 from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
 from sim.ledger.chain import await_decision, free_block, new_block
@@ -70,11 +70,11 @@ from sim.ledger.rows import (
 )
 
 # columns
-LEAD = 54  # LEAD_WIDTH per seat
-POSTED = 55  # per endpoint and message type, how many letters it has posted: identities for their chance
+LEASE = 54  # LEASE_WIDTH per seat
+POSTED = 55  # per endpoint and message type, how many messages it has posted: identities for their chance
 UNSEEN = 63  # by height (modulo the length): row + 1 of the first unseen block, linked by NEXT_UNSEEN
 
-LEAD_WIDTH = 24
+LEASE_WIDTH = 24
 (
     UNTIL,  # last height the engine may propose; 0: no leave
     PIPELINE,
@@ -86,7 +86,7 @@ LEAD_WIDTH = 24
     IN_VIEW,
     IN_CASE,
     OF_KIND,
-    EXTRA_BYTES,  # of a letter besides its block
+    EXTRA_BYTES,  # of a message besides its block
     SIGN_NS,
     VERIFY_NS,  # besides hashing
     HASH_PS,  # per byte
@@ -95,35 +95,35 @@ LEAD_WIDTH = 24
     RUNNING,
     AFTER,
     VOTES_TO,
-    SAID_VIEW,  # what rules match: the letter's view, and its height less the block's (NOWHERE: it has none)
+    SAID_VIEW,  # what rules match: the message's view, and its height less the block's (NOWHERE: it has none)
     SAID_HEIGHT,
-    AUDIENCE,  # whom the letter and votes to all go to, -1 - group
+    AUDIENCE,  # whom the message and votes to all go to, -1 - group
 ) = range(22)
-NAME_BITS = 24  # a letter of the engine's names its block in ARG: number << NAME_BITS | row
+NAME_BITS = 24  # a message of the engine's names its block in ARG: number << NAME_BITS | row
 
 
 @compiled
-def arm_batch(desk, node):
+def arm_batch(run_state, node):
     """A proposer waits: True if a block is due now, else wake it when its interval ends."""
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if batch_is_due(desk, node):
+    if batch_is_due(run_state, node):
         return True
     at = peer[p + BATCH_AT]
-    if at > desk[NOW] and peer[p + BATCH_TIMER] != at and (desk[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0):
+    if at > run_state[NOW] and peer[p + BATCH_TIMER] != at and (run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0):
         peer[p + BATCH_TIMER] = at
-        ready_push(desk, at, BATCH, node, 0)
+        ready_push(run_state, at, BATCH, node, 0)
     return False
 
 
 @compiled
-def await_batch(desk, node, not_before_ns):
+def await_batch(run_state, node, not_before_ns):
     """Wake the node when a block is due. True: one is due now, and no wake follows."""
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     peer[p + BATCH_ON] = 1
     peer[p + BATCH_AT] = not_before_ns
-    if arm_batch(desk, node):
+    if arm_batch(run_state, node):
         peer[p + BATCH_ON] = 0
         return True
     return False
@@ -131,112 +131,114 @@ def await_batch(desk, node, not_before_ns):
 
 @compiled
 def send_case(
-    desk, case, src, kind, size, sign_ns, verify_ns, handle_ns, letter_key,
+    run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
     need, running, after, block, view, number, to, audience, decided, wakes, arg,
 ):  # fmt: skip
-    """Lay out a normal case for a block and the ballot (view, number), and send its letter to the audience.
+    """Lay out a normal case for a block and the ballot (view, number), and send its message to the audience.
 
-    Returns (envelope, the letter's action, its tally rows); envelope -1: there was no room.
+    Returns (envelope, the message's action, its tally rows); envelope -1: there was no room.
     """
     none = np.int64(-1)
-    identity = column(desk, BLOCK)[block * BLOCK_WIDTH + NUMBER]
+    identity = column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
-    action, row_1, row_2, row_3 = open_case(desk, case, need, running, after, block, key, to, audience, decided, wakes)
+    action, row_1, row_2, row_3 = open_case(
+        run_state, case, need, running, after, block, key, to, audience, decided, wakes
+    )
     if action < 0:
         return none, none, none, none, none
-    if desk[RULES] > 0:
+    if run_state[RULES] > 0:
         for row in (row_1, row_2, row_3):
             if row >= 0:
-                column(desk, TALLY_PLACE)[2 * row] = view
-                column(desk, TALLY_PLACE)[2 * row + 1] = number
-    whole_key = join(join(join(join(0, desk[SEED]), JITTER), src), letter_key)
-    envelope = new_envelope(desk, src, kind, LETTER, size, verify_ns, handle_ns, 0, whole_key, action, arg)
-    send_group(desk, envelope, src, -1 - audience, sign_ns)
+                column(run_state, TALLY_PLACE)[2 * row] = view
+                column(run_state, TALLY_PLACE)[2 * row + 1] = number
+    whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), message_key)
+    envelope = new_envelope(run_state, src, kind, MESSAGE, size, verify_ns, handle_ns, 0, whole_key, action, arg)
+    send_group(run_state, envelope, src, -1 - audience, sign_ns)
     return envelope, action, row_1, row_2, row_3
 
 
 @compiled
-def post_number(desk, src, kind):
-    """Identity of a letter: its type, and how many of that type its sender has posted before."""
-    posted = column(desk, POSTED)
+def post_number(run_state, src, kind):
+    """Identity of a message: its type, and how many of that type its sender has posted before."""
+    posted = column(run_state, POSTED)
     number = posted[src * KINDS + kind]
     posted[src * KINDS + kind] = number + 1
     return (kind << 48) + number
 
 
 @compiled
-def _propose(desk, node, parent, height):
+def _propose(run_state, node, parent, height):
     """Make the next block and send it. False: nothing waits after all."""
-    lead = column(desk, LEAD)
-    at = node * LEAD_WIDTH
-    block = new_block(desk, node, parent, height, lead[at + IN_VIEW], False)
+    lease = column(run_state, LEASE)
+    at = node * LEASE_WIDTH
+    block = new_block(run_state, node, parent, height, lease[at + IN_VIEW], False)
     if block < 0:
         return False
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
-    lead[at + LAST] = block
-    lead[at + LAST_NUMBER] = rows[b + NUMBER]
-    lead[at + LAST_HEIGHT] = height
-    lead[at + LAST_NS] = desk[NOW]
-    kind = lead[at + OF_KIND]
-    size = lead[at + EXTRA_BYTES] + rows[b + BYTES]
-    verify_ns = lead[at + VERIFY_NS] + size * lead[at + HASH_PS] // 1000
-    case, to, audience = lead[at + IN_CASE], lead[at + VOTES_TO], lead[at + AUDIENCE]
-    if desk[RULES] > 0:
-        desk[MESSAGE_VIEW] = lead[at + SAID_VIEW]
-        desk[MESSAGE_HEIGHT] = NOWHERE if lead[at + SAID_HEIGHT] == NOWHERE else height + lead[at + SAID_HEIGHT]
+    lease[at + LAST] = block
+    lease[at + LAST_NUMBER] = rows[b + NUMBER]
+    lease[at + LAST_HEIGHT] = height
+    lease[at + LAST_NS] = run_state[NOW]
+    kind = lease[at + OF_KIND]
+    size = lease[at + EXTRA_BYTES] + rows[b + BYTES]
+    verify_ns = lease[at + VERIFY_NS] + size * lease[at + HASH_PS] // 1000
+    case, to, audience = lease[at + IN_CASE], lease[at + VOTES_TO], lease[at + AUDIENCE]
+    if run_state[RULES] > 0:
+        run_state[MESSAGE_VIEW] = lease[at + SAID_VIEW]
+        run_state[MESSAGE_HEIGHT] = NOWHERE if lease[at + SAID_HEIGHT] == NOWHERE else height + lease[at + SAID_HEIGHT]
     _, action, row_1, row_2, row_3 = send_case(
-        desk, case, node, kind, size, lead[at + SIGN_NS], verify_ns, lead[at + HANDLE_NS],
-        post_number(desk, node, kind), lead[at + NEEDS], lead[at + RUNNING], lead[at + AFTER], block,
-        lead[at + IN_VIEW], height, to, audience, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
+        run_state, case, node, kind, size, lease[at + SIGN_NS], verify_ns, lease[at + HANDLE_NS],
+        post_number(run_state, node, kind), lease[at + NEEDS], lease[at + RUNNING], lease[at + AFTER], block,
+        lease[at + IN_VIEW], height, to, audience, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
     )  # fmt: skip
     rows[b + CASE] = case
     rows[b + CASE_ACTION] = action
     rows[b + CASE_ROWS] = row_1
     rows[b + CASE_ROWS + 1] = row_2
     rows[b + CASE_ROWS + 2] = row_3
-    enlist(desk, block)
+    enlist(run_state, block)
     c = case * CASE_WIDTH
-    if column(desk, CASES)[c + CASE_GATED]:
-        count_now(desk, row_1, node, node, GATE)
+    if column(run_state, CASES)[c + CASE_GATED]:
+        count_now(run_state, row_1, node, node, GATE)
     elif row_1 >= 0:
-        await_decision(desk, node, block)
-        target = audience if column(desk, CASES)[c + CASE_VOTE + 1] else to
-        cast_vote(desk, node, row_1, target, first_vote_weight(desk, c))
+        await_decision(run_state, node, block)
+        target = audience if column(run_state, CASES)[c + CASE_VOTE + 1] else to
+        cast_vote(run_state, node, row_1, target, first_vote_weight(run_state, c))
     return True
 
 
 @compiled
-def go_on(desk, node):
+def go_on(run_state, node):
     """Propose while the node's leave, its pipeline and the waiting transactions allow.
 
     False: its handler must see to it, because the leave ends or there is no room.
     """
-    lead = column(desk, LEAD)
-    at = node * LEAD_WIDTH
-    if lead[at + UNTIL] == 0:
+    lease = column(run_state, LEASE)
+    at = node * LEASE_WIDTH
+    if lease[at + UNTIL] == 0:
         return False
-    peer = column(desk, PEER)
+    peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     while True:
         decided = peer[p + TIP_HEIGHT]
-        ahead = lead[at + LAST_HEIGHT] > decided
-        top = lead[at + LAST_HEIGHT] if ahead else decided
-        if top >= decided + lead[at + PIPELINE]:
+        ahead = lease[at + LAST_HEIGHT] > decided
+        top = lease[at + LAST_HEIGHT] if ahead else decided
+        if top >= decided + lease[at + PIPELINE]:
             return True
-        if top >= lead[at + UNTIL] or not has_room(desk):
+        if top >= lease[at + UNTIL] or not has_capacity(run_state):
             return False
-        if desk[WIDE_FREE_LEN] < 3 or desk[NARROW_FREE_LEN] < 3 or desk[ACTIONS_FREE] < 4:
+        if run_state[WIDE_FREE_LEN] < 3 or run_state[NARROW_FREE_LEN] < 3 or run_state[ACTIONS_FREE] < 4:
             return False
-        due_ns = lead[at + LAST_NS] + lead[at + INTERVAL_NS]
-        if not await_batch(desk, node, due_ns):
+        due_ns = lease[at + LAST_NS] + lease[at + INTERVAL_NS]
+        if not await_batch(run_state, node, due_ns):
             return True
-        if desk[BACKLOG_BYTES] == 0 and peer[p + POOL_TAIL] == peer[p + POOL_HEAD]:
+        if run_state[BACKLOG_BYTES] == 0 and peer[p + POOL_TAIL] == peer[p + POOL_HEAD]:
             peer[p + FRESH] = 0  # what had come was decided elsewhere meanwhile
-            await_batch(desk, node, due_ns)
+            await_batch(run_state, node, due_ns)
             return True
-        if not _propose(desk, node, lead[at + LAST] if ahead else peer[p + TIP], top + 1):
-            await_batch(desk, node, due_ns)
+        if not _propose(run_state, node, lease[at + LAST] if ahead else peer[p + TIP], top + 1):
+            await_batch(run_state, node, due_ns)
             return True
 
 
@@ -244,27 +246,27 @@ def go_on(desk, node):
 
 
 @compiled
-def enlist(desk, block):
+def enlist(run_state, block):
     """Python has no object of the block, or none any more."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
-    heads = column(desk, UNSEEN)
-    slot = rows[b + HEIGHT] & (length(desk, UNSEEN) - 1)
+    heads = column(run_state, UNSEEN)
+    slot = rows[b + HEIGHT] & (length(run_state, UNSEEN) - 1)
     rows[b + SEEN] = 0
     rows[b + NEXT_UNSEEN] = heads[slot]
     heads[slot] = block + 1
 
 
 @compiled
-def see(desk, block):
+def see(run_state, block):
     """Python has an object of the block from now on, and is the one to free it."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if rows[b + SEEN]:
         return
     rows[b + SEEN] = 1
-    heads = column(desk, UNSEEN)
-    slot = rows[b + HEIGHT] & (length(desk, UNSEEN) - 1)
+    heads = column(run_state, UNSEEN)
+    slot = rows[b + HEIGHT] & (length(run_state, UNSEEN) - 1)
     if heads[slot] == block + 1:
         heads[slot] = rows[b + NEXT_UNSEEN]
         return
@@ -275,43 +277,43 @@ def see(desk, block):
 
 
 @compiled
-def unseen_at(desk, height):
+def unseen_at(run_state, height):
     """An unseen block of a height, or -1."""
-    rows = column(desk, BLOCK)
-    block = column(desk, UNSEEN)[height & (length(desk, UNSEEN) - 1)] - 1
+    rows = column(run_state, BLOCK)
+    block = column(run_state, UNSEEN)[height & (length(run_state, UNSEEN) - 1)] - 1
     while block >= 0 and rows[block * BLOCK_WIDTH + HEIGHT] != height:
         block = rows[block * BLOCK_WIDTH + NEXT_UNSEEN] - 1
     return block
 
 
 @compiled
-def release_case(desk, block):
+def release_case(run_state, block):
     """The normal case laid out for a block is over."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     b = block * BLOCK_WIDTH
     if rows[b + CASE_ACTION] > 0:
-        release_action(desk, rows[b + CASE_ACTION])
+        release_action(run_state, rows[b + CASE_ACTION])
         rows[b + CASE_ACTION] = 0
     for i in range(3):
         if rows[b + CASE_ROWS + i] >= 0:
-            release_tally(desk, rows[b + CASE_ROWS + i])
+            release_tally(run_state, rows[b + CASE_ROWS + i])
             rows[b + CASE_ROWS + i] = -1
 
 
 @compiled
-def sweep(desk, lowest):
+def sweep(run_state, lowest):
     """Free the closed blocks below a height. Returns how many of them Python must free.
 
     Their rows are put into HANDED.
     """
-    if length(desk, HANDED) < desk[CLOSED_LEN]:
-        make_room(desk, HANDED)
-    closed = column(desk, CLOSED)
-    handed = column(desk, HANDED)
-    rows = column(desk, BLOCK)
+    if length(run_state, HANDED) < run_state[CLOSED_LEN]:
+        make_capacity(run_state, HANDED)
+    closed = column(run_state, CLOSED)
+    handed = column(run_state, HANDED)
+    rows = column(run_state, BLOCK)
     kept = np.int64(0)
     seen = np.int64(0)
-    for i in range(desk[CLOSED_LEN]):
+    for i in range(run_state[CLOSED_LEN]):
         block = closed[i]
         if rows[block * BLOCK_WIDTH + HEIGHT] >= lowest:
             closed[kept] = block
@@ -320,35 +322,35 @@ def sweep(desk, lowest):
             handed[seen] = block
             seen += 1
         else:
-            release_case(desk, block)
-            see(desk, block)
-            free_block(desk, block)
-    desk[CLOSED_LEN] = kept
+            release_case(run_state, block)
+            see(run_state, block)
+            free_block(run_state, block)
+    run_state[CLOSED_LEN] = kept
     return seen
 
 
 @compiled
-def _is_quiet(desk, block):
+def _is_quiet(run_state, block):
     """Whether no vote of the block's case is on its way or waits to be processed."""
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     for i in range(3):
         row = rows[block * BLOCK_WIDTH + CASE_ROWS + i]
-        if row >= 0 and column(desk, TALLY)[row * ROW + REFERENCES] > 0:
+        if row >= 0 and column(run_state, TALLY)[row * ROW + REFERENCES] > 0:
             return False
     return True
 
 
 @compiled
-def shed(desk, low, since_ns):
+def trim(run_state, low, since_ns):
     """Let go of the tallies of blocks that are kept only for voters that are down.
 
     These are blocks above height `low`, proposed after `since_ns` (nobody who is down has voted on them), that all
     voters who are up have decided, 64 heights ago. Returns (height up to which that holds, how many rows Python
     must see to: they are put into HANDED).
     """
-    peer, node = column(desk, PEER), column(desk, NODE)
+    peer, node = column(run_state, PEER), column(run_state, NODE)
     lowest = np.int64(-1)
-    for i in range(desk[SEATS]):
+    for i in range(run_state[SEATS]):
         if node[i * NODE_WIDTH + UP] and (
             lowest < 0 or peer[i * PEER_WIDTH + TIP_HEIGHT] < peer[lowest * PEER_WIDTH + TIP_HEIGHT]
         ):
@@ -356,7 +358,7 @@ def shed(desk, low, since_ns):
     seen = np.int64(0)
     if lowest < 0:
         return low, seen
-    rows = column(desk, BLOCK)
+    rows = column(run_state, BLOCK)
     high = peer[lowest * PEER_WIDTH + TIP_HEIGHT] - 64
     block = peer[lowest * PEER_WIDTH + TIP]
     while block >= 0:
@@ -365,12 +367,12 @@ def shed(desk, low, since_ns):
             break
         if rows[b + HEIGHT] <= high:
             if rows[b + SEEN] == 0:
-                if _is_quiet(desk, block):
-                    release_case(desk, block)
+                if _is_quiet(run_state, block):
+                    release_case(run_state, block)
             else:
-                if seen == length(desk, HANDED):
-                    make_room(desk, HANDED)
-                column(desk, HANDED)[seen] = block
+                if seen == length(run_state, HANDED):
+                    make_capacity(run_state, HANDED)
+                column(run_state, HANDED)[seen] = block
                 seen += 1
-        block = parent_of(desk, block)
+        block = parent_of(run_state, block)
     return max(low, high), seen
