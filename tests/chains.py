@@ -87,7 +87,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def lane_and_handlers(n: int, protocol: type[Replica], parameters: Any, case: str) -> list[tuple[Any, ...]]:
+def both_paths(n: int, protocol: type[Replica], parameters: Any, case: str) -> list[tuple[Any, ...]]:
     """Digest and decisions of the same run with the fast path and without it, whatever goes wrong meanwhile."""
     seen = []
     for fast_path in (True, False):

@@ -239,11 +239,13 @@ def test_no_two_scalars_of_the_engine_share_a_number() -> None:
     """They stand in one array, and are numbered by hand in several files."""
     names: dict[int, set[str]] = {}
     parts = [file for file in FILES if file.parent.name in ("kernel", "ledger", "engine")]
-    columns = {name for file in parts for name in re.findall(r"column\(desk, ([A-Z0-9_]+)\)", file.read_text("utf-8"))}
+    columns = {
+        name for file in parts for name in re.findall(r"column\(run_state, ([A-Z0-9_]+)\)", file.read_text("utf-8"))
+    }
     for file in parts:
         if file.name != "engine.py":  # names columns the same way
             module = importlib.import_module(".".join(file.relative_to(ROOT).with_suffix("").parts))
-            for name in re.findall(r"\bdesk\[([A-Z][A-Z0-9_]*)\]", file.read_text(encoding="utf-8")):
+            for name in re.findall(r"\brun_state\[([A-Z][A-Z0-9_]*)\]", file.read_text(encoding="utf-8")):
                 if name not in columns:
                     names.setdefault(getattr(module, name), set()).add(name)
     assert len(names) > 50

@@ -55,7 +55,6 @@ class VotesToAll(HotStuff):
         self.view = view + 1
         self.update(view, block.body)
         self.save()
-        self.rejoin(block)
 
     @upon(VOTE)
     def on_votes(self, ballot: Ballot) -> None:

@@ -16,11 +16,11 @@ from sim.adversary.silent import Silent
 from sim.adversary.slow import Slow
 from sim.adversary.understating import Understating
 from sim.adversary.withholding import Withholding
-from sim.adversary.wrapper import Behaviour, Seat
+from sim.adversary.wrapper import Behaviour, CorruptedContext
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class CorruptedNode:
     """One behaviour of one node, as played."""
 
     node: int
@@ -53,7 +53,7 @@ class Cast:
 
     def __init__(self, corrupted: Iterable[s.Corrupted], nodes_of: NodesOf, voters: int, seats: int) -> None:
         """`seats`: how many there are without twins, whose seats follow."""
-        self.parts: list[Part] = []
+        self.parts: list[CorruptedNode] = []
         self.twins: list[TwinSeats] = []
         by_node: dict[int, list[Behaviour]] = {}
         for entry in corrupted:
@@ -62,9 +62,9 @@ class Cast:
                     self.twins.append(_twin(entry, node, seats + len(self.twins), nodes_of, voters))
                     continue
                 behaviour = _behaviour(entry, nodes_of)
-                self.parts.append(Part(node, entry.behaviour, behaviour))
+                self.parts.append(CorruptedNode(node, entry.behaviour, behaviour))
                 by_node.setdefault(node, []).append(behaviour)
-        self.seats = {node: Seat(behaviours) for node, behaviours in by_node.items()}
+        self.seats = {node: CorruptedContext(behaviours) for node, behaviours in by_node.items()}
 
     @property
     def nodes(self) -> frozenset[int]:

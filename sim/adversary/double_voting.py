@@ -39,13 +39,15 @@ class DoubleVoting(Behaviour):
 
     def _forget(self, cast: Cast) -> None:
         """Let go of votes in ballots that are over, and of the oldest if there are still too many."""
-        known = self.seat.host.run.tree.ballots
+        known = self.seat.host.run.block_store.ballots
         live = [(place, votes) for place, votes in cast.items() if place in known][-_KEPT:]
         cast.clear()
         cast.update(live)
 
     def looks(self) -> None:
-        tree = self.seat.host.run.tree  # asked after all that the replica does: it must cost little without rivals
+        tree = (
+            self.seat.host.run.block_store
+        )  # asked after all that the replica does: it must cost little without rivals
         for place in [place for place in tree.rivalled if place in self.cast]:
             rivals = [other for other in tree.ballots[place] if other.block is not None]
             self._vote_for(rivals, self.cast[place])

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from sim.host import ReplicaContext
-from sim.protocol import ALL, Ballot, Block, Context, Lease, Message, Replica, Timer, Tree, VoteType
+from sim.protocol import ALL, Ballot, Block, Context, Message, Replica, Timer, Tree, VoteType
 
 LATER = Timer("held back by a corrupted replica")
 
@@ -46,7 +46,7 @@ class Behaviour:
         self.at_ns = at_ns
         self.until_ns = until_ns
         self.acts = 0  # how often it made a difference
-        self.seat: Seat
+        self.seat: CorruptedContext
 
     def active(self, now_ns: int) -> bool:
         """Whether it is its time."""
@@ -74,7 +74,7 @@ class Behaviour:
         return False
 
 
-class Seat:
+class CorruptedContext:
     """All behaviours of one corrupted node, and the context that its replica sees (see `sim.protocol.Context`)."""
 
     def __init__(self, behaviours: Iterable[Behaviour]) -> None:
@@ -153,31 +153,14 @@ class Seat:
     def multicast(self, to: tuple[int, ...], message: Message) -> None:
         self._say(Utterance(type(message).__name__, message.place()[0], to, message))
 
-    def propose(
-        self,
-        message: Message,
-        ballot: Ballot,
-        *,
-        guard: tuple[int, int],
-        after: int | None = None,
-        to: int = ALL,
-        audience: int = ALL,
-        decided: Block | None = None,
-        tell: int | None = None,
-        lease: Lease | None = None,
-        along: Tree | None = None,
-        known: Block | None = None,
-        made_ns: int | None = None,
-    ) -> None:
+    def propose(self, message: Message, ballot: Ballot, *_: Any, audience: int = ALL, tree: Tree | None = None) -> None:
         self.host.proposing()
-        if along is None:
+        if tree is None:
             self.broadcast(message, audience)
         else:
-            self.multicast(along.children(self.host.me), message)
+            self.multicast(tree.children(self.host.me), message)
 
-    def pass_on(
-        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
-    ) -> None:
+    def pass_on(self, message: Message, *_: Any, audience: int = ALL) -> None:
         self.broadcast(message, audience)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:

@@ -15,7 +15,7 @@ def rival_certificates(run: Run, correct: Iterable[int]) -> Iterator[Violation]:
     nodes = list(correct)
     by_view: dict[int, list[Ballot]] = {}
     by_number: list[list[Ballot]] = []
-    for (view, _), ballots in run.tree.all_ballots():
+    for (view, _), ballots in run.block_store.all_ballots():
         by_view.setdefault(view, []).extend(ballots)
         if len(ballots) > 1:
             by_number.append(ballots)

@@ -63,8 +63,8 @@ STILL_EVENTS = 113  # due events at the time of the last one
 STILL_MAX = 114
 STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
 HELD_MESSAGE = 115  # envelope + 1 that Python is dealing with
-GATHERS_FREE = 119
-GATHER_STRIDE = 121  # integers of a gathering
+AGGREGATES_FREE = 119
+AGGREGATE_STRIDE = 121  # integers of a aggregation
 ADOPTS = 124  # 1: where blocks compete, the block of a message becomes the head of whoever takes it in the fast path
 SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
 SWEEP_CLOSED = 117  # or with so many blocks closed
@@ -75,11 +75,11 @@ TURNS_MAX = 123  # turns after which it pauses; 0: never
 ACTIONS = 56
 ACTION_FREE = 57
 PROGRESS = 62  # per node: low, span (progress timer)
-GATHER_FREE = 75  # gatherings (sim.engine.trees)
-GATHERING = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
+AGGREGATE_FREE = 75  # aggregations (sim.engine.dissemination)
+AGGREGATION = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
 
-GATHER_HEAD = 4
-GATHER_BLOCK, GATHER_CASE = 0, 1
+AGGREGATE_HEAD = 4
+AGGREGATE_BLOCK, AGGREGATE_CASE = 0, 1
 ACTION_WIDTH = 24
 (
     GUARD_BEFORE,
@@ -89,14 +89,14 @@ ACTION_WIDTH = 24
     VOTE_TO,
     LOCAL_WEIGHT,
     DECIDES_BLOCK,
-    WAKES,
+    NOTIFIES,
     PERSIST_NS,
     OF_BLOCK,
     GATE_WEIGHT,
     WRITES,
     GENERATION,
     TOLD_ROW,
-    GATHER,
+    AGGREGATE,
     TREE,
     MADE_NS,
 ) = range(17)
@@ -104,7 +104,7 @@ ACTION_NUMBER = (1 << 32) - 1  # a message names its action as number + (generat
 SILENT = -1  # in place of a tally's action: nobody is told of this threshold
 
 RELEASE_LATER = 1 << 32  # in WRITES: no longer wanted, but disk writes are under way
-WAKE_NOBODY, WAKE_ALL = -1, -2  # in WAKES, which else is the node that is told
+NOTIFY_NOBODY, NOTIFY_ALL = -1, -2  # in NOTIFIES, which else is the node that is told
 
 PERFORMED, PERFORMED_WAKE, NOT_PERFORMED, PERFORMED_LEASE = 0, 1, 2, 3
 
@@ -119,7 +119,7 @@ def _finish(run_state, node, action, voter):
         await_decision(run_state, node, rows[r + OF_BLOCK])
         cast_vote(run_state, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     _decide_in_fast_path(run_state, node, rows[r + DECIDES_BLOCK])
-    return _wakes(run_state, node, action)
+    return _notifies(run_state, node, action)
 
 
 @compiled
@@ -132,12 +132,12 @@ def _decide_in_fast_path(run_state, node, block):
 
 
 @compiled
-def _wakes(run_state, node, action):
+def _notifies(run_state, node, action):
     r = action * ACTION_WIDTH
     rows = column(run_state, ACTIONS)
-    if rows[r + WAKES] == WAKE_ALL:
+    if rows[r + NOTIFIES] == NOTIFY_ALL:
         return PERFORMED_WAKE
-    return PERFORMED_LEASE if rows[r + WAKES] == node else PERFORMED
+    return PERFORMED_LEASE if rows[r + NOTIFIES] == node else PERFORMED
 
 
 @compiled
@@ -208,7 +208,7 @@ def finish_after_disk(run_state, node, action):
     if rows[r + VOTE_ROW] >= 0:
         await_decision(run_state, node, rows[r + OF_BLOCK])
         cast_vote(run_state, node, rows[r + VOTE_ROW], rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
-    outcome = _wakes(run_state, node, action)
+    outcome = _notifies(run_state, node, action)
     end_write(run_state, action)
     return outcome
 
@@ -238,12 +238,12 @@ def release_action(run_state, action):
         rows[r + WRITES] += RELEASE_LATER
         return
     rows[r + GENERATION] += 1
-    if rows[r + GATHER] > 0:
-        column(run_state, GATHER_FREE)[run_state[GATHERS_FREE]] = rows[r + GATHER] - 1
-        run_state[GATHERS_FREE] += 1
-        column(run_state, GATHERING)[
-            (rows[r + GATHER] - 1) * run_state[GATHER_STRIDE] + GATHER_BLOCK
+    if rows[r + AGGREGATE] > 0:
+        column(run_state, AGGREGATE_FREE)[run_state[AGGREGATES_FREE]] = rows[r + AGGREGATE] - 1
+        run_state[AGGREGATES_FREE] += 1
+        column(run_state, AGGREGATION)[
+            (rows[r + AGGREGATE] - 1) * run_state[AGGREGATE_STRIDE] + AGGREGATE_BLOCK
         ] = -1  # its timers are idle
-        rows[r + GATHER] = 0
+        rows[r + AGGREGATE] = 0
     column(run_state, ACTION_FREE)[run_state[ACTIONS_FREE]] = action
     run_state[ACTIONS_FREE] += 1

@@ -1,7 +1,7 @@
 """A declared normal case, laid out for one block: tally rows, and an action for each step.
 
 `CASES` is the table of what the protocol declares (written by sim.host.cases); `open_case` makes of one of its rows the
-chain for one block, which sim.engine.fast paths then performs.
+chain for one block, which sim.engine.actions then performs.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from sim.engine.actions import (
     ACTION_WIDTH,
     ACTIONS,
     ACTIONS_FREE,
+    AGGREGATE,
     DECIDES_BLOCK,
     GATE_ROW,
     GATE_WEIGHT,
-    GATHER,
     GENERATION,
     GUARD_AFTER,
     GUARD_BEFORE,
     LOCAL_WEIGHT,
     MADE_NS,
+    NOTIFIES,
+    NOTIFY_NOBODY,
     OF_BLOCK,
     PERSIST_NS,
     SILENT,
     TOLD_ROW,
     VOTE_ROW,
     VOTE_TO,
-    WAKE_NOBODY,
-    WAKES,
     WRITES,
     release_action,
 )
@@ -64,7 +64,7 @@ def release_tally(run_state, row):
 
 
 @compiled
-def _new_action(run_state, need, set_, gate, vote_row, to, local_weight, decides, wakes, persist_ns, block):
+def _new_action(run_state, need, set_, gate, vote_row, to, local_weight, decides, notify, persist_ns, block):
     run_state[ACTIONS_FREE] -= 1
     action = column(run_state, ACTION_FREE)[run_state[ACTIONS_FREE]]
     rows = column(run_state, ACTIONS)
@@ -76,13 +76,13 @@ def _new_action(run_state, need, set_, gate, vote_row, to, local_weight, decides
     rows[r + VOTE_TO] = to
     rows[r + LOCAL_WEIGHT] = local_weight
     rows[r + DECIDES_BLOCK] = decides
-    rows[r + WAKES] = wakes
+    rows[r + NOTIFIES] = notify
     rows[r + PERSIST_NS] = persist_ns
     rows[r + OF_BLOCK] = block
     rows[r + GATE_WEIGHT] = GATE
     rows[r + WRITES] = 0
     rows[r + TOLD_ROW] = -1
-    rows[r + GATHER] = 0
+    rows[r + AGGREGATE] = 0
     rows[r + MADE_NS] = run_state[NOW]
     return action
 
@@ -99,7 +99,7 @@ def open_any_value(run_state, row, kind, key, early, threshold, guard, block):
     tally = column(run_state, TALLY)
     first = early if early > 0 else threshold
     any_value = open_tally(run_state, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
-    action = _new_action(run_state, guard, guard, none, none, none, 0, none, np.int64(WAKE_NOBODY), 0, block)
+    action = _new_action(run_state, guard, guard, none, none, none, 0, none, np.int64(NOTIFY_NOBODY), 0, block)
     column(run_state, ACTIONS)[action * ACTION_WIDTH + TOLD_ROW] = row
     tally[row * ROW + PARENT] = any_value
     if early > 0:
@@ -119,7 +119,7 @@ def first_vote_weight(run_state, c):
 
 
 @compiled
-def _chain(run_state, c, i, row, next_row, running, after, to, audience, block, wakes):
+def _chain(run_state, c, i, row, next_row, running, after, to, audience, block, notify):
     """The action to the quorum of a case's vote number i: the next vote, or the decision, or none."""
     cases = column(run_state, CASES)
     none = np.int64(-1)
@@ -128,17 +128,17 @@ def _chain(run_state, c, i, row, next_row, running, after, to, audience, block, 
         target = audience if cases[v + 1] else to
         weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
         action = _new_action(
-            run_state, running, running, none, next_row, target, weight, none, np.int64(WAKE_NOBODY), 0, block
+            run_state, running, running, none, next_row, target, weight, none, np.int64(NOTIFY_NOBODY), 0, block
         )
     elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
-        action = _new_action(run_state, running, after, none, none, none, 0, block, wakes, 0, block)
+        action = _new_action(run_state, running, after, none, none, none, 0, block, notify, 0, block)
     else:
         return
     column(run_state, TALLY)[row * ROW + TALLY_ACTION] = action
 
 
 @compiled
-def open_case(run_state, case, need, running, after, block, key, to, audience, decided, wakes):
+def open_case(run_state, case, need, running, after, block, key, to, audience, decided, notify):
     """Lay out a declared normal case for one block.
 
     Guards: `need` before the message, `running` from then on, `after` when the case is through. Votes go to the
@@ -175,15 +175,15 @@ def open_case(run_state, case, need, running, after, block, key, to, audience, d
         target,
         first_vote_weight(run_state, c),
         decides,
-        np.int64(WAKE_NOBODY) if votes else wakes,
+        np.int64(NOTIFY_NOBODY) if votes else notify,
         cases[c + CASE_PERSIST_NS],
         block,
     )
     if votes > 0:
-        _chain(run_state, c, 0, row_1, row_2, running, after, to, audience, block, wakes)
+        _chain(run_state, c, 0, row_1, row_2, running, after, to, audience, block, notify)
     if votes > 1:
-        _chain(run_state, c, 1, row_2, row_3, running, after, to, audience, block, wakes)
+        _chain(run_state, c, 1, row_2, row_3, running, after, to, audience, block, notify)
     if votes > 2:
-        _chain(run_state, c, 2, row_3, none, running, after, to, audience, block, wakes)
+        _chain(run_state, c, 2, row_3, none, running, after, to, audience, block, notify)
     generation = column(run_state, ACTIONS)[message * ACTION_WIDTH + GENERATION]
     return message + (generation << 32), row_1, row_2, row_3

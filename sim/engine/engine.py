@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.engine import actions, cases, growth, lease, rumours, timers, trees, votes
+from sim.engine import actions, cases, dissemination, gossip, growth, lease, timers, votes
 from sim.engine.settings import NO_LIMIT, Settings
 from sim.kernel import post, rules, tally
 from sim.kernel import run_state as d
@@ -148,15 +148,15 @@ class Engine:
         run_state.allocate(actions.ACTIONS, rows * actions.ACTION_WIDTH)
         run_state.adopt(actions.ACTION_FREE, np.arange(1, rows)[::-1])  # number 0 means none
         self.state[actions.ACTIONS_FREE] = rows - 1
-        self.state[actions.GATHER_STRIDE] = actions.GATHER_HEAD + 2 * self.seats
-        run_state.allocate(actions.GATHERING, 0)  # made when the first tree is laid out
-        run_state.allocate(actions.GATHER_FREE, 0)
-        run_state.allocate(trees.TREE_NODE, 0)
-        run_state.allocate(trees.HELD, self.seats * trees.HELD_SLOTS)
-        run_state.allocate(rumours.RUMOUR, 0)  # made when the first rumour spreads
-        run_state.allocate(rumours.HEARD, 0)
-        run_state.allocate(rumours.PASSES, 2)  # its first pair is nobody's
-        run_state.allocate(rumours.GOSSIPER, self.seats * rumours.GOSSIPER_WIDTH)
+        self.state[actions.AGGREGATE_STRIDE] = actions.AGGREGATE_HEAD + 2 * self.seats
+        run_state.allocate(actions.AGGREGATION, 0)  # made when the first tree is laid out
+        run_state.allocate(actions.AGGREGATE_FREE, 0)
+        run_state.allocate(dissemination.TREE_NODE, 0)
+        run_state.allocate(dissemination.BUFFERED, self.seats * dissemination.BUFFERED_SLOTS)
+        run_state.allocate(gossip.GOSSIP, 0)  # made when the first gossip message spreads
+        run_state.allocate(gossip.HEARD, 0)
+        run_state.allocate(gossip.PASSES, 2)  # its first pair is nobody's
+        run_state.allocate(gossip.GOSSIPER, self.seats * gossip.GOSSIPER_WIDTH)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -295,7 +295,7 @@ class Engine:
             growth.add_tallies(run_state, seats=self.seats, wide=True, count=more)
         if state[votes.NARROW_FREE_LEN] < 4:
             growth.add_tallies(run_state, seats=self.seats, wide=False, count=max(64, self.tallies // 2))
-        if len(run_state[trees.TREE_NODE]) and state[actions.GATHERS_FREE] < 2:
+        if len(run_state[dissemination.TREE_NODE]) and state[actions.AGGREGATES_FREE] < 2:
             growth.add_gatherings(run_state)
         if self.settings.gateways:
             growth.double_full_pools(run_state, self.seats)
@@ -311,9 +311,9 @@ class Engine:
 
     def lay_tree(self, rows: np.ndarray) -> int:
         """One more tree that messages go down, int64, (seats, TREE_WIDTH): its number."""
-        before = self.run_state[trees.TREE_NODE]
-        self.run_state.adopt(trees.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
-        return len(before) // (self.seats * trees.TREE_WIDTH)
+        before = self.run_state[dissemination.TREE_NODE]
+        self.run_state.adopt(dissemination.TREE_NODE, np.concatenate((before, rows.reshape(-1))))
+        return len(before) // (self.seats * dissemination.TREE_WIDTH)
 
     def lay_rules(self, rows: np.ndarray, kinds: np.ndarray, sources: np.ndarray, targets: np.ndarray) -> None:
         """The run's message rules, in the order in which they apply (see sim.kernel.rules).

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
+from sim.engine import dissemination, gossip, timers
 from sim.engine import lease as leading
-from sim.engine import rumours, timers, trees
 from sim.engine.actions import PROGRESS, release_action
 from sim.engine.capacity import has_capacity
 from sim.engine.cases import open_any_value, release_tally
@@ -45,9 +45,9 @@ from sim.kernel.run_state import (
     WORKER_FREE,
     WORKERS,
     all_is_compiled,
-    bench,
     column,
     entry,
+    pointer,
 )
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.tally import (
@@ -80,7 +80,7 @@ _D = types.Array(types.int64, 1, "C")
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I, _I, _I, _I))
 def post_message(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, action, arg):
     """Send a message to a node (`to` >= 0) or a group (-1 - group). Returns its envelope or -1."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), key)
@@ -95,7 +95,7 @@ def post_message(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key,
 @entry(_I(_D, _I, _I, _I, _I))
 def vote(array, node, row, to, local_weight):
     """Cast a node's vote in a row; returns 0, or -1 for room."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     cast_vote(run_state, node, row, to, local_weight)
@@ -105,7 +105,7 @@ def vote(array, node, row, to, local_weight):
 @entry(_I(_D, _I, _I, _I, _I))
 def vote_to(array, node, row, to, again):
     """A node's vote leaves for one other node; `again`: it has been sent before. Returns 0, or -1 for room."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     send_vote(run_state, node, row, to, again != 0)
@@ -115,14 +115,14 @@ def vote_to(array, node, row, to, again):
 @entry(_I(_D, _I, _I))
 def sends_again(array, node, row):
     """Whether a node has sent its vote in a row before; from now on it has."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(cast_again(run_state, row, node))
 
 
 @entry(_I(_D, _I, _I, _I))
 def count_vote(array, row, node, voter):
     """Another voter's vote has reached a node inside a message: it counts now. Returns 0, or -1 for room."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     vote_arrives(run_state, row, node, voter, run_state[NOW])
@@ -132,7 +132,7 @@ def count_vote(array, row, node, voter):
 @entry(_I(_D, _I, _I, _I))
 def open_gate(array, row, node, voter):
     """The condition of a gated row is met at a node, on the word of `voter`; returns 1 if it was met before."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if has_voted(run_state, row, node, voter):
         return np.int64(1)
     count_now(run_state, row, node, voter, GATE)
@@ -142,14 +142,14 @@ def open_gate(array, row, node, voter):
 @entry(_I(_D, _I, _I, _I))
 def voted(array, row, node, voter):
     """1 if `voter` is in the node's count of a row."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(has_voted(run_state, row, node, voter))
 
 
 @entry(_I(_D, _I, _I))
 def fired(array, row, node):
     """Bit mask of the thresholds of a row that the node has been told of."""
-    run_state = bench(array)
+    run_state = pointer(array)
     tally = column(run_state, TALLY)
     return column(run_state, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]] & 7
 
@@ -157,26 +157,26 @@ def fired(array, row, node):
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I))
 def tally_row(array, kind, key, wide, owner, threshold_1, threshold_2, threshold_3):
     """A fresh tally row or -1."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return open_tally(run_state, kind, key, wide, owner, threshold_1, threshold_2, threshold_3)
 
 
 @entry(types.UniTuple(_I, 5)(_D, *[_I] * 18))
 def propose(
     array, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
-    need, running, after, block, view, number, to, audience, decided, wakes,
+    need, running, after, block, view, number, to, audience, decided, notify,
 ):  # fmt: skip
     """Lay out a declared normal case for a block and the ballot (view, number), and send the message to its audience.
 
     Returns (envelope, the message's action, its tally rows); envelope -1: make room and call again.
     """
-    run_state = bench(array)
+    run_state = pointer(array)
     none = np.int64(-1)
     if not has_capacity(run_state):
         return none, none, none, none, none
     return leading.send_case(
         run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
-        need, running, after, block, view, number, to, audience, decided, wakes, 0,
+        need, running, after, block, view, number, to, audience, decided, notify, 0,
     )  # fmt: skip
 
 
@@ -185,15 +185,15 @@ def send_down(
     array, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key, need, running, block, view, number,
     decided, tree, known_height,
 ):  # fmt: skip
-    """Lay out the case of a message that goes down a tree and send it to the root's children (`trees.send_down`).
+    """Lay out the case of a message that goes down a tree and send it to the root's children.
 
     Returns (envelope, the message's action); envelope -1: make room and call again.
     """
-    run_state = bench(array)
+    run_state = pointer(array)
     none = np.int64(-1)
     if not has_capacity(run_state):
         return none, none
-    return trees.send_down(
+    return dissemination.send_down(
         run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key, need, running, block, view,
         number, decided, tree, known_height,
     )  # fmt: skip
@@ -201,43 +201,43 @@ def send_down(
 
 @entry(_I(_D, _I, _I))
 def take_over(array, action, node):
-    """What a voter has counted of a tree's answers, at its handlers from now on (see `trees.take_over`)."""
-    run_state = bench(array)
-    return trees.take_over(run_state, action, node)
+    """What a voter has counted of a tree's answers, at its handlers from now on (see `dissemination.take_over`)."""
+    run_state = pointer(array)
+    return dissemination.take_over(run_state, action, node)
 
 
 @entry(_I(_D, _I, _I))
 def has_answered(array, action, child):
     """1 if a child's answer has been counted by its parent."""
-    run_state = bench(array)
-    return np.int64(trees.has_answered(run_state, action, child))
+    run_state = pointer(array)
+    return np.int64(dissemination.has_answered(run_state, action, child))
 
 
 @entry(_I(_D, _I, _I))
-def hear(array, node, slot):
-    """The node has heard a rumour; 0 if it had before."""
-    run_state = bench(array)
-    return np.int64(rumours.hear(run_state, node, slot))
+def deliver_once(array, node, slot):
+    """The node is given a gossip message; 0 if it had before."""
+    run_state = pointer(array)
+    return np.int64(gossip.deliver_once(run_state, node, slot))
 
 
 @entry(_I(_D, _I, _I))
-def has_heard(array, node, slot):
-    """1 if the node has heard a rumour."""
-    run_state = bench(array)
-    return np.int64(rumours.has_heard(run_state, node, slot))
+def has_seen(array, node, slot):
+    """1 if the node has heard a gossip message."""
+    run_state = pointer(array)
+    return np.int64(gossip.has_seen(run_state, node, slot))
 
 
 @entry(_I(_D, _I))
 def let_message_go(array, envelope):
     """A message that was held for Python is needed no more."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(drop_reference(run_state, envelope))
 
 
 @entry(_I(_D, _I))
 def see_block(array, block):
     """Python makes an object of a block of the engine's."""
-    run_state = bench(array)
+    run_state = pointer(array)
     leading.see(run_state, block)
     return np.int64(0)
 
@@ -245,7 +245,7 @@ def see_block(array, block):
 @entry(_I(_D, _I))
 def unsee_block(array, block):
     """Python has let go of its object of a block, which has no case any more."""
-    run_state = bench(array)
+    run_state = pointer(array)
     leading.enlist(run_state, block)
     return np.int64(0)
 
@@ -253,42 +253,42 @@ def unsee_block(array, block):
 @entry(_I(_D, _I))
 def unseen_at(array, height):
     """A block of the engine's of that height that Python has no object of, or -1."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(leading.unseen_at(run_state, height))
 
 
 @entry(_I(_D, _I))
 def sweep(array, lowest):
     """Free closed blocks below a height; returns how many Python must free (see `lead.sweep`)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return leading.sweep(run_state, lowest)
 
 
 @entry(types.UniTuple(_I, 2)(_D, _I, _I))
 def trim(array, low, since_ns):
     """Let go of what is kept with blocks that only voters who are down still need (see `lead.trim`)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return leading.trim(run_state, low, since_ns)
 
 
 @entry(_I(_D, _I))
 def has_votes_under_way(array, row):
     """Whether votes of a tally row are on their way or wait to be processed."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(column(run_state, TALLY)[row * ROW + REFERENCES] > 0)
 
 
 @entry(_I(_D, *[_I] * 7))
 def any_value(array, row, kind, key, early, threshold, guard, block):
     """The any-value tally of a tally row that `propose` has laid out, or -1."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return open_any_value(run_state, row, kind, key, early, threshold, guard, block)
 
 
 @entry(_I(_D, _I))
 def drop_tally(array, row):
     """A tally row is needed no more."""
-    run_state = bench(array)
+    run_state = pointer(array)
     release_tally(run_state, row)
     return np.int64(0)
 
@@ -296,7 +296,7 @@ def drop_tally(array, row):
 @entry(_I(_D, _I))
 def drop_action(array, action):
     """A message's action is needed no more."""
-    run_state = bench(array)
+    run_state = pointer(array)
     release_action(run_state, action)
     return np.int64(0)
 
@@ -304,7 +304,7 @@ def drop_action(array, action):
 @entry(_I(_D, _I, _I, _I, _I, _I))
 def drop_case(array, block, action, row_1, row_2, row_3):
     """A block is over: give back its row, its message's action (0: none) and its tallies (-1: none)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if action > 0:
         release_action(run_state, action)
     if row_1 >= 0:
@@ -320,14 +320,14 @@ def drop_case(array, block, action, row_1, row_2, row_3):
 @entry(_I(_D, _I, _I, _I, _I, _I))
 def make_block(array, node, parent, height, view, empty):
     """A new block filled from the node's mempool, -1 for room, or -2 if it were empty and must not be."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return new_block(run_state, node, parent, height, view, empty != 0)
 
 
 @entry(_I(_D, _I, _I, _I))
 def decide_block(array, node, block, wait):
     """The node decides a block: 1 done, 0 waits for its parent (`wait`), -2 its parent is not decided."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if wait:
         return np.int64(decide_or_wait(run_state, node, block))
     if not extends_tip(run_state, node, block):
@@ -339,7 +339,7 @@ def decide_block(array, node, block, wait):
 @entry(_I(_D, _I))
 def undecide_tip(array, node):
     """The node gives up the last block it has decided."""
-    run_state = bench(array)
+    run_state = pointer(array)
     undecide(run_state, node)
     return np.int64(0)
 
@@ -347,7 +347,7 @@ def undecide_tip(array, node):
 @entry(_I(_D, _I))
 def close_again(array, block):
     """Look again whether a block can be freed."""
-    run_state = bench(array)
+    run_state = pointer(array)
     maybe_close(run_state, block)
     return np.int64(0)
 
@@ -355,7 +355,7 @@ def close_again(array, block):
 @entry(_I(_D, _I, _I))
 def follow(array, node, leader):
     """The node passes its clients' transactions to this leader from now on."""
-    run_state = bench(array)
+    run_state = pointer(array)
     lead(run_state, node, leader)
     return np.int64(0)
 
@@ -363,14 +363,14 @@ def follow(array, node, leader):
 @entry(_I(_D, _I, _I, _I))
 def resend(array, node, before_ns, most):
     """The entry voter passes on again what has waited since before a time; returns how many transactions."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(forward_again(run_state, node, before_ns, most))
 
 
 @entry(_I(_D, _I))
 def resubmit(array, before_ns):
     """Clients send again what waits since before a time and every mempool has lost."""
-    run_state = bench(array)
+    run_state = pointer(array)
     chain_resubmit(run_state, before_ns)
     return np.int64(0)
 
@@ -378,7 +378,7 @@ def resubmit(array, before_ns):
 @entry(_I(_D, _I, _I, _I))
 def spread(array, node, dst, most):
     """The node passes what has waited longest there on to another, at most so many transactions."""
-    run_state = bench(array)
+    run_state = pointer(array)
     spread_to(run_state, node, dst, most)
     return np.int64(0)
 
@@ -386,14 +386,14 @@ def spread(array, node, dst, most):
 @entry(_I(_D, _I, _I))
 def await_batch(array, node, not_before_ns):
     """Wake the node when a block is due. Returns 1 if one is due now (no wake follows)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     return np.int64(leading.await_batch(run_state, node, not_before_ns))
 
 
 @entry(_I(_D, _I, _I, _I))
 def set_timer(array, node, at_ns, number):
     """Wake the node with this timer number at a time."""
-    run_state = bench(array)
+    run_state = pointer(array)
     ready_push(run_state, at_ns, TIMER, node, number)
     return np.int64(0)
 
@@ -401,7 +401,7 @@ def set_timer(array, node, at_ns, number):
 @entry(_I(_D, _I, _I, _I))
 def await_disk(array, node, at_ns, number):
     """Wake the node with this number when a write that one of its handlers waits for is done."""
-    run_state = bench(array)
+    run_state = pointer(array)
     ready_push(run_state, at_ns, DISK_DONE, node, number | timers.OF_DISK)
     return np.int64(0)
 
@@ -409,7 +409,7 @@ def await_disk(array, node, at_ns, number):
 @entry(_I(_D, *[_I] * 9))
 def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, spread_ns, place, places):
     """The node waits for its turn to propose, by this rule from now on (see `timers.await_turn`)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     turns = column(run_state, timers.TURN)
     t = node * timers.TURN_WIDTH
     turns[t + timers.LOWEST] = lowest
@@ -426,7 +426,7 @@ def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, sp
 @entry(_I(_D, _I, _I))
 def set_call(array, at_ns, number):
     """Call Python back at a time."""
-    run_state = bench(array)
+    run_state = pointer(array)
     ready_push(run_state, at_ns, CALL, np.int64(-1), number)
     return np.int64(0)
 
@@ -434,7 +434,7 @@ def set_call(array, at_ns, number):
 @entry(_I(_D, _I, _I, _I, _I))
 def watch_progress(array, node, low_ns, span_ns, again):
     """Start the node's progress timer afresh with a period drawn from [low, low + span], or stop it (low 0)."""
-    run_state = bench(array)
+    run_state = pointer(array)
     state = column(run_state, NODE)
     s = node * NODE_WIDTH
     rows = column(run_state, PROGRESS)
@@ -457,7 +457,7 @@ def watch_progress(array, node, low_ns, span_ns, again):
 @entry(_I(_D, _I, _I))
 def start_stream(array, stream, first_ns):
     """The stream's first transaction is due at a time."""
-    run_state = bench(array)
+    run_state = pointer(array)
     ready_push(run_state, first_ns, SUBMIT, np.int64(-1), stream)
     return np.int64(0)
 
@@ -465,7 +465,7 @@ def start_stream(array, stream, first_ns):
 @entry(_I(_D, _I, _I, _I))
 def submit_now(array, gateway, class_, count):
     """A gateway's clients submit `count` transactions now; returns 0, or -1 for room."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     for _ in range(count):
@@ -476,7 +476,7 @@ def submit_now(array, gateway, class_, count):
 @entry(_I(_D, _I, _I, _I, _I, _I, _I))
 def flood(array, node, kind, size, verify_ns, handle_ns, slot):
     """A node floods a message through the neighbour graph; returns 0, or -1 for room."""
-    run_state = bench(array)
+    run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
     start_flood(run_state, node, kind, size, verify_ns, handle_ns, slot)
@@ -486,7 +486,7 @@ def flood(array, node, kind, size, verify_ns, handle_ns, slot):
 @entry(_I(_D, _I, _I))
 def crash(array, node, rows):
     """The node stops: queues, mempool and counts are gone, and whatever was due to it is void."""
-    run_state = bench(array)
+    run_state = pointer(array)
     state = column(run_state, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 0
@@ -495,9 +495,9 @@ def crash(array, node, rows):
     state[s + PROGRESS_TOKEN] += 1
     if node < run_state[SEATS]:
         empty_pool(run_state, node)
-        trees.release_held(run_state, node)
-        trees.forget_gatherings(run_state, node)
-        rumours.forget_rumours(run_state, node)
+        dissemination.release_held(run_state, node)
+        dissemination.forget_gatherings(run_state, node)
+        gossip.forget_gossip(run_state, node)
         tally = column(run_state, TALLY)
         for row in range(rows):
             if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):
@@ -508,7 +508,7 @@ def crash(array, node, rows):
 @entry(_I(_D, _I))
 def restart(array, node):
     """The node runs again, with empty queues, except for what it had sent: that is still signed and transmitted."""
-    run_state = bench(array)
+    run_state = pointer(array)
     state = column(run_state, NODE)
     s = node * NODE_WIDTH
     state[s + UP] = 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine import actions, lease, rumours, votes
+from sim.engine import actions, gossip, lease, votes
 from sim.kernel import run_state as d
 from sim.kernel import tally
 from sim.kernel.calendar import grow_chunks
@@ -90,28 +90,28 @@ def add_tallies(run_state: RunState, *, seats: int, wide: bool, count: int) -> N
 
 
 def add_gatherings(run_state: RunState) -> None:
-    """Double the gatherings of messages that go down trees; sixteen at first."""
+    """Double the aggregations of messages that go down trees; sixteen at first."""
     state = run_state.array
-    stride = int(state[actions.GATHER_STRIDE])
-    rows = len(run_state[actions.GATHERING]) // stride
+    stride = int(state[actions.AGGREGATE_STRIDE])
+    rows = len(run_state[actions.AGGREGATION]) // stride
     more = max(rows, 16)
     data = d.zeros((rows + more) * stride)
-    data[: rows * stride] = run_state[actions.GATHERING]
-    run_state.replace(actions.GATHERING, data)
-    count = int(state[actions.GATHERS_FREE])
+    data[: rows * stride] = run_state[actions.AGGREGATION]
+    run_state.replace(actions.AGGREGATION, data)
+    count = int(state[actions.AGGREGATES_FREE])
     free = d.zeros(rows + more)
-    free[:count] = run_state[actions.GATHER_FREE][:count]
+    free[:count] = run_state[actions.AGGREGATE_FREE][:count]
     free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
-    run_state.replace(actions.GATHER_FREE, free)
-    state[actions.GATHERS_FREE] = count + more
+    run_state.replace(actions.AGGREGATE_FREE, free)
+    state[actions.AGGREGATES_FREE] = count + more
 
 
 def add_rumours(run_state: RunState) -> list[int]:
-    """Double the slots of rumours, 1024 at first: the new ones, to be taken from the end."""
-    rows = len(run_state[rumours.RUMOUR]) // rumours.RUMOUR_WIDTH
+    """Double the slots of gossip messages, 1024 at first: the new ones, to be taken from the end."""
+    rows = len(run_state[gossip.GOSSIP]) // gossip.GOSSIP_WIDTH
     more = max(rows, 1024)
     words = int(run_state.array[d.BITS_WORDS])
-    for number, width in ((rumours.RUMOUR, rumours.RUMOUR_WIDTH), (rumours.HEARD, words)):
+    for number, width in ((gossip.GOSSIP, gossip.GOSSIP_WIDTH), (gossip.HEARD, words)):
         data = d.zeros((rows + more) * width)
         data[: rows * width] = run_state[number]
         run_state.replace(number, data)

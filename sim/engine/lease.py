@@ -132,7 +132,7 @@ def await_batch(run_state, node, not_before_ns):
 @compiled
 def send_case(
     run_state, case, src, kind, size, sign_ns, verify_ns, handle_ns, message_key,
-    need, running, after, block, view, number, to, audience, decided, wakes, arg,
+    need, running, after, block, view, number, to, audience, decided, notify, arg,
 ):  # fmt: skip
     """Lay out a normal case for a block and the ballot (view, number), and send its message to the audience.
 
@@ -142,7 +142,7 @@ def send_case(
     identity = column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
     action, row_1, row_2, row_3 = open_case(
-        run_state, case, need, running, after, block, key, to, audience, decided, wakes
+        run_state, case, need, running, after, block, key, to, audience, decided, notify
     )
     if action < 0:
         return none, none, none, none, none

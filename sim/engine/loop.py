@@ -13,9 +13,9 @@ from numba import types
 from sim.engine.actions import (
     ACTION_WIDTH,
     ACTIONS,
+    AGGREGATE,
     EVENTS,
     EVENTS_MAX,
-    GATHER,
     HELD_MESSAGE,
     NOT_PERFORMED,
     PERFORMED,
@@ -38,11 +38,11 @@ from sim.engine.actions import (
 )
 from sim.engine.arrivals import envelope_copy, reply_arrives, transaction_copy
 from sim.engine.capacity import has_capacity
+from sim.engine.dissemination import in_tree, timer_is_idle
+from sim.engine.gossip import OF_GOSSIP, gossip_comes
 from sim.engine.lease import arm_batch, go_on
 from sim.engine.relay import relay
-from sim.engine.rumours import OF_RUMOUR, rumour_comes
 from sim.engine.timers import OF_DISK, OF_TURN, TIMER_BITS, turn_has_come
-from sim.engine.trees import in_tree, timer_is_idle
 from sim.engine.votes import let_go, let_go_vote, vote_is_processed
 from sim.kernel.calendar import calendar_open
 from sim.kernel.chance import TIMEOUT, below, join
@@ -101,11 +101,11 @@ from sim.kernel.run_state import (
     SEED,
     TALLY,
     TALLY_FIRED,
-    bench,
     column,
     compiled,
     entry,
     length,
+    pointer,
 )
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
@@ -138,20 +138,20 @@ from sim.ledger.transactions import release_tx, submit_next
 # What advance returns.
 (
     UNTIL,  # nothing is due before the limit
-    WAKE_MESSAGE,  # node received a message; argument: envelope
-    WAKE_QUORUM,  # argument: tally row * 4 + threshold index
-    WAKE_TIMER,  # argument: timer number
-    WAKE_BATCH,  # the proposer's next block is due
-    WAKE_PROGRESS,  # the progress timer expired
-    WAKE_FAST_PATH,  # the fast path performed something the proposer wants to know; argument: action or row
-    WAKE_CALL,  # argument: number of a Python callback
+    UPCALL_MESSAGE,  # node received a message; argument: envelope
+    UPCALL_QUORUM,  # argument: tally row * 4 + threshold index
+    UPCALL_TIMER,  # argument: timer number
+    UPCALL_BATCH,  # the proposer's next block is due
+    UPCALL_PROGRESS,  # the progress timer expired
+    UPCALL_FAST_PATH,  # the fast path performed something the proposer wants to know; argument: action or row
+    UPCALL_CALL,  # argument: number of a Python callback
     CAPACITY,  # a column is nearly full
     EMPTY_TRACE,  # the trace is nearly full
     STOP,  # enough decisions
     CLOSED_BLOCKS,  # blocks that can be freed
     TOO_MANY_EVENTS,
     STANDS_STILL,  # events without time moving: an instant livelock
-    WAKE_DECIDED,  # a watched node has decided a block; argument: row << 32 | number
+    UPCALL_DECIDED,  # a watched node has decided a block; argument: row << 32 | number
     PAUSE,  # Python wants to look at the clock on the wall
 ) = range(16)
 
@@ -221,7 +221,7 @@ def advance(array, until):
 
     Returns (code, node, argument, time).
     """
-    run_state = bench(array)
+    run_state = pointer(array)
     none = np.int64(-1)
     if run_state[HELD_MESSAGE] > 0:  # Python has dealt with the message it was last woken for
         drop_reference(run_state, run_state[HELD_MESSAGE] - 1)
@@ -346,10 +346,10 @@ def advance(array, until):
             if action > 0:
                 outcome = _or_lead(run_state, node, react(run_state, node, action, none))
                 if outcome == PERFORMED_WAKE:
-                    return WAKE_FAST_PATH, node, argument, time
+                    return UPCALL_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
                     continue
-            return WAKE_QUORUM, node, argument, time
+            return UPCALL_QUORUM, node, argument, time
         if kind == DELIVER:
             run_state[MESSAGES_DONE] += 1
             e = argument * ENVELOPE_WIDTH
@@ -358,32 +358,32 @@ def advance(array, until):
                 reply_arrives(run_state, argument, node)
                 drop_reference(run_state, argument)
                 continue
-            if envelopes[e + ACTION] & OF_RUMOUR:
-                if rumour_comes(run_state, node, argument):
+            if envelopes[e + ACTION] & OF_GOSSIP:
+                if gossip_comes(run_state, node, argument):
                     drop_reference(run_state, argument)
                     continue
                 run_state[HELD_MESSAGE] = argument + 1
-                return WAKE_MESSAGE, node, argument, time
+                return UPCALL_MESSAGE, node, argument, time
             action = current_action(run_state, envelopes[e + ACTION])
-            if action > 0 and column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] > 0:
+            if action > 0 and column(run_state, ACTIONS)[action * ACTION_WIDTH + AGGREGATE] > 0:
                 if in_tree(run_state, node, action, argument):
                     continue
             elif action > 0:
                 outcome = _or_lead(run_state, node, react(run_state, node, action, envelopes[e + SRC]))
                 if outcome == PERFORMED_WAKE:
                     run_state[HELD_MESSAGE] = argument + 1
-                    return WAKE_FAST_PATH, node, argument, time
+                    return UPCALL_FAST_PATH, node, argument, time
                 if outcome != NOT_PERFORMED:
                     drop_reference(run_state, argument)
                     continue
             run_state[HELD_MESSAGE] = argument + 1
-            return WAKE_MESSAGE, node, argument, time
+            return UPCALL_MESSAGE, node, argument, time
         if kind == TX_ARRIVES:
             if pool_enter(run_state, argument, node):
                 column(run_state, PEER)[node * PEER_WIDTH + BATCH_ON] = 0
                 if go_on(run_state, node):
                     continue
-                return WAKE_BATCH, node, none, time
+                return UPCALL_BATCH, node, none, time
             if column(run_state, PEER)[node * PEER_WIDTH + BATCH_ON]:
                 arm_batch(run_state, node)
         elif kind == SUBMIT:
@@ -399,31 +399,31 @@ def advance(array, until):
                 peer[node * PEER_WIDTH + BATCH_ON] = 0
                 if go_on(run_state, node):
                     continue
-                return WAKE_BATCH, node, none, time
+                return UPCALL_BATCH, node, none, time
         elif kind == PROGRESS_CHECK:
             if argument == column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_TOKEN]:
                 again = _check_progress(run_state, node)
                 if again > 0:
                     ready_push(run_state, again, PROGRESS_CHECK, node, argument)
                 else:
-                    return WAKE_PROGRESS, node, none, time
+                    return UPCALL_PROGRESS, node, none, time
         elif kind == DISK_DONE:
             if argument & OF_DISK:
-                return WAKE_TIMER, node, argument, time
+                return UPCALL_TIMER, node, argument, time
             if _or_lead(run_state, node, finish_after_disk(run_state, node, argument)) == PERFORMED_WAKE:
-                return WAKE_FAST_PATH, node, argument, time
+                return UPCALL_FAST_PATH, node, argument, time
         elif kind == RELAY:
             relay(run_state, node, argument)
         elif kind == EXECUTED:
             reply_if_same(run_state, node, argument)
         elif kind == DECIDED:
-            return WAKE_DECIDED, node, argument, time
+            return UPCALL_DECIDED, node, argument, time
         elif kind == TIMER:
             if argument & OF_TURN:
                 if not turn_has_come(run_state, node, argument):
                     continue
             elif timer_is_idle(run_state, node, argument):
                 continue
-            return WAKE_TIMER, node, argument, time
+            return UPCALL_TIMER, node, argument, time
         elif kind == CALL:
-            return WAKE_CALL, node, argument, time
+            return UPCALL_CALL, node, argument, time

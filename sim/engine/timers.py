@@ -26,7 +26,7 @@ PERIOD_NS, SPREAD_NS, PLACE, PLACES, LOWEST, EARLIEST_NS, TURN_TIMER, TURN_NS = 
 
 TIMER_BITS = 32  # of a timer's argument: its number; above them who set it, 0: a handler
 OF_DISK = 1 << 61  # of the argument of a finished write: a handler waits for it, not an action
-OF_TURN = 1 << 62  # it is the turn's timer; else the number of a gathering + 1 (sim.engine.trees)
+OF_TURN = 1 << 62  # it is the turn's timer; else the number of a aggregation + 1 (sim.engine.dissemination)
 
 
 @compiled

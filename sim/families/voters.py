@@ -73,8 +73,11 @@ class Voters:
         self.level = set(context.members)  # replicas that have said that they are
         if not context.members_change:
             return
-        if "rolls" in context.stable:
-            self.validator_sets, self.requests = list(context.stable["rolls"]), list(context.stable["requests"])
+        if "validator_sets" in context.stable:
+            self.validator_sets, self.requests = (
+                list(context.stable["validator_sets"]),
+                list(context.stable["requests"]),
+            )
         self.seen = context.height
 
     def at(self, height: int) -> tuple[int, ...]:

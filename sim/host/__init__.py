@@ -2,7 +2,7 @@
 
 from sim.host.context import ReplicaContext
 from sim.host.costs import Costs, ProtocolError
+from sim.host.event_loop import OUT_OF_TIME
 from sim.host.run import Contradiction, Run, Service, Wrapper
-from sim.host.wake import OUT_OF_TIME
 
 __all__ = ["OUT_OF_TIME", "Contradiction", "Costs", "ProtocolError", "ReplicaContext", "Run", "Service", "Wrapper"]

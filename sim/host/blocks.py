@@ -31,7 +31,7 @@ class LinkedBlock(Block):
 
     __slots__ = ("tree",)
 
-    def __init__(self, tree: Blocks, row: int, number: int, height: int, view: int, proposer: int) -> None:
+    def __init__(self, tree: BlockStore, row: int, number: int, height: int, view: int, proposer: int) -> None:
         super().__init__(number, height, view, proposer, None)
         del self.parent
         self.tree = tree
@@ -69,7 +69,7 @@ def fork(old: Block | None, new: Block) -> tuple[int, list[Block], list[Block]]:
     return (0 if a is None else a.height), left, right[::-1]
 
 
-class Blocks:
+class BlockStore:
     """The blocks of a run, their ballots, and when they go."""
 
     def __init__(self, run: Run) -> None:

@@ -50,8 +50,8 @@ def declare(run: Run, case: NormalCase) -> None:
         )
     run.cases[case.upon] = Case(number, dict.fromkeys(step.vote for step in case.votes))
     run.case_votes.append(tuple(run.cases[case.upon].votes))
-    if case.gather is not None:
-        run.trees.declare(number, case)
+    if case.aggregate is not None:
+        run.dissemination.declare(number, case)
     c = run.engine.run_state[cases.CASES][number * cases.CASE_WIDTH :]
     c[cases.CASE_VOTES] = len(case.votes)
     c[cases.CASE_GATED] = case.gate

@@ -10,11 +10,11 @@ from sim.engine import actions, entry, lease, timers
 from sim.engine.engine import LONG_AGO
 from sim.host.blocks import LinkedBlock, fork
 from sim.host.costs import ProtocolError
-from sim.host.fast_path import FastPath
+from sim.host.fast_path import FastPathBracket
 from sim.kernel import chance, post, tally
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lease, Message, Replica, Rumour, Timer, Tree, Turns, VoteType
+from sim.protocol import ALL, Ballot, Block, FastPath, GossipMessage, Message, Replica, Timer, Tree, Turns, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -46,7 +46,9 @@ class ReplicaContext:
         self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
         self._lease_at = seat * lease.LEASE_WIDTH
         self.head: Block | None = None  # of the branch adopted last
-        self.fast_path = FastPath(self, allowed=run.fast_path_allowed and seat not in run.wrappers and self.votes)
+        self.fast_path = FastPathBracket(
+            self, allowed=run.fast_path_allowed and seat not in run.wrappers and self.votes
+        )
 
     # --- time, chance, storage -------------------------------------------------------------------------
 
@@ -111,13 +113,13 @@ class ReplicaContext:
         return neighbours(self.n, degree, self.run.seed)[self.me] if self.votes else ()
 
     def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
-        self.run.rumours.gossip(self.seat, neighbours, kept, in_fast_path=self.fast_path.allowed)
+        self.run.gossip.begin(self.seat, neighbours, kept, in_fast_path=self.fast_path.allowed)
 
-    def hear(self, rumour: Rumour) -> bool:
-        return self.run.rumours.hear(self.seat, rumour)
+    def deliver_once(self, gossip_message: GossipMessage) -> bool:
+        return self.run.gossip.deliver_once(self.seat, gossip_message)
 
-    def heard(self, height: int) -> list[Rumour]:
-        return self.run.rumours.heard(self.seat, height)
+    def seen(self, height: int) -> list[GossipMessage]:
+        return self.run.gossip.seen(self.seat, height)
 
     def latency_ns(self, sender: int, receiver: int) -> int:
         settings = self.run.engine.settings
@@ -127,13 +129,13 @@ class ReplicaContext:
         return int(table[settings.site_of[sender], settings.site_of[receiver]])
 
     def ballot(self, view: int, number: int, block: Block | None = None) -> Ballot:
-        return self.run.tree.ballot(view, number, block)
+        return self.run.block_store.ballot(view, number, block)
 
     def ballots(self, view: int, number: int) -> list[Ballot]:
-        return self.run.tree.ballots_of(view, number)
+        return self.run.block_store.ballots_of(view, number)
 
     def highest_number(self) -> int:
-        return self.run.tree.highest_number()
+        return self.run.block_store.highest_number()
 
     @property
     def votes(self) -> bool:
@@ -192,7 +194,7 @@ class ReplicaContext:
         return () if row is None else self.run.engine.voters_in(row)
 
     def has_certificate(self, block: Block) -> bool:
-        return self.run.tree.is_decided(block)
+        return self.run.block_store.is_decided(block)
 
     def complete(self, vote: VoteType, ballot: Ballot) -> bool:
         row = ballot.rows.get(vote)
@@ -202,60 +204,39 @@ class ReplicaContext:
     # --- proposals and decisions -----------------------------------------------------------------------
 
     def propose(
-        self,
-        message: Message,
-        ballot: Ballot,
-        *,
-        guard: tuple[int, int],
-        after: int | None = None,
-        to: int = ALL,
-        audience: int = ALL,
-        decided: Block | None = None,
-        tell: int | None = None,
-        lease: Lease | None = None,
-        along: Tree | None = None,
-        known: Block | None = None,
-        made_ns: int | None = None,
-    ) -> None:
+        self, message: Message, ballot: Ballot, fast: FastPath | None = None, *, audience: int = ALL,
+        tree: Tree | None = None,
+    ) -> None:  # fmt: skip
         run = self.run
         self.proposing()
-        case = run.cases.get(type(message))
-        if along is not None:
-            if case is None:
-                self.multicast(along.children(self.me), message)
+        case = None if fast is None else run.cases.get(type(message))
+        if tree is not None:
+            if fast is None or case is None:
+                self.multicast(tree.children(self.me), message)
             else:
-                run.messages.send_down(self.seat, message, ballot, case, guard, along, decided, known)
+                run.messages.send_down(self.seat, message, ballot, case, fast, tree)
             return
         if (
-            case is None
+            fast is None
+            or case is None
             or (ballot.rows and not case.votes.keys().isdisjoint(ballot.rows))
-            or (run.tree.any_values and run.tree.under_any_value(ballot, case.votes))
+            or (run.block_store.any_values and run.block_store.under_any_value(ballot, case.votes))
         ):
-            run.tree.end_lease(self.seat)
+            run.block_store.end_lease(self.seat)
             run.messages.post(self.seat, run.messages.target(audience), message)
             return
-        if lease is None:
-            run.tree.end_lease(self.seat)
-        need, running = guard
-        if after is None:
-            after = running
-        wakes = self.seat if tell is None else actions.WAKE_ALL if tell == ALL else tell
-        receivers = to, run.messages.target(audience)
-        guards = need, running, after
-        run.messages.propose(self.seat, message, ballot, case, guards, receivers, decided, wakes, lease, made_ns)
+        if fast.lease is None:
+            run.block_store.end_lease(self.seat)
+        run.messages.propose(self.seat, message, ballot, case, fast, audience)
 
-    def pass_on(
-        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
-    ) -> None:
+    def pass_on(self, message: Message, block: Block, fast: FastPath, *, audience: int = ALL) -> None:
         run = self.run
         case = run.cases.get(type(message))
         if case is None:
             run.messages.post(self.seat, run.messages.target(audience), message)
             return
-        wakes = actions.WAKE_NOBODY if tell is None else actions.WAKE_ALL if tell == ALL else tell
         ballot = Ballot(block.view, block.height, block)
-        receivers = ALL, run.messages.target(audience)
-        run.messages.send_case(self.seat, message, ballot, case, (*guard, guard[1]), receivers, None, wakes)
+        run.messages.send_case(self.seat, message, ballot, case, fast, audience, nobody=actions.NOTIFY_NOBODY)
 
     def answered(self, asked_ns: int, height: int) -> None:
         self.run.recorder.note(r.EVENT_READ, self.seat, self.now_ns - asked_ns, height)
@@ -281,11 +262,11 @@ class ReplicaContext:
         if row == -2:
             return None
         at = row * r.BLOCK_WIDTH
-        block = LinkedBlock(run.tree, row, run.blocks[at + r.NUMBER], height, view, self.me)
+        block = LinkedBlock(run.block_store, row, run.blocks[at + r.NUMBER], height, view, self.me)
         block.parent = parent
         block.txs = run.blocks[at + r.TXS]
         block.bytes = run.blocks[at + r.BYTES]
-        run.tree.add(block)
+        run.block_store.add(block)
         return block
 
     def _waiting(self) -> int:
@@ -322,12 +303,12 @@ class ReplicaContext:
 
     def place(self, block: Block, parent: Block | None) -> None:
         if block.parent is not parent:
-            self.run.tree.move(block, parent)
+            self.run.block_store.move(block, parent)
 
     def abandon(self, block: Block) -> None:
-        if self.run.trees.answers:
-            self.run.trees.gathered(self.seat, block)  # nobody counts for it any more
-        self.run.tree.abandoned[block.number] = block
+        if self.run.dissemination.answers:
+            self.run.dissemination.aggregated(self.seat, block)  # nobody counts for it any more
+        self.run.block_store.abandoned[block.number] = block
         self._all_waits_again()
 
     def adopt(self, head: Block) -> None:
@@ -351,7 +332,7 @@ class ReplicaContext:
         return self.run.peers[self._height_at]
 
     def decided_block(self, height: int) -> Block | None:
-        return self.run.tree.decided(self.seat, height)
+        return self.run.block_store.decided(self.seat, height)
 
     def follow(self, leader: int) -> None:
         self.run.ensure_capacity(self._waiting() * (self.n if self.run.engine.settings.broadcast_txs else 1))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLOSED = -1  # a guard that no event meets
 
 
-class FastPath:
+class FastPathBracket:
     """What `sim.protocol.FastPathView` promises a replica, and the bracket around its handlers."""
 
     def __init__(self, host: ReplicaContext, *, allowed: bool) -> None:
@@ -75,7 +75,7 @@ class FastPath:
             return
         run.nodes[self._guard_at] = guard
         if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lead, for this guard
-            run.tree.end_lease(host.seat)
+            run.block_store.end_lease(host.seat)
 
     def begin(self) -> None:
         """The replica has started."""
@@ -96,14 +96,14 @@ class FastPath:
 
     def block(self) -> Block | None:
         run = self.host.run
-        return run.tree.at(run.peers[self._peer_at + r.ACCEPTED])
+        return run.block_store.at(run.peers[self._peer_at + r.ACCEPTED])
 
     def last_proposal(self) -> Block | None:
-        return self.host.run.tree.proposed_last(self.host.seat)
+        return self.host.run.block_store.proposed_last(self.host.seat)
 
-    def gathered(self, block: Block) -> dict[int, int]:
-        return self.host.run.trees.gathered(self.host.seat, block)
+    def aggregated(self, block: Block) -> dict[int, int]:
+        return self.host.run.dissemination.aggregated(self.host.seat, block)
 
-    def held(self) -> list[tuple[int, Message]]:
-        trees = self.host.run.trees
-        return trees.held(self.host.seat) if trees.answers else []
+    def buffered(self) -> list[tuple[int, Message]]:
+        dissemination = self.host.run.dissemination
+        return dissemination.buffered(self.host.seat) if dissemination.answers else []

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sim.engine import actions, entry, lease, rumours
+from sim.engine import actions, entry, gossip, lease
 from sim.host.cases import Case
 from sim.kernel import post, rules
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, Lease, Message, Rumour, Tree
+from sim.protocol import ALL, Ballot, Block, FastPath, GossipMessage, Message, Tree
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -61,7 +61,7 @@ class Messages:
         if run.ruled:
             self._name_place(message)
         handle_ns = run.costs.handle_ns
-        name = run.rumours.name(message) if isinstance(message, Rumour) else 0
+        name = run.gossip.name(message) if isinstance(message, GossipMessage) else 0
         envelope = run.ask(entry.post_message, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
         self.bodies[envelope] = message
 
@@ -109,66 +109,52 @@ class Messages:
             verify_ns += size * costs.hash_ps_per_byte // 1000
         return size, verify_ns
 
-    def propose(
-        self,
-        src: int,
-        message: Message,
-        ballot: Ballot,
-        case: Case,
-        guards: tuple[int, int, int],
-        receivers: tuple[int, int],
-        decided: Block | None,
-        wakes: int,
-        lease: Lease | None,
-        made_ns: int | None,
-    ) -> None:
+    def propose(self, src: int, message: Message, ballot: Ballot, case: Case, fast: FastPath, audience: int) -> None:
         """Send the message that proposes a block, or takes it further, with its normal case (`send_case`)."""
-        costs = self.send_case(src, message, ballot, case, guards, receivers, decided, wakes)
+        costs = self.send_case(src, message, ballot, case, fast, audience, nobody=src)
         assert ballot.block is not None
-        if made_ns is not None:
+        if fast.made_ns is not None:
             at = (ballot.block.actions[-1] & actions.ACTION_NUMBER) * actions.ACTION_WIDTH
-            self.run.engine.run_state[actions.ACTIONS][at + actions.MADE_NS] = made_ns
+            self.run.engine.run_state[actions.ACTIONS][at + actions.MADE_NS] = fast.made_ns
         self._note_proposal(src, ballot.block)
-        if lease is not None:
-            self._give_lease(src, lease, case, ballot, guards, receivers, costs, message.place())
+        if fast.lease is not None:
+            self._give_lease(src, fast, case, ballot, self.target(audience), costs, message.place())
 
     def send_case(
-        self, src: int, message: Message, ballot: Ballot, case: Case, guards: tuple[int, int, int],
-        receivers: tuple[int, int], decided: Block | None, wakes: int,
-    ) -> MessageCosts:  # fmt: skip
-        """Send a message with the normal case declared for it. `guards`: before, during and after.
+        self, src: int, message: Message, ballot: Ballot, case: Case, fast: FastPath, audience: int, *, nobody: int
+    ) -> MessageCosts:
+        """Send a message with the normal case declared for it. `nobody`: who is told where `fast` names no one.
 
-        `receivers`: of votes that do not go to all, and, as the engine calls them, all: of the message and other votes.
         Returns the message's type, size, and times to sign and verify it.
         """
         block = ballot.block
         assert block is not None
-        decided_row = -1 if decided is None else decided.row
+        decided_row = -1 if fast.decided is None else fast.decided.row
+        notify = nobody if fast.notify is None else actions.NOTIFY_ALL if fast.notify == ALL else fast.notify
+        done = fast.after if fast.done is None else fast.done
         costs, found = self._send(
-            entry.propose, src, message, case, block,
-            *guards, block.row, ballot.view, ballot.number, *receivers, decided_row, wakes,
+            entry.propose, src, message, case, block, fast.before, fast.after, done,
+            block.row, ballot.view, ballot.number, fast.to, self.target(audience), decided_row, notify,
         )  # fmt: skip
-        mine, owner = ballot.rows, self.run.tree.owner_of_row
+        mine, owner = ballot.rows, self.run.block_store.owner_of_row
         last = len(case.votes) - 1
         for i, (vote, row) in enumerate(zip(case.votes, found[2:], strict=False)):
             mine[vote] = row
             owner[row] = (ballot, vote)
             if vote.any_value is not None:
-                self.run.tallies.lay_any_value(ballot, vote.any_value, row, guards[2] if i == last else guards[1])
+                self.run.tallies.lay_any_value(ballot, vote.any_value, row, done if i == last else fast.after)
         return costs
 
-    def send_down(
-        self, src: int, message: Message, ballot: Ballot, case: Case, guard: tuple[int, int], along: Tree,
-        decided: Block | None, known: Block | None,
-    ) -> None:  # fmt: skip
+    def send_down(self, src: int, message: Message, ballot: Ballot, case: Case, fast: FastPath, tree: Tree) -> None:
         """Send a message to the root's children in a tree, together with the normal case declared for it."""
         block = ballot.block
         assert block is not None
-        tree = self.run.trees.number(case.number, along, block)
-        decided_row, known_height = -1 if decided is None else decided.row, 0 if known is None else known.height
+        decided_row = -1 if fast.decided is None else fast.decided.row
+        number = self.run.dissemination.number(case.number, tree, block)
+        required_height = 0 if fast.requires is None else fast.requires.height
         self._send(
-            entry.send_down, src, message, case, block,
-            *guard, block.row, ballot.view, ballot.number, decided_row, tree, known_height,
+            entry.send_down, src, message, case, block, fast.before, fast.after, block.row,
+            ballot.view, ballot.number, decided_row, number, required_height,
         )  # fmt: skip
         self._note_proposal(src, block)
 
@@ -200,11 +186,12 @@ class Messages:
         leases[at + lease.LAST_HEIGHT] = block.height
 
     def _give_lease(
-        self, src: int, granted: Lease, case: Case, ballot: Ballot, guards: tuple[int, int, int],
-        receivers: tuple[int, int], costs: MessageCosts, said: tuple[int | None, int | None],
+        self, src: int, fast: FastPath, case: Case, ballot: Ballot, audience: int, costs: MessageCosts,
+        said: tuple[int | None, int | None],
     ) -> None:  # fmt: skip
         """What the engine must know to propose by itself. `said`: the view and height that the message is about."""
-        run = self.run
+        run, granted = self.run, fast.lease
+        assert granted is not None
         block = ballot.block
         assert block is not None
         leases, at = run.leases, src * lease.LEASE_WIDTH
@@ -221,8 +208,9 @@ class Messages:
         leases[at + lease.VERIFY_NS] = verify_ns - size * hash_ps // 1000
         leases[at + lease.HASH_PS] = hash_ps
         leases[at + lease.HANDLE_NS] = run.costs.handle_ns
-        leases[at + lease.NEEDS], leases[at + lease.RUNNING], leases[at + lease.AFTER] = guards
-        leases[at + lease.VOTES_TO], leases[at + lease.AUDIENCE] = receivers
+        leases[at + lease.NEEDS], leases[at + lease.RUNNING] = fast.before, fast.after
+        leases[at + lease.AFTER] = fast.after if fast.done is None else fast.done
+        leases[at + lease.VOTES_TO], leases[at + lease.AUDIENCE] = fast.to, audience
         leases[at + lease.SAID_VIEW] = rules.NOWHERE if said[0] is None else said[0]
         leases[at + lease.SAID_HEIGHT] = rules.NOWHERE if said[1] is None else said[1] - block.height
 
@@ -232,12 +220,14 @@ class Messages:
         name = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ARG]
         if name == 0:
             return self.bodies[envelope]
-        of_rumour = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ACTION]
-        if of_rumour & rumours.OF_RUMOUR:
-            return run.rumours.message(of_rumour)
+        of_gossip = run.envelopes[envelope * post.ENVELOPE_WIDTH + post.ACTION]
+        if of_gossip & gossip.OF_GOSSIP:
+            return run.gossip.message(of_gossip)
         row = name & ((1 << lease.NAME_BITS) - 1)
         if run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lease.NAME_BITS:
             return None
-        block = run.tree.at(row)
+        block = run.block_store.at(row)
         assert block is not None
-        return run.trees.message(envelope, block) if run.trees.answers else run.protocol.message_of(block)
+        return (
+            run.dissemination.message(envelope, block) if run.dissemination.answers else run.protocol.message_of(block)
+        )

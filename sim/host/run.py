@@ -13,19 +13,19 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from sim.engine import actions, entry, lease, timers, trees
+from sim.engine import actions, dissemination, entry, lease, timers
 from sim.engine.engine import Engine
 from sim.engine.settings import Settings
-from sim.host.blocks import Blocks
+from sim.host.blocks import BlockStore
 from sim.host.cases import Case, declare, lay_costs
 from sim.host.context import STORED, ReplicaContext
 from sim.host.costs import Costs
+from sim.host.dissemination import Dissemination
+from sim.host.event_loop import run_until
+from sim.host.gossip import Gossip
 from sim.host.messages import Messages
 from sim.host.recorder import TraceRecorder
-from sim.host.rumours import Rumours
 from sim.host.tallies import Tallies
-from sim.host.trees import Trees
-from sim.host.wake import turn
 from sim.kernel import post
 from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar
@@ -117,9 +117,9 @@ class Run:
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
         self.messages = Messages(self)
         self.tallies = Tallies(self)
-        self.tree = Blocks(self)
-        self.trees = Trees(self)
-        self.rumours = Rumours(self)
+        self.block_store = BlockStore(self)
+        self.dissemination = Dissemination(self)
+        self.gossip = Gossip(self)
         self.contradictions: dict[
             int, Contradiction
         ] = {}  # replica -> the first time it went against its own decisions
@@ -160,7 +160,7 @@ class Run:
         self.envelopes = self.engine.run_state[d.ENVELOPE].data
         self.leases = self.engine.run_state[lease.LEASE].data
         self.posted = self.engine.run_state[lease.POSTED].data
-        self.held = self.engine.run_state[trees.HELD].data
+        self.held = self.engine.run_state[dissemination.BUFFERED].data
         self.turns = self.engine.run_state[timers.TURN].data
 
     def _seat_all(self) -> None:
@@ -212,14 +212,14 @@ class Run:
         host.handlers = {}
         self.engine.peer()[seat, r.QUIET] = 1
         if host.votes:
-            self.tree.voter_goes(seat)
+            self.block_store.voter_goes(seat)
 
     def attach_replica(self, seat: int) -> None:
         """The replica of a vacant seat starts, with the blocks that the seat has decided."""
         host = self.hosts[seat]
         self.without_replica.discard(seat)
         self.engine.peer()[seat, r.QUIET] = 0
-        self.tree.voter_comes(seat)
+        self.block_store.voter_comes(seat)
         self.seat(host)
         assert host.replica is not None
         host.replica.start()
@@ -334,7 +334,7 @@ class Run:
             host.replica = None
             host.handlers = {}
             host.quiet()
-            self.tree.voter_goes(node)
+            self.block_store.voter_goes(node)
 
     def restart(self, node: int) -> None:
         """Start a stopped endpoint again, from its stable storage."""
@@ -344,7 +344,7 @@ class Run:
         self.recorder.note(r.EVENT_RESTARTED, node)
         if node < self.engine.seats:
             if node not in self.without_replica or not self.hosts[node].votes:
-                self.tree.voter_comes(node)
+                self.block_store.voter_comes(node)
             self.seat(self.hosts[node])
             self._begin(self.hosts[node])
             self._tell_requests(self.hosts[node])
@@ -418,7 +418,7 @@ class Run:
         What a handler raises is passed on with a note of when and where.
         """
         try:
-            return turn(self, until_ns)
+            return run_until(self, until_ns)
         except Exception as error:
             error.add_note(self._here())
             raise

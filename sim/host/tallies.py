@@ -44,14 +44,14 @@ class Tallies:
             wide = run.messages.target(to) < 0  # a voter of several seats counts at each of them
             row = run.ask(entry.tally_row, run.kinds[vote], key, int(wide), -1 if wide else to, *thresholds)
             ballot.rows[vote] = row
-            run.tree.owner_of_row[row] = (ballot, vote)
+            run.block_store.owner_of_row[row] = (ballot, vote)
             if run.members_change:
                 self._row_quorums[row] = quorum
                 run.engine.weigh(row, quorum.weights or (1,) * run.engine.voters)
             if run.ruled:
                 run.engine.run_state[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
             if vote.any_value is not None:
-                parent = self.row(run.tree.any_value(ballot), vote.any_value, ALL, host)
+                parent = self.row(run.block_store.any_value(ballot), vote.any_value, ALL, host)
                 run.engine.run_state[d.TALLY][row * tally.ROW + tally.PARENT] = parent
         return row
 
@@ -61,9 +61,9 @@ class Tallies:
 
     def lay_any_value(self, ballot: Ballot, vote: VoteType, row: int, guard: int) -> None:
         """The any-value tally of a row that the fast path has laid out."""
-        over, quorum = self.run.tree.any_value(ballot), self.run.quorums[vote]
+        over, quorum = self.run.block_store.any_value(ballot), self.run.quorums[vote]
         assert ballot.block is not None
         kind, key, block = self.run.kinds[vote], _ballot_key(over), ballot.block.row
         parent = self.run.ask(entry.any_value, row, kind, key, quorum.early, quorum.votes, guard, block)
         over.rows[vote] = parent
-        self.run.tree.owner_of_row[parent] = (over, vote)
+        self.run.block_store.owner_of_row[parent] = (over, vote)

@@ -107,7 +107,7 @@ MESSAGE_HEIGHT = 56
 RULE_COPIES_MAX = 57  # most further copies of one copy
 WRONG_COLUMN = 62  # what the checked build refused last: the column, and the index
 WRONG_INDEX = 63
-# ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.fast paths)
+# ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.actions)
 LEDGER_SCALARS = 64
 
 # --- columns ---------------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ _prefetch: Any = _fetch
 
 
 @compiled
-def bench(array):
+def pointer(array):
     """The run state as compiled code holds it (a pointer), from the array as Python holds it."""
     return _pointer(array[SELF])
 
@@ -260,10 +260,10 @@ class _CheckedColumnModel(models.StructModel):
     """The run state, the column's number, and where the column was when the view was made."""
 
     def __init__(self, manager: Any, type_: Any) -> None:
-        super().__init__(manager, type_, [("desk", _INTEGERS), ("number", types.int64), ("address", types.int64)])
+        super().__init__(manager, type_, [("run_state", _INTEGERS), ("number", types.int64), ("address", types.int64)])
 
 
-for _name in ("desk", "number", "address"):
+for _name in ("run_state", "number", "address"):
     make_attribute_wrapper(_CheckedColumn, _name, _name)
 
 

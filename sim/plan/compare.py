@@ -33,7 +33,7 @@ from sim.measure.statistics import (
 from sim.measure.statistics.intervals import Floats, rounded
 from sim.plan import enough
 from sim.plan.enough import Enough
-from sim.report.compare import Job, fingerprint, gather, labels, pool_of
+from sim.report.compare import Job, aggregate, fingerprint, labels, pool_of
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
 from sim.scenario.study import replication_seed
@@ -285,7 +285,7 @@ def compare(
                 for path, name, row in zip(paths, names, seeds, strict=True)
                 for each in row
             ]
-            flat = gather(jobs, Path(out), progress=progress, announce=announce, pool=pool)
+            flat = aggregate(jobs, Path(out), progress=progress, announce=announce, pool=pool)
             outcomes = tuple(tuple(flat[i * count : (i + 1) * count]) for i in range(len(paths)))
             stood = None if goal is None else _stands(goal, names, outcomes)
             if stood is None or not stood.more:

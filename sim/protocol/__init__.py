@@ -19,8 +19,8 @@ path), `context` and `replica`.
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import BATCH, DECIDED, MEMBERSHIP, NO_PROGRESS, MembersChange, Signal, Timer, invariant, upon
 from sim.protocol.context import Context
-from sim.protocol.messages import ALL, Message, Quorum, Rumour, Signing, VoteType
-from sim.protocol.normal_case import FastPathView, Gather, Lease, NormalCase, Step, Tree, Turns
+from sim.protocol.messages import ALL, GossipMessage, Message, Quorum, Signing, VoteType
+from sim.protocol.normal_case import Aggregate, FastPath, FastPathView, Lease, NormalCase, Step, Tree, Turns
 from sim.protocol.replica import Replica, highest
 
 __all__ = [
@@ -29,18 +29,19 @@ __all__ = [
     "DECIDED",
     "MEMBERSHIP",
     "NO_PROGRESS",
+    "Aggregate",
     "Ballot",
     "Block",
     "Context",
+    "FastPath",
     "FastPathView",
-    "Gather",
+    "GossipMessage",
     "Lease",
     "MembersChange",
     "Message",
     "NormalCase",
     "Quorum",
     "Replica",
-    "Rumour",
     "Signal",
     "Signing",
     "Step",

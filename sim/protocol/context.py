@@ -8,8 +8,8 @@ from typing import Protocol as Interface
 
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import Timer
-from sim.protocol.messages import ALL, Message, Rumour, VoteType
-from sim.protocol.normal_case import FastPathView, Lease, Tree, Turns
+from sim.protocol.messages import ALL, GossipMessage, Message, VoteType
+from sim.protocol.normal_case import FastPath, FastPathView, Tree, Turns
 
 
 class Context(Interface):
@@ -49,12 +49,12 @@ class Context(Interface):
         """
 
     def gossip(self, neighbours: tuple[int, ...], kept: int) -> None:
-        """I pass rumours on to these neighbours from now on, but for those of a height `kept` below my last decided."""
+        """I pass gossip on to these neighbours from now on, but for heights `kept` or more below my last decided."""
 
-    def hear(self, rumour: Rumour) -> bool:
-        """I hear a rumour. False: I have heard it since I started."""
+    def deliver_once(self, gossip_message: GossipMessage) -> bool:
+        """I hear a gossip message. False: I have heard it since I started."""
 
-    def heard(self, height: int) -> list[Rumour]:
+    def seen(self, height: int) -> list[GossipMessage]:
         """What I have heard of a height since I started, as I would pass it on, in the order in which it arose."""
 
     def latency_ns(self, sender: int, receiver: int) -> int:
@@ -97,43 +97,21 @@ class Context(Interface):
         """Whether I have been told that this quorum is complete."""
 
     def propose(
-        self,
-        message: Message,
-        ballot: Ballot,
-        *,
-        guard: tuple[int, int],
-        after: int | None = None,
-        to: int = ALL,
-        audience: int = ALL,
-        decided: Block | None = None,
-        tell: int | None = None,
-        lease: Lease | None = None,
-        along: Tree | None = None,
-        known: Block | None = None,
-        made_ns: int | None = None,
-    ) -> None:
-        """Broadcast a message about a ballot's block, and lay out the normal case declared for such messages.
+        self, message: Message, ballot: Ballot, fast: FastPath | None = None, *, audience: int = ALL,
+        tree: Tree | None = None,
+    ) -> None:  # fmt: skip
+        """Broadcast a message about a ballot's block to an audience, and begin the block interval.
 
-        `guard`: the guard a receiver must have (`Replica.guard`), and the one it has from the message on (a different
-        one, or a message that comes twice is accepted twice, unless the case is gated by it); `after`: the one it has
-        when the case is through, if not the same; `to`: receiver of votes that do not go to all; `audience`: who
-        are all, for the message and for votes; `decided`: a block this message proves decided; `tell`: whose DECIDED
-        handler runs when the case is through there: ALL, or one replica (None: this one); `lease`: the fast path may
-        propose the next blocks by itself. Without a fast path, or if votes of that case have been cast in this
-        ballot already, this is `broadcast`.
-
-        `along`: the tree whose root this replica is; the message goes to its children there, and they pass it on.
-        `known`: the block that a receiver must have for the message to be kept if it comes early. `made_ns`: the time
-        that the block bears, now if not given; turns to propose on top of it count from there (`await_turn`).
+        `fast`: and lay out the normal case declared for such messages, unless votes of that case have been cast in
+        this ballot already. `tree`: the one whose root this replica is; the message goes to its children there, and
+        they pass it on.
         """
 
-    def pass_on(
-        self, message: Message, block: Block, *, guard: tuple[int, int], audience: int = ALL, tell: int | None = None
-    ) -> None:
+    def pass_on(self, message: Message, block: Block, fast: FastPath, *, audience: int = ALL) -> None:
         """Send a message that says more of a block proposed before, with its normal case, one without votes.
 
-        As `propose`, but no block interval begins, several replicas may do it for one block, and by default nobody is
-        told.
+        As `propose`, but no block interval begins, several replicas may do it for one block, and nobody is told whom
+        `fast` does not name.
         """
 
     def answered(self, asked_ns: int, height: int) -> None:

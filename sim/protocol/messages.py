@@ -118,11 +118,11 @@ class Message:
         return view, height
 
 
-class Rumour(Message):
+class GossipMessage(Message):
     """Base of messages that spread from neighbour to neighbour, as they leave their author and as others pass them on.
 
-    Two messages are one rumour if author and content are the same. Who hears one for the first time passes it on to
-    its neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
+    Two messages are one if author and content are the same. Who hears one for the first time passes it on to its
+    neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
     (`Context.gossip`), ends where it arrives and reaches no handler. The fast path does so for votes, without entering
     Python: it passes them on, and counts them if nothing is decided here yet at their height.
     """
@@ -132,7 +132,7 @@ class Rumour(Message):
     height: int
     content: Hashable
 
-    def passed_on(self) -> Rumour:
+    def passed_on(self) -> GossipMessage:
         """The message with which others pass it on: unsigned by them, with its author's signature."""
         raise NotImplementedError
 

@@ -8,7 +8,7 @@ from typing import Protocol as Interface
 
 from sim.protocol.blocks import Block
 from sim.protocol.causes import Timer
-from sim.protocol.messages import Message, VoteType
+from sim.protocol.messages import ALL, Message, VoteType
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Tree:
 
 
 @dataclasses.dataclass(frozen=True)
-class Gather:
+class Aggregate:
     """The other half of a normal case whose message goes down a tree: what comes back up.
 
     Upon the message a voter passes it on to its children and waits for `answer(block, signers)` of each: a message with
     the votes of so many voters, the child's subtree. When all have come, or at once if it has no children, it sends
     one for its own subtree to its parent. Where it waits, `timer` runs for `patience_ns` per level below it; its
     handler, called with the block, runs if the answers are not complete by then. At the root the handler of the
-    answer runs with the one that makes `quorum` votes of those counted before (`FastPathView.gathered`).
+    answer runs with the one that makes `quorum` votes of those counted before (`FastPathView.aggregated`).
     """
 
     answer: Any  # the type of the message, made of the block and the number of votes
@@ -72,8 +72,8 @@ class NormalCase:
     """What follows one type of message when nothing is wrong, declared so that it runs without entering Python.
 
     Upon the message: the first vote; upon each quorum: the next; then, if `decide`, the block is decided (at the
-    message itself if there are no votes). A block decided on the word of the message (`decided`, see
-    `Context.propose`) is decided right after the first vote is cast.
+    message itself if there are no votes). A block decided on the word of the message
+    (`FastPath.decided`) is decided right after the first vote is cast.
 
     A gated quorum's condition is the message: with `gate`, on the word of its sender, who casts no first vote;
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
@@ -81,7 +81,7 @@ class NormalCase:
     (`Replica.forks`) whoever takes a message there adopts its block (`Context.adopt`), which extends its head.
     Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the message's block.
 
-    With `gather` the message goes down a tree (`Context.propose` with `along`) and no votes are declared: after it is
+    With `aggregate` the message goes down a tree (`Context.propose` with `tree`) and no votes are declared: after it is
     passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A message
     that overtakes those before it is kept until it is their turn.
 
@@ -94,7 +94,7 @@ class NormalCase:
     gate: bool = False
     decide: bool = False
     persist: bool = False
-    gather: Gather | None = None
+    aggregate: Aggregate | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +111,21 @@ class Lease:
 
     until: int
     pipeline: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FastPath:
+    """How a message is followed where its normal case applies (`Context.propose`)."""
+
+    before: int  # the guard that a receiver must have (`Replica.guard`)
+    after: int  # the one it has from the message on; where it is the same, only a gated case refuses a second copy
+    done: int | None = None  # the one it has when the case is through, if not the same
+    notify: int | None = None  # whose DECIDED handler runs when the case is through there: ALL, one; None: the sender's
+    lease: Lease | None = None  # the fast path may propose the next blocks by itself
+    to: int = ALL  # receiver of votes that do not go to all
+    decided: Block | None = None  # the message proves it decided
+    requires: Block | None = None  # in a tree: the block that a receiver must have to keep a message that comes early
+    made_ns: int | None = None  # the time that the block bears, now if not given: turns to propose count from there
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,11 +160,11 @@ class FastPathView(Interface):
         It survives a crash: a proposal is on disk before it leaves.
         """
 
-    def gathered(self, block: Block) -> dict[int, int]:
+    def aggregated(self, block: Block) -> dict[int, int]:
         """Votes counted here for a block that came down a tree, by child (the replica's own vote: itself).
 
         From now on answers for it come to the handlers; at the root of a complete quorum none come any more.
         """
 
-    def held(self) -> list[tuple[int, Message]]:
+    def buffered(self) -> list[tuple[int, Message]]:
         """Messages (with their senders) kept here because they came early; the fast path forgets them."""

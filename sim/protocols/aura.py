@@ -39,7 +39,7 @@ from pydantic import Field
 
 from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, guard_upon, lies_on_decided, links
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import Block, Context, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
+from sim.protocol import Block, Context, FastPath, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
 SCORE_MAX = (1 << 128) - 1
 
@@ -219,8 +219,7 @@ class Aura(Replica):
         context.propose(
             NewBlock(block),
             context.ballot(block.view, block.height, block),
-            guard=(guard_upon(self.head, height), after),
-            decided=final,
+            FastPath(before=guard_upon(self.head, height), after=after, decided=final),
         )
 
     # --- steps -------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ from sim.protocol import (
     NO_PROGRESS,
     Block,
     Context,
+    FastPath,
     NormalCase,
     Quorum,
     Replica,
@@ -190,9 +191,7 @@ class Clique(Replica):
         context.propose(
             NewBlock(block),
             context.ballot(block.view, block.height, block),
-            guard=(guard_upon(self.head, height), after),
-            decided=final,
-            made_ns=time_ns,
+            FastPath(before=guard_upon(self.head, height), after=after, decided=final, made_ns=time_ns),
         )
 
     @staticmethod

@@ -52,7 +52,7 @@ from typing import Any
 from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
 from sim.families.chained.views import NewView, TurnParameters, few_leaders
-from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
+from sim.protocol import Ballot, Block, Context, FastPath, NormalCase, Step, VoteType, invariant, upon
 
 
 class HotStuffParameters(TurnParameters):
@@ -207,9 +207,12 @@ class HotStuff(PacedChain):
         context.propose(
             Proposal(view, block),
             context.ballot(view, block.height, block),
-            guard=(before if justify.view == view - 1 else NOBODY, block.number),
-            to=self.leader_of(view + 1),
-            decided=self.commits(view, justify),
+            FastPath(
+                before=before if justify.view == view - 1 else NOBODY,
+                after=block.number,
+                to=self.leader_of(view + 1),
+                decided=self.commits(view, justify),
+            ),
         )
         self.accept(block)
 

@@ -47,6 +47,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    FastPath,
     NormalCase,
     Signing,
     Step,
@@ -231,9 +232,12 @@ class HotStuff2(PacedChain):
         context.propose(
             message,
             context.ballot(view, block.height, block),
-            guard=(2 * before + 1 if fresh else NOBODY, 2 * block.number),
-            to=context.me,
-            decided=None if double is None else double.block,
+            FastPath(
+                before=2 * before + 1 if fresh else NOBODY,
+                after=2 * block.number,
+                to=context.me,
+                decided=None if double is None else double.block,
+            ),
         )
         self.accept(message)
 
@@ -302,8 +306,7 @@ class HotStuff2(PacedChain):
         self.context.propose(
             Prepare(certificate),
             ballot,
-            guard=(2 * block.number, 2 * block.number + 1),
-            to=self.leader_of(ballot.view + 1),
+            FastPath(before=2 * block.number, after=2 * block.number + 1, to=self.leader_of(ballot.view + 1)),
         )
         self.confirm(certificate)
 

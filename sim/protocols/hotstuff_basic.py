@@ -42,7 +42,7 @@ from typing import Any
 from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
 from sim.families.chained.views import NewView, TurnParameters
-from sim.protocol import Ballot, Block, Context, NormalCase, Step, VoteType, invariant, upon
+from sim.protocol import Ballot, Block, Context, FastPath, NormalCase, Step, VoteType, invariant, upon
 
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
 
@@ -192,8 +192,7 @@ class HotStuffBasic(PacedChain):
         context.propose(
             Prepare(view, block),
             context.ballot(view, block.height, block),
-            guard=(4 * before + DECIDED if fresh else NOBODY, 4 * block.number),
-            to=context.me,
+            FastPath(before=4 * before + DECIDED if fresh else NOBODY, after=4 * block.number, to=context.me),
         )
         self.accept(block)
 
@@ -210,9 +209,12 @@ class HotStuffBasic(PacedChain):
         context.propose(
             message(qc),
             ballot,
-            guard=(now - 1, now),
-            to=self.leader_of(qc.view + 1) if final else context.me,
-            decided=block if final else None,
+            FastPath(
+                before=now - 1,
+                after=now,
+                to=self.leader_of(qc.view + 1) if final else context.me,
+                decided=block if final else None,
+            ),
         )
         if final:
             self.decide(qc)

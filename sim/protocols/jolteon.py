@@ -55,6 +55,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    FastPath,
     Message,
     NormalCase,
     Signing,
@@ -260,9 +261,12 @@ class Jolteon(CertifiedChain):
         context.propose(
             Proposal(view, block, self.tc),
             context.ballot(view, block.height, block),
-            guard=(before if self.tc is None else NOBODY, block.number),
-            to=self.leader_of(view + 1),
-            decided=self.commits(justify),
+            FastPath(
+                before=before if self.tc is None else NOBODY,
+                after=block.number,
+                to=self.leader_of(view + 1),
+                decided=self.commits(justify),
+            ),
         )
         self.accept(block, self.tc)
 

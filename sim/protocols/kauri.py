@@ -50,7 +50,7 @@ from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
 from sim.families.chained.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
-from sim.protocol import Block, Context, Gather, Message, NormalCase, Signing, Timer, Tree, invariant, upon
+from sim.protocol import Aggregate, Block, Context, FastPath, Message, NormalCase, Signing, Timer, Tree, invariant, upon
 
 
 class KauriParameters(ViewParameters):
@@ -123,7 +123,7 @@ class Kauri(PacedChain):
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
     def tree_of(self, view: int) -> Tree:
-        """Trees with inner nodes from one bin after the other, then stars around one replica after the other."""
+        """A tree with inner nodes from one bin after the other, then stars around one replica after the other."""
         if view not in self.trees:
             n, k = self.context.n, (view - 1) % (self.bins + self.context.n)
             binned = k < self.bins
@@ -164,7 +164,7 @@ class Kauri(PacedChain):
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         patience_ns = self.parameters.aggregation_timeout_ns
-        return (NormalCase(Proposal, gather=Gather(Shares, self.quorum(), AGGREGATE_TIMER, patience_ns)),)
+        return (NormalCase(Proposal, aggregate=Aggregate(Shares, self.quorum(), AGGREGATE_TIMER, patience_ns)),)
 
     @staticmethod
     def known_weakness(
@@ -212,7 +212,7 @@ class Kauri(PacedChain):
             self.tree.renew(block)
             self.update(block.body)
             self.save()
-        for sender, message in self.context.fast_path.held():
+        for sender, message in self.context.fast_path.buffered():
             assert isinstance(message, Proposal)
             self.tree.add(message.block)
             self.early[message.block.height] = (sender, message)
@@ -275,10 +275,13 @@ class Kauri(PacedChain):
         context.propose(
             Proposal(self.view, block),
             context.ballot(self.view, block.height, block),
-            guard=(before if first else NOBODY, block.number),
-            decided=self.commits(justify),
-            along=self.tree_of(self.view),
-            known=justify.block,
+            FastPath(
+                before=before if first else NOBODY,
+                after=block.number,
+                decided=self.commits(justify),
+                requires=justify.block,
+            ),
+            tree=self.tree_of(self.view),
         )
         self.accept(block)
 
@@ -369,7 +372,7 @@ class Kauri(PacedChain):
     def votes_for(self, block: Block) -> dict[int, int]:
         """What has been counted for a block here, by the fast path too."""
         known = self.shares.setdefault(block.number, {})
-        known |= self.context.fast_path.gathered(block)
+        known |= self.context.fast_path.aggregated(block)
         return known
 
     def collect(self, block: Block, impatient: bool = False) -> None:

@@ -64,6 +64,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    FastPath,
     Lease,
     Message,
     NormalCase,
@@ -245,10 +246,13 @@ class Pbft(GroupReplica):
         self.context.propose(
             PrePrepare(self.view, block.height, block),
             ballot,
-            guard=(self.view, self.view),
+            FastPath(
+                before=self.view,
+                after=self.view,
+                notify=ALL if block.height % interval == 0 else None,
+                lease=Lease(min(upper, self.high_mark), self.parameters.pipeline),
+            ),
             audience=self.audience,
-            tell=ALL if block.height % interval == 0 else None,
-            lease=Lease(min(upper, self.high_mark), self.parameters.pipeline),
         )
         self.accept(ballot, self.context.me)
 

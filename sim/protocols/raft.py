@@ -52,7 +52,20 @@ from pydantic import Field
 from sim.families.raft.rpc import HEADER_BYTES, AppendEntries, Heartbeat, Repair, Reply, RequestVote, Stored
 from sim.families.raft.server import HEARTBEAT_TIMER, QUORUM_TIMER, LogParameters, LogServer, Role
 from sim.parameters import Nanoseconds, count, quantity
-from sim.protocol import BATCH, NO_PROGRESS, Ballot, Block, Context, NormalCase, Quorum, Step, VoteType, invariant, upon
+from sim.protocol import (
+    BATCH,
+    NO_PROGRESS,
+    Ballot,
+    Block,
+    Context,
+    FastPath,
+    NormalCase,
+    Quorum,
+    Step,
+    VoteType,
+    invariant,
+    upon,
+)
 from sim.units import format_ns
 
 INDEX_BITS = 32  # of a guard: term, then index
@@ -301,9 +314,12 @@ class Raft(LogServer):
             context.propose(
                 message,
                 context.ballot(self.term, block.height, block),
-                guard=(self.guard_upon(prev), self.guard_upon(block.height)),
-                to=context.me,
-                decided=context.decided_block(commit) if commit > self.told_commit else None,
+                FastPath(
+                    before=self.guard_upon(prev),
+                    after=self.guard_upon(block.height),
+                    to=context.me,
+                    decided=context.decided_block(commit) if commit > self.told_commit else None,
+                ),
             )
             self.told_commit = commit
             self.log.append(block)

@@ -38,7 +38,7 @@ from sim.families.pbft.groups import Group
 from sim.families.pbft.viewchange import Executed
 from sim.families.sync import HEADER_BYTES
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, Message, NormalCase, Quorum, Signing, upon
+from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, FastPath, Message, NormalCase, Quorum, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
@@ -167,7 +167,7 @@ class Rpbft(Pbft):
         ballot = context.ballot(self.view, block.height, block)
         context.persist(proposed=(self.view, block))
         message = PrePrepare(self.view, block.height, block)
-        context.propose(message, ballot, guard=(number, number), audience=self.audience, tell=ALL)
+        context.propose(message, ballot, FastPath(number, number, notify=ALL), audience=self.audience)
         self.accept(ballot, context.me)
 
     @upon(COMMIT)
@@ -198,9 +198,8 @@ class Rpbft(Pbft):
                 context.pass_on(
                     Committed(block, block.number, self.signers()),
                     block,
-                    guard=(2 * height - 1, 2 * height + 1),
+                    FastPath(2 * height - 1, 2 * height + 1, notify=ALL if height == self.high_mark else None),
                     audience=self.parts[part],
-                    tell=ALL if height == self.high_mark else None,
                 )
 
     @upon(Committed)

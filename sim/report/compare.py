@@ -51,7 +51,7 @@ def stored(out: Path, key: str) -> Path | None:
     return None
 
 
-def gather(
+def aggregate(
     jobs: Sequence[Job],
     out: Path,
     *,

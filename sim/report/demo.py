@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import sim
 from sim.report import figures, island_map, tables
-from sim.report.compare import Announce, Job, Progress, gather
+from sim.report.compare import Announce, Job, Progress, aggregate
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
 
@@ -78,7 +78,7 @@ def demo(
     """Run what is not stored, write table, figures and map. Returns the outcomes and the files."""
     folder = scenario_folder()
     jobs = [Job(folder / f"{name}.yaml", label=name) for name in names()]
-    outcomes = gather(jobs, out, study=STUDY, workers=workers, progress=progress, announce=announce)
+    outcomes = aggregate(jobs, out, study=STUDY, workers=workers, progress=progress, announce=announce)
     return outcomes, write(outcomes, out / STUDY)
 
 

@@ -105,7 +105,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     _silence(cast, run)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
-    seats = Seats(scenario, run, gateways)
+    seats = ClientFailover(scenario, run, gateways)
     followers.joined = seats.restarted
     for flood in floods:
         run.engine.peer()[flood.gateway.endpoint, r.ENTRY] = flood.gateway.home
@@ -363,7 +363,7 @@ def _costs(scenario: Scenario) -> Costs:
     )
 
 
-class Seats:
+class ClientFailover:
     """Which clients turn to which voter, as nodes fail and return."""
 
     def __init__(self, scenario: Scenario, run: Run, gateways: tuple[Gateway, ...]) -> None:

@@ -218,7 +218,7 @@ class RunMonitor:
         text = conflict.words()
         if number:
             return Violation("agreement", "safety", conflict.time_ns, conflict.node, text)
-        blocks = [self.world.run.tree.numbered(block) for block in (conflict.first_block, conflict.block)]
+        blocks = [self.world.run.block_store.numbered(block) for block in (conflict.first_block, conflict.block)]
         found = [
             None if block is None else deciding_certificate(self.world.run, block, self.correct) for block in blocks
         ]

@@ -142,7 +142,7 @@ def test_a_script_drops_delays_and_sends() -> None:
 
 def test_a_corrupted_replica_is_never_in_the_fast_path() -> None:
     run = play(scenario(corrupted=corrupt("silent", 3, at="900 ms")))
-    assert [host.fast for host in run.world.run.hosts] == [True, True, True, False]
+    assert [host.fast_path.allowed for host in run.world.run.hosts] == [True, True, True, False]
     honest = play(scenario())
     assert run.decided_blocks(0) == honest.decided_blocks(0)
     assert run.now_ns == S

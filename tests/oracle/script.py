@@ -386,16 +386,16 @@ class Compiled(Stage):
     def run(self) -> Story:
         while True:
             code, node, argument, _ = loop.advance(self.run_state, FOREVER_NS)
-            if code == loop.WAKE_MESSAGE:
+            if code == loop.UPCALL_MESSAGE:
                 kind, message = self.bodies[argument]
                 src = int(self.engine.run_state[d.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
                 self.woken(node, ("message", kind), (src, message))
-            elif code == loop.WAKE_QUORUM:
+            elif code == loop.UPCALL_QUORUM:
                 index = next(i for i, row in self.rows.items() if row == argument >> 2)
                 self.woken(node, ("quorum", index, argument & 3), (self.renewed[index],))
-            elif code == loop.WAKE_TIMER:
+            elif code == loop.UPCALL_TIMER:
                 self.woken(node, ("timer", argument), ())
-            elif code == loop.WAKE_CALL:
+            elif code == loop.UPCALL_CALL:
                 self.calls.pop(argument)()
             elif code == loop.CAPACITY:
                 self.engine.make_capacity()

@@ -10,10 +10,11 @@ from sim.protocol import (
     BATCH,
     DECIDED,
     NO_PROGRESS,
+    Aggregate,
     Ballot,
     Block,
     Context,
-    Gather,
+    FastPath,
     Lease,
     Message,
     NormalCase,
@@ -122,7 +123,7 @@ class Authority(Toy):
     def propose(self, block: Block, ballot: Ballot) -> None:
         mine = 8 * block.height
         self.context.propose(
-            Announce(block), ballot, guard=(mine, mine + 1), after=mine + 8, tell=self.leader_of(block.height + 1)
+            Announce(block), ballot, FastPath(mine, mine + 1, mine + 8, notify=self.leader_of(block.height + 1))
         )
         self.context.decide(block)
         self.came(block, 8)
@@ -162,9 +163,15 @@ class Phases(Toy):
         context, now = self.context, 8 * message.block.height + phase
         last = phase == 2
         context.propose(
-            message, ballot, guard=(now, now + 6 if last else now + 1), decided=message.block if last else None,
-            to=self.leader_of(message.block.height + 1) if last else context.me,
-        )  # fmt: skip
+            message,
+            ballot,
+            FastPath(
+                now,
+                now + 6 if last else now + 1,
+                decided=message.block if last else None,
+                to=self.leader_of(message.block.height + 1) if last else context.me,
+            ),
+        )
         self.reply(message, ballot, context.me)
 
     def reply(self, message: Announce, ballot: Ballot, leader: int) -> None:
@@ -210,7 +217,7 @@ class Rounds(Toy):
     def propose(self, block: Block, ballot: Ballot) -> None:
         now = 8 * block.height
         self.context.propose(
-            Announce(block), ballot, guard=(now, now + 1), after=now + 8, tell=self.leader_of(block.height + 1)
+            Announce(block), ballot, FastPath(now, now + 1, now + 8, notify=self.leader_of(block.height + 1))
         )
         self.accept(block, ballot)
 
@@ -281,7 +288,7 @@ class Committee(Toy):
         assert self.last is not None
         height, lease = self.last.height, Lease((self.last.height + 9) // 10 * 10)
         ballot = context.ballot(1, height, self.last)
-        context.propose(Announce(self.last), ballot, guard=(0, 0), audience=self.inside, lease=lease)
+        context.propose(Announce(self.last), ballot, FastPath(0, 0, lease=lease), audience=self.inside)
         context.vote(AGREE, ballot, self.inside, gate=True)
 
     @upon(Announce)
@@ -334,7 +341,7 @@ class Climb(Toy):
         return {}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        return (NormalCase(Announce, gather=Gather(Count, self.context.n, LATE, 300 * MS)),)
+        return (NormalCase(Announce, aggregate=Aggregate(Count, self.context.n, LATE, 300 * MS)),)
 
     @staticmethod
     def message_of(block: Block) -> Announce:
@@ -360,14 +367,16 @@ class Climb(Toy):
             before = 0 if self.last is None else self.last.number
             self.last = block
             context.propose(
-                Announce(block), context.ballot(1, block.height, block), guard=(before, block.number),
-                decided=self.final, along=self.tree, known=self.final,
-            )  # fmt: skip
+                Announce(block),
+                context.ballot(1, block.height, block),
+                FastPath(before, block.number, decided=self.final, requires=self.final),
+                tree=self.tree,
+            )
             self.counts[block.number] = {0: 1}
 
     def absorb_fast_path(self) -> None:
         self.last = self.context.fast_path.block() or self.last
-        for sender, message in self.context.fast_path.held():
+        for sender, message in self.context.fast_path.buffered():
             self.early[message.block.height] = (sender, message)
 
     def guard(self) -> int | None:
@@ -408,7 +417,7 @@ class Climb(Toy):
         if context.me:
             type(self).by_handlers += 1
         counts = (
-            self.counts.setdefault(block.number, {}) | context.fast_path.gathered(block) | {sender: message.replicas}
+            self.counts.setdefault(block.number, {}) | context.fast_path.aggregated(block) | {sender: message.replicas}
         )
         self.counts[block.number] = counts
         all_here, whole = sum(counts.values()), self.tree.below(context.me)[0]

@@ -147,7 +147,7 @@ def journeys(played: Played) -> dict[tuple[int, ...], tuple[int, int]]:
     }
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 def test_a_crash_leaves_other_messages_their_jitter_and_loss(fast_path: bool) -> None:
     changes: dict[str, Any] = {
         "duration": "5 s", "trace": "messages", "network.links": "datagram", "network.loss": "0.5 %",

@@ -58,7 +58,7 @@ def test_a_block_a_step_n_minus_1_messages_final_at_the_last_signer_needed(n: in
         assert time == last * S + (0 if last % n == node else 10 * MS)
     assert len(run.decided(0)) == 30 - signers + 1
     assert len(run.events(r.EVENT_HEAD)) == 30 * n
-    assert run.judge.blocks.reorganisations == run.judge.blocks.stale == 0
+    assert run.monitor.blocks.reorganisations == run.monitor.blocks.stale == 0
     assert unsafe(run) == []
 
 
@@ -71,8 +71,8 @@ def test_a_validator_that_is_away_leaves_its_steps_empty() -> None:
 
 def test_a_step_shorter_than_a_delivery_makes_stale_blocks() -> None:
     run = play(scenario(4, protocol=QUICK | {"step_duration": "8 ms"}, duration="2 s"))
-    assert run.judge.blocks.stale > 50
-    assert run.judge.blocks.reorganisations > 50
+    assert run.monitor.blocks.stale > 50
+    assert run.monitor.blocks.reorganisations > 50
 
 
 class NeverFinal(Aura):

@@ -46,7 +46,7 @@ def quorums_by_height(run: Played) -> dict[int, Quorum]:
     world = run.world.run
     vote = next(vote for vote in world.protocol.votes if vote.name == DECIDING[run.world.scenario.protocol.name])
     found = {}
-    for block in world.tree.of_row.values():
+    for block in world.block_store.of_row.values():
         for ballot in block.ballots:
             if vote in ballot.rows and ballot.view >= 0:
                 found[block.height] = world.tallies.quorum_of(ballot.rows[vote], vote)
@@ -63,7 +63,7 @@ def members_by_height(run: Played) -> dict[int, tuple[int, ...]]:
 
 def validator_sets(run: Played) -> dict[int, ValidatorSet]:
     """Blocks that say who votes, by height, as the last replica to join or stay decided them."""
-    blocks = run.world.run.tree.of_row.values()
+    blocks = run.world.run.block_store.of_row.values()
     return {block.height: block.body for block in blocks if isinstance(block.body, ValidatorSet)}
 
 

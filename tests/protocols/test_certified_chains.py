@@ -95,7 +95,7 @@ every = pytest.mark.parametrize("chain", ALL, ids=lambda chain: chain.name)
 
 
 @in_turns
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("n", [4, 5, 7, 31])
 def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, fast_path: bool) -> None:
     """A message to or from the leader and voters per delay; final first at the leader that completes the proof."""
@@ -125,7 +125,7 @@ def period_ns(chain: Chain, latency: np.ndarray, old: int, new: int, q: int) -> 
 
 
 @in_turns
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_unequal_delays_make_the_period_a_sum_of_order_statistics(chain: Chain, seed: int, fast_path: bool) -> None:
     n, q = 7, 5
@@ -305,7 +305,7 @@ def noting(protocol: type[CertifiedChain], cast: dict[tuple[int, int], set[int]]
 
 
 @in_turns
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain, seed: int, fast_path: bool) -> None:
     cast: dict[tuple[int, int], set[int]] = {}

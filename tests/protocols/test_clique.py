@@ -199,7 +199,7 @@ def test_transactions_of_abandoned_blocks_wait_again() -> None:
     assert waiting < 100 * 4.5, "no more than what came in the last three blocks and since"
     assert int(state[r.EXPIRED]) <= 2, "what was on its way to the signer when the links were cut"
     assert int(state[r.REPEATED]) == 0
-    assert run.judge.blocks.stale >= 1
+    assert run.monitor.blocks.stale >= 1
     assert unsafe(run) == []
 
 

@@ -73,7 +73,7 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.sort(prepared[:, None] + d, axis=0)[q - 1]
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 7, 10], range(3))))
 def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     draw = np.random.default_rng(seed)
@@ -209,7 +209,7 @@ def test_a_prepared_batch_survives_at_its_sequence_number() -> None:
     faults = [crash([0], "25 ms"), *silence("25 ms", "35 ms")]
     run = begin(scenario(4, protocol=FAST, duration="2 s", faults=faults)).until(60 * MS)
     assert len(run.decided()) == 0
-    (block,) = run.world.run.tree.of_row.values()
+    (block,) = run.world.run.block_store.of_row.values()
     run.until(2 * S)
     assert [run.decided_blocks(node)[1] for node in (1, 2, 3)] == [block.number] * 3
     assert set(run.views()) == {0, 1}
@@ -235,7 +235,7 @@ def test_checkpoints_become_stable_and_free_the_log() -> None:
         run.until(second * S)
         run_state = run.world.run.engine
         kept = len(run_state.run_state[r.BLOCK_FREE]) - int(run_state.state[r.BLOCKS_FREE])
-        most = max(most, kept, len(run.world.run.tree.ballots))
+        most = max(most, kept, len(run.world.run.block_store.ballots))
     assert len(run.decided(0)) > 9_900
     assert most < 600  # freed in strokes of 256 blocks
     assert {run.replica(node).low_mark for node in range(4)} == {9_984}
@@ -263,7 +263,7 @@ def test_the_log_window_bounds_the_pipeline() -> None:
     assert len(run.decided(0)) > 50
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
 def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a view and sequence number every replica votes for one block, the restarted primary included."""
@@ -276,7 +276,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
         )
         for ms in range(296, 600, 4):
             run.until(ms * MS)
-            tree = run.world.run.tree
+            tree = run.world.run.block_store
             for height in range(200):
                 tree.at_height(height)  # lest the engine's own are not seen
             for (view, number), same in tree.ballots.items():
@@ -516,7 +516,7 @@ def test_blocks_kept_for_a_voter_that_is_down_keep_no_tallies() -> None:
     """A block that only a lost voter lacks stays for its catch-up, without ballots, tallies and actions."""
     network = {"network.latency": {"model": "fixed", "one_way": "1 ms"}}
     run = begin(scenario(4, duration="20 s", faults=[crash([3], "1 s", "15 s")], **network)).until(4 * S)
-    engine, tree = run.world.run.engine, run.world.run.tree
+    engine, tree = run.world.run.engine, run.world.run.block_store
     tallies = engine.tallies
     run.until(15 * S)
     kept = len(engine.run_state[r.BLOCK_FREE]) - int(engine.state[r.BLOCKS_FREE])

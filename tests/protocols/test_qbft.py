@@ -67,7 +67,7 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.maximum(accepted, np.sort(prepared[:, None] + d, axis=0)[q - 1])
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 9], range(3))))
 def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
@@ -305,7 +305,7 @@ def test_two_quorums_share_a_correct_validator_and_the_correct_ones_are_a_quorum
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
 def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a height and round every validator votes for one block, the restarted proposer included."""
@@ -317,7 +317,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
         run = begin(chosen, fast_path=fast_path)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
-            for (view, number), same in run.world.run.tree.ballots.items():
+            for (view, number), same in run.world.run.block_store.ballots.items():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREPARE, COMMIT):
                         if sum(host.has_voted(vote, ballot) for ballot in same) > 1:

@@ -333,8 +333,8 @@ def test_a_minority_makes_no_progress_and_heals(check_quorum: bool) -> None:
     chain = lab.decided()
     assert min(lab.run.hosts[v].height for v in range(5)) >= len(chain) - 2
     if proposed_there not in chain.values():
-        assert proposed_there in lab.run.tree.abandoned or proposed_there not in {
-            block.number for block in lab.run.tree.of_row.values()
+        assert proposed_there in lab.run.block_store.abandoned or proposed_there not in {
+            block.number for block in lab.run.block_store.of_row.values()
         }
 
 

@@ -140,7 +140,7 @@ def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], e
     changes["block.interval"] = "50 ms"
     run = play(scenario(2, protocol="raft", duration="2 s", **changes), protocol=protocol)
     born = {int(row[3]): int(row[0]) for row in run.events(r.EVENT_PROPOSED)}
-    (change,) = [b for b in run.world.run.tree.of_row.values() if isinstance(b.body, Members)]
+    (change,) = [b for b in run.world.run.block_store.of_row.values() if isinstance(b.body, Members)]
     decided = min(int(row[0]) for row in run.decided(0) if row[3] == change.number)
     assert decided - born[change.number] == (20 * MS if expected == 2 else 0)
 

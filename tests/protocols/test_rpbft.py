@@ -44,7 +44,7 @@ def proposers(run: Played) -> dict[int, int]:
 
 def validator_sets(run: Played) -> dict[int, ValidatorSet]:
     """Blocks that change the set of nodes, by height."""
-    blocks = run.world.run.tree.of_row.values()
+    blocks = run.world.run.block_store.of_row.values()
     return {block.height: block.body for block in blocks if isinstance(block.body, ValidatorSet)}
 
 

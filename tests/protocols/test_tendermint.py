@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sim.engine import loop
-from sim.engine.rumours import RUMOUR, RUMOUR_WIDTH
+from sim.engine.gossip import GOSSIP, GOSSIP_WIDTH
 from sim.families.heights.gossip import Relayed, Said
 from sim.families.heights.powers import Powers
 from sim.ledger import rows as r
@@ -98,7 +98,7 @@ def order_statistics(delays: np.ndarray, q: int) -> np.ndarray:
     return np.maximum(accepted, np.sort(locked[:, None] + d, axis=0)[q - 1])
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize(("n", "seed"), list(itertools.product([4, 5, 9], range(3))))
 def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_path: bool) -> None:
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
@@ -355,18 +355,18 @@ def test_what_counts_under_an_umbrella_is_freed() -> None:
     most = 0
     for second in range(20, 400, 20):
         run.until(second * S)
-        most = max(most, len(run.world.run.tree.ballots))
+        most = max(most, len(run.world.run.block_store.ballots))
     run.until(400 * S)
     assert len(run.decided(0)) > 2_000
     assert most < 9_000
     # Decided here by all at last: what stood for heights that nobody needs is gone.
-    assert len(run.world.run.tree.ballots) < 3_000
+    assert len(run.world.run.block_store.ballots) < 3_000
 
 
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("node", [0, 1])
 def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
     """For a height and round every process votes for one block, the restarted proposer included."""
@@ -378,7 +378,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
         run = begin(chosen, fast_path=fast_path)
         for ms in range(296, 900, 12):
             run.until(ms * MS)
-            for (view, number), same in run.world.run.tree.all_ballots():
+            for (view, number), same in run.world.run.block_store.all_ballots():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREVOTE, PRECOMMIT):
                         if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
@@ -513,7 +513,7 @@ def test_who_has_a_third_of_the_power_halts_the_chain_by_leaving() -> None:
         assert unsafe(run) == []
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_weighted_delays_follow_their_order_statistics(seed: int, fast_path: bool) -> None:
     """A quorum is complete with the vote that brings the power above two thirds: see `order_statistics`."""
@@ -559,8 +559,8 @@ def test_every_process_hears_everything_at_a_fixed_price(n: int, degree: int) ->
     edges = sum(map(len, near)) // 2
     assert {len(run.decided(node)) for node in range(n)} == {3}
     hosts = run.world.run.hosts
-    assert [len(hosts[0].heard(height)) for height in (1, 2, 3)] == [2 * n + 1] * 3
-    assert all(host.heard(2) == hosts[0].heard(2) for host in hosts)
+    assert [len(hosts[0].seen(height)) for height in (1, 2, 3)] == [2 * n + 1] * 3
+    assert all(host.seen(2) == hosts[0].seen(2) for host in hosts)
     assert run.sent() == 3 * (2 * n + 1) * (2 * edges - (n - 1))
     assert run.sent("Said") == sum(len(near[v]) * 6 + len(near[v]) * (v < 3) for v in range(n))
     assert unsafe(run) == []
@@ -640,8 +640,8 @@ def test_votes_that_spread_reach_no_handler_and_pass_on_in_the_fast_path_as_by_h
 def test_what_is_long_decided_is_forgotten_by_all_and_its_slots_used_again() -> None:
     run = play(scenario(4, protocol=gossip(2), duration="5 s"))
     assert min(len(run.decided(node)) for node in range(4)) > 60
-    assert [len(run.world.run.hosts[0].heard(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
-    assert len(run.world.run.engine.run_state[RUMOUR]) <= 1024 * RUMOUR_WIDTH
+    assert [len(run.world.run.hosts[0].seen(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
+    assert len(run.world.run.engine.run_state[GOSSIP]) <= 1024 * GOSSIP_WIDTH
 
 
 def test_a_graph_that_does_not_exist_is_refused() -> None:

@@ -80,7 +80,7 @@ def committed_ms(latency_ms: np.ndarray, weights: np.ndarray, quorum: int) -> np
     return weighted_statistic(written[:, None] + d, weights, quorum)
 
 
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 @pytest.mark.parametrize(("n", "faults", "heavy"), [(5, 1, [1, 3]), (7, 1, [0, 6]), (7, 2, [1, 2, 3, 4]), (9, 2, None)])
 def test_unequal_delays_follow_their_weighted_order_statistics(
     n: int, faults: int, heavy: list[int] | None, fast_path: bool

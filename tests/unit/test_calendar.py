@@ -30,9 +30,9 @@ from sim.kernel.run_state import (
     RUN_LEN,
     RUN_POS,
     RunState,
-    bench,
     column,
     compiled,
+    pointer,
 )
 
 POP = -1
@@ -45,7 +45,7 @@ def _play(array, delays, begin, out, until, state):
 
     state: numbers entered, numbers taken out. Returns where it stopped for want of room, or the end.
     """
-    run_state = bench(array)
+    run_state = pointer(array)
     for i in range(begin, len(delays)):
         if not calendar_has_room(run_state, 1):
             return i

@@ -88,7 +88,7 @@ def test_the_past_keeps_everything(width: int) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["pbft", "raft", "hotstuff", "qbft"])
-@pytest.mark.parametrize("fast path", [True, False])
+@pytest.mark.parametrize("fast_path", [True, False])
 def test_who_returns_finds_what_was_set_aside(protocol: str, fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Columns go to files at once, objects of blocks are given up, and a voter returns twice."""
     gone = [{"at": at, "until": until, "crash": {"nodes": [3]}} for at, until in (("1 s", "14 s"), ("15 s", "19 s"))]

@@ -15,7 +15,7 @@ from tests.runs import S, play, scenario
 SLOW_LOAD = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
 
 
-@pytest.mark.parametrize("fast path", [True, False], ids=["fast path", "handlers"])
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast path", "handlers"])
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_without_faults_no_proposal_is_lost_and_none_is_made_twice(protocol: str, fast_path: bool) -> None:
     """Nobody has proposed a block that was given back because nothing waited after all."""

@@ -8,19 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sim.kernel.heap import WIDTH, heap_drop, heap_push
-from sim.kernel.run_state import READY, READY_LEN, RunState, bench, compiled
+from sim.kernel.run_state import READY, READY_LEN, RunState, compiled, pointer
 
 _OPERATIONS = st.lists(st.one_of(st.none(), st.integers(0, 20), st.integers(0, 1 << 60)), max_size=300)
 
 
 @compiled
 def _push(array, time, sequence, a, b):
-    heap_push(bench(array), READY, READY_LEN, time, sequence, a, b)
+    heap_push(pointer(array), READY, READY_LEN, time, sequence, a, b)
 
 
 @compiled
 def _drop(array):
-    heap_drop(bench(array), READY, READY_LEN)
+    heap_drop(pointer(array), READY, READY_LEN)
 
 
 @settings(max_examples=200, derandomize=True, deadline=None)

@@ -27,7 +27,7 @@ _DESK = types.Array(types.int64, 1, "C")
 @njit(types.int64(_DESK, types.int64, types.int64))
 def scribble(array, number, at):  # type: ignore[no-untyped-def]
     """Write where the caller says, as compiled code can."""
-    run_state = d.bench(array)
+    run_state = d.pointer(array)
     d.column(run_state, number)[at] = 7
     return 0
 
@@ -71,28 +71,29 @@ def test_the_checked_build_refuses_the_write_itself() -> None:
 
         @njit(types.int64(types.Array(types.int64, 1, "C"), types.int64))
         def scribble(array, at):
-            desk = d.bench(array)
-            d.column(desk, d.READY)[at] = 7
+            run_state = d.pointer(array)
+            d.column(run_state, d.READY)[at] = 7
             return 0
 
         @njit(types.int64(types.Array(types.int64, 1, "C")))
         def stale(array):
-            desk = d.bench(array)
-            rows = d.column(desk, d.READY)
-            d.make_room(desk, d.READY)
+            run_state = d.pointer(array)
+            rows = d.column(run_state, d.READY)
+            d.make_capacity(run_state, d.READY)
             rows[0] = 7
             return 0
 
-        desk = d.Desk()
-        desk.allocate(d.READY, 64)
-        desk.on_full(desk.grow)
-        scribble(desk.array, 63)
-        for call in (lambda: scribble(desk.array, 64), lambda: scribble(desk.array, -1), lambda: stale(desk.array)):
+        run_state = d.RunState()
+        run_state.allocate(d.READY, 64)
+        run_state.on_full(run_state.grow)
+        scribble(run_state.array, 63)
+        array = run_state.array
+        for call in (lambda: scribble(array, 64), lambda: scribble(array, -1), lambda: stale(array)):
             try:
                 call()
             except IndexError:
-                print("refused", int(desk.array[d.WRONG_COLUMN]), int(desk.array[d.WRONG_INDEX]))
-        print(desk.damage())
+                print("refused", int(run_state.array[d.WRONG_COLUMN]), int(run_state.array[d.WRONG_INDEX]))
+        print(run_state.damage())
         """
     )
     done = subprocess.run(

@@ -11,25 +11,25 @@ from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.kernel import chance, post, receiving, sending
 from sim.kernel import run_state as d
-from sim.kernel.run_state import bench, compiled
+from sim.kernel.run_state import compiled, pointer
 
 CPU, NIC = 0, 1
 
 
 @compiled
 def _transmit(array, src, ready, size):
-    return sending.transmit(bench(array), src, ready, size)
+    return sending.transmit(pointer(array), src, ready, size)
 
 
 @compiled
 def _receive(array, time, dst, size, verify_ns):
-    return receiving.receive(bench(array), time, dst, size, verify_ns)
+    return receiving.receive(pointer(array), time, dst, size, verify_ns)
 
 
 @compiled
 def _receive_all(array, mean_ns, table, seed, count, size, verify_ns, out):
     """Poisson arrivals at node 0; the wait of each in `out`."""
-    run_state = bench(array)
+    run_state = pointer(array)
     time = np.int64(0)
     for i in range(count):
         time += chance.exponential_ns(chance.join(chance.join(np.uint64(0), seed), i), mean_ns, table)
@@ -38,7 +38,7 @@ def _receive_all(array, mean_ns, table, seed, count, size, verify_ns, out):
 
 @compiled
 def _hand_over(array, dst, verified, handle_ns):
-    return receiving.hand_over(bench(array), dst, verified, handle_ns)
+    return receiving.hand_over(pointer(array), dst, verified, handle_ns)
 
 
 def _engine(nodes: int = 2, ps: int = 0, workers: int = 1) -> Engine:

@@ -36,7 +36,7 @@ def jobs() -> list[compare.Job]:
 
 @pytest.fixture(scope="module")
 def outcomes(jobs: list[compare.Job], tmp_path_factory: pytest.TempPathFactory) -> list[Outcome]:
-    return compare.gather(jobs, tmp_path_factory.mktemp("results"), workers=1)
+    return compare.aggregate(jobs, tmp_path_factory.mktemp("results"), workers=1)
 
 
 def test_a_distribution_rises_to_one_and_agrees_with_the_quantiles(outcomes: list[Outcome]) -> None:
@@ -106,7 +106,7 @@ def test_memory_and_disk_tell_the_same(jobs: list[compare.Job], outcomes: list[O
 
 def test_workers_change_nothing(jobs: list[compare.Job], outcomes: list[Outcome], tmp_path: Path) -> None:
     shares: list[float] = []
-    parallel = compare.gather(jobs, tmp_path, workers=2, progress=shares.append)
+    parallel = compare.aggregate(jobs, tmp_path, workers=2, progress=shares.append)
     assert [_plain(run) for run in parallel] == [_plain(run) for run in outcomes]
     assert shares == sorted(shares)
 
@@ -175,10 +175,10 @@ def test_compare_writes_tables_and_figures_and_reuses_runs(tmp_path: Path) -> No
 
 
 def test_a_damaged_result_is_run_again(jobs: list[compare.Job], tmp_path: Path) -> None:
-    (first,) = compare.gather(jobs[:1], tmp_path, workers=1)
+    (first,) = compare.aggregate(jobs[:1], tmp_path, workers=1)
     (file,) = tmp_path.glob("*/runs/*/timeline.parquet")
     file.write_bytes(file.read_bytes()[:-1])
-    (again,) = compare.gather(jobs[:1], tmp_path, workers=1)
+    (again,) = compare.aggregate(jobs[:1], tmp_path, workers=1)
     assert _plain(again) == _plain(first)
 
 

@@ -128,7 +128,7 @@ def test_a_leader_goes_on_by_itself_while_rules_are_in_force() -> None:
     assert fast_path.digest == handlers.digest
     assert _hits(fast_path) == _hits(handlers) == [(5, 5), (0, 0)]
     assert len(fast_path.decided(0)) > 300
-    assert len(fast_path.world.run.tree.of_row) < 5  # the others never became objects
+    assert len(fast_path.world.run.block_store.of_row) < 5  # the others never became objects
 
 
 def test_before_gst_messages_are_late_and_afterwards_they_are_not() -> None:

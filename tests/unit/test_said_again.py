@@ -28,7 +28,7 @@ class Repeating(Pbft):
 
 def heard(run, vote: VoteType, node: int) -> set[int]:  # type: ignore[no-untyped-def]
     """Whose votes have come to a node."""
-    ballot = run.world.run.tree.ballot(0, 1, None)
+    ballot = run.world.run.block_store.ballot(0, 1, None)
     row, state = ballot.rows[vote], run.world.run.run_state
     return {voter for voter in range(4) if entry.voted(state, row, node, voter)}
 

@@ -10,35 +10,35 @@ from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.kernel import run_state as d
 from sim.kernel import tally as t
-from sim.kernel.run_state import bench, compiled
+from sim.kernel.run_state import compiled, pointer
 from sim.kernel.tally import GATE
 
 
 @compiled
 def _arrive(array, row, node, voter):
     """A vote from the network that is processed at once; returns the thresholds reached."""
-    number = t.count_arrival(bench(array), row, node, voter)
-    return t.settle_vote(bench(array), row, node, number) if number else np.int64(0)
+    number = t.count_arrival(pointer(array), row, node, voter)
+    return t.settle_vote(pointer(array), row, node, number) if number else np.int64(0)
 
 
 @compiled
 def _arrive_only(array, row, node, voter):
-    return t.count_arrival(bench(array), row, node, voter)
+    return t.count_arrival(pointer(array), row, node, voter)
 
 
 @compiled
 def _settle(array, row, node, number):
-    return t.settle_vote(bench(array), row, node, number)
+    return t.settle_vote(pointer(array), row, node, number)
 
 
 @compiled
 def _here(array, row, node, voter, weight):
-    return t.count_here(bench(array), row, node, voter, weight)
+    return t.count_here(pointer(array), row, node, voter, weight)
 
 
 @compiled
 def _forget(array, row, node):
-    t.forget_node(bench(array), row, node)
+    t.forget_node(pointer(array), row, node)
 
 
 def _engine(voters: int) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from sim.adversary.mutants.bent import WithoutOwnVotes
+from sim.adversary.mutants.faulty_context import WithoutOwnVotes
 from sim.families.chained.tree import GENESIS, QC
 from sim.protocol import Block, Context
 from sim.protocols.hotstuff import HotStuff

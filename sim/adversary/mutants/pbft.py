@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from sim.adversary.mutants.bent import Twice
+from sim.adversary.mutants.faulty_context import Twice
 from sim.families.pbft.viewchange import ViewChange, min_s
 from sim.protocol import Block, Context, Timer, upon
 from sim.protocols.pbft import Pbft

@@ -5,8 +5,8 @@ receipt, to all neighbours but the one it came from; a further copy ends where i
 message that everybody receives therefore costs 2E - (n - 1) copies. An author signs once; who passes on signs
 nothing. Every copy is verified, a further one too, which overstates the work of a node that looks first.
 
-What a voter hears first it takes, and passes on, in the fast path if it is a vote (`sim.protocol.Rumour`). What was
-heard of a height is kept while the height lasts, and can be sent again: a crash, a cut or a loss may have
+What a voter hears first it takes, and passes on, in the fast path if it is a vote (`sim.protocol.GossipMessage`). What
+was heard of a height is kept while the height lasts, and can be sent again: a crash, a cut or a loss may have
 kept it from a neighbour, whose own neighbours will not repeat what they believe is known.
 """
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from sim.protocol import Block, Context, Message, Rumour, Signing, VoteType
+from sim.protocol import Block, Context, GossipMessage, Message, Signing, VoteType
 
 KEPT_HEIGHTS = 8  # messages of heights further back are neither kept nor passed on
 
@@ -31,7 +31,7 @@ class CastVote:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Said(Rumour):
+class Said(GossipMessage):
     """A message from its author to the neighbours: a vote, or a message that names its height."""
 
     author: int
@@ -84,7 +84,7 @@ class Gossip:
 
     def know(self, height: int, content: CastVote | Message) -> None:
         """Something of one's own that was said before a crash."""
-        self.context.hear(Said(self.context.me, height, content))
+        self.context.deliver_once(Said(self.context.me, height, content))
 
     def say(self, height: int, content: CastVote | Message) -> None:
         """Say something of one's own."""
@@ -96,7 +96,7 @@ class Gossip:
         """Take a message that arrived. The first time it is passed on."""
         if message.height <= self.context.height - KEPT_HEIGHTS:
             return False
-        if not self.context.hear(message):
+        if not self.context.deliver_once(message):
             return False
         others = self.others.get(sender)
         if others is None:
@@ -108,8 +108,8 @@ class Gossip:
     def repeat(self, height: int, to: int | None = None) -> None:
         """Send what was heard of a height again, to all neighbours or to one."""
         for neighbour in self.neighbours if to is None else (to,):
-            for rumour in self.context.heard(height):
-                self.context.send(neighbour, rumour)
+            for gossip_message in self.context.seen(height):
+                self.context.send(neighbour, gossip_message)
 
 
 def check_degree(degree: int, voters: int) -> None:

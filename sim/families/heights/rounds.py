@@ -19,6 +19,7 @@ from sim.protocol import (
     Ballot,
     Block,
     Context,
+    FastPath,
     Message,
     NormalCase,
     Quorum,
@@ -192,8 +193,10 @@ class RoundByRound(HeightByHeight):
         ballot = context.ballot(self.round, self.height, message.block)
         if self.round == 0 and not context.members_change:
             number = self.guard_base()
-            guard, after = (number, number + 1), 2 * message.block.number
-            context.propose(message, ballot, guard=guard, after=after, tell=self.proposer_after(context.me, 0))
+            fast = FastPath(
+                number, number + 1, done=2 * message.block.number, notify=self.proposer_after(context.me, 0)
+            )
+            context.propose(message, ballot, fast)
         else:
             self.say(message, new=self.round == 0)
         self.accept(ballot)

@@ -27,7 +27,7 @@ from sim.families.heights.gossip import CastVote, Gossip, Relayed, Said
 from sim.families.heights.height_by_height import HeightByHeight
 from sim.families.heights.powers import Powers, powers_at, powers_of
 from sim.families.sync import Status
-from sim.protocol import Block, Context, Quorum, Timer, VoteType, upon
+from sim.protocol import Block, Context, FastPath, Quorum, Timer, VoteType, upon
 
 COMMIT_TIMER = Timer("commit")
 
@@ -201,9 +201,8 @@ class Validator(HeightByHeight):
         elif self.round == 0 and not context.members_change:
             number = self.guard_base()
             ballot = context.ballot(0, self.height, message.block)
-            next_proposer = self.proposer_of(self.height + 1, 0)
-            after = 2 * message.block.number
-            context.propose(message, ballot, guard=(number, number + 1), after=after, tell=next_proposer)
+            done, next_proposer = 2 * message.block.number, self.proposer_of(self.height + 1, 0)
+            context.propose(message, ballot, FastPath(number, number + 1, done=done, notify=next_proposer))
         else:
             self.say(message, new=self.round == 0)
 

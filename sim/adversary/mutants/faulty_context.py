@@ -1,13 +1,13 @@
-"""A context that is bent in one place, for bugs that are not in the rules but between replica and network."""
+"""A context that is faulty in one place, for bugs that are not in the rules but between replica and network."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sim.protocol import ALL, Ballot, Block, Context, Message, VoteType
+from sim.protocol import ALL, Ballot, Context, Message, VoteType
 
 
-class Bent:
+class FaultyContext:
     """Passes everything on."""
 
     def __init__(self, context: Context) -> None:
@@ -17,7 +17,7 @@ class Bent:
         return getattr(self._context, name)
 
 
-class WithoutOwnVotes(Bent):
+class WithoutOwnVotes(FaultyContext):
     """A vote that its caster counts alone is lost."""
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
@@ -25,7 +25,7 @@ class WithoutOwnVotes(Bent):
             self._context.vote(vote, ballot, to, gate=gate)
 
 
-class Twice(Bent):
+class Twice(FaultyContext):
     """Every message leaves twice."""
 
     def broadcast(self, message: Message, to: int = ALL) -> None:
@@ -36,10 +36,10 @@ class Twice(Bent):
         self._context.send(to, message)
         self._context.send(to, message)
 
-    def propose(self, message: Message, ballot: Ballot, **more: Any) -> None:
-        self._context.propose(message, ballot, **more)
-        self._context.broadcast(message, more.get("audience", ALL))
+    def propose(self, message: Message, *about: Any, audience: int = ALL, **more: Any) -> None:
+        self._context.propose(message, *about, audience=audience, **more)
+        self._context.broadcast(message, audience)
 
-    def pass_on(self, message: Message, block: Block, *, audience: int = ALL, **more: Any) -> None:
-        self._context.pass_on(message, block, audience=audience, **more)
+    def pass_on(self, message: Message, *about: Any, audience: int = ALL) -> None:
+        self._context.pass_on(message, *about, audience=audience)
         self._context.broadcast(message, audience)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 OUT_OF_TIME = 100  # the deadline on the wall clock has passed
 
 
-def turn(run: Run, until_ns: int) -> int:
+def run_until(run: Run, until_ns: int) -> int:
     """Turn the loop up to and including `until_ns`. Returns the code of what ended it."""
     run_state = run.run_state
     hosts = run.hosts
     advance = loop.advance
-    message_code, quorum_code = loop.WAKE_MESSAGE, loop.WAKE_QUORUM
+    message_code, quorum_code = loop.UPCALL_MESSAGE, loop.UPCALL_QUORUM
     envelopes_src = post.SRC
     names = run.name_of_seat
     width = post.ENVELOPE_WIDTH
@@ -39,18 +39,18 @@ def turn(run: Run, until_ns: int) -> int:
             if handler is not None:
                 handler(src, body)
         elif code == quorum_code:
-            owner = run.tree.owner(argument >> 2)
+            owner = run.block_store.owner(argument >> 2)
             if owner is not None:
                 handler = hosts[node].handlers.get(owner[1])
                 if handler is not None:
                     handler(owner[0])
-        elif code == loop.WAKE_FAST_PATH:
+        elif code == loop.UPCALL_FAST_PATH:
             _signal(run, node, DECIDED)
-        elif code == loop.WAKE_BATCH:
+        elif code == loop.UPCALL_BATCH:
             _signal(run, node, BATCH)
-        elif code == loop.WAKE_PROGRESS:
+        elif code == loop.UPCALL_PROGRESS:
             _signal(run, node, NO_PROGRESS)
-        elif code == loop.WAKE_TIMER:
+        elif code == loop.UPCALL_TIMER:
             entry_: Any = run.timers.pop(argument, None)
             if argument >> timers.TIMER_BITS and not argument & timers.OF_DISK:
                 entry_ = _timer_of_engine(run, node, argument)
@@ -59,14 +59,14 @@ def turn(run: Run, until_ns: int) -> int:
                 if handler is not None:
                     handler(entry_[1])
         elif code == loop.CLOSED_BLOCKS:
-            run.tree.sweep()
+            run.block_store.sweep()
         elif code == loop.EMPTY_TRACE:
             run.flush_trace()
         elif code == loop.CAPACITY:
             run.make_capacity()
-        elif code == loop.WAKE_DECIDED:
+        elif code == loop.UPCALL_DECIDED:
             _tell_decided(run, node, argument)
-        elif code == loop.WAKE_CALL:
+        elif code == loop.UPCALL_CALL:
             run.calls.pop(argument)()
         elif code == loop.PAUSE:
             if run.out_of_time():
@@ -79,7 +79,7 @@ def _timer_of_engine(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
     """A timer that the engine has set, and what its handler gets."""
     if argument & timers.OF_TURN:
         return run.turn_timers[node], int(run.turns[node * timers.TURN_WIDTH + timers.TURN_NS])
-    return run.trees.timer(argument)
+    return run.dissemination.timer(argument)
 
 
 def _tell_decided(run: Run, node: int, argument: int) -> None:

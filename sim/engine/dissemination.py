@@ -1,7 +1,7 @@
 """Messages that go down a tree of voters and are answered on the way up, without entering Python.
 
-A protocol declares it as the normal case of a message (`sim.protocol.Gather`). The root's host lays out the case for
-one block: an action, as for any normal case, and a *gathering*, which holds per voter how far it has come. A voter
+A protocol declares it as the normal case of a message (`sim.protocol.Aggregate`). The root's host lays out the case for
+one block: an action, as for any normal case, and a *aggregation*, which holds per voter how far it has come. A voter
 that accepts the message passes it on to its children; it answers its parent once its whole subtree has. As everywhere
 in the fast path a guard decides, and what does not fit goes to the handlers, which take over what was counted.
 
@@ -15,15 +15,15 @@ import numpy as np
 from sim.engine.actions import (
     ACTION_WIDTH,
     ACTIONS,
+    AGGREGATE,
+    AGGREGATE_BLOCK,
+    AGGREGATE_CASE,
+    AGGREGATE_FREE,
+    AGGREGATE_HEAD,
+    AGGREGATE_STRIDE,
+    AGGREGATES_FREE,
+    AGGREGATION,
     DECIDES_BLOCK,
-    GATHER,
-    GATHER_BLOCK,
-    GATHER_CASE,
-    GATHER_FREE,
-    GATHER_HEAD,
-    GATHER_STRIDE,
-    GATHERING,
-    GATHERS_FREE,
     GENERATION,
     GUARD_AFTER,
     GUARD_BEFORE,
@@ -74,7 +74,7 @@ from sim.ledger.rows import (
 
 # columns
 TREE_NODE = 76  # TREE_WIDTH per seat and tree
-HELD = 77  # per seat HELD_SLOTS envelopes + 1
+BUFFERED = 77  # per seat BUFFERED_SLOTS envelopes + 1
 
 AT_HANDLERS, WAITS, THROUGH = 0, 1, 2  # how far: in the lowest two bits
 TOLD_PARENT = 4  # its parent has counted its answer
@@ -86,29 +86,29 @@ TREE_PARENT, TREE_GROUP, TREE_SIZE, TREE_PATIENCE_NS, ANSWER_BYTES, ANSWER_VERIF
 # in a case's row, behind its votes
 CASE_ANSWER, CASE_SIGN_NS, CASE_ANSWER_SIGN_NS, CASE_HANDLE_NS, CASE_QUORUM = range(16, 21)
 
-HELD_SLOTS = 8
+BUFFERED_SLOTS = 8
 
 
 @compiled
-def _progress_of(run_state, gather, node):
-    """Where a gathering keeps how far a voter has come."""
-    return gather * run_state[GATHER_STRIDE] + GATHER_HEAD + 2 * node
+def _progress_of(run_state, aggregate, node):
+    """Where a aggregation keeps how far a voter has come."""
+    return aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_HEAD + 2 * node
 
 
 @compiled
 def open_gathering(run_state, block, case):
-    """A fresh gathering, or -1 if there is none free."""
-    if run_state[GATHERS_FREE] == 0:
+    """A fresh aggregation, or -1 if there is none free."""
+    if run_state[AGGREGATES_FREE] == 0:
         return np.int64(-1)
-    run_state[GATHERS_FREE] -= 1
-    gather = column(run_state, GATHER_FREE)[run_state[GATHERS_FREE]]
-    rows = column(run_state, GATHERING)
-    at = gather * run_state[GATHER_STRIDE]
-    for i in range(run_state[GATHER_STRIDE]):
+    run_state[AGGREGATES_FREE] -= 1
+    aggregate = column(run_state, AGGREGATE_FREE)[run_state[AGGREGATES_FREE]]
+    rows = column(run_state, AGGREGATION)
+    at = aggregate * run_state[AGGREGATE_STRIDE]
+    for i in range(run_state[AGGREGATE_STRIDE]):
         rows[at + i] = 0
-    rows[at + GATHER_BLOCK] = block
-    rows[at + GATHER_CASE] = case
-    return gather
+    rows[at + AGGREGATE_BLOCK] = block
+    rows[at + AGGREGATE_CASE] = case
+    return aggregate
 
 
 @compiled
@@ -121,18 +121,18 @@ def send_down(
     Returns (envelope, the message's action); envelope -1: there was no room.
     """
     none = np.int64(-1)
-    if run_state[GATHERS_FREE] == 0:
+    if run_state[AGGREGATES_FREE] == 0:
         return none, none
     identity = column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER]
     key = np.int64(join(join(join(0, view), number), identity) >> np.uint64(1))
     name, _, _, _ = open_case(run_state, case, need, running, running, block, key, none, none, decided, none)
     if name < 0:
         return none, none
-    gather = open_gathering(run_state, block, case)
-    column(run_state, GATHERING)[_progress_of(run_state, gather, src)] = WAITS | (1 << COUNT)
+    aggregate = open_gathering(run_state, block, case)
+    column(run_state, AGGREGATION)[_progress_of(run_state, aggregate, src)] = WAITS | (1 << COUNT)
     rows = column(run_state, ACTIONS)
     r = (name & 0xFFFFFFFF) * ACTION_WIDTH
-    rows[r + GATHER] = gather + 1
+    rows[r + AGGREGATE] = aggregate + 1
     rows[r + TREE] = tree
     rows[r + VOTE_TO] = known_height
     whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), message_key)
@@ -159,9 +159,9 @@ def _answer(run_state, node, action, at, votes):
     rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
     tree = column(run_state, TREE_NODE)
-    gather = rows[r + GATHER] - 1
+    aggregate = rows[r + AGGREGATE] - 1
     cases = column(run_state, CASES)
-    c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+    c = column(run_state, AGGREGATION)[aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_CASE] * CASE_WIDTH
     kind = cases[c + CASE_ANSWER] - 1
     envelope = new_envelope(
         run_state, node, kind, MESSAGE, tree[at + ANSWER_BYTES], tree[at + ANSWER_VERIFY_NS], cases[c + CASE_HANDLE_NS],
@@ -178,7 +178,7 @@ def _decides_next(run_state, node, block):
     p = node * PEER_WIDTH
     if block < 0 or rows[block * BLOCK_WIDTH + HEIGHT] <= peer[p + TIP_HEIGHT]:
         return True
-    for _ in range(2 * HELD_SLOTS):
+    for _ in range(2 * BUFFERED_SLOTS):
         if rows[block * BLOCK_WIDTH + PARENT] == peer[p + TIP]:
             return True
         block = parent_of(run_state, block)
@@ -214,20 +214,20 @@ def _accept(run_state, node, action, envelope):
         state[s + PROGRESS_NS] = run_state[NOW]
     tree = column(run_state, TREE_NODE)
     at = (rows[r + TREE] * run_state[SEATS] + node) * TREE_WIDTH
-    gather = rows[r + GATHER] - 1
+    aggregate = rows[r + AGGREGATE] - 1
     if tree[at + TREE_GROUP] > 0:
         row = column(run_state, ENVELOPE)
         e = envelope * ENVELOPE_WIDTH
         kind = row[e + KIND]
-        c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+        c = column(run_state, AGGREGATION)[aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_CASE] * CASE_WIDTH
         further = new_envelope(
             run_state, node, kind, MESSAGE, row[e + SIZE], row[e + VERIFY_NS], row[e + HANDLE_NS], 0,
             _key_of(run_state, node, kind), row[e + MESSAGES_ACTION], _name_of(run_state, rows[r + OF_BLOCK]),
         )  # fmt: skip
         send_group(run_state, further, node, tree[at + TREE_GROUP], column(run_state, CASES)[c + CASE_SIGN_NS])
     _decide_up_to(run_state, node, rows[r + DECIDES_BLOCK])
-    how = _progress_of(run_state, gather, node)
-    words = column(run_state, GATHERING)
+    how = _progress_of(run_state, aggregate, node)
+    words = column(run_state, AGGREGATION)
     if tree[at + TREE_GROUP] == 0:
         words[how] = (words[how] & TOLD_PARENT) | THROUGH | (1 << COUNT)
         _answer(run_state, node, action, at, 1)
@@ -236,7 +236,7 @@ def _accept(run_state, node, action, envelope):
     run_state[TIMER_NUMBER] += 1
     words[how + 1] = run_state[TIMER_NUMBER]
     due = run_state[NOW] + by_clock(run_state, node, tree[at + TREE_PATIENCE_NS])
-    ready_push(run_state, due, TIMER, node, run_state[TIMER_NUMBER] | ((gather + 1) << TIMER_BITS))
+    ready_push(run_state, due, TIMER, node, run_state[TIMER_NUMBER] | ((aggregate + 1) << TIMER_BITS))
 
 
 @compiled
@@ -249,7 +249,7 @@ def _hold(run_state, node, action, envelope):
         return False
     block = rows[r + OF_BLOCK]
     height = blocks[block * BLOCK_WIDTH + HEIGHT]
-    for _ in range(HELD_SLOTS):
+    for _ in range(BUFFERED_SLOTS):
         block = parent_of(run_state, block)
         if block < 0 or blocks[block * BLOCK_WIDTH + NUMBER] == here:
             break
@@ -262,9 +262,9 @@ def _hold(run_state, node, action, envelope):
         return False
     if rows[r + VOTE_TO] > base or height <= base:
         return False
-    held = column(run_state, HELD)
+    held = column(run_state, BUFFERED)
     free = np.int64(-1)
-    for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
+    for i in range(node * BUFFERED_SLOTS, (node + 1) * BUFFERED_SLOTS):
         if held[i] == 0:
             free = np.int64(i)
             continue
@@ -283,9 +283,9 @@ def _hold(run_state, node, action, envelope):
 @compiled
 def _next_held(run_state, node):
     """A held message whose turn it is, no longer held; or -1."""
-    held, row = column(run_state, HELD), column(run_state, ENVELOPE)
+    held, row = column(run_state, BUFFERED), column(run_state, ENVELOPE)
     here = column(run_state, NODE)[node * NODE_WIDTH + GUARD]
-    for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
+    for i in range(node * BUFFERED_SLOTS, (node + 1) * BUFFERED_SLOTS):
         if held[i]:
             envelope = held[i] - 1
             action = current_action(run_state, row[envelope * ENVELOPE_WIDTH + MESSAGES_ACTION])
@@ -300,13 +300,13 @@ def _answered(run_state, node, action, envelope):
     """A child's votes: count them, and answer when they are the last. False: the handlers see to it."""
     rows, row = column(run_state, ACTIONS), column(run_state, ENVELOPE)
     r, e = action * ACTION_WIDTH, envelope * ENVELOPE_WIDTH
-    gather = rows[r + GATHER] - 1
-    words = column(run_state, GATHERING)
-    how = _progress_of(run_state, gather, node)
+    aggregate = rows[r + AGGREGATE] - 1
+    words = column(run_state, AGGREGATION)
+    how = _progress_of(run_state, aggregate, node)
     if words[how] & 3 == AT_HANDLERS:
         return False
     height = column(run_state, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
-    child = _progress_of(run_state, gather, row[e + SRC])
+    child = _progress_of(run_state, aggregate, row[e + SRC])
     if (
         words[how] & 3 == WAITS
         and words[child] & TOLD_PARENT == 0
@@ -316,7 +316,7 @@ def _answered(run_state, node, action, envelope):
         at = (rows[r + TREE] * run_state[SEATS] + node) * TREE_WIDTH
         count = (words[how] >> COUNT) + row[e + VOTER]
         if tree[at + TREE_PARENT] == node:
-            c = words[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+            c = words[aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_CASE] * CASE_WIDTH
             if count >= column(run_state, CASES)[c + CASE_QUORUM]:
                 words[how] = (words[how] & ~3) | THROUGH
                 return False  # this one completes the quorum: its handler counts it
@@ -334,8 +334,8 @@ def in_tree(run_state, node, action, envelope):
     """Perform what a message of a tree asks for, and let go of it. False: the handlers see to it."""
     rows = column(run_state, ACTIONS)
     r = action * ACTION_WIDTH
-    gather = rows[r + GATHER] - 1
-    c = column(run_state, GATHERING)[gather * run_state[GATHER_STRIDE] + GATHER_CASE] * CASE_WIDTH
+    aggregate = rows[r + AGGREGATE] - 1
+    c = column(run_state, AGGREGATION)[aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_CASE] * CASE_WIDTH
     if run_state[RULES] > 0:  # what rules must know of a message, its sender's host tells
         return False
     if column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND] == column(run_state, CASES)[c + CASE_ANSWER] - 1:
@@ -355,12 +355,12 @@ def in_tree(run_state, node, action, envelope):
 @compiled
 def timer_is_idle(run_state, node, argument):
     """Whether nobody needs this timer of the fast path's any more."""
-    gather = (argument >> TIMER_BITS) - 1
-    if gather < 0:
+    aggregate = (argument >> TIMER_BITS) - 1
+    if aggregate < 0:
         return False
-    words = column(run_state, GATHERING)
-    how = _progress_of(run_state, gather, node)
-    if words[gather * run_state[GATHER_STRIDE] + GATHER_BLOCK] < 0:  # its block is over
+    words = column(run_state, AGGREGATION)
+    how = _progress_of(run_state, aggregate, node)
+    if words[aggregate * run_state[AGGREGATE_STRIDE] + AGGREGATE_BLOCK] < 0:  # its block is over
         return True
     return words[how + 1] != argument & 0xFFFFFFFF or words[how] & 3 == THROUGH
 
@@ -368,8 +368,8 @@ def timer_is_idle(run_state, node, argument):
 @compiled
 def release_held(run_state, node):
     """A node crashes: the messages kept there are gone."""
-    held = column(run_state, HELD)
-    for i in range(node * HELD_SLOTS, (node + 1) * HELD_SLOTS):
+    held = column(run_state, BUFFERED)
+    for i in range(node * BUFFERED_SLOTS, (node + 1) * BUFFERED_SLOTS):
         if held[i]:
             drop_reference(run_state, held[i] - 1)
             held[i] = 0
@@ -378,9 +378,9 @@ def release_held(run_state, node):
 @compiled
 def forget_gatherings(run_state, node):
     """A node crashes: what it has counted is gone; what its parents have counted is not."""
-    words = column(run_state, GATHERING)
-    for gather in range(length(run_state, GATHERING) // run_state[GATHER_STRIDE]):
-        how = _progress_of(run_state, gather, node)
+    words = column(run_state, AGGREGATION)
+    for aggregate in range(length(run_state, AGGREGATION) // run_state[AGGREGATE_STRIDE]):
+        how = _progress_of(run_state, aggregate, node)
         words[how] &= TOLD_PARENT
         words[how + 1] = 0
 
@@ -391,11 +391,11 @@ def take_over(run_state, block_action, node):
     action = current_action(run_state, block_action)
     if action == 0:
         return np.int64(0)
-    gather = column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
-    if gather < 0:
+    aggregate = column(run_state, ACTIONS)[action * ACTION_WIDTH + AGGREGATE] - 1
+    if aggregate < 0:
         return np.int64(0)
-    words = column(run_state, GATHERING)
-    how = _progress_of(run_state, gather, node)
+    words = column(run_state, AGGREGATION)
+    how = _progress_of(run_state, aggregate, node)
     word = words[how]
     if word & 3 == WAITS:
         words[how] = word & TOLD_PARENT
@@ -406,5 +406,5 @@ def take_over(run_state, block_action, node):
 def has_answered(run_state, block_action, child):
     """Whether the parent has counted a child's answer."""
     action = current_action(run_state, block_action)
-    gather = column(run_state, ACTIONS)[action * ACTION_WIDTH + GATHER] - 1
-    return column(run_state, GATHERING)[_progress_of(run_state, gather, child)] & TOLD_PARENT > 0
+    aggregate = column(run_state, ACTIONS)[action * ACTION_WIDTH + AGGREGATE] - 1
+    return column(run_state, AGGREGATION)[_progress_of(run_state, aggregate, child)] & TOLD_PARENT > 0

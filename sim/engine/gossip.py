@@ -1,9 +1,9 @@
-"""Rumours: what spreads from neighbour to neighbour, taken at its receivers without entering Python.
+"""Gossip: what spreads from neighbour to neighbour, taken at its receivers without entering Python.
 
-Each rumour has a slot, and each slot a bit per seat that has heard it. A copy that arrives where it has been heard, or
-where its height is long past, ends there. A vote that is new to a replica whose guard is open is passed on to all
-neighbours but the one it came from, and counted: what a handler would do (`sim.protocol.Rumour`). Everything else goes
-to the handlers. A copy names its rumour in the envelope's ACTION, as OF_RUMOUR | generation << 32 | slot.
+Each gossip message has a slot, and each slot a bit per seat that has seen it. A copy that arrives where it was seen,
+or where its height is long past, ends there. A vote that is new to a replica whose guard is open is passed on to all
+neighbours but the one it came from, and counted: what a handler would do (`sim.protocol.GossipMessage`). Everything
+else goes to the handlers. A copy names its message in the envelope's ACTION, as OF_GOSSIP | generation << 32 | slot.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from sim.kernel.tally import KEY, RELEASED, ROW
 from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
 
 # scalars
-RUMOUR_KIND = 126  # message type of a rumour passed on
+GOSSIP_KIND = 126  # message type of a gossip message passed on
 
 # columns
-RUMOUR = 80  # RUMOUR_WIDTH per slot
+GOSSIP = 80  # GOSSIP_WIDTH per slot
 HEARD = 81  # per slot a bit set of seats
 GOSSIPER = 82  # GOSSIPER_WIDTH per seat
 PASSES = 83  # pairs: a neighbour, and the group of the others
 
-RUMOUR_WIDTH = 8
+GOSSIP_WIDTH = 8
 HEIGHT, GENERATION, VOTE_ROW, VOTE_KEY, VOTER, SIZE, VERIFY_NS, HANDLE_NS = range(8)
 GOSSIPER_WIDTH = 4
 KEPT, FIRST, NEIGHBOURS = range(3)  # heights kept (0: it does not gossip); its part of PASSES (none: handlers do it)
 
-OF_RUMOUR = 1 << 62
+OF_GOSSIP = 1 << 62
 SLOT = (1 << 32) - 1
 GENERATIONS = (1 << 30) - 1
 TO_NOBODY = -1  # in PASSES, in place of a group
@@ -41,8 +41,8 @@ STRANGER = -1  # in PASSES, in place of a neighbour: it came from somebody else
 
 
 @compiled
-def hear(run_state, node, slot):
-    """The node has heard a rumour. False: it had before."""
+def deliver_once(run_state, node, slot):
+    """The node is given a gossip message. False: it had before."""
     at = slot * run_state[BITS_WORDS] + (node >> 6)
     bit = np.int64(1) << (node & 63)
     heard = column(run_state, HEARD)
@@ -53,13 +53,13 @@ def hear(run_state, node, slot):
 
 
 @compiled
-def has_heard(run_state, node, slot):
-    """Whether the node has heard a rumour."""
+def has_seen(run_state, node, slot):
+    """Whether the node has heard a gossip message."""
     return column(run_state, HEARD)[slot * run_state[BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
 
 
 @compiled
-def forget_rumours(run_state, node):
+def forget_gossip(run_state, node):
     """The node crashes: it has heard nothing, and passes nothing on."""
     heard = column(run_state, HEARD)
     at = node >> 6
@@ -72,7 +72,7 @@ def forget_rumours(run_state, node):
 
 @compiled
 def _pass_on(run_state, node, name, but):
-    """Send a rumour to the node's neighbours except `but`."""
+    """Send a gossip message to the node's neighbours except `but`."""
     g = node * GOSSIPER_WIDTH
     gossiper, passes = column(run_state, GOSSIPER), column(run_state, PASSES)
     group = np.int64(TO_NOBODY)
@@ -82,41 +82,41 @@ def _pass_on(run_state, node, name, but):
             break  # the last entry is that of a stranger
     if group == TO_NOBODY:
         return
-    u = (name & SLOT) * RUMOUR_WIDTH
-    rumour = column(run_state, RUMOUR)
-    kind = run_state[RUMOUR_KIND]
+    u = (name & SLOT) * GOSSIP_WIDTH
+    gossip_message = column(run_state, GOSSIP)
+    kind = run_state[GOSSIP_KIND]
     key = join(join(join(join(0, run_state[SEED]), JITTER), node), post_number(run_state, node, kind))
-    size, verify_ns, handle_ns = rumour[u + SIZE], rumour[u + VERIFY_NS], rumour[u + HANDLE_NS]
+    size, verify_ns, handle_ns = gossip_message[u + SIZE], gossip_message[u + VERIFY_NS], gossip_message[u + HANDLE_NS]
     envelope = new_envelope(run_state, node, kind, MESSAGE, size, verify_ns, handle_ns, 0, key, name, 1)
     send_group(run_state, envelope, node, group, 0)
 
 
 @compiled
-def rumour_comes(run_state, node, envelope):
-    """A copy of a rumour has been handled at a node. False: the handlers see to it."""
+def gossip_comes(run_state, node, envelope):
+    """A copy of a gossip message has been handled at a node. False: the handlers see to it."""
     row = column(run_state, ENVELOPE)
     e = envelope * ENVELOPE_WIDTH
     name = row[e + ACTION]
     slot = name & SLOT
-    rumour = column(run_state, RUMOUR)
-    u = slot * RUMOUR_WIDTH
+    gossip_message = column(run_state, GOSSIP)
+    u = slot * GOSSIP_WIDTH
     gossiper = column(run_state, GOSSIPER)
     g = node * GOSSIPER_WIDTH
-    if rumour[u + GENERATION] != (name >> 32) & GENERATIONS or has_heard(run_state, node, slot):
+    if gossip_message[u + GENERATION] != (name >> 32) & GENERATIONS or has_seen(run_state, node, slot):
         return True
     tip = column(run_state, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
-    if gossiper[g + KEPT] > 0 and rumour[u + HEIGHT] <= tip - gossiper[g + KEPT]:
+    if gossiper[g + KEPT] > 0 and gossip_message[u + HEIGHT] <= tip - gossiper[g + KEPT]:
         return True
-    vote = rumour[u + VOTE_ROW]
+    vote = gossip_message[u + VOTE_ROW]
     if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or run_state[RULES] > 0:
         return False
     tally = column(run_state, TALLY)
-    if tally[vote * ROW + KEY] != rumour[u + VOTE_KEY] or tally[vote * ROW + RELEASED] != 0:
+    if tally[vote * ROW + KEY] != gossip_message[u + VOTE_KEY] or tally[vote * ROW + RELEASED] != 0:
         return False  # its row serves another ballot now
-    if rumour[u + VOTER] == column(run_state, IDENTITY)[node]:
+    if gossip_message[u + VOTER] == column(run_state, IDENTITY)[node]:
         return False
-    hear(run_state, node, slot)
+    deliver_once(run_state, node, slot)
     _pass_on(run_state, node, name, row[e + SRC])
-    if rumour[u + HEIGHT] > tip:
-        vote_arrives(run_state, vote, node, rumour[u + VOTER], run_state[NOW])
+    if gossip_message[u + HEIGHT] > tip:
+        vote_arrives(run_state, vote, node, gossip_message[u + VOTER], run_state[NOW])
     return True
