@@ -168,15 +168,17 @@ def lead(run_state, node, leader):
     rows = column(run_state, TX)
     for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
         tx = pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))]
-        if rows[tx * TX_WIDTH + TX_ENTRY] == node and not known_decided(run_state, tx, node):
+        mine = rows[tx * TX_WIDTH + TX_ENTRY] == node or run_state[BROADCAST_TXS] == 0
+        if mine and not known_decided(run_state, tx, node):
             forward(run_state, tx, node, False)  # its new leader has had no copy from here, as a rule
 
 
 @compiled
 def forward_again(run_state, node, before_ns, most):
-    """Pass on again what the node's own clients sent before a time and nobody decided, oldest first.
+    """Pass on again what has waited here since before a time and nobody decided, oldest first.
 
-    A copy to the leader, or to all, may have been lost. Looks at `most` transactions; returns how many it sent.
+    A copy to the leader, or to all, may have been lost; and who passed it on to this node may have taken it for the
+    leader (a voter that was removed hears of no other). Looks at `most` transactions; returns how many it sent.
     """
     trim_pool(run_state, node)
     peer = column(run_state, PEER)
@@ -191,7 +193,8 @@ def forward_again(run_state, node, before_ns, most):
         tx = pool[slot]
         if run_state[FORKS] and rows[tx * TX_WIDTH + TX_BLOCK] >= 0:
             continue  # it did reach a proposer, and only grows deep
-        if rows[tx * TX_WIDTH + TX_ENTRY] == node and not known_decided(run_state, tx, node):
+        mine = rows[tx * TX_WIDTH + TX_ENTRY] == node or run_state[BROADCAST_TXS] == 0
+        if mine and not known_decided(run_state, tx, node):
             forward(run_state, tx, node, True)
             sent += 1
     return sent

@@ -51,7 +51,7 @@ from typing import Any
 
 from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, Proposal, extends
-from sim.families.chained.views import NewView, TurnParameters, few_leaders
+from sim.families.chained.views import NewView, TurnParameters, every_vote_counts, few_leaders
 from sim.protocol import Ballot, Block, Context, FastPath, NormalCase, Step, VoteType, invariant, upon
 
 
@@ -137,7 +137,8 @@ class HotStuff(PacedChain):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        return few_leaders(kind, sizes, gone, leaders=4, views=1, lossy=lossy, lying=lying)
+        lost = every_vote_counts(kind, sizes, gone, lossy=lossy, parameters=parameters)
+        return lost or few_leaders(kind, sizes, gone, leaders=4, views=1, lying=lying)
 
     # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 
@@ -235,7 +236,7 @@ class HotStuff(PacedChain):
     def accept(self, block: Block) -> None:
         """Vote, to the next leader, if the block is safe; then apply the certificate it carries."""
         context, view = self.context, block.view
-        self.pacemaker.progressed()
+        self.pacemaker.proposed(block.body, self.high)
         if self.may_vote(block):
             self.voted, self.voted_view = block, view
             self.save()

@@ -267,7 +267,7 @@ class HotStuff2(PacedChain):
         """Vote, to the leader, if the block ranks no lower than the lock; decide what is certified twice."""
         context, block = self.context, message.block
         self.view = block.view
-        self.pacemaker.progressed()
+        self.pacemaker.proposed(block.body, self.locked)
         if self.may_vote(block):
             self.voted_view, self.voted = block.view, block
             self.save()

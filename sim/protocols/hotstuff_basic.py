@@ -254,7 +254,7 @@ class HotStuffBasic(PacedChain):
     def accept(self, block: Block) -> None:
         """Prepare phase: vote, to the leader, if the block is safe."""
         self.view = block.view
-        self.pacemaker.progressed()
+        self.pacemaker.proposed(block.body, self.high)
         self.note(block.body, PREPARED)
         if self.may_vote(block):
             self.cast(block, PREPARED, self.leader_of(block.view))

@@ -48,7 +48,7 @@ from typing import Any
 
 from sim.families.chained.certified import NOBODY, CertifiedChain
 from sim.families.chained.tree import HEADER_BYTES, QC, Blocks, Fetch
-from sim.families.chained.views import TurnParameters, few_leaders
+from sim.families.chained.views import TurnParameters, every_vote_counts, few_leaders
 from sim.parameters import count
 from sim.protocol import (
     NO_PROGRESS,
@@ -203,7 +203,8 @@ class Jolteon(CertifiedChain):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        return few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)), lossy=lossy)
+        lost = every_vote_counts(kind, sizes, gone, lossy=lossy, parameters=parameters)
+        return lost or few_leaders(kind, sizes, gone, leaders=3, views=int(parameters.get("leader_views", 1)))
 
     # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 

@@ -36,6 +36,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         message = f"{scenario.cpu.crypto} signatures do not aggregate; write crypto: bls12-381, or certificates: list"
         yield Problem(("cpu", "certificates"), message)
     yield from _workload(scenario)
+    yield from _clients(scenario)
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))
         yield from _targets(fault, scenario, ("faults", i))
@@ -147,6 +148,17 @@ def _workload(scenario: Scenario) -> Iterator[Problem]:
                 problem = scenario.network.client_problem(site)
                 if problem is not None:
                     yield Problem(("workload", i, "sites", j), problem)
+
+
+def _clients(scenario: Scenario) -> Iterator[Problem]:
+    """Somebody to pass transactions on to, where proposers wait for some: else who alone holds one waits for ever."""
+    name = scenario.protocol.name
+    if scenario.clients.dissemination != "forward" or name not in PROTOCOLS:
+        return
+    replica = PROTOCOLS[name].protocol
+    if not replica.lasting_leader and replica.progress == "waiting":
+        rule = f"leaders of {name} take turns and wait for transactions, so there is no leader to pass them on to"
+        yield Problem(("clients", "dissemination"), f"{rule}; write broadcast, or auto")
 
 
 def _times(fault: Fault, duration_ns: int, path: Path) -> Iterator[Problem]:

@@ -41,6 +41,8 @@ CASES = {
     "hotstuff-2-block-forgotten-by-all": "voters forgot the block that they had voted for in a crash",
     "clique-branch-no-higher-than-decided": "a better branch no higher than the decided block was not fetched",
     "raft-transactions-numbered-by-growth": "rows of transactions depended on when their table grew",
+    "hotstuff-liars-keep-some-a-view-ahead": "a proposal without a new certificate counted as progress",
+    "raft-removed-server-passes-on": "a follower kept what a removed server passed on to it as its leader",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well

@@ -14,6 +14,7 @@ from sim.parameters import Count, Nanoseconds, Parameters, quantity
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
 from sim.scenario.schema import Scenario, json_schema, resolved, scenario_hash
+from tests.runs import scenario
 
 
 class _Quorums(Parameters):
@@ -587,3 +588,11 @@ def test_the_schema_offers_protocols_by_name() -> None:
     choices = json_schema(TABLE)["properties"]["protocol"]["oneOf"]
     assert [choice["properties"]["name"]["const"] for choice in choices] == ["pbft", "raft"]
     assert choices[0]["properties"]["request_timeout"]["x-unit"] == "time; ns inside"
+
+
+@pytest.mark.parametrize("protocol", ["ibft", "qbft", "tendermint"])
+def test_nobody_passes_transactions_on_to_a_leader_who_waits_for_them_in_turn(protocol: str) -> None:
+    """Who alone holds one would wait for ever, without any fault (campaign --seed 30, tendermint 119)."""
+    with pytest.raises(ScenarioError, match="there is no leader to pass them on to; write broadcast, or auto"):
+        scenario(4, protocol=protocol, clients={"dissemination": "forward"})
+    scenario(4, protocol="jolteon", clients={"dissemination": "forward"})

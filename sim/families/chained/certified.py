@@ -8,10 +8,11 @@ one, so protocols derive from these classes: one level more than usual, instead 
 from __future__ import annotations
 
 import abc
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sim.families.chained.tree import GENESIS, QC, Blocks, BlockTree, Fetch
-from sim.families.chained.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish
+from sim.families.chained.views import EMPTY_TIMER, PROPOSE_TIMER, NewView, Pacemaker, Turn, Wish, every_vote_counts
 from sim.protocol import BATCH, NO_PROGRESS, Block, Context, Quorum, Replica, VoteType, upon
 
 NOBODY = -2  # a guard that no replica has
@@ -76,6 +77,13 @@ class CertifiedChain(Replica, abc.ABC):
     def valid_body(self, block: Block) -> bool:
         """Whether the certificate that a block carries can be."""
         return self.valid_certificate(block.body, block.view)
+
+    @staticmethod
+    def known_weakness(
+        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
+        parameters: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        return every_vote_counts(kind, sizes, gone, lossy=lossy, parameters=parameters)
 
     # --- what each protocol says -------------------------------------------------------------------------
 

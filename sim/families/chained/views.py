@@ -6,7 +6,7 @@ The parameters, the message and the bookkeeping that such protocols share; what 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sim.families.chained.tree import HEADER_BYTES, QC
@@ -18,26 +18,28 @@ PROPOSE_TIMER = Timer("propose")
 EMPTY_TIMER = Timer("empty block")
 
 
+def every_vote_counts(
+    kind: str, sizes: Collection[int], gone: Collection[int], *, lossy: bool, parameters: Mapping[str, Any]
+) -> str:
+    """Why nothing may be final where links lose messages for good and f replicas are gone; '' if it must be.
+
+    Nothing of a view is sent twice: one lost message costs the view, and one without any loss may be long in coming.
+    """
+    f = int(parameters.get("faults", (max(sizes) - 1) // 3))
+    needed = kind == "liveness" and lossy and len(gone) >= f > 0
+    return "every survivor's vote is needed, and links lose some for good" if needed else ""
+
+
 def few_leaders(
-    kind: str,
-    sizes: Collection[int],
-    gone: Collection[int],
-    *,
-    leaders: int,
-    views: int,
-    lossy: bool,
-    lying: bool = False,
+    kind: str, sizes: Collection[int], gone: Collection[int], *, leaders: int, views: int, lying: bool = False
 ) -> str:
     """Why nothing may be final if leaders take turns, each for so many views, and some are gone; '' if it must be.
 
     A commit takes certified blocks of successive views, and votes for a block go to the leader after it. `lying`: where
     replicas leave f views by themselves (`Pacemaker`), a liar that speaks to one only sends it as far ahead of the
-    others, and those views are lost. `lossy`: nothing of a view is sent twice, so where every survivor's vote is needed
-    one lost message costs the view, and views in a row without any loss may be long in coming.
+    others, and those views are lost.
     """
     n = max(sizes)
-    if kind == "liveness" and lossy and len(gone) >= (n - 1) // 3 > 0:
-        return f"every survivor's vote is needed {leaders} views in a row, and links lose some for good"
     if lying:
         leaders += (n - 1) // 3 * views
     well = "".join(" " if view // views % n in gone else "x" for view in range(2 * n * views))
@@ -185,7 +187,7 @@ class Pacemaker:
         self.alone = alone
         self.news: dict[int, NewView] = {}  # replica -> its latest NEW-VIEW
         self.wishes: dict[int, int] = {}  # replica -> the highest view it wished for
-        self.failures = 0  # views in a row that expired
+        self.failures = 0  # views that expired since the last new certificate
         self.timeout_ns: int = context.parameters.view_timeout_ns
 
     def start(self) -> None:
@@ -193,8 +195,14 @@ class Pacemaker:
         self.context.watch_progress(self.timeout_ns)
 
     def progressed(self) -> None:
-        """The view before ended well."""
+        """A new certificate: a quorum has worked in the view before."""
         self.failures = 0
+        self.context.made_progress()
+
+    def proposed(self, certificate: QC, high: QC) -> None:
+        """A proposal begins a view. Without a new certificate it shows no quorum: liars can send one to a few."""
+        if certificate.view > high.view:
+            self.failures = 0
         self.context.made_progress()
 
     def committed(self) -> None:
