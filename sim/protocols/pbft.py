@@ -325,15 +325,17 @@ class Pbft(GroupReplica):
         ballot = self.context.ballot(-1, height, block)
         if again or not self.context.has_voted(CHECKPOINT, ballot):
             self.context.vote(CHECKPOINT, ballot, self.audience)
+        if self.stable <= self.context.height:
+            self.raise_low_mark(self.stable)
 
     @upon(CHECKPOINT)
     def on_stable(self, ballot: Ballot) -> None:
-        """2f + 1 checkpoints: the log up to n may go. If this replica lacks them, it fetches."""
-        if ballot.number <= self.low_mark:
+        """2f + 1 checkpoints: the log up to n may go, once it is executed here; its batches may be on their way."""
+        if ballot.number <= self.stable:
             return
-        self.raise_low_mark(ballot.number)
-        if self.context.height < self.low_mark:
-            self.fetch()
+        self.stable = ballot.number
+        if self.stable > self.context.height:
+            self.await_late_batches()
         self.propose()
 
     # --- view changes, section 4.4 ---------------------------------------------------------------------

@@ -39,6 +39,7 @@ from sim.protocol import (
 
 VIEWS = 1000  # numbers of views per group, where groups change
 VIEW_CHANGE_TIMER = Timer("view change")
+LATE_TIMER = Timer("late batches")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class GroupReplica(Replica, abc.ABC):
         self.active = False
         self.recovering = False  # restarted, and not yet in a view
         self.low_mark = 0  # h
+        self.stable = 0  # the last stable checkpoint, which may lie above what is executed here
         self.last_proposed: Block | None = None
         self.early: list[tuple[int, Any]] = []  # proposals of views this replica is not in yet, and who sent them
         self.behind_at = -1  # height at which a state transfer was last tried in place of a view change
@@ -364,6 +366,21 @@ class GroupReplica(Replica, abc.ABC):
         self.propose()
 
     # --- state transfer ----------------------------------------------------------------------------------
+
+    def await_late_batches(self) -> None:
+        """Others have executed more: what they have may be on its way here, behind copies for others on a slow card."""
+        self.context.set_timer(LATE_TIMER, self.parameters.request_timeout_ns, (self.stable, self.context.height))
+
+    @upon(LATE_TIMER)
+    def on_late_batches(self, about: tuple[int, int]) -> None:
+        """Nothing was executed here for a request timeout: what is missing will not come by itself."""
+        stable, height = about
+        if self.context.height >= stable or not self.active:
+            return
+        if self.context.height > height:
+            self.await_late_batches()
+        else:
+            self.fetch()
 
     def peers(self) -> tuple[int, ...]:
         """Whom to ask, in ascending order."""
