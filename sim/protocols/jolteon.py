@@ -351,7 +351,9 @@ class Jolteon(CertifiedChain):
     @upon(NO_PROGRESS)
     def on_timeout(self) -> None:
         """The view expired: stop voting in it, and tell all."""
-        self.timeout_ns = min(2 * self.timeout_ns, self.parameters.view_timeout_max_ns)
+        mine = self.timeouts.get(self.context.me)
+        if mine is None or mine.view < self.view:
+            self.timeout_ns = min(2 * self.timeout_ns, self.parameters.view_timeout_max_ns)
         self.give_up(self.view)
 
     def give_up(self, view: int) -> None:
@@ -360,7 +362,7 @@ class Jolteon(CertifiedChain):
         self.view = view
         self.voted_view = max(self.voted_view, view)
         self.save()
-        context.watch_progress(self.timeout_ns)
+        context.watch_progress(self.parameters.view_timeout_ns)  # then again: patience grows with views that were tried
         message = Timeout(view, self.high, self.tc)
         context.broadcast(message)
         self.timeouts[context.me] = message

@@ -1,4 +1,4 @@
-"""Slow network cards without faults, no faults: a copy behind others is on its way, and nobody fetches what will come."""
+"""Slow cards, no faults: a copy behind others is on its way, and nobody fetches what will come."""
 
 from __future__ import annotations
 

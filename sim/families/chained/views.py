@@ -222,13 +222,19 @@ class Pacemaker:
         return self.calm and self.failures == 0
 
     def expired(self, view: int) -> int | None:
-        """The view expired. Returns the one to enter, or None while no quorum wishes to."""
-        self.failures += 1
-        self.timeout_ns = min(2 * self.timeout_ns, self.context.parameters.view_timeout_max_ns)
-        if self.failures <= self.alone:
-            return view + 1
-        self.context.watch_progress(self.timeout_ns)
-        self._wish(max(view + 1, self.wishes.get(self.context.me, 0)))
+        """The view expired. Returns the one to enter, or None while no quorum wishes to.
+
+        A wish is said again after the first patience, however often views failed: whoever was cut off hears of it so
+        much after healing, and the outage's length plays no part. Patience grows with views that were tried.
+        """
+        parameters, asked = self.context.parameters, self.wishes.get(self.context.me, 0)
+        if asked <= view:
+            self.failures += 1
+            self.timeout_ns = min(2 * self.timeout_ns, parameters.view_timeout_max_ns)
+            if self.failures <= self.alone:
+                return view + 1
+        self.context.watch_progress(parameters.view_timeout_ns)
+        self._wish(max(view + 1, asked))
         return self._agreed(view)
 
     def wished(self, sender: int, wish: int, view: int) -> int | None:
