@@ -241,11 +241,14 @@ def _accept(run_state, node, action, envelope):
 
 @compiled
 def _hold(run_state, node, action, envelope):
-    """Keep a message whose turn has not come: True. False: it is not of this chain, or there is no place."""
+    """Keep a message whose turn has not come: True. False: it is not of this chain, or there is no place.
+
+    One whose guard nobody has begins another view: it is for the handlers, not early.
+    """
     rows, blocks = column(run_state, ACTIONS), column(run_state, BLOCK)
     r = action * ACTION_WIDTH
     here = column(run_state, NODE)[node * NODE_WIDTH + GUARD]
-    if here < 0 or not _decides_next(run_state, node, rows[r + DECIDES_BLOCK]):
+    if here < 0 or rows[r + GUARD_BEFORE] < 0 or not _decides_next(run_state, node, rows[r + DECIDES_BLOCK]):
         return False
     block = rows[r + OF_BLOCK]
     height = blocks[block * BLOCK_WIDTH + HEIGHT]

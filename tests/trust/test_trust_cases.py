@@ -43,6 +43,7 @@ CASES = {
     "raft-transactions-numbered-by-growth": "rows of transactions depended on when their table grew",
     "hotstuff-liars-keep-some-a-view-ahead": "a proposal without a new certificate counted as progress",
     "raft-removed-server-passes-on": "a follower kept what a removed server passed on to it as its leader",
+    "kauri-first-block-of-a-later-view": "the fast path kept a block as early that handlers take into its view",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
