@@ -32,6 +32,7 @@ from sim.cli.options import (
 
 if TYPE_CHECKING:
     from sim.scenario.run import Result
+    from sim.scenario.schema import Scenario
 
 
 _SHOWN = 3  # violations of one check
@@ -196,12 +197,18 @@ def _short(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:,.3f}"
 
 
+def _tell(scenario: Scenario) -> None:
+    for note in scenario.protocol.notes:
+        typer.echo(f"note: {note}", err=True)
+
+
 @app.command()
 def check(scenario: ScenarioPath, set_: Overrides = None, seed: Seed = None) -> None:
     """Validate a scenario without running it."""
     loaded = load(scenario, set_, seed)
     from sim.scenario.schema import scenario_hash
 
+    _tell(loaded)
     typer.echo(
         f"{scenario}: fine. {loaded.name}: {loaded.protocol.name}, {loaded.network.n} voters, "
         f"hash {scenario_hash(loaded)}"
@@ -214,6 +221,7 @@ def show(scenario: ScenarioPath, set_: Overrides = None, seed: Seed = None, as_j
     loaded = load(scenario, set_, seed)
     from sim.scenario.schema import resolved, scenario_hash
 
+    _tell(loaded)
     if as_json:
         typer.echo(json.dumps(resolved(loaded), ensure_ascii=False, allow_nan=False))
         return

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sim.network.links import BASE_DIR
 from sim.network.sites import suggestion
 from sim.observers.messages import MESSAGES
-from sim.parameters import Parameters, Problem, RuleError, text_context
+from sim.parameters import Parameters, Problem, RuleError, key_of, text_context
 from sim.scenario import messages
 from sim.scenario.errors import ScenarioError
 from sim.scenario.schema import ProtocolChoice, ProtocolEntry, Scenario, protocol_table
@@ -36,7 +36,8 @@ def load_scenario(
 
     `overrides`: texts "a.b=v", a dotted path with list indices and a YAML value; later ones win, and null
     removes a key. `seed` replaces the file's. `protocols` defaults to the table of `sim.protocols`. Where an
-    override or an extending file names another model, kind, family or protocol, that section starts afresh.
+    override or an extending file names another model, kind or family, that section starts afresh. Another protocol
+    keeps the parameters that it has too; `Scenario.notes` names those it has not.
     Raises ScenarioError, whose message has a line "file:line:column: VALUE: rule; remedy" per problem.
     """
     file = FilePath(path)
@@ -106,12 +107,16 @@ def _chooses(path: Path) -> bool:
 
 def _switches(old: Any, new: Any, path: Path) -> bool:
     """Whether one mapping is of another kind than the one it is merged over."""
+    if path == ("protocol",):
+        return False  # what both protocols have stays
     return any(key in old and key in new and old[key] != new[key] for key in new if _chooses((*path, key)))
 
 
 def _merge(base: Source, over: Source, path: Path, below: Mapping[Path, Sequence[Path]]) -> None:
     """Lay the values of `over` at a path over those of `base`: mappings key by key, anything else whole."""
     old, new = _get(base.data, path), _get(over.data, path)
+    if path == ("protocol",):
+        _inherit(base, old, new)
     for key, value in new.items():
         inner = (*path, key)
         if isinstance(value, dict) and isinstance(old.get(key), dict) and not _switches(old[key], value, inner):
@@ -122,6 +127,14 @@ def _merge(base: Source, over: Source, path: Path, below: Mapping[Path, Sequence
             base.forget(inner)
         old[key] = value
         base.origins.update({p: over.origins[p] for p in below.get(inner, ())})
+
+
+def _inherit(source: Source, old: dict[str, Any], new: dict[str, Any]) -> None:
+    """The section `protocol` as it was, `old`, is laid under `new`, which may name another protocol."""
+    if old.get("name") != new.get("name", old.get("name")):
+        source.inherited |= {key: str(old.get("name")) for key in old if key not in {"name", *source.inherited}}
+    for key in new:
+        source.inherited.pop(key, None)
 
 
 def _get(data: Any, path: Path) -> Any:
@@ -164,7 +177,9 @@ def _override(source: Source, path: Path, value: Source, label: str) -> None:
             section = ".".join(map(str, path[:i]))
             raise ScenarioError(f"{label}: {key}: {section} is a single value here; set {section} itself")
         if last:
-            if isinstance(data, dict) and _chooses(here) and data.get(key) != value.data:
+            if path[0] == "protocol" and len(path) == 2 and isinstance(data, dict):
+                _inherit(source, data, {str(key): value.data})
+            elif isinstance(data, dict) and _chooses(here) and data.get(key) != value.data:
                 for other in list(data):
                     source.forget((*path[:i], other))
                 data.clear()
@@ -245,13 +260,18 @@ def _protocol(
         remedy = hint if hint.startswith("choose") else f"{hint} (known: {known})"
         found.append(f"{origin.where}: {origin.text}: no such protocol; {remedy}")
         return None
+    known_keys = {key_of(field) for field in entry.parameters.model_fields}
+    dropped = {key: of for key, of in source.inherited.items() if key in section and key not in known_keys}
+    section = {key: value for key, value in section.items() if key not in dropped}
     try:
         entry.parameters.from_text({key: value for key, value in section.items() if key != "name"})
     except ValidationError as error:
         found.extend(messages.unknown_nulls(error, source, entry.parameters, ("protocol",), also=("name",)))
     rest = _without_nulls({key: value for key, value in section.items() if key != "name"})
     try:
-        return ProtocolChoice(name=name, parameters=entry.parameters.from_text(rest))
+        choice = ProtocolChoice(name=name, parameters=entry.parameters.from_text(rest))
+        choice.drop(dropped)
+        return choice
     except ValidationError as error:
         found.extend(messages.lines(error, source, entry.parameters, ("protocol",), also=("name",)))
         return None

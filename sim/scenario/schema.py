@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from typing import Protocol as Interface
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, SerializeAsAny, model_validator
 
 from sim.adversary.settings import Corrupted
 from sim.faults.membership import MembershipChange
@@ -85,6 +85,18 @@ class ProtocolChoice(Parameters):
 
     name: str = Field(description="name in the table of protocols")
     parameters: SerializeAsAny[Parameters] = Field(description="written beside the name in YAML")
+    _notes: tuple[str, ...] = PrivateAttr(default=())
+
+    def drop(self, keys: Mapping[str, str]) -> None:
+        """Parameters, with the protocols they were written for, that this one does not have."""
+        self._notes = tuple(
+            f"{self.name} has no {key}: what was written for {of} is dropped" for key, of in keys.items()
+        )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results must know of how this came about."""
+        return self._notes
 
 
 class BlockLimits(Parameters):

@@ -45,6 +45,7 @@ class Source:
 
     data: Any
     origins: dict[Path, Origin]
+    inherited: dict[str, str] = dataclasses.field(default_factory=dict)  # keys of `protocol` written for another one
 
     def origin(self, path: Path) -> Origin:
         """The origin of a path, or of the nearest enclosing value that was written."""

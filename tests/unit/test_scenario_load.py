@@ -596,3 +596,31 @@ def test_nobody_passes_transactions_on_to_a_leader_who_waits_for_them_in_turn(pr
     with pytest.raises(ScenarioError, match="there is no leader to pass them on to; write broadcast, or auto"):
         scenario(4, protocol=protocol, clients={"dissemination": "forward"})
     scenario(4, protocol="jolteon", clients={"dissemination": "forward"})
+
+
+IBFT = """
+duration: 10 s
+network: {nodes: 4, latency: {model: fixed, one_way: 5 ms}}
+protocol: {name: ibft, round_timeout: 10 s, proposer_policy: sticky}
+workload: [{kind: backlog}]
+"""
+
+
+def test_another_protocol_keeps_the_parameters_that_it_has_too(tmp_path: Path) -> None:
+    """By an override, by a file that extends another, in any order; and says which it has not."""
+    (tmp_path / "ibft.yaml").write_text(IBFT)
+    (tmp_path / "qbft.yaml").write_text("extends: ibft.yaml\nprotocol: {name: qbft}\n")
+    dropped = ("qbft has no proposer_policy: what was written for ibft is dropped",)
+    for found in (
+        load_scenario(tmp_path / "ibft.yaml", ["protocol.name=qbft"]),
+        load_scenario(tmp_path / "qbft.yaml"),
+        load_scenario(tmp_path / "ibft.yaml", ["protocol.name=pbft", "protocol.name=qbft"]),
+    ):
+        assert found.protocol.name == "qbft"
+        assert found.protocol.parameters.round_timeout_ns == 10_000_000_000
+        assert found.protocol.notes == dropped
+    own = load_scenario(tmp_path / "ibft.yaml", ["protocol.round_timeout=3 s", "protocol.name=qbft"])
+    assert own.protocol.parameters.round_timeout_ns == 3_000_000_000
+    with pytest.raises(ScenarioError, match="proposer_policy"):  # written for the new one: an error, as ever
+        load_scenario(tmp_path / "ibft.yaml", ["protocol.name=qbft", "protocol.proposer_policy=sticky"])
+    assert load_scenario(tmp_path / "ibft.yaml").protocol.notes == ()
