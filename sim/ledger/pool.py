@@ -168,8 +168,7 @@ def lead(run_state, node, leader):
     rows = column(run_state, TX)
     for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
         tx = pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))]
-        mine = rows[tx * TX_WIDTH + TX_ENTRY] == node or run_state[BROADCAST_TXS] == 0
-        if mine and not known_decided(run_state, tx, node):
+        if rows[tx * TX_WIDTH + TX_ENTRY] == node and not known_decided(run_state, tx, node):
             forward(run_state, tx, node, False)  # its new leader has had no copy from here, as a rule
 
 
@@ -178,7 +177,8 @@ def forward_again(run_state, node, before_ns, most):
     """Pass on again what has waited here since before a time and nobody decided, oldest first.
 
     A copy to the leader, or to all, may have been lost; and who passed it on to this node may have taken it for the
-    leader (a voter that was removed hears of no other). Looks at `most` transactions; returns how many it sent.
+    leader (a voter that was removed hears of no other): those it passes on after 1, 2, 4, 8 ... periods, for others hold
+    them too. Looks at `most` transactions; returns how many it sent.
     """
     trim_pool(run_state, node)
     peer = column(run_state, PEER)
@@ -193,8 +193,11 @@ def forward_again(run_state, node, before_ns, most):
         tx = pool[slot]
         if run_state[FORKS] and rows[tx * TX_WIDTH + TX_BLOCK] >= 0:
             continue  # it did reach a proposer, and only grows deep
-        mine = rows[tx * TX_WIDTH + TX_ENTRY] == node or run_state[BROADCAST_TXS] == 0
-        if mine and not known_decided(run_state, tx, node):
+        due = rows[tx * TX_WIDTH + TX_ENTRY] == node
+        if not due and run_state[BROADCAST_TXS] == 0:
+            periods = (run_state[NOW] - pool[slot + 1]) // (run_state[NOW] - before_ns)
+            due = periods & (periods - 1) == 0
+        if due and not known_decided(run_state, tx, node):
             forward(run_state, tx, node, True)
             sent += 1
     return sent

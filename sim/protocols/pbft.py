@@ -330,12 +330,18 @@ class Pbft(GroupReplica):
 
     @upon(CHECKPOINT)
     def on_stable(self, ballot: Ballot) -> None:
-        """2f + 1 checkpoints: the log up to n may go, once it is executed here; its batches may be on their way."""
+        """2f + 1 checkpoints: the log up to n may go, once it is executed here.
+
+        A later batch committed here before one that is missing: it was lost. Else batches may be on their way.
+        """
         if ballot.number <= self.stable:
             return
         self.stable = ballot.number
         if self.stable > self.context.height:
-            self.await_late_batches()
+            if self.context.behind():
+                self.fetch()
+            else:
+                self.await_late_batches()
         self.propose()
 
     # --- view changes, section 4.4 ---------------------------------------------------------------------
