@@ -177,8 +177,8 @@ def forward_again(run_state, node, before_ns, most):
     """Pass on again what has waited here since before a time and nobody decided, oldest first.
 
     A copy to the leader, or to all, may have been lost; and who passed it on to this node may have taken it for the
-    leader (a voter that was removed hears of no other): those it passes on after 1, 2, 4, 8 ... periods, for others hold
-    them too. Looks at `most` transactions; returns how many it sent.
+    leader (a voter that was removed hears of no other): those it passes on after 1, 2, 4, 8 ... periods, as
+    others hold them too. Looks at `most` transactions; returns how many it sent.
     """
     trim_pool(run_state, node)
     peer = column(run_state, PEER)
