@@ -14,7 +14,7 @@ from sim.families.chained.tree import QC
 
 
 class Understating(Behaviour):
-    """Puts certificates `older` blocks back. `messages`: messages, none for all."""
+    """Puts certificates `older` blocks back. `messages`: types with content, none for all."""
 
     def __init__(self, at_ns: int, until_ns: int | None, messages: Iterable[str], older: int) -> None:
         super().__init__(at_ns, until_ns)

@@ -74,7 +74,7 @@ class FastPathBracket:
         if guard == before != CLOSED:
             return
         run.nodes[self._guard_at] = guard
-        if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lead, for this guard
+        if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lease, for this guard
             run.block_store.end_lease(host.seat)
 
     def begin(self) -> None:

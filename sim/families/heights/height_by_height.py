@@ -119,7 +119,7 @@ class HeightByHeight(Replica, abc.ABC):
         )
 
     def guard_base(self) -> int:
-        """The fast path number of who waits for a proposal on top of the last decided block: no other block has it."""
+        """The guard of who waits for a proposal on top of the last decided block: no other block has it."""
         last = self.context.decided_block(self.context.height)
         return 0 if last is None else 2 * last.number
 
