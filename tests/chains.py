@@ -13,6 +13,7 @@ from sim.kernel import post
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Replica
+from sim.trace.rows import Fact, Rows
 
 MS = 1_000_000
 DELAY = 10 * MS
@@ -51,29 +52,29 @@ def world(
         fast_path=fast_path,
     )
     run.rows = []  # type: ignore[attr-defined]
-    run.trace_sinks.append(lambda rows: run.rows.extend(rows.tolist()))  # type: ignore[attr-defined]
+    run.trace_sinks.append(lambda rows: run.rows.extend(Rows(rows)))  # type: ignore[attr-defined]
     run.start()
     return run
 
 
-def events(run: Run, event: int) -> list[list[int]]:
-    """Trace rows of a kind: time, event, node, block number, height, view, ..."""
+def events(run: Run, event: int) -> list[Fact]:
+    """Trace rows of a kind."""
     run.flush_trace()
-    return [row for row in run.rows if row[1] == event]  # type: ignore[attr-defined]
+    return [fact for fact in run.rows if fact.event == event]  # type: ignore[attr-defined]
 
 
-def decided(run: Run) -> dict[int, list[tuple[int, int, int, int]]]:
-    """Per node its decisions: time, number, height, view."""
-    found: dict[int, list[tuple[int, int, int, int]]] = {node: [] for node in range(run.engine.voters)}
-    for time, _, node, number, height, view, *_ in events(run, r.EVENT_DECIDED):
-        found[node].append((time, number, height, view))
+def decided(run: Run) -> dict[int, list[Fact]]:
+    """Per node its decisions."""
+    found: dict[int, list[Fact]] = {node: [] for node in range(run.engine.voters)}
+    for fact in events(run, r.EVENT_DECIDED):
+        found[fact.node].append(fact)
     return found
 
 
 def agree(run: Run) -> bool:
     """Whether no two nodes decided different blocks at a height."""
     at: dict[int, int] = {}
-    return all(at.setdefault(height, number) == number for of in decided(run).values() for _, number, height, _ in of)
+    return all(at.setdefault(row.height, row.block) == row.block for of in decided(run).values() for row in of)
 
 
 def digest(run: Run) -> tuple[int, ...]:
@@ -137,6 +138,6 @@ def commits_per_view(
     first, rotations = 2, 8
     while replica(run, 0).view < (first + rotations + 1) * n:
         run.advance(run.now_ns + 100 * MS)
-    heads = {time: view for time, _, _, view in decided(run)[0]}  # the last block decided at once is the head
+    heads = {row.time_ns: row.view for row in decided(run)[0]}  # the last block decided at once is the head
     counted = [view for view in heads.values() if first * n <= view < (first + rotations) * n]
     return fractions.Fraction(len(counted), rotations * n)

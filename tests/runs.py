@@ -21,6 +21,7 @@ from sim.scenario.load import load_scenario
 from sim.scenario.monitor import RunMonitor
 from sim.scenario.run import run_digest
 from sim.scenario.schema import Scenario
+from sim.trace.rows import Rows
 
 MS = 1_000_000
 S = 1_000_000_000
@@ -90,27 +91,27 @@ class Played:
         """Judge the run up to now."""
         return self.monitor.verdict(self.now_ns)
 
-    def events(self, kind: int) -> np.ndarray:
+    def events(self, kind: int) -> Rows:
         """Trace rows of one kind."""
-        return self.rows[self.rows[:, 1] == kind]
+        return Rows(self.rows).of(kind)
 
-    def decided(self, node: int | None = None) -> np.ndarray:
+    def decided(self, node: int | None = None) -> Rows:
         """Rows of decisions, of one replica or of all."""
         rows = self.events(r.EVENT_DECIDED)
-        return rows if node is None else rows[rows[:, 2] == node]
+        return rows if node is None else rows[rows.node == node]
 
     def decided_blocks(self, node: int) -> dict[int, int]:
         """Height -> block number, as this replica decided."""
-        return {int(row[4]): int(row[3]) for row in self.decided(node)}
+        return {row.height: row.block for row in self.decided(node)}
 
     def latencies_ns(self) -> dict[tuple[int, int], int]:
         """(block number, replica) -> time from proposal to decision."""
-        born = {int(row[3]): int(row[0]) for row in self.events(r.EVENT_PROPOSED)}
-        return {(int(row[3]), int(row[2])): int(row[0]) - born[int(row[3])] for row in self.decided()}
+        born = {row.block: row.time_ns for row in self.events(r.EVENT_PROPOSED)}
+        return {(row.block, row.node): row.time_ns - born[row.block] for row in self.decided()}
 
     def views(self) -> list[int]:
         """Views that replicas entered, in order of time."""
-        return [int(row[3]) for row in self.events(r.EVENT_VIEW)]
+        return [row.block for row in self.events(r.EVENT_VIEW)]
 
     def sent(self, *names: str) -> int:
         """Messages sent of these types; without a name, of all that the protocol sends to decide."""

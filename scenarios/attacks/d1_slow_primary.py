@@ -36,7 +36,7 @@ class MonitoredPbft(Pbft):
 
     def most_ns(self) -> int:
         """The longest time between two batches that is put up with."""
-        return PATIENCE * self.context.block_interval_ns + 10_000_000
+        return PATIENCE * self.context.pacing.block_interval_ns + 10_000_000
 
     @upon(COMMIT)
     def on_committed(self, ballot) -> None:  # type: ignore[no-untyped-def]

@@ -51,7 +51,7 @@ class VotesToAll(HotStuff):
         if self.may_vote(block):
             self.voted, self.voted_view = block, view
             self.save()
-            context.vote(VOTE, context.ballot(view, block.height, block), to=ALL)
+            context.vote(VOTE, context.votes.ballot(view, block.height, block), to=ALL)
         self.view = view + 1
         self.update(view, block.body)
         self.save()

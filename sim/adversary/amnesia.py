@@ -24,7 +24,7 @@ class Amnesia(Behaviour):
             self.acts += 1
             self.forgetful = True
             self.known = set()
-            self.seat.host.stable.clear()
+            self.seat.host.disk.stable.clear()
 
     def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
         if self.forgetful and utterance.vote is not None and utterance.ballot is not None:

@@ -59,7 +59,7 @@ class DoubleVoting(Behaviour):
         for vote, (ballot, to) in votes.items():
             for rival in rivals:
                 if rival is not ballot and (not stood or vote in rival.rows):
-                    if not self.seat.host.has_voted(vote, rival):
+                    if not self.seat.host.votes.has_voted(vote, rival):
                         self._vote(vote, rival, to)
 
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:

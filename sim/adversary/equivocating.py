@@ -96,7 +96,7 @@ class Equivocating(Behaviour):
         if first is None or rival is None or rival.row < 0:
             return None
         number = rival.height if ballot.number == first.height else ballot.number
-        return self.seat.host.ballot(ballot.view, number, rival)
+        return self.seat.host.votes.ballot(ballot.view, number, rival)
 
     def _votes(self, utterance: Utterance) -> Iterable[Utterance]:
         assert utterance.ballot is not None
@@ -111,7 +111,7 @@ class Equivocating(Behaviour):
         second = dataclasses.replace(utterance, ballot=other)
         return self._parted(utterance, second) if to < 0 else (utterance, second)
 
-    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+    def open_gate(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         other = self._other_ballot(ballot)
         if other is not None:
-            self.seat.host.condition(vote, other, by)
+            self.seat.host.votes.open_gate(vote, other, by)

@@ -124,7 +124,7 @@ class Scripted(Behaviour):
         if step.vote is not None and block is not None and block.row >= 0 and view is not None:
             host = self.seat.host
             vote = next(vote for vote in host.run.protocol.votes if vote.name == step.vote)
-            ballot = host.ballot(view, block.height, block)
+            ballot = host.votes.ballot(view, block.height, block)
             for receiver in receivers:
                 meant_for = ALL if self.seat.goes_to_all(vote) else receiver
                 host.vote_to(vote, ballot, meant_for, (receiver,), own=False)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from sim.host import ReplicaContext
-from sim.protocol import ALL, Ballot, Block, Context, Message, Replica, Timer, Tree, VoteType
+from sim.protocol import ALL, Audience, Ballot, Block, Context, FastPath, Message, Replica, Timer, Tree, VoteType
 
 LATER = Timer("held back by a corrupted replica")
 
@@ -63,7 +63,7 @@ class Behaviour:
     def looks(self) -> None:
         """The replica has dealt with something."""
 
-    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+    def open_gate(self, vote: VoteType, ballot: Ballot, by: int) -> None:
         """The replica says that a gated quorum's condition holds."""
 
     def seated(self, *, again: bool) -> None:
@@ -72,6 +72,28 @@ class Behaviour:
     def forgot(self, vote: VoteType, ballot: Ballot) -> bool:
         """Whether the replica does not know any more that it cast this vote."""
         return False
+
+
+class CorruptedVotes:
+    """The votes of a corrupted replica's context: what it says of them goes through its behaviours too."""
+
+    def __init__(self, corrupted: CorruptedContext) -> None:
+        self.corrupted = corrupted
+        self.honest = corrupted.host.votes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.honest, name)
+
+    def open_gate(self, vote: VoteType, ballot: Ballot, by: int) -> None:
+        self.honest.open_gate(vote, ballot, by)
+        for behaviour in self.corrupted.live():
+            behaviour.open_gate(vote, ballot, by)
+
+    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
+        mine = voter in (None, self.corrupted.host.me)
+        if mine and any(behaviour.forgot(vote, ballot) for behaviour in self.corrupted.behaviours):
+            return False
+        return self.honest.has_voted(vote, ballot, voter)
 
 
 class CorruptedContext:
@@ -88,6 +110,7 @@ class CorruptedContext:
     def __call__(self, host: ReplicaContext) -> tuple[Replica, dict[Any, Callable[..., None]]]:
         """Seat a fresh replica on a host: what `sim.host.Wrapper` asks for."""
         self.host = host
+        self.votes = CorruptedVotes(self)
         for behaviour in self.behaviours:
             behaviour.seated(again=self.started)
         self.started = True
@@ -113,14 +136,15 @@ class CorruptedContext:
         declared = {step.vote: step.to_all for case in self.host.run.normal_cases for step in case.votes}
         return self._to_all.get(vote, declared.get(vote, True))
 
-    def _live(self) -> Iterable[Behaviour]:
+    def live(self) -> Iterable[Behaviour]:
+        """The behaviours whose time it is."""
         now_ns = self.host.now_ns
         return [behaviour for behaviour in self.behaviours if behaviour.active(now_ns)]
 
     # --- to the replica --------------------------------------------------------------------------------
 
     def _on_message(self, handler: Callable[..., None], sender: int, message: Message) -> None:
-        live = self._live()
+        live = self.live()
         if all([behaviour.incoming(sender, message) for behaviour in live]):
             handler(sender, message)
         for behaviour in live:
@@ -128,7 +152,7 @@ class CorruptedContext:
 
     def _on_event(self, handler: Callable[..., None], *arguments: Any) -> None:
         handler(*arguments)
-        for behaviour in self._live():
+        for behaviour in self.live():
             behaviour.looks()
 
     def _then(self, act: Callable[[], None]) -> None:
@@ -144,24 +168,21 @@ class CorruptedContext:
         """The voters but this one that a destination means."""
         return tuple(node for node in self.host.run.messages.meant_by(to) if node != self.host.me)
 
-    def broadcast(self, message: Message, to: int = ALL) -> None:
+    def broadcast(self, message: Message, to: Audience = ALL, *, fast: FastPath | None = None) -> None:
         self._say(Utterance(type(message).__name__, message.place()[0], self.receivers(to), message))
 
-    def send(self, to: int, message: Message) -> None:
-        self._say(Utterance(type(message).__name__, message.place()[0], (to,), message))
+    def send(self, to: int | tuple[int, ...], message: Message) -> None:
+        receivers = to if isinstance(to, tuple) else (to,)
+        self._say(Utterance(type(message).__name__, message.place()[0], receivers, message))
 
-    def multicast(self, to: tuple[int, ...], message: Message) -> None:
-        self._say(Utterance(type(message).__name__, message.place()[0], to, message))
-
-    def propose(self, message: Message, ballot: Ballot, *_: Any, audience: int = ALL, tree: Tree | None = None) -> None:
-        self.host.proposing()
+    def propose(
+        self, message: Message, ballot: Ballot, *_: Any, audience: Audience = ALL, tree: Tree | None = None
+    ) -> None:
+        self.host.pacing.begin_interval()
         if tree is None:
             self.broadcast(message, audience)
         else:
-            self.multicast(tree.children(self.host.me), message)
-
-    def pass_on(self, message: Message, *_: Any, audience: int = ALL) -> None:
-        self.broadcast(message, audience)
+            self.send(tree.children(self.host.me), message)
 
     def vote(self, vote: VoteType, ballot: Ballot, to: int = ALL, *, gate: bool = False) -> None:
         self._to_all[vote] = to < 0
@@ -169,21 +190,11 @@ class CorruptedContext:
         self.host.vote_to(vote, ballot, to, (), own=own, gate=gate)
         self._say(Utterance(vote.name, ballot.view, self.receivers(to), vote=vote, ballot=ballot, meant_for=to))
 
-    def condition(self, vote: VoteType, ballot: Ballot, by: int) -> None:
-        self.host.condition(vote, ballot, by)
-        for behaviour in self._live():
-            behaviour.condition(vote, ballot, by)
-
-    def has_voted(self, vote: VoteType, ballot: Ballot, voter: int | None = None) -> bool:
-        if voter in (None, self.host.me) and any(behaviour.forgot(vote, ballot) for behaviour in self.behaviours):
-            return False
-        return self.host.has_voted(vote, ballot, voter)
-
     # --- what becomes of it ----------------------------------------------------------------------------
 
     def _say(self, utterance: Utterance) -> None:
         messages = [utterance]
-        for behaviour in self._live():
+        for behaviour in self.live():
             messages = [changed for one in messages for changed in behaviour.outgoing(one)]
         for one in messages:
             self.carry_out(one)

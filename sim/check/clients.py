@@ -18,6 +18,7 @@ import numpy as np
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
 from sim.past import Past
+from sim.trace.rows import Rows
 
 _MOST = 20  # violations kept in words
 _KEPT = 20_000  # heights and their times; reads that took longer than so many decisions are judged by the oldest
@@ -35,54 +36,55 @@ class Acknowledged:
         self._told_ns = Past()  # height -> since when
         self._decided_ns = Past()  # block -> when a correct voter decided it as the first, plus 1; 0: not yet
 
-    def __call__(self, rows: np.ndarray) -> None:
+    def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
-        events = rows[:, 1]
-        told = rows[events == r.EVENT_TOLD]
-        theirs = rows[(rows[:, 2] < self.voters) & (events != r.EVENT_TOLD)]
+        rows = Rows(chunk)
+        told = rows.of(r.EVENT_TOLD)
+        theirs = rows[(rows.node < self.voters) & (rows.event != r.EVENT_TOLD)]
         if len(self.corrupted):
-            theirs = theirs[~np.isin(theirs[:, 2], self.corrupted)]
-        decided = theirs[theirs[:, 1] == r.EVENT_DECIDED]
+            theirs = theirs[~np.isin(theirs.node, self.corrupted)]
+        decided = theirs.of(r.EVENT_DECIDED)
         if len(decided):
             self._decide(decided)
         if len(told):
             self._tell(told)
         if len(decided) and self.count:
-            known = self._told.reach(int(decided[:, 4].max()))[decided[:, 4]]
-            self._complain(decided[(known != 0) & (known != decided[:, 3])], "decided another block, {block}, there")
-        gone = theirs[theirs[:, 1] == r.EVENT_REVERTED]
+            known = self._told.reach(int(decided.height.max()))[decided.height]
+            self._complain(decided[(known != 0) & (known != decided.block)], "decided another block, {block}, there")
+        gone = theirs.of(r.EVENT_REVERTED)
         if len(gone) and self.count:
-            known = self._told.reach(int(gone[:, 4].max()))[gone[:, 4]]
-            self._complain(gone[known == gone[:, 3]], "gave it up")
+            known = self._told.reach(int(gone.height.max()))[gone.height]
+            self._complain(gone[known == gone.block], "gave it up")
 
-    def _decide(self, decided: np.ndarray) -> None:
-        blocks, times = decided[:, 3], decided[:, 0]
+    def _decide(self, decided: Rows) -> None:
+        blocks, times = decided.block, decided.time_ns
         first = self._decided_ns.reach(int(blocks.max()))
         fresh = np.flatnonzero(first[blocks] == 0)[::-1]
         first[blocks[fresh]] = times[fresh] + 1  # the earliest is written last and stays
 
-    def _tell(self, told: np.ndarray) -> None:
+    def _tell(self, told: Rows) -> None:
         self.count += len(told)
-        blocks, heights, times = told[:, 3], told[:, 4], told[:, 0]
+        blocks, heights, times = told.block, told.height, told.time_ns
         first = self._decided_ns.reach(int(blocks.max()))[blocks]
-        for row in told[(first == 0) | (first > times + 1)][: _MOST - len(self.violations)].tolist():
-            text = f"a client was told of block {row[3]} (height {row[4]}), which no correct replica had decided"
-            self.violations.append(Violation("acknowledged", "safety", row[0], -1, text))
+        for fact in told[(first == 0) | (first > times + 1)][: _MOST - len(self.violations)]:
+            where = f"block {fact.block} (height {fact.height})"
+            text = f"a client was told of {where}, which no correct replica had decided"
+            self.violations.append(Violation("acknowledged", "safety", fact.time_ns, -1, text))
         known, since = self._told.reach(int(heights.max())), self._told_ns.reach(int(heights.max()))
         fresh = np.flatnonzero(known[heights] == 0)[::-1]
         known[heights[fresh]], since[heights[fresh]] = blocks[fresh], times[fresh]
-        for row in told[known[heights] != blocks][: _MOST - len(self.violations)].tolist():
-            text = f"clients were told of block {known[row[4]]} and of block {row[3]} at height {row[4]}"
-            self.violations.append(Violation("acknowledged", "safety", row[0], -1, text))
+        for fact in told[known[heights] != blocks][: _MOST - len(self.violations)]:
+            text = f"clients were told of block {known[fact.height]} and of block {fact.block} at height {fact.height}"
+            self.violations.append(Violation("acknowledged", "safety", fact.time_ns, -1, text))
 
-    def _complain(self, rows: np.ndarray, what: str) -> None:
-        for time_ns, _, node, block, height, *_ in rows[: _MOST - len(self.violations)].tolist():
-            known, since_ns = self._told.values[height], self._told_ns.values[height]
+    def _complain(self, rows: Rows, what: str) -> None:
+        for fact in rows[: _MOST - len(self.violations)]:
+            known, since_ns = self._told.values[fact.height], self._told_ns.values[fact.height]
             text = (
-                f"clients knew block {known} as final at height {height} since {since_ns / 1e9:.6f} s; "
-                f"replica {node} {what.format(block=block)}"
+                f"clients knew block {known} as final at height {fact.height} since {since_ns / 1e9:.6f} s; "
+                f"replica {fact.node} {what.format(block=fact.block)}"
             )
-            self.violations.append(Violation("acknowledged", "safety", time_ns, node, text))
+            self.violations.append(Violation("acknowledged", "safety", fact.time_ns, fact.node, text))
 
 
 class Reads:
@@ -95,25 +97,26 @@ class Reads:
         self._times_ns = np.zeros(0, dtype=np.int64)
         self._heights = np.zeros(0, dtype=np.int64)
 
-    def __call__(self, rows: np.ndarray) -> None:
+    def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
-        rows = rows[(rows[:, 1] == r.EVENT_DECIDED) | (rows[:, 1] == r.EVENT_READ)]
+        rows = Rows(chunk).of(r.EVENT_DECIDED, r.EVENT_READ)
         if len(self.corrupted):
-            rows = rows[~np.isin(rows[:, 2], self.corrupted)]
+            rows = rows[~np.isin(rows.node, self.corrupted)]
         if not len(rows):
             return
-        heights = rows[:, 4]
+        heights = rows.height
         known = self._heights[-1] if len(self._heights) else 0
         before = np.maximum.accumulate(np.concatenate(([known], heights[:-1])))
         greater = heights > before
-        self._times_ns = np.concatenate((self._times_ns, rows[greater, 0]))[-_KEPT:]
+        self._times_ns = np.concatenate((self._times_ns, rows.time_ns[greater]))[-_KEPT:]
         self._heights = np.concatenate((self._heights, heights[greater]))[-_KEPT:]
-        for time_ns, _, node, waited_ns, height in rows[rows[:, 1] == r.EVENT_READ, :5].tolist():
-            at = int(np.searchsorted(self._times_ns, time_ns - waited_ns, side="left")) - 1
-            if at >= 0 and self._heights[at] > height and len(self.violations) < _MOST:
+        for fact in rows.of(r.EVENT_READ):
+            asked_ns = fact.time_ns - fact.block  # of this event: how long the answer took
+            at = int(np.searchsorted(self._times_ns, asked_ns, side="left")) - 1
+            if at >= 0 and self._heights[at] > fact.height and len(self.violations) < _MOST:
                 text = (
-                    f"replica {node} answered a read asked at {(time_ns - waited_ns) / 1e9:.6f} s with the state after "
-                    f"height {height}; height {self._heights[at]} had been decided, or read, at "
+                    f"replica {fact.node} answered a read asked at {asked_ns / 1e9:.6f} s with the state after "
+                    f"height {fact.height}; height {self._heights[at]} had been decided, or read, at "
                     f"{self._times_ns[at] / 1e9:.6f} s"
                 )
-                self.violations.append(Violation("reads", "safety", time_ns, node, text))
+                self.violations.append(Violation("reads", "safety", fact.time_ns, fact.node, text))

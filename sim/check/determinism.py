@@ -13,6 +13,7 @@ import numpy as np
 from sim.trace import read
 from sim.trace.events import COLUMNS, EVENTS, FATES, MESSAGE_COLUMNS
 from sim.trace.read import StoredRun
+from sim.trace.rows import Fact
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +91,12 @@ def part(first: Iterator[np.ndarray], second: Iterator[np.ndarray]) -> tuple[int
         a, b = a[rows:], b[rows:]
 
 
-def _earlier(first: _Row, second: _Row, column: int) -> list[int]:
-    """The row that happened first, by its time in a column."""
-    return min((row for row in (first, second) if row is not None), key=lambda row: row[column])
-
-
 def _event(index: int, first: _Row, second: _Row) -> Divergence:
-    row = _earlier(first, second, read.TIME)
-    node = row[read.NODE]
+    fact = min((Fact(*row) for row in (first, second) if row is not None), key=lambda fact: fact.time_ns)
     return Divergence(
-        row[read.TIME],
-        node if node >= 0 else None,
-        EVENTS.get(row[read.EVENT], f"event {row[read.EVENT]}"),
+        fact.time_ns,
+        fact.node if fact.node >= 0 else None,
+        EVENTS.get(fact.event, f"event {fact.event}"),
         index,
         read.EVENTS_FILE,
         _named(COLUMNS, first, event=EVENTS),
@@ -110,7 +105,7 @@ def _event(index: int, first: _Row, second: _Row) -> Divergence:
 
 
 def _message(run: StoredRun, index: int, first: _Row, second: _Row) -> Divergence:
-    row = _earlier(first, second, read.ARRIVED)
+    row = min((row for row in (first, second) if row is not None), key=lambda row: row[read.ARRIVED])
     kinds = dict(enumerate(run.message_types))
     name = kinds.get(row[read.KIND], f"type {row[read.KIND]}")
     return Divergence(

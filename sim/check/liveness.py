@@ -6,6 +6,7 @@ import numpy as np
 
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
+from sim.trace.rows import Rows
 
 
 class Decisions:
@@ -28,12 +29,11 @@ class Decisions:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        at = np.flatnonzero((rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] < self.voters))
-        heights = rows[at, 4]
-        at = at[heights > self.height]  # the first to decide a height above all before
-        heights, first = np.unique(rows[at, 4], return_index=True)
+        decided = Rows(rows).of(r.EVENT_DECIDED)
+        new = decided[(decided.node < self.voters) & (decided.height > self.height)]
+        heights, first = np.unique(new.height, return_index=True)  # the first to decide a height above all before
         rising = np.minimum.accumulate(first[::-1])[::-1] == first  # not overtaken by a greater height
-        times = rows[at[first[rising]], 0]
+        times = new.time_ns[first[rising]]
         self.height = int(heights[-1]) if len(heights) else self.height
         if not len(times):
             return

@@ -10,6 +10,7 @@ import numpy as np
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
 from sim.past import Past
+from sim.trace.rows import Rows
 
 _MOST = 20  # violations kept in words; more say nothing new
 
@@ -54,30 +55,29 @@ class Safety:
         self.order: list[Violation] = []
         self.finality: list[Violation] = []
 
-    def __call__(self, rows: np.ndarray) -> None:
+    def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH)."""
-        events = rows[:, 1]
-        born = rows[events == r.EVENT_PROPOSED, 3]
+        rows = Rows(chunk)
+        born = rows.of(r.EVENT_PROPOSED).block
         if len(born):
             self._proposed.reach(int(born.max()))[born] = 1
-        at = np.flatnonzero(events == r.EVENT_DECIDED)
+        at = np.flatnonzero(rows.event == r.EVENT_DECIDED)
         if self.some_corrupted:
-            at = at[self.correct[rows[at, 2]]]
+            at = at[self.correct[rows.node[at]]]
         if len(at):
-            nodes, numbers, heights = rows[at, 2], rows[at, 3], rows[at, 4]
-            self._agree(rows, at, nodes, numbers, heights)
-            self._valid(rows, at, numbers)
-        back = np.flatnonzero(events == r.EVENT_REVERTED)
+            decided = rows[at]
+            self._agree(decided)
+            self._valid(decided)
+        back = np.flatnonzero(rows.event == r.EVENT_REVERTED)
         if len(back):
-            back = back[self.correct[rows[back, 2]]]
+            back = back[self.correct[rows.node[back]]]
             self._final(rows[back])
             at = np.sort(np.concatenate((at, back)))
         if len(at):
-            self._ordered(rows, at)
+            self._ordered(rows[at])
 
-    def _agree(
-        self, rows: np.ndarray, at: np.ndarray, nodes: np.ndarray, numbers: np.ndarray, heights: np.ndarray
-    ) -> None:
+    def _agree(self, decided: Rows) -> None:
+        nodes, numbers, heights = decided.node, decided.block, decided.height
         top = int(heights.max())
         canonical, first_by = self._canonical.reach(top), self._first_by.reach(top)
         known = canonical[heights]
@@ -87,30 +87,31 @@ class Safety:
             first_by[heights[fresh]] = nodes[fresh]
             known = canonical[heights]
         for i in np.flatnonzero(known != numbers)[: _MOST - len(self.conflicts)]:
-            row, height = rows[at[i]], int(heights[i])
+            fact, height = decided[int(i)], int(heights[i])
             first = int(first_by[height]), int(canonical[height])
-            self.conflicts.append(Conflict(int(row[0]), height, int(row[2]), int(row[3]), int(row[5]), *first))
+            self.conflicts.append(Conflict(fact.time_ns, height, fact.node, fact.block, fact.view, *first))
 
-    def _valid(self, rows: np.ndarray, at: np.ndarray, numbers: np.ndarray) -> None:
+    def _valid(self, decided: Rows) -> None:
+        numbers = decided.block
         proposed = self._proposed.reach(int(numbers.max()))
-        for row in rows[at[proposed[numbers] == 0][:_MOST]]:
-            text = f"replica {int(row[2])} decided block {int(row[3])}, which nobody proposed"
-            self.validity.append(Violation("validity", "safety", int(row[0]), int(row[2]), text))
+        for fact in decided[proposed[numbers] == 0][:_MOST]:
+            text = f"replica {fact.node} decided block {fact.block}, which nobody proposed"
+            self.validity.append(Violation("validity", "safety", fact.time_ns, fact.node, text))
 
-    def _final(self, given_up: np.ndarray) -> None:
-        room = _MOST - len(self.finality)
-        for time_ns, _, node, block, height, instead, *_ in given_up[: max(room, 0)].tolist():
+    def _final(self, given_up: Rows) -> None:
+        for fact in given_up[: max(_MOST - len(self.finality), 0)]:
+            instead = fact.view  # of this event: the block that takes the place
             by = f"block {instead}" if instead else "a branch that does not reach that height"
-            text = f"height {height}: replica {node} had decided block {block} and gave it up for {by}"
-            self.finality.append(Violation("finality", "safety", time_ns, node, text))
+            text = f"height {fact.height}: replica {fact.node} had decided block {fact.block} and gave it up for {by}"
+            self.finality.append(Violation("finality", "safety", fact.time_ns, fact.node, text))
 
-    def _ordered(self, rows: np.ndarray, at: np.ndarray) -> None:
+    def _ordered(self, rows: Rows) -> None:
         """Each replica decides heights 1, 2, 3, ... once each, without a gap, counted anew from what it gives up."""
-        nodes, heights = rows[at, 2], rows[at, 4]
+        nodes, heights = rows.node, rows.height
         small = nodes.astype(np.uint16) if self.voters < 1 << 16 else nodes  # numpy sorts 16 bits by radix
         order = np.argsort(small, kind="stable")
         by_node, heights = nodes[order], heights[order]
-        decides = rows[at, 1][order] == r.EVENT_DECIDED
+        decides = rows.event[order] == r.EVENT_DECIDED
         after = heights - ~decides  # height of the last decided block after each row
         starts = np.flatnonzero(np.diff(by_node, prepend=-1))
         each = by_node[starts]
@@ -118,7 +119,7 @@ class Safety:
         before[1:] = after[:-1]
         before[starts] = self.heights[each]
         for i in np.flatnonzero(decides & (heights != before + 1))[:_MOST]:
-            row = rows[at[order[i]]]
-            text = f"replica {int(row[2])} decided height {int(row[4])} after height {int(before[i])}"
-            self.order.append(Violation("order", "safety", int(row[0]), int(row[2]), text))
+            fact = rows[int(order[i])]
+            text = f"replica {fact.node} decided height {fact.height} after height {int(before[i])}"
+            self.order.append(Violation("order", "safety", fact.time_ns, fact.node, text))
         self.heights[each] = after[np.append(starts[1:], len(after)) - 1]

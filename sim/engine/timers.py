@@ -1,6 +1,6 @@
 """Timers that the engine sets by itself; they share one numbering with those that handlers set.
 
-A replica that *awaits its turn* (`sim.protocol.Context.await_turn`) proposes on top of the newest block it has unless
+A replica that *awaits its turn* (`Pacing.await_turn`) proposes on top of the newest block it has unless
 somebody comes first. Each block that it takes in the fast path ends that wait and begins the next, so the rule of the
 wait stands here, in one place for handlers and fast path.
 """

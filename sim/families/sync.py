@@ -96,7 +96,7 @@ class BlockSync:
         """Send a peer what is decided here above a height, with certificates of so many signers."""
         context = self.context
         top = min(context.height, above + FETCH_MAX)
-        blocks = [context.decided_block(height) for height in range(above + 1, top + 1)]
+        blocks = [context.chain.decided(height) for height in range(above + 1, top + 1)]
         context.send(peer, Blocks(tuple(block for block in blocks if block is not None), signers, context.height))
 
     def take(self, peer: int, message: Blocks) -> bool:
@@ -105,7 +105,7 @@ class BlockSync:
         context.cancel(self.waiting)
         self.waiting = 0
         for block in message.blocks:
-            if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+            if block.height == context.height + 1 and block.parent is context.chain.decided(context.height):
                 context.decide(block)
         if context.height < message.last and message.blocks:
             self.fetch(peer)

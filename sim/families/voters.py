@@ -66,17 +66,17 @@ class Voters:
         self.delay = delay
         self.by_vote = by_vote
         self.validator_sets: list[tuple[int, ValidatorSet]] = [
-            (1, ValidatorSet(context.members))
+            (1, ValidatorSet(context.membership.members))
         ]  # in force from a height on, ascending
         self.seen = 0  # height of the last block looked at
         self.requests: list[MembersChange] = []
-        self.level = set(context.members)  # replicas that have said that they are
-        if not context.members_change:
+        self.level = set(context.membership.members)  # replicas that have said that they are
+        if not context.membership.may_change:
             return
-        if "validator_sets" in context.stable:
+        if "validator_sets" in context.disk.stable:
             self.validator_sets, self.requests = (
-                list(context.stable["validator_sets"]),
-                list(context.stable["requests"]),
+                list(context.disk.stable["validator_sets"]),
+                list(context.disk.stable["requests"]),
             )
         self.seen = context.height
 
@@ -103,7 +103,7 @@ class Voters:
         """Look at the blocks decided since the last call."""
         context, known = self.context, len(self.validator_sets)
         for height in range(self.seen + 1, context.height + 1):
-            block = context.decided_block(height)
+            block = context.chain.decided(height)
             if block is not None and isinstance(block.body, ValidatorSet):
                 self.validator_sets.append((height + self.delay, block.body))
         self.seen = context.height
@@ -112,7 +112,7 @@ class Voters:
 
     def save(self) -> None:
         """Write to disk."""
-        self.context.persist(validator_sets=tuple(self.validator_sets), requests=tuple(self.requests))
+        self.context.disk.persist(validator_sets=tuple(self.validator_sets), requests=tuple(self.requests))
 
     def ask(self, request: MembersChange) -> None:
         """The operator asks."""

@@ -277,7 +277,7 @@ class FaultScript:
             for action in self.skewed.values():
                 if host.seat in self.ends.nodes(action.nodes):
                     rate *= action.rate
-            host.run_clock_at(rate)
+            host.clock.run_at(rate)
 
     def _end(self, number: int) -> None:
         self.links.let_go(number)

@@ -57,7 +57,9 @@ class FastPathBracket:
         if not self.is_used or replica is None:
             return
         if host.run.adopts:
-            host.head = self.block() or host.head  # my branch ends in the last block that was accepted for me
+            host.chain.head = (
+                self.block() or host.chain.head
+            )  # my branch ends in the last block that was accepted for me
         replica.absorb_fast_path()
         host.run.peers[self._peer_at + r.ACCEPTED] = -1
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sim.host.run import Run
 
 
-class Gossip:
+class GossipStore:
     """The gossip messages of a run: their slots, by author and content, and their messages, as they are passed on."""
 
     def __init__(self, run: Run) -> None:

@@ -13,7 +13,7 @@ from sim.host.cases import Case
 from sim.kernel import post, rules
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Ballot, Block, FastPath, GossipMessage, Message, Tree
+from sim.protocol import ALL, Audience, Ballot, Block, FastPath, GossipMessage, Message, Tree
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -46,13 +46,13 @@ class Messages:
             return (to,)
         return tuple(range(self.run.engine.voters)) if to == ALL else self._audiences[_AUDIENCES - to]
 
-    def audience(self, members: tuple[int, ...]) -> int:
+    def audience(self, members: tuple[int, ...]) -> Audience:
         """The destination of messages and votes to these voters."""
         number = self._audience_of.get(members)
         if number is None:
             number = self._audience_of[members] = len(self._audiences)
             self._audiences.append(members)
-        return _AUDIENCES - number
+        return Audience(_AUDIENCES - number)
 
     def post(self, src: int, to: int, message: Message) -> None:
         """Send a message with its costs."""

@@ -18,12 +18,13 @@ from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.host.blocks import BlockStore
 from sim.host.cases import Case, declare, lay_costs
-from sim.host.context import STORED, ReplicaContext
+from sim.host.context import ReplicaContext
 from sim.host.costs import Costs
 from sim.host.dissemination import Dissemination
 from sim.host.event_loop import run_until
-from sim.host.gossip import Gossip
+from sim.host.gossip import GossipStore
 from sim.host.messages import Messages
+from sim.host.parts import STORED
 from sim.host.recorder import TraceRecorder
 from sim.host.tallies import Tallies
 from sim.kernel import post
@@ -119,7 +120,7 @@ class Run:
         self.tallies = Tallies(self)
         self.block_store = BlockStore(self)
         self.dissemination = Dissemination(self)
-        self.gossip = Gossip(self)
+        self.gossip = GossipStore(self)
         self.contradictions: dict[
             int, Contradiction
         ] = {}  # replica -> the first time it went against its own decisions
@@ -211,7 +212,7 @@ class Run:
         host.replica = None
         host.handlers = {}
         self.engine.peer()[seat, r.QUIET] = 1
-        if host.votes:
+        if host.is_voter:
             self.block_store.voter_goes(seat)
 
     def attach_replica(self, seat: int) -> None:
@@ -343,7 +344,7 @@ class Run:
         entry.restart(self.run_state, node)
         self.recorder.note(r.EVENT_RESTARTED, node)
         if node < self.engine.seats:
-            if node not in self.without_replica or not self.hosts[node].votes:
+            if node not in self.without_replica or not self.hosts[node].is_voter:
                 self.block_store.voter_comes(node)
             self.seat(self.hosts[node])
             self._begin(self.hosts[node])

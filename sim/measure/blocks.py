@@ -6,6 +6,7 @@ import numpy as np
 
 from sim.ledger import rows as r
 from sim.past import Past
+from sim.trace.rows import Rows
 
 COLUMNS = (
     "block",
@@ -60,36 +61,37 @@ class Blocks:
         self.views: set[tuple[int, int]] = set()  # height (0 if views go on over heights), and view, that some entered
         self._heights: dict[int, int] = {}  # decided by each voter
 
-    def __call__(self, rows: np.ndarray) -> None:
+    def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        born = rows[rows[:, 1] == r.EVENT_PROPOSED]
+        rows = Rows(chunk)
+        born = rows.of(r.EVENT_PROPOSED)
         if len(born):
             self._born(born)
-        decided = rows[(rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] < self.voters)]
+        decided = rows[(rows.event == r.EVENT_DECIDED) & (rows.node < self.voters)]
         if len(decided):
             self._decided(decided)
         self._entered(rows)
-        depths = rows[rows[:, 1] == r.EVENT_HEAD, 5]
+        depths = rows.of(r.EVENT_HEAD).view  # of this event: the blocks left
         if len(depths):
             self.reorganisations += int((depths > 0).sum())
             self.reorganisation_depth_max = max(self.reorganisation_depth_max, int(depths.max()))
 
-    def _entered(self, rows: np.ndarray) -> None:
+    def _entered(self, rows: Rows) -> None:
         """Views entered; of a height, if rounds begin anew there."""
         after = 0
-        for at in np.flatnonzero(rows[:, 1] == r.EVENT_VIEW).tolist():
-            node, view = int(rows[at, 2]), int(rows[at, 3])
+        entered = np.flatnonzero(rows.event == r.EVENT_VIEW)
+        for at, fact in zip(entered.tolist(), rows[entered], strict=True):
             if self.restarts:
                 self._decided_until(rows[after:at])
                 after = at
-            self.views.add((self._heights.get(node, 0) + 1 if self.restarts else 0, view))
+            self.views.add((self._heights.get(fact.node, 0) + 1 if self.restarts else 0, fact.block))
         if self.restarts:
             self._decided_until(rows[after:])
 
-    def _decided_until(self, rows: np.ndarray) -> None:
+    def _decided_until(self, rows: Rows) -> None:
         """Note how far each voter has come."""
-        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
-        self._heights.update(zip(decided[:, 2].tolist(), decided[:, 4].tolist(), strict=True))
+        decided = rows.of(r.EVENT_DECIDED)
+        self._heights.update(zip(decided.node.tolist(), decided.height.tolist(), strict=True))
 
     @property
     def view_changes(self) -> int:
@@ -98,8 +100,8 @@ class Blocks:
             return sum(view > 0 for _, view in self.views)
         return max(len(self.views) - 1, 0)
 
-    def _born(self, born: np.ndarray) -> None:
-        top = int(born[:, 3].max()) - self.base
+    def _born(self, born: Rows) -> None:
+        top = int(born.block.max()) - self.base
         while top >= _KEEP:
             self._let_go()
             top -= _KEEP // 2
@@ -107,14 +109,14 @@ class Blocks:
         if self.base + top >= self._rest_at:
             self._rest_at = self.base + top + _REST_EVERY
             self._past.rest()
-        at = born[:, 3] - self.base
-        self.rows[at, _BLOCK] = born[:, 3]
-        self.rows[at, _HEIGHT] = born[:, 4]
-        self.rows[at, _VIEW] = born[:, 5]
-        self.rows[at, _PROPOSER] = born[:, 2]
-        self.rows[at, _TXS] = born[:, 6]
-        self.rows[at, _BYTES] = born[:, 7]
-        self.rows[at, _PROPOSED] = born[:, 0]
+        at = born.block - self.base
+        self.rows[at, _BLOCK] = born.block
+        self.rows[at, _HEIGHT] = born.height
+        self.rows[at, _VIEW] = born.view
+        self.rows[at, _PROPOSER] = born.node
+        self.rows[at, _TXS] = born.txs
+        self.rows[at, _BYTES] = born.bytes
+        self.rows[at, _PROPOSED] = born.time_ns
         self.rows[at, _FIRST] = -1
 
     @property
@@ -129,14 +131,14 @@ class Blocks:
         self.rows[kept:] = 0
         self.base += half
 
-    def _decided(self, decided: np.ndarray) -> None:
-        at = decided[:, 3] - self.base
+    def _decided(self, decided: Rows) -> None:
+        at = decided.block - self.base
         known = at >= 0
         decided, at = decided[known], at[known]
         if not len(at):
             return
-        self.top = max(self.top, int(decided[:, 4].max()))
-        times = decided[:, 0]
+        self.top = max(self.top, int(decided.height.max()))
+        times = decided.time_ns
         order = np.unique(at, return_index=True)
         fresh = self.rows[order[0], _FIRST] < 0
         new, first = order[0][fresh], times[order[1][fresh]]
@@ -149,7 +151,7 @@ class Blocks:
         self.replica_count += int(measured.sum())
         if len(new):
             self._first_decisions(new, first)
-            sent = decided[decided[:, 7] > 0, 7]  # carried by the row of each first decision
+            sent = decided.bytes[decided.bytes > 0]  # of each first decision: messages sent until then
             if len(sent):
                 self.first_messages = self.first_messages or int(sent[0])
                 self.last_messages = int(sent[-1])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sim.ledger import rows as r
+from sim.trace.rows import Rows
 
 _SHARES = {"p50": 0.50, "p99": 0.99, "max": 1.0}
 
@@ -25,31 +26,33 @@ class Lags:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
         if not self.lags:
             return
-        decided = rows[rows[:, 1] == r.EVENT_DECIDED]
+        decided = Rows(rows).of(r.EVENT_DECIDED)
         if not len(decided):
             return
-        by_voter = decided[:, 2] < self.voters
-        tops = np.maximum.accumulate(np.maximum(np.where(by_voter, decided[:, 4], 0), self.top))
+        by_voter = decided.node < self.voters
+        tops = np.maximum.accumulate(np.maximum(np.where(by_voter, decided.height, 0), self.top))
         self._first(decided[by_voter])
         self.top = int(tops[-1])
         for seat in self.lags:
-            mine = np.flatnonzero(decided[:, 2] == seat)
-            first = self.first_ns[decided[mine, 4]]
+            mine = np.flatnonzero(decided.node == seat)
+            first = self.first_ns[decided.height[mine]]
             measured = first >= self.warm_up_ns
             mine, first = mine[measured], first[measured]
             if len(mine):
-                self.lags[seat].append(np.column_stack((decided[mine, 0] - first, tops[mine] - decided[mine, 4])))
+                self.lags[seat].append(
+                    np.column_stack((decided.time_ns[mine] - first, tops[mine] - decided.height[mine]))
+                )
 
-    def _first(self, rows: np.ndarray) -> None:
-        if not len(rows):
+    def _first(self, decided: Rows) -> None:
+        if not len(decided):
             return
-        heights, at = np.unique(rows[:, 4], return_index=True)
+        heights, at = np.unique(decided.height, return_index=True)
         if heights[-1] >= len(self.first_ns):
             longer = np.full(max(2 * len(self.first_ns), int(heights[-1]) + 1), -1, dtype=np.int64)
             longer[: len(self.first_ns)] = self.first_ns
             self.first_ns = longer
         fresh = self.first_ns[heights] < 0
-        self.first_ns[heights[fresh]] = rows[at[fresh], 0]
+        self.first_ns[heights[fresh]] = decided.time_ns[at[fresh]]
 
     def _quantile(self, name: str, seats: Iterable[int], column: int) -> int | None:
         found = [part[:, column] for seat in seats for part in self.lags[seat]]

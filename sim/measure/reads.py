@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.ledger import rows as r
+from sim.trace.rows import Rows
 
 
 class Reads:
@@ -18,8 +19,9 @@ class Reads:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        answered = rows[rows[:, 1] == r.EVENT_READ]
-        waits = answered[answered[:, 0] - answered[:, 3] >= self.warm_up_ns, 3]
+        answered = Rows(rows).of(r.EVENT_READ)
+        waits = answered.block  # of this event: how long the answer took
+        waits = waits[answered.time_ns - waits >= self.warm_up_ns]
         if len(waits):
             self.count += len(waits)
             self.sum_ns += int(waits.sum())

@@ -19,7 +19,7 @@ path), `context` and `replica`.
 from sim.protocol.blocks import Ballot, Block
 from sim.protocol.causes import BATCH, DECIDED, MEMBERSHIP, NO_PROGRESS, MembersChange, Signal, Timer, invariant, upon
 from sim.protocol.context import Context
-from sim.protocol.messages import ALL, GossipMessage, Message, Quorum, Signing, VoteType
+from sim.protocol.messages import ALL, Audience, GossipMessage, Message, Quorum, Signing, VoteType
 from sim.protocol.normal_case import Aggregate, FastPath, FastPathView, Lease, NormalCase, Step, Tree, Turns
 from sim.protocol.replica import Replica, highest
 
@@ -30,6 +30,7 @@ __all__ = [
     "MEMBERSHIP",
     "NO_PROGRESS",
     "Aggregate",
+    "Audience",
     "Ballot",
     "Block",
     "Context",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NewType
 
 from sim.protocol.blocks import Block
 
-ALL = -1  # destination: every voter but the sender (whose own vote counts at once)
+Audience = NewType("Audience", int)  # destination: some voters but the sender (`Membership.audience` makes them)
+ALL = Audience(-1)  # every voter but the sender, whose own vote counts at once
 _VIEWS = ("view", "round", "term", "epoch")
 _HEIGHTS = ("sequence", "height", "number")
 
@@ -123,7 +124,7 @@ class GossipMessage(Message):
 
     Two messages are one if author and content are the same. Who hears one for the first time passes it on to its
     neighbours but the one it came from, and acts on it; a further copy, or one of a height no longer kept
-    (`Context.gossip`), ends where it arrives and reaches no handler. The fast path does so for votes, without entering
+    (`Gossip.begin`), ends where it arrives and reaches no handler. The fast path does so for votes, without entering
     Python: it passes them on, and counts them if nothing is decided here yet at their height.
     """
 

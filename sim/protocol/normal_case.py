@@ -77,9 +77,9 @@ class NormalCase:
 
     A gated quorum's condition is the message: with `gate`, on the word of its sender, who casts no first vote;
     without, a voter's own vote opens its gate. With `persist`, the first vote waits for the disk.
-    Every message counts as progress (`Context.made_progress`) if the progress timer always runs. Where blocks compete
-    (`Replica.forks`) whoever takes a message there adopts its block (`Context.adopt`), which extends its head.
-    Whoever awaits its turn to propose (`Context.await_turn`) then awaits the one above the message's block.
+    Every message counts as progress (`Clock.made_progress`) if the progress timer always runs. Where blocks compete
+    (`Replica.forks`) whoever takes a message there adopts its block (`Chain.adopt`), which extends its head.
+    Whoever awaits its turn to propose (`Pacing.await_turn`) then awaits the one above the message's block.
 
     With `aggregate` the message goes down a tree (`Context.propose` with `tree`) and no votes are declared: after it is
     passed on, the block `decided` by it and those below are decided, then the answer is sent or waited for. A message
@@ -130,7 +130,7 @@ class FastPath:
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-    """When a replica proposes a block on top of another if it has seen nobody do so (`Context.await_turn`).
+    """When a replica proposes a block on top of another if it has seen nobody do so (`Pacing.await_turn`).
 
     Its own turn are the heights that leave `place` when divided by `places`. Then it proposes `period_ns` after the
     block below was made; at other heights it holds back for a draw from [0, spread_ns) more, keyed by itself and the

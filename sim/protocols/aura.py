@@ -144,9 +144,9 @@ class Aura(Replica):
         return int(self.context.n * self.parameters.step_duration_ns)
 
     def start(self) -> None:
-        context, parameters, stable = self.context, self.parameters, self.context.stable
+        context, parameters, stable = self.context, self.parameters, self.context.disk.stable
         if not stable:
-            context.persist(known={}, head=None, sealed_step=0)
+            context.disk.persist(known={}, head=None, sealed_step=0)
         self.branches = Branches(
             context,
             self.valid,
@@ -190,7 +190,7 @@ class Aura(Replica):
         """So that it seals one block a step, restarts or not."""
         context = self.context
         mine = [block.body for block, _ in links(self.chain(), context.height) if block.proposer == context.me]
-        return all(header.step <= context.stable["sealed_step"] for header in mine)
+        return all(header.step <= context.disk.stable["sealed_step"] for header in mine)
 
     # --- the fast path: a block that extends the head -----------------------------------------------------
 
@@ -201,7 +201,7 @@ class Aura(Replica):
             self.branches.follow(head)
             self.window.restart(self.undecided(head))
             self.head = head
-            self.context.persist(head=head)
+            self.context.disk.persist(head=head)
 
     def guard(self) -> int | None:
         """My head, unless some block waits for its parent."""
@@ -218,7 +218,7 @@ class Aura(Replica):
         after = guard_upon(block, height if final is None else final.height)
         context.propose(
             NewBlock(block),
-            context.ballot(block.view, block.height, block),
+            context.votes.ballot(block.view, block.height, block),
             FastPath(before=guard_upon(self.head, height), after=after, decided=final),
         )
 
@@ -235,7 +235,7 @@ class Aura(Replica):
     def await_step(self) -> None:
         """Wait for the next step that is mine and in which I have sealed nothing."""
         context = self.context
-        step = max(self.step_at(context.now_ns), context.stable["sealed_step"] + 1)
+        step = max(self.step_at(context.now_ns), context.disk.stable["sealed_step"] + 1)
         step += (context.me - step) % context.n
         begin_ns = step * self.parameters.step_duration_ns
         context.set_timer(STEP, max(begin_ns - context.now_ns, 0), step)
@@ -244,7 +244,7 @@ class Aura(Replica):
     def on_step(self, step: int) -> None:
         """My step: seal a block on my head and send it to all."""
         context, parent = self.context, self.header_of(self.head)
-        context.persist(sealed_step=step)
+        context.disk.persist(sealed_step=step)
         if step > parent.step:
             block = context.new_block(self.head, step, empty=True)
             assert block is not None
@@ -293,8 +293,8 @@ class Aura(Replica):
         elif self.window.last is not block:  # another branch, or what I sealed by a clock that was ahead: nobody's head
             self.window.restart(self.undecided(block))
         self.head = block
-        self.context.persist(head=block)
-        self.context.adopt(block)
+        self.context.disk.persist(head=block)
+        self.context.chain.adopt(block)
         final = self.final_block()
         if final is not None:
             self.branches.decide_to(final)

@@ -150,9 +150,9 @@ class Clique(Replica):
         return {}
 
     def start(self) -> None:
-        context, parameters, stable = self.context, self.parameters, self.context.stable
+        context, parameters, stable = self.context, self.parameters, self.context.disk.stable
         if not stable:
-            context.persist(known={}, head=None)
+            context.disk.persist(known={}, head=None)
         self.branches = Branches(
             context,
             self.valid,
@@ -163,7 +163,7 @@ class Clique(Replica):
         self.head = stable["head"]
         self.bury_under(self.head)
         self.prepare()
-        context.watch_progress(parameters.status_interval_ns)
+        context.clock.watch_progress(parameters.status_interval_ns)
 
     # --- the fast path: a block that extends the head -----------------------------------------------------
 
@@ -173,7 +173,7 @@ class Clique(Replica):
         if head is not None and head is not self.head:
             self.buried.extend(self.branches.follow(head))
             self.head = head
-            self.context.persist(head=head)
+            self.context.disk.persist(head=head)
 
     def guard(self) -> int | None:
         """My head, unless some block waits for its parent."""
@@ -184,13 +184,13 @@ class Clique(Replica):
         context, height = self.context, self.context.height
         final = self.final_under(block)
         if final is not None and final.height > height + 1:
-            context.proposing()
+            context.pacing.begin_interval()
             context.broadcast(NewBlock(block))
             return
         after = guard_upon(block, height if final is None else final.height)
         context.propose(
             NewBlock(block),
-            context.ballot(block.view, block.height, block),
+            context.votes.ballot(block.view, block.height, block),
             FastPath(before=guard_upon(self.head, height), after=after, decided=final, made_ns=time_ns),
         )
 
@@ -259,7 +259,7 @@ class Clique(Replica):
         lowest = 0
         if not self.may_seal(me, parent):
             lowest = height - len(parent.recent) + parent.recent.index(me) + self.signer_limit()
-        self.context.await_turn(self.turns, height, parent.time_ns, lowest)
+        self.context.pacing.await_turn(self.turns, height, parent.time_ns, lowest)
 
     @upon(SEAL)
     def on_time_to_seal(self, time_ns: int) -> None:
@@ -317,9 +317,9 @@ class Clique(Replica):
         else:
             self.bury_under(block)
         self.head = block
-        context.persist(head=block)
-        context.adopt(block)
-        context.made_progress()
+        context.disk.persist(head=block)
+        context.chain.adopt(block)
+        context.clock.made_progress()
         final = self.buried[0] if len(self.buried) == self.buried.maxlen else None
         if final is not None and final.row >= 0:
             self.branches.decide_to(final)
@@ -353,7 +353,7 @@ class Clique(Replica):
         """Tell all what my head is, for it has been the same for long: they, or I, may have missed something."""
         if self.head is not None:
             self.context.broadcast(Status(self.head))
-        self.context.watch_progress(self.parameters.status_interval_ns)
+        self.context.clock.watch_progress(self.parameters.status_interval_ns)
 
     @upon(Status)
     def on_status(self, sender: int, message: Status) -> None:

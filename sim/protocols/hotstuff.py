@@ -125,7 +125,7 @@ class HotStuff(PacedChain):
     @invariant("the last vote is on disk")
     def vote_lasts(self) -> bool:
         """As handlers left it."""
-        return self.context.stable["voted"] is self.voted
+        return self.context.disk.stable["voted"] is self.voted
 
     def abstract_state(self) -> tuple[int, ...]:
         """Decided height, and the blocks of the lock and of the highest certificate."""
@@ -178,7 +178,7 @@ class HotStuff(PacedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(view=self.view, voted=self.voted, high=self.high, locked=self.locked)
+        self.context.disk.persist(view=self.view, voted=self.voted, high=self.high, locked=self.locked)
 
     # --- the leader: Algorithm 3, prepare phase ----------------------------------------------------------
 
@@ -207,7 +207,7 @@ class HotStuff(PacedChain):
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block),
-            context.ballot(view, block.height, block),
+            context.votes.ballot(view, block.height, block),
             FastPath(
                 before=before if justify.view == view - 1 else NOBODY,
                 after=block.number,
@@ -240,7 +240,7 @@ class HotStuff(PacedChain):
         if self.may_vote(block):
             self.voted, self.voted_view = block, view
             self.save()
-            context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
+            context.vote(VOTE, context.votes.ballot(view, block.height, block), to=self.leader_of(view + 1))
         self.view = view + 1
         self.update(view, block.body)
         self.save()
@@ -288,7 +288,7 @@ class HotStuff(PacedChain):
         self.high = justify
         if justify.view >= self.view:
             self.view = justify.view + 1
-            self.context.made_progress()
+            self.context.clock.made_progress()
             if self.leader_of(self.view) == self.context.me:
                 self.lead(self.view)
         self.save()

@@ -211,7 +211,7 @@ class HotStuff2(PacedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(
+        self.context.disk.persist(
             view=self.view,
             voted=self.voted_view,
             block=self.voted,
@@ -231,7 +231,7 @@ class HotStuff2(PacedChain):
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             message,
-            context.ballot(view, block.height, block),
+            context.votes.ballot(view, block.height, block),
             FastPath(
                 before=2 * before + 1 if fresh else NOBODY,
                 after=2 * block.number,
@@ -271,7 +271,7 @@ class HotStuff2(PacedChain):
         if self.may_vote(block):
             self.voted_view, self.voted = block.view, block
             self.save()
-            ballot = context.ballot(block.view, block.height, block)
+            ballot = context.votes.ballot(block.view, block.height, block)
             context.vote(VOTE, ballot, to=self.leader_of(block.view))
         self.lock(block.body)
         self.decide(message.double)
@@ -332,7 +332,7 @@ class HotStuff2(PacedChain):
         if view > self.confirmed_view:
             self.confirmed_view = view
             self.save()
-            context.vote(VOTE2, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
+            context.vote(VOTE2, context.votes.ballot(view, block.height, block), to=self.leader_of(view + 1))
 
     # --- the next view, by a double certificate ----------------------------------------------------------
 

@@ -179,7 +179,9 @@ class HotStuffBasic(PacedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(view=self.view, stage=self.stage, block=self.block, high=self.high, locked=self.locked)
+        self.context.disk.persist(
+            view=self.view, stage=self.stage, block=self.block, high=self.high, locked=self.locked
+        )
 
     # --- the leader --------------------------------------------------------------------------------------
 
@@ -191,7 +193,7 @@ class HotStuffBasic(PacedChain):
         fresh = high.view == view - 1
         context.propose(
             Prepare(view, block),
-            context.ballot(view, block.height, block),
+            context.votes.ballot(view, block.height, block),
             FastPath(before=4 * before + DECIDED if fresh else NOBODY, after=4 * block.number, to=context.me),
         )
         self.accept(block)
@@ -265,7 +267,7 @@ class HotStuffBasic(PacedChain):
         """Vote in a phase, once its record is on disk."""
         self.stage, self.block = (block.view, phase), block
         self.save()
-        self.context.vote(VOTES[phase], self.context.ballot(block.view, block.height, block), to=to)
+        self.context.vote(VOTES[phase], self.context.votes.ballot(block.view, block.height, block), to=to)
 
     def note(self, qc: QC, phase: int) -> None:
         """What the QC shown in a phase raises: prepareQC, and lockedQC from the precommitQC on."""
@@ -347,10 +349,10 @@ class HotStuffBasic(PacedChain):
         if not self.awaits_news():
             return  # decisions alone: their quorum is told when it has been processed
         block = self.high.block if self.high.view == view - 1 else None
-        ballot = None if block is None else context.ballot(block.view, block.height, block)
+        ballot = None if block is None else context.votes.ballot(block.view, block.height, block)
         here = sum(
             (replica in news and news[replica].view == view)
-            or (ballot is not None and context.has_voted(NEXT_VIEW, ballot, replica))
+            or (ballot is not None and context.votes.has_voted(NEXT_VIEW, ballot, replica))
             for replica in range(context.n)
         )
         if here >= self.quorum():

@@ -180,9 +180,9 @@ class Ibft(RoundByRound):
         context = self.context
         self.round, self.changing = round_, False
         self.accepted = None
-        context.persist(height=self.height, round=round_, changing=False)
+        context.disk.persist(height=self.height, round=round_, changing=False)
         context.enter_view(round_)
-        context.watch_progress(self.timeout_ns(round_))
+        context.clock.watch_progress(self.timeout_ns(round_))
         self.resume()
 
     def proposal(self) -> PrePrepare | None:
@@ -195,7 +195,7 @@ class Ibft(RoundByRound):
         context = self.context
         if self.locked is not None:
             return self.locked
-        parent = context.decided_block(context.height)
+        parent = context.chain.decided(context.height)
         if self.round > 0:
             return context.new_block(parent, self.round, empty=True)
         return self.new_block(parent)
@@ -208,17 +208,17 @@ class Ibft(RoundByRound):
         context = self.context
         if message.height < self.height:
             return
-        ballot = context.ballot(message.round, message.height, message.block)
+        ballot = context.votes.ballot(message.round, message.height, message.block)
         if message.height == self.height:
             self.received.append(message.block)
-            if context.complete(COMMIT, ballot):
+            if context.votes.is_complete(COMMIT, ballot):
                 self.decide_next(message.block)
                 return
         place, here = (message.height, message.round), (self.height, self.round)
         if place > here or (place == here and self.changing):
             self.keep(sender, message)
         elif place == here and sender == self.proposer_of(self.round) and not self.voted_for_another(PREPARE, ballot):
-            on_top = message.block.parent is context.decided_block(context.height)
+            on_top = message.block.parent is context.chain.decided(context.height)
             if not on_top or not self.voters.accepts(message.block):
                 return
             if self.may_vote_for(message.block):
@@ -242,8 +242,8 @@ class Ibft(RoundByRound):
         context = self.context
         self.round, self.changing = round_, True
         self.accepted = None
-        context.persist(height=self.height, round=round_, changing=True)
-        context.watch_progress(self.timeout_ns(round_))
+        context.disk.persist(height=self.height, round=round_, changing=True)
+        context.clock.watch_progress(self.timeout_ns(round_))
         self.ask_for_round()
 
     def ask_for_round(self) -> None:

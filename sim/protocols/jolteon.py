@@ -216,7 +216,7 @@ class Jolteon(CertifiedChain):
             self.tree.hold(block)
 
     def watch(self) -> None:
-        self.context.watch_progress(self.timeout_ns)
+        self.context.clock.watch_progress(self.timeout_ns)
 
     def absorb_fast_path(self) -> None:
         """Catch up with the fast path.
@@ -250,7 +250,9 @@ class Jolteon(CertifiedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(view=self.view, voted_view=self.voted_view, voted=self.voted, high=self.high, tc=self.tc)
+        self.context.disk.persist(
+            view=self.view, voted_view=self.voted_view, voted=self.voted, high=self.high, tc=self.tc
+        )
 
     # --- Propose -----------------------------------------------------------------------------------------
 
@@ -261,7 +263,7 @@ class Jolteon(CertifiedChain):
         before = 0 if justify.block is None else justify.block.number
         context.propose(
             Proposal(view, block, self.tc),
-            context.ballot(view, block.height, block),
+            context.votes.ballot(view, block.height, block),
             FastPath(
                 before=before if self.tc is None else NOBODY,
                 after=block.number,
@@ -300,11 +302,11 @@ class Jolteon(CertifiedChain):
         """Advance to the view of this block; vote, to the next leader, if the rule allows; lock and commit."""
         context, view = self.context, block.view
         self.view, self.tc = view, tc
-        context.made_progress()
+        context.clock.made_progress()
         if self.may_vote(block, tc):
             self.voted_view, self.voted = view, block
             self.save()
-            context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
+            context.vote(VOTE, context.votes.ballot(view, block.height, block), to=self.leader_of(view + 1))
         self.update(block.body)
         self.save()
 
@@ -330,7 +332,7 @@ class Jolteon(CertifiedChain):
         view = justify.view + 1
         if view >= self.view:
             self.view, self.tc = view, None
-            self.context.made_progress()
+            self.context.clock.made_progress()
             if self.leader_of(view) == self.context.me:
                 self.lead(view)
         self.save()
@@ -344,7 +346,7 @@ class Jolteon(CertifiedChain):
             self.tree.commit(final)
             if self.timeout_ns != self.parameters.view_timeout_ns:
                 self.timeout_ns = self.parameters.view_timeout_ns
-                self.context.watch_progress(self.timeout_ns)
+                self.context.clock.watch_progress(self.timeout_ns)
 
     # --- Timer and timeout -------------------------------------------------------------------------------
 
@@ -362,7 +364,9 @@ class Jolteon(CertifiedChain):
         self.view = view
         self.voted_view = max(self.voted_view, view)
         self.save()
-        context.watch_progress(self.parameters.view_timeout_ns)  # then again: patience grows with views that were tried
+        context.clock.watch_progress(
+            self.parameters.view_timeout_ns
+        )  # then again: patience grows with views that were tried
         message = Timeout(view, self.high, self.tc)
         context.broadcast(message)
         self.timeouts[context.me] = message
@@ -411,7 +415,7 @@ class Jolteon(CertifiedChain):
             self.view, self.tc = view, tc
             self.save()
             context.enter_view(view)
-            context.watch_progress(self.timeout_ns)
+            context.clock.watch_progress(self.timeout_ns)
             leader = self.leader_of(view)
             if leader != context.me:
                 context.send(leader, Advance(tc, self.high))

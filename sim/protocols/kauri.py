@@ -198,7 +198,7 @@ class Kauri(PacedChain):
 
     def watch(self) -> None:
         super().watch()
-        self.context.follow(self.leader_of(self.view))
+        self.context.clients.follow(self.leader_of(self.view))
 
     def absorb_fast_path(self) -> None:
         """Catch up with the fast path.
@@ -229,7 +229,7 @@ class Kauri(PacedChain):
 
     def save(self) -> None:
         """Stable storage: what must not be forgotten."""
-        self.context.persist(view=self.view, voted=self.voted, high=self.high, locked=self.locked)
+        self.context.disk.persist(view=self.view, voted=self.voted, high=self.high, locked=self.locked)
 
     # --- the root: several blocks under way --------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class Kauri(PacedChain):
         """Propose while the pipeline has room and there is something to order or to drive forward."""
         context = self.context
         while self.leading == self.view and self.room() > 0:
-            due = context.await_batch()
+            due = context.pacing.await_batch()
             if not due:
                 if not any(block.txs for block in self.tree.undecided(self.tip)):
                     return  # BATCH will come
@@ -274,7 +274,7 @@ class Kauri(PacedChain):
         before = 0 if tip is None else tip.number
         context.propose(
             Proposal(self.view, block),
-            context.ballot(self.view, block.height, block),
+            context.votes.ballot(self.view, block.height, block),
             FastPath(
                 before=before if first else NOBODY,
                 after=block.number,
@@ -335,11 +335,11 @@ class Kauri(PacedChain):
         tree = self.tree_of(block.view)
         children = () if tree.first == context.me else tree.children(context.me)
         if children:
-            context.multicast(children, Proposal(block.view, block))
+            context.send(children, Proposal(block.view, block))
         if self.may_vote(block):
             self.voted = block
             self.save()
-            context.await_decision(block)
+            context.chain.await_decision(block)
             self.shares.setdefault(block.number, {})[context.me] = 1
         self.update(block.body)
         self.save()
@@ -420,14 +420,14 @@ class Kauri(PacedChain):
         do who get no answer: the next root may have forgotten it in a crash.
         """
         self.tree.ask(self.leader_of(self.view), None, 0)
-        self.context.spread(range(self.context.n))
+        self.context.clients.spread(range(self.context.n))
         super().on_timeout()
 
     def move(self, view: int) -> None:
         """Work in this view from now on."""
         self.view = view
         self.save()
-        self.context.follow(self.leader_of(view))
+        self.context.clients.follow(self.leader_of(view))
 
     def enter(self, view: int) -> None:
         """Enter a view by a timer, and send the highest certificate to its root."""

@@ -153,7 +153,7 @@ class Pbft(GroupReplica):
         return self.voters.quorum_of(members, enough - 1 if vote is PREPARE else enough, gated=gated)
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.context.members_change:
+        if self.context.membership.may_change:
             return ()  # the fast path knows one size of group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), gate=True, decide=True),)
 
@@ -176,10 +176,10 @@ class Pbft(GroupReplica):
             return True
         told = {sequence for sequence, _, _ in own.prepared}
         return all(
-            sequence <= own.low_mark or sequence in told or not context.has_voted(COMMIT, ballot)
+            sequence <= own.low_mark or sequence in told or not context.votes.has_voted(COMMIT, ballot)
             for sequence in self.next_sequences
             for view in range(self.first_view, own.view)
-            for ballot in context.ballots(view, sequence)
+            for ballot in context.votes.ballots(view, sequence)
         )
 
     def abstract_state(self) -> tuple[int, tuple[tuple[int, int], ...]]:
@@ -190,10 +190,10 @@ class Pbft(GroupReplica):
     # --- normal case, section 4.2 ----------------------------------------------------------------------
 
     def start(self) -> None:
-        if "view" in self.context.stable:
+        if "view" in self.context.disk.stable:
             self.rejoin()
             return
-        self.context.persist(view=0, low_mark=0)
+        self.context.disk.persist(view=0, low_mark=0)
         self.enter(0)
 
     def enter(self, view: int) -> None:
@@ -202,11 +202,11 @@ class Pbft(GroupReplica):
         self.active = self.belongs
         self.recovering = False
         self.patient_since = -1 if view == self.first_view else self.context.height
-        self.context.persist(view=view)
+        self.context.disk.persist(view=view)
         self.context.enter_view(view)
-        self.context.follow(self.primary_of(view))
+        self.context.clients.follow(self.primary_of(view))
         self.checkpoint(again=True)
-        self.context.watch_progress(self.timeout_ns if self.active else 0)
+        self.context.clock.watch_progress(self.timeout_ns if self.active else 0)
         for sender, message in self.kept():
             self.on_pre_prepare(sender, message)
         if self.is_primary:
@@ -219,19 +219,19 @@ class Pbft(GroupReplica):
         self.checkpoint()
         if not (self.active and self.is_primary) or context.height < self.low_mark:
             return
-        changes = context.members_change and self.voters.due() is not None
+        changes = context.membership.may_change and self.voters.due() is not None
         while True:
             height, last = context.height, self.last_proposed
             if last is None or last.height <= height:
-                last = context.decided_block(height)
+                last = context.chain.decided(height)
             top = height if last is None else last.height
             if top >= height + self.parameters.pipeline or top >= self.high_mark or self.ends_group(last):
                 return
-            if not context.await_batch() and not changes:
+            if not context.pacing.await_batch() and not changes:
                 return
             block = context.new_block(last, self.view, empty=changes)
             if block is None:
-                context.await_batch()
+                context.pacing.await_batch()
                 return
             self.voters.attach(block)
             self.last_proposed = block
@@ -241,8 +241,8 @@ class Pbft(GroupReplica):
         """Multicast <PRE-PREPARE, v, n, d>. Up to the next checkpoint the fast path may go on by itself."""
         interval = self.parameters.checkpoint_interval
         upper = block.height - block.height % interval + interval - 1
-        ballot = self.context.ballot(self.view, block.height, block)
-        self.context.persist(proposed=(self.view, block))
+        ballot = self.context.votes.ballot(self.view, block.height, block)
+        self.context.disk.persist(proposed=(self.view, block))
         self.context.propose(
             PrePrepare(self.view, block.height, block),
             ballot,
@@ -267,7 +267,7 @@ class Pbft(GroupReplica):
 
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""
-        self.context.condition(PREPARE, ballot, by=primary)
+        self.context.votes.open_gate(PREPARE, ballot, by=primary)
         if self.context.me != primary:
             self.context.vote(PREPARE, ballot, self.audience)
 
@@ -288,21 +288,21 @@ class Pbft(GroupReplica):
             return
         context = self.context
         if message.sequence <= context.height:  # executed here, perhaps by state transfer: a vote may help others
-            if context.decided_block(message.sequence) is not message.block:
+            if context.chain.decided(message.sequence) is not message.block:
                 return
         elif message.sequence <= self.low_mark:
             return
-        for ballot in context.ballots(message.view, message.sequence):
-            if context.has_voted(PREPARE, ballot):
+        for ballot in context.votes.ballots(message.view, message.sequence):
+            if context.votes.has_voted(PREPARE, ballot):
                 return
         if self.ends_group(message.block.parent) or not self.voters.accepts(message.block):
             return
-        self.accept(context.ballot(message.view, message.sequence, message.block), sender)
+        self.accept(context.votes.ballot(message.view, message.sequence, message.block), sender)
 
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
         """prepared(m, v, n, i): multicast <COMMIT, v, n, d, i>."""
-        if self.active and ballot.view == self.view and not self.context.has_voted(COMMIT, ballot):
+        if self.active and ballot.view == self.view and not self.context.votes.has_voted(COMMIT, ballot):
             self.context.vote(COMMIT, ballot, self.audience, gate=True)
 
     @upon(COMMIT)
@@ -319,11 +319,11 @@ class Pbft(GroupReplica):
     def checkpoint(self, *, again: bool = False) -> None:
         """Multicast <CHECKPOINT, n, d, i> after executing a K-th batch, and `again` where it may have been lost."""
         height = self.context.height - self.context.height % self.parameters.checkpoint_interval
-        block = self.context.decided_block(height) if height > self.low_mark else None
+        block = self.context.chain.decided(height) if height > self.low_mark else None
         if block is None or not self.is_voter:
             return
-        ballot = self.context.ballot(-1, height, block)
-        if again or not self.context.has_voted(CHECKPOINT, ballot):
+        ballot = self.context.votes.ballot(-1, height, block)
+        if again or not self.context.votes.has_voted(CHECKPOINT, ballot):
             self.context.vote(CHECKPOINT, ballot, self.audience)
         if self.stable <= self.context.height:
             self.raise_low_mark(self.stable)
@@ -338,7 +338,7 @@ class Pbft(GroupReplica):
             return
         self.stable = ballot.number
         if self.stable > self.context.height:
-            if self.context.behind():
+            if self.context.chain.is_behind():
                 self.fetch()
             else:
                 self.await_late_batches()
@@ -357,8 +357,8 @@ class Pbft(GroupReplica):
         if self.is_primary:
             self.pre_prepare_again()
             self.fetch()
-            self.context.made_progress()
-            self.context.watch_progress(self.timeout_ns)
+            self.context.clock.made_progress()
+            self.context.clock.watch_progress(self.timeout_ns)
         else:
             self.change_view(self.view + 1)
 
@@ -372,8 +372,8 @@ class Pbft(GroupReplica):
         self.patient_since = context.height
         self.view = view
         self.active = False
-        context.persist(view=view)
-        context.watch_progress(0)
+        context.disk.persist(view=view)
+        context.clock.watch_progress(0)
         self.recovering = False
         self.await_new_view()
         message = ViewChange(view, self.low_mark, self.prepared(), self.signers(), context.me)
@@ -385,20 +385,20 @@ class Pbft(GroupReplica):
 
         Above H too: a backup that missed a checkpoint votes for what its primary proposes above a later one.
         """
-        top = self.context.highest_number()
+        top = self.context.votes.highest_number()
         found = [(sequence, self.last_prepared(sequence)) for sequence in range(self.low_mark + 1, top + 1)]
         return tuple((sequence, *last) for sequence, last in found if last is not None)
 
     def last_prepared(self, sequence: int) -> tuple[int, Block] | None:
         """The highest view in which a batch of this number prepared here, and the batch."""
         context = self.context
-        block = context.decided_block(sequence)
+        block = context.chain.decided(sequence)
         if block is not None:  # executed: no certificate for another batch can be younger
             return self.view - 1, block
         for view in range(self.view, self.first_view - 1, -1):
-            for ballot in reversed(context.ballots(view, sequence)):
+            for ballot in reversed(context.votes.ballots(view, sequence)):
                 # A COMMIT of my own stands for a certificate that I had before a crash.
-                certified = context.complete(PREPARE, ballot) or context.has_voted(COMMIT, ballot)
+                certified = context.votes.is_complete(PREPARE, ballot) or context.votes.has_voted(COMMIT, ballot)
                 if ballot.block is not None and certified:
                     return view, ballot.block
         return None
@@ -411,14 +411,14 @@ class Pbft(GroupReplica):
         """Whether a certificate for an entry of P exists: 2f PREPAREs from backups, or that of its execution."""
         context = self.context
         if sequence <= context.height:
-            return context.decided_block(sequence) in (None, block)
-        return context.has_certificate(block) or self.quorums()[PREPARE].met_by(
-            self.who_prepared(context.ballot(view, sequence, block))
+            return context.chain.decided(sequence) in (None, block)
+        return context.chain.has_certificate(block) or self.quorums()[PREPARE].met_by(
+            self.who_prepared(context.votes.ballot(view, sequence, block))
         )
 
     def who_prepared(self, ballot: Ballot) -> set[int]:
         """The backups of this group whose PREPARE exists; the primary's pre-prepare does not count."""
-        return {*self.context.signers(PREPARE, ballot)} & {*self.members} - {self.primary_of(ballot.view)}
+        return {*self.context.votes.signers(PREPARE, ballot)} & {*self.members} - {self.primary_of(ballot.view)}
 
     @upon(ViewChange)
     def on_view_change(self, sender: int, message: ViewChange) -> None:
@@ -459,12 +459,12 @@ class Pbft(GroupReplica):
         self.await_new_view()
         self.fetch()
         if len(self.changes[view]) <= self.f:
-            context.spread(self.members)
+            context.clients.spread(self.members)
 
     def new_view(self, view: int) -> None:
         """The new primary multicasts <NEW-VIEW, v + 1, V, O> and enters the view; after a crash, with the one sent."""
         context = self.context
-        sent: NewView | None = context.stable.get("new_view")
+        sent: NewView | None = context.disk.stable.get("new_view")
         if sent is not None and sent.view == view:
             context.broadcast(sent, self.audience)
             self.adopt(context.me, sent)
@@ -475,7 +475,7 @@ class Pbft(GroupReplica):
             self.fetch()
             return
         message = NewView(view, changes, self.lay_out(view, low, carried))
-        context.persist(new_view=message)
+        context.disk.persist(new_view=message)
         context.broadcast(message, self.audience)
         self.adopt(context.me, message)
 
@@ -499,16 +499,16 @@ class Pbft(GroupReplica):
         self.forget_changes(message.view)
         self.last_proposed = message.proposals[-1][1] if message.proposals else None
         if context.me == primary:
-            view, before = context.stable.get("proposed", (-1, None))
+            view, before = context.disk.stable.get("proposed", (-1, None))
             if view == message.view and before is not None:  # by me, before a crash: no other batch in its place
                 self.last_proposed = before
-            context.persist(proposed=(message.view, self.last_proposed))
+            context.disk.persist(proposed=(message.view, self.last_proposed))
         low = min_s(message.changes)
         self.raise_low_mark(low)
         self.view = message.view
         self.active = True
         for sequence, block in message.proposals:
-            self.accept(context.ballot(message.view, sequence, block), primary)
+            self.accept(context.votes.ballot(message.view, sequence, block), primary)
         self.enter(message.view)
         if context.height < low:
             self.fetch()

@@ -160,7 +160,7 @@ class Qbft(RoundByRound):
     def is_certified(self, round_: int, prepared: tuple[int, Block]) -> bool:
         """Whether a quorum has signed PREPAREs for what was prepared in an earlier round of this height."""
         earlier, block = prepared
-        signers = self.context.signers(PREPARE, self.context.ballot(earlier, self.height, block))
+        signers = self.context.votes.signers(PREPARE, self.context.votes.ballot(earlier, self.height, block))
         return 0 <= earlier < round_ and len({*signers} & {*self.members}) >= self.quorum_size()
 
     @staticmethod
@@ -210,7 +210,7 @@ class Qbft(RoundByRound):
     def proposal(self) -> PrePrepare | None:
         """In round 0 a new block, later what a quorum of ROUND-CHANGEs allows; None if there are too few."""
         context = self.context
-        parent = context.decided_block(context.height)
+        parent = context.chain.decided(context.height)
         if self.round == 0:
             block = self.new_block(parent)
             return None if block is None else PrePrepare(self.height, 0, block)
@@ -232,12 +232,12 @@ class Qbft(RoundByRound):
             self.keep(sender, message)
         if message.height == self.height:
             self.received.append(message.block)
-            ballot = context.ballot(message.round, message.height, message.block)
-            if context.complete(COMMIT, ballot):
+            ballot = context.votes.ballot(message.round, message.height, message.block)
+            if context.votes.is_complete(COMMIT, ballot):
                 self.decide_next(message.block)
                 return
             fresh = message.round > self.round or (message.round == self.round and self.accepted is None)
-            on_top = message.block.parent is context.decided_block(context.height)
+            on_top = message.block.parent is context.chain.decided(context.height)
             on_top = on_top and self.voters.accepts(message.block)
             if fresh and on_top and sender == self.proposer_of(message.round) and self.justifies(message):
                 if message.round > self.round:
@@ -261,9 +261,9 @@ class Qbft(RoundByRound):
         context = self.context
         self.round = round_
         self.accepted = None
-        context.persist(height=self.height, round=round_)
+        context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
-        context.watch_progress(self.timeout_ns(round_))
+        context.clock.watch_progress(self.timeout_ns(round_))
 
     def send_round_change(self) -> None:
         """Multicast <ROUND-CHANGE, h, r, pr, pv>."""

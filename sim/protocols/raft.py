@@ -131,17 +131,17 @@ class Raft(LogServer):
         return {vote: Quorum(self.quorum()) for vote in (ACK, VOTE, PRE_VOTE)}
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.context.members_change:
+        if self.context.membership.may_change:
             return ()
         return (NormalCase(upon=AppendEntries, votes=(Step(ACK, to_all=False),), persist=True),)
 
     def start(self) -> None:
-        context, stable = self.context, self.context.stable
+        context, stable = self.context, self.context.disk.stable
         if stable:
             self.term, self.voted_for = stable["term"], stable["voted_for"]
             self.restore()
         else:
-            context.persist(term=0, voted_for=None)
+            context.disk.persist(term=0, voted_for=None)
             self.first_start()
         self.await_leader()
         self.begin_reads()
@@ -154,9 +154,9 @@ class Raft(LogServer):
         context = self.context
         some = ((context.me + i) % context.n for i in range(min(context.n, CANDIDATES_LOOKED_AT)))
         return all(
-            candidate == self.voted_for or not context.has_voted(VOTE, ballot)
+            candidate == self.voted_for or not context.votes.has_voted(VOTE, ballot)
             for candidate in some
-            for ballot in context.ballots(self.term, candidate)
+            for ballot in context.votes.ballots(self.term, candidate)
         )
 
     # --- leader election, sections 5.2 and 5.4.1 -------------------------------------------------------
@@ -180,15 +180,15 @@ class Raft(LogServer):
         self.role = Role.CANDIDATE
         self.term += 1
         self.voted_for = context.me
-        context.persist(term=self.term, voted_for=context.me)
+        context.disk.persist(term=self.term, voted_for=context.me)
         self.await_leader()
-        context.when_stored(functools.partial(self.request_votes, self.term, context.me))
+        context.disk.when_stored(functools.partial(self.request_votes, self.term, context.me))
 
     def request_votes(self, term: int, round_: int, *, pre: bool = False) -> None:
         """Ask all for their vote in a term, and give mine."""
         last = self.log.last_index
         request = RequestVote(term, last, self.log.term_at(last), round_, pre)
-        if self.context.members_change:
+        if self.context.membership.may_change:
             self.membership.ask_votes(request)
         else:
             self.context.broadcast(request)
@@ -213,22 +213,22 @@ class Raft(LogServer):
             self.give_vote(candidate, message)
             return
         self.voted_for = candidate
-        context.persist(term=self.term, voted_for=candidate)
-        context.made_progress()
-        context.when_stored(functools.partial(self.give_vote, candidate, message))
+        context.disk.persist(term=self.term, voted_for=candidate)
+        context.clock.made_progress()
+        context.disk.when_stored(functools.partial(self.give_vote, candidate, message))
 
     def give_vote(self, candidate: int, request: RequestVote) -> None:
         """Send a vote."""
         context = self.context
-        if context.members_change:
+        if context.membership.may_change:
             self.grant(candidate, request)
         else:
             vote = PRE_VOTE if request.pre else VOTE
-            context.vote(vote, context.ballot(request.term, request.round_), candidate)
+            context.vote(vote, context.votes.ballot(request.term, request.round_), candidate)
 
     def has_leader(self) -> bool:
         """Whether I lead, or heard my leader within the minimal election timeout."""
-        quiet_ns = self.context.since_progress_ns
+        quiet_ns = self.context.clock.since_progress_ns
         heard = self.leader is not None and quiet_ns < self.parameters.election_timeout_low_ns
         return self.role is Role.LEADER or heard
 
@@ -260,8 +260,8 @@ class Raft(LogServer):
         self.leader = context.me
         self.begin_term()
         self.told_commit = 0
-        context.watch_progress(0)
-        context.follow(context.me)
+        context.clock.watch_progress(0)
+        context.clients.follow(context.me)
         context.enter_view(self.term)
         block = context.new_block(self.log.entry(self.log.last_index), self.term, empty=True)
         assert block is not None
@@ -275,7 +275,7 @@ class Raft(LogServer):
         """Be a follower, of a newer term perhaps; its leader is not known yet."""
         if term > self.term:
             self.term, self.voted_for = term, None
-            self.context.persist(term=term, voted_for=None)
+            self.context.disk.persist(term=term, voted_for=None)
         self.in_step = False
         if self.role is Role.LEADER:
             self.await_leader()
@@ -291,11 +291,11 @@ class Raft(LogServer):
         """The leader appends blocks while the pipeline allows."""
         context = self.context
         while self.role is Role.LEADER and len(self.log.tail) < self.parameters.pipeline:
-            if not context.await_batch():
+            if not context.pacing.await_batch():
                 return
             block = context.new_block(self.log.entry(self.log.last_index), self.term)
             if block is None:
-                context.await_batch()
+                context.pacing.await_batch()
                 return
             self.replicate(block)
 
@@ -305,26 +305,26 @@ class Raft(LogServer):
         prev, commit = block.height - 1, context.height
         message = AppendEntries(self.term, prev, self.log.term_at(prev), block, commit)
         self.reads.sent_entry(block.height)
-        if context.members_change:
+        if context.membership.may_change:
             self.log.append(block)
             self.take_members()
-            context.proposing()
+            context.pacing.begin_interval()
             self.tell_all(message)
         else:
             context.propose(
                 message,
-                context.ballot(self.term, block.height, block),
+                context.votes.ballot(self.term, block.height, block),
                 FastPath(
                     before=self.guard_upon(prev),
                     after=self.guard_upon(block.height),
                     to=context.me,
-                    decided=context.decided_block(commit) if commit > self.told_commit else None,
+                    decided=context.chain.decided(commit) if commit > self.told_commit else None,
                 ),
             )
             self.told_commit = commit
             self.log.append(block)
         self.sent_ns = context.now_ns
-        context.when_stored(functools.partial(self.acknowledge, context.me, message))
+        context.disk.when_stored(functools.partial(self.acknowledge, context.me, message))
 
     def guard_upon(self, index: int) -> int:
         """Of followers whose log agrees with this term's leader's and ends at an index."""
@@ -352,10 +352,10 @@ class Raft(LogServer):
     def stored_up_to(self, server: int) -> int:
         """How much of the log a server is known to store: from a reply, or ACKs of entries of my term."""
         context, known = self.context, self.catchup.matches(server)
-        for block in () if context.members_change else reversed(self.log.tail):
+        for block in () if context.membership.may_change else reversed(self.log.tail):
             if block.height <= known or block.view != self.term:
                 break
-            if context.has_voted(ACK, context.ballot(self.term, block.height, block), server):
+            if context.votes.has_voted(ACK, context.votes.ballot(self.term, block.height, block), server):
                 return block.height
         return known
 
@@ -407,9 +407,9 @@ class Raft(LogServer):
         if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
             self.step_down(term)
             self.leader = sender
-            context.follow(sender)
+            context.clients.follow(sender)
             context.enter_view(term)
-        context.made_progress()
+        context.clock.made_progress()
         return True
 
     def agrees(self, leader: int, message: AppendEntries | Heartbeat | Repair) -> bool:
@@ -432,14 +432,14 @@ class Raft(LogServer):
         """Store a new entry, and acknowledge it once it is on disk."""
         if self.agrees(leader, message):
             self.store((message.block,))
-            self.context.when_stored(functools.partial(self.acknowledge, leader, message))
+            self.context.disk.when_stored(functools.partial(self.acknowledge, leader, message))
             self.go_on(message.block.height, message.commit)
 
     def acknowledge(self, leader: int, message: AppendEntries) -> None:
         """The entry is on disk."""
         context, block = self.context, message.block
-        if not context.members_change:
-            context.vote(ACK, context.ballot(message.term, block.height, block), leader)
+        if not context.membership.may_change:
+            context.vote(ACK, context.votes.ballot(message.term, block.height, block), leader)
         elif leader == context.me:
             self.on_stored_by(leader, Stored(message.term, block.height))
         else:
@@ -452,7 +452,7 @@ class Raft(LogServer):
             self.store(message.entries)
             top = message.entries[-1].height
             reply = Reply(self.term, True, top, True)
-            self.context.when_stored(functools.partial(self.context.send, leader, reply))
+            self.context.disk.when_stored(functools.partial(self.context.send, leader, reply))
             self.go_on(top, message.commit)
 
     @upon(Heartbeat)

@@ -38,7 +38,20 @@ from sim.families.pbft.groups import Group
 from sim.families.pbft.viewchange import Executed
 from sim.families.sync import HEADER_BYTES
 from sim.parameters import Nanoseconds, Parameters, count, quantity
-from sim.protocol import ALL, DECIDED, NO_PROGRESS, Ballot, Block, FastPath, Message, NormalCase, Quorum, Signing, upon
+from sim.protocol import (
+    ALL,
+    DECIDED,
+    NO_PROGRESS,
+    Audience,
+    Ballot,
+    Block,
+    FastPath,
+    Message,
+    NormalCase,
+    Quorum,
+    Signing,
+    upon,
+)
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
@@ -132,9 +145,11 @@ class Rpbft(Pbft):
         outside = self.group.waiting
         self.handed_out = self.context.height  # up to which this member has sent its part what it executed
         self.place = self.members.index(self.context.me) if self.is_voter else 0
-        self.parts: list[int] = []
+        self.parts: list[Audience] = []
         if self.is_voter:
-            self.parts = [self.context.audience(outside[i :: self.k]) for i in range(min(self.k, len(outside)))]
+            self.parts = [
+                self.context.membership.audience(outside[i :: self.k]) for i in range(min(self.k, len(outside)))
+            ]
 
     def checkpoint(self, *, again: bool = False) -> None:
         """The last block of an epoch takes the place of a checkpoint: the next group goes on."""
@@ -164,8 +179,8 @@ class Rpbft(Pbft):
     def pre_prepare(self, block: Block) -> None:
         """Multicast <PRE-PREPARE, v, n, d> in the group."""
         context, number = self.context, 2 * self.view
-        ballot = context.ballot(self.view, block.height, block)
-        context.persist(proposed=(self.view, block))
+        ballot = context.votes.ballot(self.view, block.height, block)
+        context.disk.persist(proposed=(self.view, block))
         message = PrePrepare(self.view, block.height, block)
         context.propose(message, ballot, FastPath(number, number, notify=ALL), audience=self.audience)
         self.accept(ballot, context.me)
@@ -193,13 +208,12 @@ class Rpbft(Pbft):
         if not self.parts:
             return
         for height in range(first, context.height + 1):
-            part, block = (self.place - height) % self.k, context.decided_block(height)
+            part, block = (self.place - height) % self.k, context.chain.decided(height)
             if part < len(self.parts) and block is not None:
-                context.pass_on(
+                context.broadcast(
                     Committed(block, block.number, self.signers()),
-                    block,
-                    FastPath(2 * height - 1, 2 * height + 1, notify=ALL if height == self.high_mark else None),
-                    audience=self.parts[part],
+                    self.parts[part],
+                    fast=FastPath(2 * height - 1, 2 * height + 1, notify=ALL if height == self.high_mark else None),
                 )
 
     @upon(Committed)
@@ -220,8 +234,8 @@ class Rpbft(Pbft):
             super().on_request_timeout()
             return
         self.fetch()
-        self.context.made_progress()
-        self.context.watch_progress(self.timeout_ns)
+        self.context.clock.made_progress()
+        self.context.clock.watch_progress(self.timeout_ns)
 
     def peers(self) -> tuple[int, ...]:
         """The group that decides the next height here, as far as this node knows; alone in it: everybody."""
@@ -231,7 +245,7 @@ class Rpbft(Pbft):
     def on_executed(self, sender: int, message: Executed) -> None:
         super().on_executed(sender, message)
         self.handed_out = self.context.height
-        if self.context.behind():
+        if self.context.chain.is_behind():
             self.fetch_once()
 
     # --- view changes in the group ---------------------------------------------------------------------
@@ -240,7 +254,7 @@ class Rpbft(Pbft):
         """h is the height: what was executed is certified. Outside the group there is nothing to change."""
         if self.is_voter:
             self.low_mark = self.context.height
-            self.context.persist(low_mark=self.low_mark)
+            self.context.disk.persist(low_mark=self.low_mark)
             super().change_view(view)
         elif self.belongs:
             self.enter(self.view)

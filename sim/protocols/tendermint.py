@@ -171,12 +171,14 @@ class Tendermint(Validator):
         vr, context = proposal.valid_round, self.context
         if not 0 <= vr < self.round:
             return vr == -1
-        ballot = context.ballot(vr, self.height, proposal.block)
-        return context.complete(PREVOTE, ballot) or (proposal.prevotes > 0 and self.is_certified(ballot))
+        ballot = context.votes.ballot(vr, self.height, proposal.block)
+        return context.votes.is_complete(PREVOTE, ballot) or (proposal.prevotes > 0 and self.is_certified(ballot))
 
     def is_certified(self, ballot: Ballot) -> bool:
         """Whether 2f + 1 have signed PREVOTEs in a ballot of this height."""
-        return sum(self.powers.powers[one] for one in self.context.signers(PREVOTE, ballot)) >= self.quorum_power()
+        return (
+            sum(self.powers.powers[one] for one in self.context.votes.signers(PREVOTE, ballot)) >= self.quorum_power()
+        )
 
     def update_lock(self, block: Block | None) -> None:
         """Lines 38, 39: 2f + 1 prevotes of this round, in step prevote, lock their value; for nil nothing happens."""
@@ -200,7 +202,7 @@ class Tendermint(Validator):
         return Quorum(powers.quorum(), early=early if early < powers.quorum() else 0, weights=powers.powers)
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.gossip is not None or self.context.members_change:
+        if self.gossip is not None or self.context.membership.may_change:
             return ()  # every message is passed on by a handler; the fast path knows one set of processes
         return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
 
@@ -248,9 +250,9 @@ class Tendermint(Validator):
     # --- initialization, lines 1 to 10 -------------------------------------------------------------------
 
     def start(self) -> None:
-        context, stable = self.context, self.context.stable
+        context, stable = self.context, self.context.disk.stable
         if "height" not in stable:
-            context.persist(height=1, round=0, proposed=None, valid=(0, -1, None))
+            context.disk.persist(height=1, round=0, proposed=None, valid=(0, -1, None))
             self.watch(self.first_period_ns())
         else:
             self.restore()
@@ -297,7 +299,7 @@ class Tendermint(Validator):
         """Lines 12 to 21."""
         context = self.context
         self.round, self.step = round_, PROPOSING
-        context.persist(height=self.height, round=round_)
+        context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
         self.watch(self.timeout_propose_ns(round_))  # line 21
         for earlier in range(round_) if self.gossip is None else ():
@@ -330,9 +332,9 @@ class Tendermint(Validator):
             return again
         block = self.valid_value  # line 16
         if block is None and self.round > 0:
-            block = context.new_block(context.decided_block(context.height), self.round, empty=True)
+            block = context.new_block(context.chain.decided(context.height), self.round, empty=True)
         elif block is None:
-            block = self.new_block(context.decided_block(context.height))
+            block = self.new_block(context.chain.decided(context.height))
         prevotes = self.quorum_size() if self.valid_round >= 0 else 0
         return None if block is None else Proposal(self.height, self.round, block, self.valid_round, prevotes)
 
@@ -347,8 +349,8 @@ class Tendermint(Validator):
         """Take a proposal into the log if it is its proposer's, on top of the last decision. `via`: who brought it."""
         author, proposal = (message.author, message.content) if isinstance(message, Said) else (via, message)
         assert isinstance(proposal, Proposal)
-        unknown = self.context.members_change and proposal.height > self.height + 1  # whose turn that is
-        if self.context.members_change and proposal.height < self.height:
+        unknown = self.context.membership.may_change and proposal.height > self.height + 1  # whose turn that is
+        if self.context.membership.may_change and proposal.height < self.height:
             return
         if not unknown and author != self.proposer_of(proposal.height, proposal.round):
             return
@@ -356,7 +358,7 @@ class Tendermint(Validator):
         if proposal.height > self.height:
             self.keep(via, message)
         elif proposal.height == self.height and proposal not in self.proposals:
-            if block.parent is context.decided_block(context.height) and self.voters.accepts(block):
+            if block.parent is context.chain.decided(context.height) and self.voters.accepts(block):
                 self.proposals.append(proposal)
                 self.apply_rules()
 
@@ -379,7 +381,7 @@ class Tendermint(Validator):
             if ballot.view > self.round:
                 self.start_round(ballot.view)  # lines 55, 56
             self.apply_rules()
-        whole = any(self.context.complete(votes, ballot) for votes in (PREVOTES, PRECOMMITS))
+        whole = any(self.context.votes.is_complete(votes, ballot) for votes in (PREVOTES, PRECOMMITS))
         if whole and ballot.number >= self.height and (self.height, self.step) == before:
             self.early_quorum = max(self.early_quorum, ballot.number)  # nothing followed yet
 
@@ -388,7 +390,7 @@ class Tendermint(Validator):
         context, height, round_, p = self.context, self.height, self.round, self.parameters
         for block in [proposal.block for proposal in self.proposals]:  # line 49; v counts, whichever round brought it
             for earlier in range(round_ + 1):
-                if context.complete(PRECOMMIT, context.ballot(earlier, height, block)):
+                if context.votes.is_complete(PRECOMMIT, context.votes.ballot(earlier, height, block)):
                     self.decide_next(block)  # lines 50 to 54
                     return
         current = [proposal for proposal in self.proposals if proposal.round == round_]
@@ -396,20 +398,22 @@ class Tendermint(Validator):
             if self.step == PROPOSING and self.is_proven(proposal):
                 self.prevote(proposal.block if self.may_prevote(proposal) else None)
         for proposal in current:
-            ballot = context.ballot(round_, height, proposal.block)
-            if self.step >= PREVOTED and self.valid_round < round_ and context.complete(PREVOTE, ballot):  # line 36
+            ballot = context.votes.ballot(round_, height, proposal.block)
+            if (
+                self.step >= PREVOTED and self.valid_round < round_ and context.votes.is_complete(PREVOTE, ballot)
+            ):  # line 36
                 if self.step == PREVOTED:
                     self.update_lock(proposal.block)
                     self.precommit(proposal.block)
                 self.valid_value, self.valid_round = proposal.block, round_
-                context.persist(valid=(height, round_, proposal.block))
-        nil = context.ballot(round_, height)
-        if self.step == PREVOTED and context.complete(PREVOTE, nil):  # line 44
+                context.disk.persist(valid=(height, round_, proposal.block))
+        nil = context.votes.ballot(round_, height)
+        if self.step == PREVOTED and context.votes.is_complete(PREVOTE, nil):  # line 44
             self.update_lock(None)
             self.precommit(None)
-        if self.step == PREVOTED and context.complete(PREVOTES, nil):  # line 34
+        if self.step == PREVOTED and context.votes.is_complete(PREVOTES, nil):  # line 34
             self.schedule(PREVOTE_TIMER, p.timeout_prevote_ns + round_ * p.timeout_prevote_delta_ns)
-        if context.complete(PRECOMMITS, nil):  # line 47
+        if context.votes.is_complete(PRECOMMITS, nil):  # line 47
             self.schedule(PRECOMMIT_TIMER, p.timeout_precommit_ns + round_ * p.timeout_precommit_delta_ns)
 
     def prevote(self, block: Block | None) -> None:

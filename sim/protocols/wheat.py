@@ -97,7 +97,9 @@ class Wheat(Pbft):
 
         def answers_ns(node: int) -> tuple[int, int, int]:
             trips = sorted(
-                context.latency_ns(node, other) + context.latency_ns(other, node) for other in members if other != node
+                context.membership.latency_ns(node, other) + context.membership.latency_ns(other, node)
+                for other in members
+                if other != node
             )
             return (trips[wanted - 1], sum(trips), node) if wanted else (0, 0, node)
 
@@ -146,12 +148,12 @@ class Wheat(Pbft):
     # --- the leader writes, section IV -----------------------------------------------------------------
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        if self.context.members_change:
+        if self.context.membership.may_change:
             return ()  # the fast path knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     def who_prepared(self, ballot: Ballot) -> set[int]:
-        return {*self.context.signers(PREPARE, ballot)} & {*self.members}
+        return {*self.context.votes.signers(PREPARE, ballot)} & {*self.members}
 
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The proposal is here: write, the leader too, with its own weight."""

@@ -24,6 +24,7 @@ from sim.measure.observers import Lags
 from sim.measure.reads import Reads
 from sim.protocol import Quorum, Replica
 from sim.scenario.build import World
+from sim.trace.rows import Rows
 from sim.units import format_ns
 
 _BINS = 300  # of the timeline
@@ -80,9 +81,10 @@ class RunMonitor:
             return fold
         corrupted = np.array(sorted(self.corrupted))
 
-        def told(rows: np.ndarray) -> None:
-            theirs = np.isin(rows[:, 1], _OWN_OPINION) & np.isin(rows[:, 2], corrupted)
-            fold(rows[~theirs])
+        def told(chunk: np.ndarray) -> None:
+            rows = Rows(chunk)
+            theirs = np.isin(rows.event, _OWN_OPINION) & np.isin(rows.node, corrupted)
+            fold(chunk[~theirs])
 
         return told
 

@@ -35,6 +35,7 @@ from sim.ledger import rows as r
 from sim.trace import read
 from sim.trace.events import FATES
 from sim.trace.read import MESSAGES_MAX, StoredRun, TraceError
+from sim.trace.rows import Fact, Rows
 
 _PACKETS = 4096  # written at a time
 _SEQUENCE = 1  # all packets are one sequence
@@ -179,7 +180,7 @@ def _packet(mark: _Mark, packet_type: Any) -> Any:
 # --- what happened -----------------------------------------------------------------------------------------
 
 
-def _marks(run: StoredRun, messages: np.ndarray, events: np.ndarray) -> Iterator[_Mark]:
+def _marks(run: StoredRun, messages: np.ndarray, events: Rows) -> Iterator[_Mark]:
     """All marks, per track in order of time."""
     yield from _fault_marks(run, events)
     yield from _event_marks(events)
@@ -188,29 +189,29 @@ def _marks(run: StoredRun, messages: np.ndarray, events: np.ndarray) -> Iterator
     yield from _queue_marks(run, messages)
 
 
-def _fault_marks(run: StoredRun, events: np.ndarray) -> Iterator[_Mark]:
+def _fault_marks(run: StoredRun, events: Rows) -> Iterator[_Mark]:
     begun = set()
-    for row in events[events[:, read.EVENT] == r.EVENT_FAULT].tolist():
-        begun.add(row[read.BLOCK])
-        track = _track(_FAULT_PROCESS, 1 + row[read.BLOCK])
-        yield _Mark(row[read.TIME], _BEGIN, track, _thread_name(run, *divmod(track, _THREADS)))
-    for row in events[events[:, read.EVENT] == r.EVENT_HEALED].tolist():
-        track = _track(_FAULT_PROCESS, 1 + row[read.BLOCK])
-        if row[read.BLOCK] in begun:
-            yield _Mark(row[read.TIME], _END, track)
+    for row in events.of(r.EVENT_FAULT):
+        begun.add(row.block)
+        track = _track(_FAULT_PROCESS, 1 + row.block)
+        yield _Mark(row.time_ns, _BEGIN, track, _thread_name(run, *divmod(track, _THREADS)))
+    for row in events.of(r.EVENT_HEALED):
+        track = _track(_FAULT_PROCESS, 1 + row.block)
+        if row.block in begun:
+            yield _Mark(row.time_ns, _END, track)
         else:
-            yield _Mark(row[read.TIME], _INSTANT, track, "healed")
+            yield _Mark(row.time_ns, _INSTANT, track, "healed")
 
 
-def _event_marks(events: np.ndarray) -> Iterator[_Mark]:
-    for row in events[events[:, read.NODE] >= 0].tolist():
-        yield _Mark(row[read.TIME], _INSTANT, _track(1 + row[read.NODE], _EVENTS), _event_text(row))
+def _event_marks(events: Rows) -> Iterator[_Mark]:
+    for row in events[events.node >= 0]:
+        yield _Mark(row.time_ns, _INSTANT, _track(1 + row.node, _EVENTS), _event_text(row))
 
 
-def _event_text(row: list[int]) -> str:
-    event, block, height, view = row[read.EVENT], row[read.BLOCK], row[read.HEIGHT], row[read.VIEW]
+def _event_text(row: Fact) -> str:
+    event, block, height, view = row.event, row.block, row.height, row.view
     if event == r.EVENT_PROPOSED:
-        return f"proposes height {height} (block {block}, view {view}, {row[read.TXS]} tx)"
+        return f"proposes height {height} (block {block}, view {view}, {row.txs} tx)"
     if event == r.EVENT_DECIDED:
         return f"decides height {height} (block {block})"
     if event == r.EVENT_VIEW:
@@ -300,8 +301,8 @@ def _crashes(run: StoredRun) -> dict[int, list[int]]:
     """Times of every node's crashes."""
     found: dict[int, list[int]] = {}
     for chunk in run.events():
-        for row in chunk[chunk[:, read.EVENT] == r.EVENT_CRASHED].tolist():
-            found.setdefault(row[read.NODE], []).append(row[read.TIME])
+        for row in Rows(chunk).of(r.EVENT_CRASHED):
+            found.setdefault(row.node, []).append(row.time_ns)
     return found
 
 

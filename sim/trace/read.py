@@ -12,13 +12,13 @@ import numpy as np
 from sim.manifests import MANIFEST, DamagedError
 from sim.manifests import read as read_manifest
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS
+from sim.trace.rows import Rows
 
 EVENTS_FILE, MESSAGES_FILE = "trace.parquet", "messages.parquet"
 CHUNK_ROWS = 1 << 16
 MESSAGES_MAX = 200_000  # that a picture of a trace takes in, unless told otherwise
 
-# Positions in a row of events and in a row of messages.
-TIME, EVENT, NODE, BLOCK, HEIGHT, VIEW, TXS, BYTES = range(len(COLUMNS))
+# Positions in a row of messages; rows of events have `sim.trace.rows`.
 SENT, SOURCE, DESTINATION, KIND, STATEMENT, ARRIVED, RECEIVED, VERIFIED, DONE, SIZE, FATE, KEY = range(
     len(MESSAGE_COLUMNS)
 )
@@ -152,10 +152,11 @@ def messages_between(run: StoredRun, from_ns: int, to_ns: int, most: int) -> np.
     return np.concatenate(parts) if parts else np.zeros((0, len(MESSAGE_COLUMNS)), dtype=np.int64)
 
 
-def events_between(run: StoredRun, from_ns: int, to_ns: int) -> np.ndarray:
+def events_between(run: StoredRun, from_ns: int, to_ns: int) -> Rows:
     """Trace rows with a time in [from_ns, to_ns)."""
-    parts = [chunk[(chunk[:, TIME] >= from_ns) & (chunk[:, TIME] < to_ns)] for chunk in run.events()]
-    return np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS)), dtype=np.int64)
+    parts = [Rows(chunk) for chunk in run.events()]
+    found = [rows[(rows.time_ns >= from_ns) & (rows.time_ns < to_ns)].values for rows in parts]
+    return Rows(np.concatenate(found) if found else np.zeros((0, len(COLUMNS)), dtype=np.int64))
 
 
 def _end_ns(run: StoredRun) -> int:

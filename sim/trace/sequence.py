@@ -22,6 +22,7 @@ import numpy as np
 from sim.ledger import rows as r
 from sim.trace import read
 from sim.trace.read import MESSAGES_MAX, StoredRun, TraceError, messages_between
+from sim.trace.rows import Fact, Rows
 
 ALL_ARROWS_MAX = 7
 LINES_MAX = 12
@@ -35,20 +36,20 @@ class Decision:
 
     height: int
     block: int
-    proposed: list[int]
-    decided: list[list[int]]
-    late: list[list[int]]
+    proposed: Fact
+    decided: list[Fact]
+    late: list[Fact]
     other_blocks: tuple[int, ...]
 
     @property
     def start_ns(self) -> int:
         """When it was proposed."""
-        return self.proposed[read.TIME]
+        return self.proposed.time_ns
 
     @property
     def end_ns(self) -> int:
         """When the last node decided that is not late."""
-        return self.decided[-1][read.TIME]
+        return self.decided[-1].time_ns
 
 
 def sequence_diagram(run: StoredRun, height: int, *, most: int = MESSAGES_MAX) -> str:
@@ -65,31 +66,30 @@ def sequence_diagram(run: StoredRun, height: int, *, most: int = MESSAGES_MAX) -
 
 def find_decision(run: StoredRun, height: int) -> Decision:
     """Who proposed and decided what at a height. Raises TraceError."""
-    parts = []
+    rows: list[Fact] = []
     lowest, highest = 1 << 62, 0
     for chunk in run.events():
-        decided = chunk[chunk[:, read.EVENT] == r.EVENT_DECIDED]
+        some = Rows(chunk)
+        decided = some.of(r.EVENT_DECIDED)
         if len(decided):
-            lowest = min(lowest, int(decided[:, read.HEIGHT].min()))
-            highest = max(highest, int(decided[:, read.HEIGHT].max()))
-        chunk = chunk[chunk[:, read.NODE] < run.voters]
-        known = (chunk[:, read.EVENT] == r.EVENT_PROPOSED) | (chunk[:, read.EVENT] == r.EVENT_DECIDED)
-        parts.append(chunk[known & (chunk[:, read.HEIGHT] == height)])
-    rows = np.concatenate(parts).tolist() if parts else []
-    decided_rows = [row for row in rows if row[read.EVENT] == r.EVENT_DECIDED]
+            lowest = min(lowest, int(decided.height.min()))
+            highest = max(highest, int(decided.height.max()))
+        some = some[(some.node < run.voters) & (some.height == height)]
+        rows += some.of(r.EVENT_PROPOSED, r.EVENT_DECIDED)
+    decided_rows = [row for row in rows if row.event == r.EVENT_DECIDED]
     if not decided_rows:
         remedy = f"name one from {lowest} to {highest}" if highest else "the run decided nothing at all"
         raise TraceError(f"height {height}: nothing was decided there; {remedy}")
-    block = decided_rows[0][read.BLOCK]
-    proposed = next((row for row in rows if row[read.EVENT] == r.EVENT_PROPOSED and row[read.BLOCK] == block), None)
+    block = decided_rows[0].block
+    proposed = next((row for row in rows if row.event == r.EVENT_PROPOSED and row.block == block), None)
     if proposed is None:
         raise TraceError(f"height {height}: block {block} was decided there and never proposed; see the run's verdict")
-    others = tuple(sorted({row[read.BLOCK] for row in decided_rows} - {block}))
-    decided_rows = [row for row in decided_rows if row[read.BLOCK] == block]
-    start = proposed[read.TIME]
-    median = decided_rows[(len(decided_rows) - 1) // 2][read.TIME] - start
-    late = [row for row in decided_rows if row[read.TIME] - start > _LATE * median]
-    in_time = [row for row in decided_rows if row[read.TIME] - start <= _LATE * median]
+    others = tuple(sorted({row.block for row in decided_rows} - {block}))
+    decided_rows = [row for row in decided_rows if row.block == block]
+    start = proposed.time_ns
+    median = decided_rows[(len(decided_rows) - 1) // 2].time_ns - start
+    late = [row for row in decided_rows if row.time_ns - start > _LATE * median]
+    in_time = [row for row in decided_rows if row.time_ns - start <= _LATE * median]
     return Decision(height, block, proposed, in_time, late, others)
 
 
@@ -112,10 +112,10 @@ def _belonging(run: StoredRun, decision: Decision, log: np.ndarray) -> np.ndarra
         return [int(i) for i in found]
 
     start = decision.start_ns
-    at_start = (log[:, read.SOURCE] == decision.proposed[read.NODE]) & (log[:, read.SENT] == start)
+    at_start = (log[:, read.SOURCE] == decision.proposed.node) & (log[:, read.SENT] == start)
     queue = np.flatnonzero(at_start & (log[:, read.STATEMENT] < 0)).tolist()
     for row in decision.decided:
-        queue += causes(row[read.NODE], row[read.TIME])
+        queue += causes(row.node, row.time_ns)
     while queue:
         i = queue.pop()
         if taken[i]:
@@ -166,20 +166,20 @@ class _Picture:
         self.log = log[settled_order(log)]
         self.grouped = run.voters > ALL_ARROWS_MAX
         self.proposals = self._proposals()
-        self.decided_ns = {row[read.NODE]: row[read.TIME] for row in decision.decided}
+        self.decided_ns = {row.node: row.time_ns for row in decision.decided}
         self.alone = self._alone()
 
-    def _proposals(self) -> dict[tuple[int, int], list[int]]:
+    def _proposals(self) -> dict[tuple[int, int], Fact]:
         """Trace rows of proposals by (node, time), to name the block in a proposal's arrow."""
         rows = read.events_between(self.run, self.decision.start_ns, self.decision.end_ns + 1)
-        return {(row[read.NODE], row[read.TIME]): row for row in rows[rows[:, read.EVENT] == r.EVENT_PROPOSED].tolist()}
+        return {(row.node, row.time_ns): row for row in rows.of(r.EVENT_PROPOSED)}
 
     def _alone(self) -> set[int]:
         """Nodes with a lifeline of their own: all if they are few, else who sends messages or collects votes."""
         everybody = set(range(self.run.voters))
         if len(everybody) <= LINES_MAX:
             return everybody
-        single = {self.decision.proposed[read.NODE]}
+        single = {self.decision.proposed.node}
         for copies in self._broadcasts():
             first = copies[0]
             if first[read.STATEMENT] < 0 and len(copies) > 1:
@@ -212,10 +212,10 @@ class _Picture:
             head.append(f"    participant {_OTHERS} as {self.run.voters - len(self.alone)} others")
         if self.grouped:
             head.append(f"    participant {_ALL} as all")
-        node = d.proposed[read.NODE]
+        node = d.proposed.node
         head.append(
             f"    Note over {self._lifeline(node)}: 0 ms: proposes height {d.height}<br/>"
-            f"block {d.block}, view {d.proposed[read.VIEW]}, {d.proposed[read.TXS]} tx"
+            f"block {d.block}, view {d.proposed.view}, {d.proposed.txs} tx"
         )
         lines = [*(self._groups() if self.grouped else self._arrows()), *self._decisions()]
         lines.sort(key=lambda line: (line.time_ns, line.rank))
@@ -225,7 +225,7 @@ class _Picture:
         """Type of a message, with the height that a later proposal is for."""
         name = _plain(self.run.message_types[row[read.KIND]])
         born = self.proposals.get((row[read.SOURCE], row[read.SENT]))
-        return f"{name} {born[read.HEIGHT]}" if born and row[read.STATEMENT] < 0 else name
+        return f"{name} {born.height}" if born and row[read.STATEMENT] < 0 else name
 
     def _arrows(self) -> Iterable[_Line]:
         """One arrow per copy."""
@@ -281,7 +281,7 @@ class _Picture:
         d = self.decision
         width = f"n{min(self.alone)},{_ALL if self.grouped else f'n{max(self.alone)}'}"
         for row in d.late:
-            name, ms = self._title(row[read.NODE]), self._ms(row[read.TIME])
+            name, ms = self._title(row.node), self._ms(row.time_ns)
             yield f"    Note over {width}: {name} decides late, after {ms} ms"
         absent = self.run.voters - len(d.decided) - len(d.late)
         if absent:

@@ -158,7 +158,7 @@ def test_double_votes_are_of_the_types_named() -> None:
         seen[*messages] = {
             vote.name
             for vote in run.world.run.protocol.votes
-            if sum(host.has_voted(vote, ballot, 3) for ballot in host.ballots(0, 1)) > 1
+            if sum(host.votes.has_voted(vote, ballot, 3) for ballot in host.votes.ballots(0, 1)) > 1
         }
     assert seen["PREPARE",] == {"PREPARE"}
     assert "PREPARE" not in seen["COMMIT",]

@@ -81,9 +81,9 @@ def test_a_replica_that_goes_against_its_own_decisions_is_caught() -> None:
     run = play(scenario(5, **DIVIDED), protocol=TwoFPlusOne)
     world = run.world.run
     before = world.hosts[1].height
-    other = world.hosts[3].decided_block(before - 1)
+    other = world.hosts[3].chain.decided(before - 1)
     assert other is not None
-    assert other is not world.hosts[1].decided_block(before - 1), "each has its own chain"
+    assert other is not world.hosts[1].chain.decided(before - 1), "each has its own chain"
     world.hosts[1].decide(other)
     assert world.hosts[1].height == before, "the ledger does not follow"
     found = [violation for violation in run.verdict().violations if violation.check == "finality"]

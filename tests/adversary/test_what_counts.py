@@ -25,7 +25,7 @@ BEHAVIOURS: dict[str, dict[str, Any]] = {
 def recounted(played: Played, voters: int, corrupted: set[int]) -> dict[int, int]:
     """Block number -> when a correct voter was the first to decide it, from the raw trace."""
     first: dict[int, int] = {}
-    for time_ns, _, node, block, *_ in played.decided().tolist():
+    for time_ns, _, node, block, *_ in played.decided():
         if node < voters and node not in corrupted:
             first.setdefault(block, time_ns)
     return first
@@ -35,7 +35,7 @@ def holds_only_correct(played: Played, voters: int, corrupted: set[int]) -> None
     """All that is counted agrees with the trace of correct voters."""
     first = recounted(played, voters, corrupted)
     blocks, run_state = played.monitor.blocks, played.world.run.run_state
-    born = {int(row[3]): row.tolist() for row in played.events(r.EVENT_PROPOSED)}
+    born = {row.block: row for row in played.events(r.EVENT_PROPOSED)}
     assert blocks.count == int(run_state[r.DECISIONS]) == len(first)
     assert blocks.latency_sum_ns == sum(time - born[block][0] for block, time in first.items())
     assert {int(row[0]): int(row[7]) for row in blocks.table()} == first

@@ -100,11 +100,11 @@ class Toy(Replica):
         """Propose the next block if it is my turn."""
         context = self.context
         height = context.height
-        if self.leader_of(height + 1) != context.me or not context.await_batch():
+        if self.leader_of(height + 1) != context.me or not context.pacing.await_batch():
             return
-        block = context.new_block(context.decided_block(height), height + 1, empty=True)
+        block = context.new_block(context.chain.decided(height), height + 1, empty=True)
         assert block is not None
-        self.propose(block, context.ballot(0, block.height, block))
+        self.propose(block, context.votes.ballot(0, block.height, block))
 
     def propose(self, block: Block, ballot: Ballot) -> None:
         raise NotImplementedError
@@ -186,7 +186,7 @@ class Phases(Toy):
     @upon(Prepare, Commit, Decide)
     def on_message(self, sender: int, message: Announce) -> None:
         if message.block.height > self.context.height:
-            self.reply(message, self.context.ballot(0, message.block.height, message.block), sender)
+            self.reply(message, self.context.votes.ballot(0, message.block.height, message.block), sender)
 
     @upon(AGREE)
     def on_agreed(self, ballot: Ballot) -> None:
@@ -222,7 +222,7 @@ class Rounds(Toy):
         self.accept(block, ballot)
 
     def accept(self, block: Block, ballot: Ballot) -> None:
-        self.context.made_progress()
+        self.context.clock.made_progress()
         self.context.vote(AGREE, ballot, gate=True)
         self.came(block, 1)
 
@@ -232,7 +232,7 @@ class Rounds(Toy):
         if message.block.height > height:
             self.early[message.block.height] = (sender, message)
         elif message.block.height == height:
-            self.accept(message.block, self.context.ballot(0, height, message.block))
+            self.accept(message.block, self.context.votes.ballot(0, height, message.block))
 
     @upon(AGREE)
     def on_agreed(self, ballot: Ballot) -> None:
@@ -271,7 +271,7 @@ class Committee(Toy):
 
     def start(self) -> None:
         self.last: Block | None = None
-        self.inside = self.context.audience((0, 1, 2, 3))
+        self.inside = self.context.membership.audience((0, 1, 2, 3))
         self.lead()
 
     def guard(self) -> int:
@@ -282,18 +282,18 @@ class Committee(Toy):
         context = self.context
         self.last = context.fast_path.last_proposal() or self.last
         under_way = self.last is not None and self.last.height > context.height
-        if context.me or under_way or not context.await_batch():
+        if context.me or under_way or not context.pacing.await_batch():
             return
-        self.last = context.new_block(context.decided_block(context.height), 1)
+        self.last = context.new_block(context.chain.decided(context.height), 1)
         assert self.last is not None
         height, lease = self.last.height, Lease((self.last.height + 9) // 10 * 10)
-        ballot = context.ballot(1, height, self.last)
+        ballot = context.votes.ballot(1, height, self.last)
         context.propose(Announce(self.last), ballot, FastPath(0, 0, lease=lease), audience=self.inside)
         context.vote(AGREE, ballot, self.inside, gate=True)
 
     @upon(Announce)
     def on_announce(self, sender: int, message: Announce) -> None:
-        ballot = self.context.ballot(1, message.block.height, message.block)
+        ballot = self.context.votes.ballot(1, message.block.height, message.block)
         self.context.vote(AGREE, ballot, self.inside, gate=True)
 
     @upon(AGREE)
@@ -359,7 +359,7 @@ class Climb(Toy):
     def lead(self) -> None:
         context = self.context
         while context.me == 0 and (0 if self.last is None else self.last.height) < context.height + 3:
-            if not context.await_batch():
+            if not context.pacing.await_batch():
                 return
             block = context.new_block(self.last, 1, empty=True)
             assert block is not None
@@ -368,7 +368,7 @@ class Climb(Toy):
             self.last = block
             context.propose(
                 Announce(block),
-                context.ballot(1, block.height, block),
+                context.votes.ballot(1, block.height, block),
                 FastPath(before, block.number, decided=self.final, requires=self.final),
                 tree=self.tree,
             )
@@ -397,7 +397,7 @@ class Climb(Toy):
         context, tree = self.context, self.tree
         children = tree.children(context.me)
         if children:
-            context.multicast(children, Announce(block))
+            context.send(children, Announce(block))
         self.last = block
         self.decide_up_to(block.body)
         self.counts[block.number] = {context.me: 1}
@@ -495,7 +495,7 @@ def test_a_normal_case_for_some_is_nothing_to_others() -> None:
     assert [height for height in led[7:] if height % 10 == 0] == [10, 20, 30]
     assert len(led) < 15, "the engine may ask for room now and then"
     assert run.sent() == 33 * 27 + 6  # and the 34th at 990 ms, with the leader's own votes
-    assert {int(row[2]) for row in run.decided()} == {0, 1, 2, 3}
+    assert {row.node for row in run.decided()} == {0, 1, 2, 3}
 
 
 @pytest.mark.parametrize("case", CHANGES)
@@ -519,7 +519,7 @@ def test_what_goes_down_a_tree_and_comes_up_is_the_same_in_the_fast_path(case: s
 def test_phases_cost_six_delays_and_six_messages_a_voter() -> None:
     """Three messages and three votes a block, the last vote to the next leader."""
     run = play(scenario(7, duration="1 s"), protocol=Phases)
-    times = run.decided(3)[:, 0]
+    times = run.decided(3).time_ns
     assert set(times[7:] - times[:-7]) == {7 * 60 * MS}  # each leads once: whatever its own message saves cancels
     rounds = run.sent("Decide") // 6
     for name in ("Prepare", "Commit", "AGREE", "LOCK"):

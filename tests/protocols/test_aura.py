@@ -18,7 +18,7 @@ QUICK = {"name": "aura", "step_duration": "1 s"}
 
 def proposals(run: Played) -> list[tuple[int, int, int]]:
     """(time, validator, height) of every block sealed."""
-    return [(int(row[0]), int(row[2]), int(row[4])) for row in run.events(r.EVENT_PROPOSED)]
+    return [(row.time_ns, row.node, row.height) for row in run.events(r.EVENT_PROPOSED)]
 
 
 def heads(run: Played) -> set[int]:
@@ -53,7 +53,7 @@ def test_a_block_a_step_n_minus_1_messages_final_at_the_last_signer_needed(n: in
     run = play(scenario(n, protocol=QUICK | {"finality": finality}, duration="30.5 s"))
     assert proposals(run) == [(step * S, step % n, step) for step in range(1, 31)]
     assert run.sent("NewBlock") == 30 * (n - 1)
-    for time, _, node, _, height, *_ in run.decided().tolist():
+    for time, _, node, _, height, *_ in run.decided():
         last = height + signers - 1
         assert time == last * S + (0 if last % n == node else 10 * MS)
     assert len(run.decided(0)) == 30 - signers + 1
@@ -65,7 +65,7 @@ def test_a_block_a_step_n_minus_1_messages_final_at_the_last_signer_needed(n: in
 def test_a_validator_that_is_away_leaves_its_steps_empty() -> None:
     run = play(scenario(5, protocol=QUICK, duration="50.5 s", faults=[{"at": "0 s", "crash": {"nodes": [2]}}]))
     assert [time // S for time, _, _ in proposals(run)] == [step for step in range(1, 51) if step % 5 != 2]
-    assert max(int(row[0]) for row in run.decided()) > 49 * S
+    assert max(row.time_ns for row in run.decided()) > 49 * S
     assert unsafe(run) == []
 
 
@@ -101,11 +101,11 @@ def test_both_sides_of_a_split_seal_and_only_a_large_one_makes_blocks_final() ->
     run = play(scenario(7, protocol=QUICK, duration="89.5 s", faults=partition([0, 1])))
     parted = [(node, time) for time, node, _ in proposals(run) if 20 * S < time < 60 * S]
     assert {node for node, _ in parted} == set(range(7))
-    assert not [t for t in run.decided(0)[:, 0] if 30 * S < t < 60 * S]
-    assert len([t for t in run.decided(3)[:, 0] if 30 * S < t < 60 * S]) > 20
+    assert not [t for t in run.decided(0).time_ns if 30 * S < t < 60 * S]
+    assert len([t for t in run.decided(3).time_ns if 30 * S < t < 60 * S]) > 20
     assert len(heads(run)) == 1
     rows = run.events(r.EVENT_HEAD)
-    left = {int(row[2]): int(row[5]) for row in rows if row[5] > 3}
+    left = {row.node: row.view for row in rows if row.view > 3}
     lost = len([node for node, _ in parted if node in (0, 1)])
     assert left == {0: lost, 1: lost}, "each of the two leaves all that both had sealed apart"
     assert unsafe(run) == []
@@ -141,7 +141,7 @@ def test_a_clone_on_both_sides_of_a_4_4_split_beats_the_majority_rule_only(final
     assert result.metrics["reorg_depth_max"] is not None
     assert result.metrics["reorg_depth_max"] > 15
     played = play(chosen, protocol=Cloned)
-    assert max(int(row[0]) for row in played.decided()) > 115 * S, "the run goes on, on one chain"
+    assert max(row.time_ns for row in played.decided()) > 115 * S, "the run goes on, on one chain"
     assert len(heads(played)) <= 2, "at most the step's two blocks of the one key"
 
 
@@ -152,7 +152,7 @@ def test_a_validator_that_was_away_fetches_what_it_missed() -> None:
     faults = [{"at": "5.5 s", "until": "105.5 s", "crash": {"nodes": [3]}}]
     run = play(scenario(4, protocol=QUICK | {"blocks_per_answer": 16}, duration="119.5 s", faults=faults))
     assert 75 // 16 <= run.sent("Blocks") <= 75 // 16 + 3
-    mine = [int(row[0]) for row in run.decided(3) if row[0] > 105 * S]
+    mine = [row.time_ns for row in run.decided(3) if row.time_ns > 105 * S]
     assert mine[70] < 109 * S
     assert len(heads(run)) == 1
     assert unsafe(run) == []
@@ -203,7 +203,7 @@ def test_agreement_under_a_split_and_crashes_of_a_third(seed: int) -> None:
     run = play(scenario(n, protocol=QUICK, **changes))
     assert run.verdict().violations == []
     assert len(heads(run)) <= 2, "at most the block that is on its way"
-    assert max(int(row[0]) for row in run.decided()) > 130 * S
+    assert max(row.time_ns for row in run.decided()) > 130 * S
 
 
 # --- rules -----------------------------------------------------------------------------------------------------------

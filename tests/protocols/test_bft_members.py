@@ -68,7 +68,7 @@ def validator_sets(run: Played) -> dict[int, ValidatorSet]:
 
 
 def deciders(run: Played, after_ns: float) -> set[int]:
-    return {int(row[2]) for row in run.decided() if row[0] > after_ns}
+    return {row.node for row in run.decided() if row.time_ns > after_ns}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -85,8 +85,8 @@ def test_a_voter_joins_exactly_at_its_height(name: str) -> None:
     last = run.world.run.hosts[0].height
     assert run.sent(PROPOSAL[name]) in {3 * (first - 1) + 4 * (height - first + 1) for height in (last, last + 1)}
     assert deciders(run, 2.9 * S) == {0, 1, 2, 3, 4}
-    assert min(int(row[0]) for row in run.decided(4)) > 1 * S, "it has fetched nothing before it was asked"
-    times = sorted(int(row[0]) for row in run.decided(1))
+    assert min(row.time_ns for row in run.decided(4)) > 1 * S, "it has fetched nothing before it was asked"
+    times = sorted(row.time_ns for row in run.decided(1))
     assert max(b - a for a, b in itertools.pairwise(times)) <= 200 * MS, "nobody waited for a timeout"
     assert unsafe(run) == []
 
@@ -98,7 +98,7 @@ def test_a_voter_leaves_and_is_silent(name: str) -> None:
     first = height + DELAY[name]
     assert {members for at, members in members_by_height(run).items() if at >= first} == {(0, 1, 3, 4)}
     assert run.world.run.hosts[2].height == first - 1
-    left = max(int(row[0]) for row in run.decided(2))
+    left = max(row.time_ns for row in run.decided(2))
     assert left < 1.4 * S
     later = run.log[run.log[:, 0] > left + 20 * MS]
     assert 2 not in set(later[:, 1]), "a former voter sends nothing"
@@ -127,7 +127,7 @@ def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_hei
     """Whose turn it is after a change is known a height before: a slow process must not drop what comes then."""
     requests = [{"at": f"{200 * i} ms", "remove" if i % 2 else "add": [2]} for i in range(1, 5)]
     run = play(changing("tendermint", 5, 5, *requests, duration="1 s"), protocol=Foreseeing)
-    proposers = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+    proposers = {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
     foreseen = run.world.run.__dict__["foreseen"]
     assert len(validator_sets(run)) == 4
     assert {height: foreseen[height] for height in proposers if height in foreseen} == {
@@ -138,10 +138,10 @@ def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_hei
 @pytest.mark.parametrize("name", NAMES)
 def test_who_proposes_is_removed_and_others_go_on(name: str) -> None:
     run = play(changing(name, 5, 5, {"at": "1 s", "remove": [0]}, {"at": "2 s", "remove": [1]}))
-    proposers = {int(row[2]) for row in run.events(r.EVENT_PROPOSED) if row[0] > 2.5 * S}
+    proposers = {row.node for row in run.events(r.EVENT_PROPOSED) if row.time_ns > 2.5 * S}
     assert proposers <= {2, 3, 4}
     assert proposers
-    times = sorted(int(row[0]) for row in run.decided(3))
+    times = sorted(row.time_ns for row in run.decided(3))
     assert max(b - a for a, b in itertools.pairwise(times)) <= 200 * MS
     assert deciders(run, 2.9 * S) == {2, 3, 4}
     assert unsafe(run) == []
@@ -193,8 +193,8 @@ def test_a_newcomer_first_fetches_what_it_lacks(name: str) -> None:
     assert run.world.run.hosts[4].height == 0
     run.until(6 * S)
     changed = min(validator_sets(run))
-    level_ns = min(int(row[0]) for row in run.decided(4) if row[4] >= height)
-    born = min(int(row[0]) for row in run.events(r.EVENT_PROPOSED) if row[4] == changed)
+    level_ns = min(row.time_ns for row in run.decided(4) if row.height >= height)
+    born = min(row.time_ns for row in run.events(r.EVENT_PROPOSED) if row.height == changed)
     assert born > level_ns, "it was level before the block that admits it"
 
 
@@ -270,7 +270,7 @@ class Usurper(Qbft):
 def test_a_set_of_voters_that_does_not_follow_is_refused() -> None:
     run = play(changing("qbft", 5, 4, {"at": "2.9 s", "add": [4]}), protocol=Usurper)
     assert {*members_by_height(run).values()} == {(0, 1, 2, 3)}
-    theirs = {int(row[3]) for row in run.events(r.EVENT_PROPOSED) if row[2] == 1}
+    theirs = {row.block for row in run.events(r.EVENT_PROPOSED) if row.node == 1}
     assert theirs
     assert not theirs & {*run.decided_blocks(0).values()}
     assert 1 in run.views(), "each block of replica 1 costs a round"
@@ -301,10 +301,10 @@ def test_turns_go_on_when_powers_change() -> None:
     """The newcomer begins last; powers 1, 1, 1 and 3: it has half of the turns in the long run."""
     powers = {"parameters": {"power": [1, 1, 1, 3]}, "duration": "4 s"}
     run = play(changing("tendermint", 4, 3, {"at": "1 s", "add": [3]}, **powers))
-    proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED) if row[0] > 1.2 * S]
+    proposers = [row.node for row in run.events(r.EVENT_PROPOSED) if row.time_ns > 1.2 * S]
     assert abs(proposers.count(3) - len(proposers) / 2) <= 2
     (height,) = validator_sets(run)
-    by_height = {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+    by_height = {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
     assert by_height[height + 2] != 3, "who joins does not propose first"
     assert unsafe(run) == []
 
@@ -312,7 +312,7 @@ def test_turns_go_on_when_powers_change() -> None:
 def test_by_gossip_a_newcomer_has_heard_everything_already() -> None:
     gossip = {"dissemination": "gossip", "gossip_degree": 4}
     run = play(changing("tendermint", 6, 5, {"at": "1 s", "add": [5]}, parameters=gossip))
-    assert min(int(row[0]) for row in run.decided(5)) < 200 * MS
+    assert min(row.time_ns for row in run.decided(5)) < 200 * MS
     assert run.replica(0).members == tuple(range(6))
     assert deciders(run, 2.9 * S) == set(range(6))
     assert unsafe(run) == []
@@ -427,8 +427,8 @@ def test_the_view_changes_while_the_batch_with_the_change_is_under_way(name: str
 def test_pbft_proposes_nothing_above_a_batch_that_changes_the_group() -> None:
     run = play(changing("pbft", 5, 4, {"at": "1 s", "add": [4]}, parameters={"pipeline": 8}, duration="1.3 s"))
     (height,) = validator_sets(run)
-    born = {int(row[4]): int(row[0]) for row in run.events(r.EVENT_PROPOSED)}
-    executed = next(int(row[0]) for row in run.decided(0) if row[4] == height)
+    born = {row.height: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
+    executed = next(row.time_ns for row in run.decided(0) if row.height == height)
     assert born[height + 1] >= executed
     assert born[height] < executed
     assert unsafe(run) == []

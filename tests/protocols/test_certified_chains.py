@@ -102,17 +102,17 @@ def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, fast_
     run = chain.world(n, fast_path=fast_path)
     blocks, period = 60, chain.period
     assert run.advance(period * DELAY * blocks - 1) == loop.UNTIL
-    proposed = {row[3]: row for row in events(run, r.EVENT_PROPOSED)}
+    proposed = {row.block: row for row in events(run, r.EVENT_PROPOSED)}
     assert len(proposed) == blocks
     assert run.run_state[d.SENT] == period * (n - 1) * blocks
     for view, row in enumerate(proposed.values(), 1):
-        assert (row[0], row[2], row[4], row[5]) == (period * DELAY * (view - 1), view % n, view, view)
+        assert (row.time_ns, row.node, row.height, row.view) == (period * DELAY * (view - 1), view % n, view, view)
     rows = decided(run)
     for node in range(n):
         assert len(rows[node]) >= blocks - 4
-        for time, number, _, view in rows[node]:
-            delays = chain.final + (node != chain.first(view) % n)
-            assert time - proposed[number][0] == delays * DELAY
+        for row in rows[node]:
+            delays = chain.final + (node != chain.first(row.view) % n)
+            assert row.time_ns - proposed[row.block].time_ns == delays * DELAY
 
 
 def period_ns(chain: Chain, latency: np.ndarray, old: int, new: int, q: int) -> int:
@@ -133,7 +133,7 @@ def test_unequal_delays_make_the_period_a_sum_of_order_statistics(chain: Chain, 
     np.fill_diagonal(latency, 0)
     run = chain.world(n, latency_ns=latency, fast_path=fast_path)
     run.advance(6_000 * MS)
-    times = [row[0] for row in events(run, r.EVENT_PROPOSED)]
+    times = [row.time_ns for row in events(run, r.EVENT_PROPOSED)]
     assert len(times) > 20
     for view, (before, after) in enumerate(itertools.pairwise(times), 1):
         assert after - before == period_ns(chain, latency, view % n, (view + 1) % n, q)
@@ -342,7 +342,7 @@ def test_a_restarted_leader_does_not_propose_twice_in_a_view(chain: Chain) -> No
     back = replica(run, node)
     back.view = view
     back.lead(view)
-    assert [row[5] for row in events(run, r.EVENT_PROPOSED)].count(view) == 1
+    assert [row.view for row in events(run, r.EVENT_PROPOSED)].count(view) == 1
 
 
 @in_turns

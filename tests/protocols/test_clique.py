@@ -22,7 +22,7 @@ QUICK = {"name": "clique", "block_period": "1 s"}
 
 def proposals(run: Played) -> list[tuple[int, int, int]]:
     """(time, signer, height) of every block sealed."""
-    return [(int(row[0]), int(row[2]), int(row[4])) for row in run.events(r.EVENT_PROPOSED)]
+    return [(row.time_ns, row.node, row.height) for row in run.events(r.EVENT_PROPOSED)]
 
 
 def chain(run: Played, node: int) -> list[Block]:
@@ -49,8 +49,8 @@ def head(run: Played, node: int) -> Block:
 
 def depths(run: Played) -> list[int]:
     """Blocks left behind by every reorganisation."""
-    rows = run.events(r.EVENT_HEAD)
-    return rows[rows[:, 5] > 0, 5].tolist()
+    left = run.events(r.EVENT_HEAD).view  # of this event: the blocks left
+    return left[left > 0].tolist()
 
 
 # --- laws of a quiet network ------------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ def test_a_block_a_period_n_minus_1_messages_each_final_at_its_depth(n: int, con
     assert run.sent("NewBlock") == 40 * (n - 1)
     depth = n // 2 + 1 if confirmations is None else confirmations
     sealer = {height: node for _, node, height in proposals(run)}
-    for time, _, node, _, height, *_ in run.decided().tolist():
+    for time, _, node, _, height, *_ in run.decided():
         own = sealer[height + depth] == node
         assert time == (height + depth) * S + (0 if own else 10 * MS)
     assert len(run.decided(0)) == 40 - depth
@@ -131,7 +131,7 @@ def test_a_4_4_split_halts_both_sides_and_nothing_final_is_lost(n: int, absent: 
         sealed = [node for _, node, _ in parted if node in side]
         assert len(sealed) == len(set(sealed)) <= 4
         assert not [t for t, node, _ in parted if node in side and t > 35 * S], "it stands still"
-    times = [int(row[0]) for row in run.decided()]
+    times = [row.time_ns for row in run.decided()]
     assert not [t for t in times if 35 * S < t < 60 * S]
     assert max(times) > 80 * S, "goes on once the sides see each other"
     assert len({head(run, node).number for node in range(8)}) == 1
@@ -170,12 +170,12 @@ def test_a_clone_lets_both_sides_of_a_4_4_split_go_on_and_reverts_final_blocks()
         sealed = [row for row in proposals(both) if row[1] in side and 30 * S < row[0] < 60 * S]
         assert len(sealed) >= 10, "it goes on for as long as the split lasts"
     reverted = both.events(r.EVENT_REVERTED)
-    losers = {int(row[2]) for row in reverted}
+    losers = {row.node for row in reverted}
     assert losers in ({0, 1, 2, 3, 8}, {4, 5, 6, 7, 9})
     told = [v for v in both.verdict().violations if v.check == "finality"]
     row = reverted[0]
     assert told[0].evidence == (
-        f"height {row[4]}: replica {row[2]} had decided block {row[3]} and gave it up for block {row[5]}"
+        f"height {row.height}: replica {row.node} had decided block {row.block} and gave it up for block {row.view}"
     )
     assert result.metrics["reorg_depth_max"] == max(depths(both)) > 10
     assert result.metrics["reorganisations"] == len(depths(both))
@@ -183,7 +183,7 @@ def test_a_clone_lets_both_sides_of_a_4_4_split_go_on_and_reverts_final_blocks()
     assert len(heads(both)) == 1
     chains = [[block.number for block in chain(both, node) if block.height > 60] for node in range(10)]
     assert all(other == chains[0] for other in chains)
-    assert max(int(row[0]) for row in both.decided()) > 95 * S
+    assert max(row.time_ns for row in both.decided()) > 95 * S
 
 
 def test_transactions_of_abandoned_blocks_wait_again() -> None:
@@ -191,8 +191,8 @@ def test_transactions_of_abandoned_blocks_wait_again() -> None:
     load = [{"kind": "open", "rate": "100 tx/s", "bytes": "300 B"}]
     faults = split([0], at="10.2 s", until="30 s")
     run = play(scenario(4, protocol=QUICK, duration="60 s", faults=faults, workload=load))
-    assert [int(row[5]) for row in run.events(r.EVENT_HEAD) if row[2] == 0 and row[5] > 0] == [1]
-    (stale,) = [row for row in run.events(r.EVENT_PROPOSED) if row[2] == 0 and 10.2 * S < row[0] < 30 * S]
+    assert [row.view for row in run.events(r.EVENT_HEAD) if row.node == 0 and row.view > 0] == [1]
+    (stale,) = [row for row in run.events(r.EVENT_PROPOSED) if row.node == 0 and 10.2 * S < row.time_ns < 30 * S]
     assert stale[6] > 0, "it held transactions"
     state = run.world.run.run_state
     waiting = int(state[r.SUBMITTED] - state[r.COMMITTED] - state[r.REJECTED] - state[r.EXPIRED])
@@ -223,7 +223,7 @@ def test_a_signer_that_was_away_fetches_what_it_missed() -> None:
     run = play(scenario(4, protocol=protocol, duration="120 s", faults=faults))
     assert run.sent("Blocks") >= 90 // 16
     assert run.sent("Blocks") <= 90 // 16 + 4
-    mine = [int(row[0]) for row in run.decided(3) if row[0] > 105 * S]
+    mine = [row.time_ns for row in run.decided(3) if row.time_ns > 105 * S]
     assert len(mine) > 80
     assert mine[70] < 109 * S, "seven round trips after the first block that reached it"
     assert len(heads(run)) == 1
@@ -257,7 +257,7 @@ def test_agreement_under_random_crashes_and_splits(seed: int) -> None:
     assert unsafe(run) == []
     assert run.verdict().violations == []
     assert len(heads(run)) <= 2, "at most the block that is on its way"
-    assert max(int(row[0]) for row in run.decided()) > 130 * S
+    assert max(row.time_ns for row in run.decided()) > 130 * S
 
 
 # --- fast path and handlers -------------------------------------------------------------------------------------------
@@ -283,7 +283,7 @@ def test_the_fast_path_does_what_the_handlers_do(wiggle: str, confirmations: int
     chosen = scenario(7, protocol=protocol, duration="20 s", **changes)
     fast, slow = (play(chosen, fast_path=fast_path) for fast_path in (True, False))
     assert fast.digest == slow.digest
-    assert fast.events(r.EVENT_HEAD).tolist() == slow.events(r.EVENT_HEAD).tolist()
+    assert list(fast.events(r.EVENT_HEAD)) == list(slow.events(r.EVENT_HEAD))
     assert len(fast.decided()) > 100
     assert depths(fast)
 
@@ -339,5 +339,5 @@ def test_the_heavier_chain_counts_then_the_lower_then_the_tie_break(tie_break: s
 def test_halves_meet_again_on_a_branch_no_higher_than_what_one_of_them_decided() -> None:
     """A block in turn weighs as much as two out of turn, and the shorter branch wins."""
     run = play(load_scenario(Path(__file__).parents[1] / "trust" / "clique-branch-no-higher-than-decided.yaml"))
-    late = run.decided()[run.decided()[:, 0] > 8 * S]
-    assert {int(node) for node in late[:, 2]} == {0, 1, 2, 3}
+    late = run.decided()[run.decided().time_ns > 8 * S]
+    assert set(late.node.tolist()) == {0, 1, 2, 3}

@@ -40,7 +40,7 @@ def faultless(name: str, n: int, **changes: Any) -> Played:
 def steady_messages(run: Played) -> float:
     """Messages per decision between the 10th decision and the last."""
     rows = run.decided()
-    firsts = {int(row[4]): row for row in rows[::-1]}
+    firsts = {row.height: row for row in rows[::-1]}
     heights = sorted(firsts)
     low, high = heights[9], heights[-1]
     return float(firsts[high][7] - firsts[low][7]) / (high - low)
@@ -87,8 +87,8 @@ def test_scaling_every_delay_scales_every_decision(name: str) -> None:
         protocol = {"name": name, **law.timed(law.patient, scale)}
         changes: dict[str, Any] = {"network.latency": latency, "duration": "60 s", "stop_after_decisions": 40}
         rows = play(scenario(4, protocol=protocol, **changes)).decided()
-        start = int(rows[0, 0])
-        return [((int(row[0]) - start) // scale, int(row[2])) for row in rows[:60]]
+        start = rows[0].time_ns
+        return [((row.time_ns - start) // scale, row.node) for row in rows[:60]]
 
     assert decided(3) == decided(1)
 
@@ -98,7 +98,7 @@ def test_scaling_every_delay_scales_every_decision(name: str) -> None:
 def test_any_number_of_voters_decides(name: str, n: int) -> None:
     law_of(name, f"n={n}")
     run = faultless(name, n, stop_after_decisions=8, duration="20 s")
-    assert len({int(row[4]) for row in run.decided()}) >= 8
+    assert len({row.height for row in run.decided()}) >= 8
     assert unsafe(run) == []
 
 
@@ -161,7 +161,7 @@ def test_agreement_in_trouble_and_progress_after_it(name: str, kind: str, seeds:
         verdict = run.verdict()
         assert [v.evidence for v in verdict.violations] == [], seed
         assert verdict.outcomes["liveness"] == "pass", seed
-        assert max(int(row[0]) for row in run.decided()) > 1.5 * S, seed
+        assert max(row.time_ns for row in run.decided()) > 1.5 * S, seed
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -179,7 +179,7 @@ def test_one_voter_with_clients_is_enough_to_replace_a_leader(name: str) -> None
     }
     run = play(scenario(protocol=quick(name), **changes))
     assert unsafe(run) == []
-    assert max(int(row[0]) for row in run.decided()) > 9 * S
+    assert max(row.time_ns for row in run.decided()) > 9 * S
 
 
 @pytest.mark.parametrize("n", [4, 7])
@@ -191,7 +191,7 @@ def test_one_crash_too_many_halts_and_a_return_heals(name: str, n: int) -> None:
     faults = [{"at": "500 ms", "until": f"{back} s", "crash": {"nodes": dead}}]
     changes: dict[str, Any] = {"liveness_bound": f"{law.heals_within_s} s", "faults": faults}
     run = play(scenario(n, protocol=quick(name), duration=f"{back + law.heals_within_s + 1} s", **changes))
-    first = {int(row[4]): int(row[0]) for row in run.decided()[::-1]}  # who is behind may still learn of old blocks
+    first = {row.height: row.time_ns for row in run.decided()[::-1]}  # who is behind may still learn of old blocks
     assert [t for t in first.values() if (0.5 + law.lingers_s) * S < t <= back * S] == []
     assert max(first.values()) > back * S
     assert [v.evidence for v in run.verdict().violations] == []

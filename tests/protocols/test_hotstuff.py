@@ -33,7 +33,7 @@ def test_the_least_block_delay_is_paid_once_per_view() -> None:
     """The oracle of the published measurements: three periods, and three times the block delay."""
     run = world(4, parameters=HotStuffParameters(min_block_delay_ns=10 * MS))
     run.advance(2_000 * MS)
-    times = [row[0] for row in events(run, r.EVENT_PROPOSED)]
+    times = [row.time_ns for row in events(run, r.EVENT_PROPOSED)]
     assert {b - a for a, b in itertools.pairwise(times)} == {2 * DELAY + 10 * MS}
 
 
@@ -42,7 +42,7 @@ def test_the_block_interval_spaces_the_blocks_of_one_proposer() -> None:
     run.advance(5_000 * MS)
     times: dict[int, list[int]] = {}
     for row in events(run, r.EVENT_PROPOSED):
-        times.setdefault(row[2], []).append(row[0])
+        times.setdefault(row.node, []).append(row.time_ns)
     gaps = [b - a for of in times.values() for a, b in itertools.pairwise(of)]
     assert len(gaps) > 80
     assert min(gaps) == 200 * MS
@@ -58,7 +58,7 @@ def test_a_rule_override_is_not_bypassed_by_the_fast_path() -> None:
 
     run = world(4, protocol=Reluctant)
     run.advance(1_000 * MS)
-    assert max(row[3] for of in decided(run).values() for row in of) == 7
+    assert max(row.block for of in decided(run).values() for row in of) == 7
 
 
 # --- D6: commits lost to plain crashes -------------------------------------------------------------------
@@ -136,7 +136,7 @@ class Equivocator(HotStuff):
             for to in range(1, context.n):
                 if to % 2 == half:
                     context.send(to, Proposal(view, block))
-            context.vote(VOTE, context.ballot(view, block.height, block), to=self.leader_of(view + 1))
+            context.vote(VOTE, context.votes.ballot(view, block.height, block), to=self.leader_of(view + 1))
         self.accept(block)
 
 
@@ -150,7 +150,7 @@ def test_an_equivocating_leader_cannot_split_the_rest(n: int, seed: int) -> None
     )  # fmt: skip
     run.advance(20_000 * MS)
     assert agree(run)
-    blocks = {row[3]: row for row in events(run, r.EVENT_PROPOSED) if row[2] == 0}
+    blocks = {row.block: row for row in events(run, r.EVENT_PROPOSED) if row.node == 0}
     assert len(blocks) > 20
     assert run.run_state[r.DECISIONS] > 50
 

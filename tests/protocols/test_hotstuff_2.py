@@ -76,8 +76,8 @@ def test_a_hidden_lock_makes_honest_views_fail_only_without_delta(protocol: type
     parameters = HotStuff2Parameters(view_timeout_ns=200 * MS, view_timeout_max_ns=200 * MS, delta_ns=40 * MS)
     run = world(4, protocol=protocol, parameters=parameters, latency_ns=latency)
     run.advance(10_000 * MS)
-    led = {row[5] for row in events(run, r.EVENT_PROPOSED) if row[2] == 1 and row[5] > 1}
-    final = {view for of in decided(run).values() for _, _, _, view in of}
+    led = {row.view for row in events(run, r.EVENT_PROPOSED) if row.node == 1 and row.view > 1}
+    final = {row.view for of in decided(run).values() for row in of}
     assert len(led) > 8
     assert len(led & final) >= len(led) - 1 if succeeds else not led & final
     assert agree(run)
@@ -98,7 +98,7 @@ def test_one_crash_of_four_costs_time_but_no_commits() -> None:
     run = world(4, parameters=BRIEF)
     run.crash(3)
     run.advance(20_000 * MS)
-    final = {view % 4 for _, _, _, view in decided(run)[1]}
+    final = {row.view % 4 for row in decided(run)[1]}
     assert final == {0, 1, 2}
     assert agree(run)
 

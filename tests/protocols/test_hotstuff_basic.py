@@ -93,7 +93,7 @@ def test_a_crashed_leader_costs_one_timeout_and_no_commit() -> None:
     run = world(4, parameters=parameters)
     run.crash(3)
     run.advance(10_000 * MS)
-    views = [view for _, _, _, view in decided(run)[1]]
+    views = [row.view for row in decided(run)[1]]
     assert [view for view in range(1, views[-1]) if view not in views] == list(range(3, views[-1], 4))
     expired = len([view for view in range(1, views[-1]) if view % 4 == 3])
     table = {row["type"]: int(row["messages"]) for row in message_table(run)}

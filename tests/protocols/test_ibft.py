@@ -33,7 +33,7 @@ def cut(at: str, for_: str, *pairs: tuple[int, int]) -> list[dict[str, Any]]:
 
 def first_decided(run: Played, view: int) -> Any:
     """The first decision of a block proposed in this round."""
-    return next(row for row in run.decided() if row[5] == view)
+    return next(row for row in run.decided() if row.view == view)
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -44,7 +44,7 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
     """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
     run = play(scenario(n, protocol="ibft", duration="119 ms"))
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    assert [int(row[2]) for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert [row.node for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
     assert run.sent("PrePrepare") == 4 * (n - 1)
     assert run.sent("PREPARE") == run.sent("COMMIT") == 4 * n * (n - 1)
     assert run.sent() == 4 * (2 * n + 1) * (n - 1)
@@ -75,7 +75,7 @@ def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_pa
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
     run = play(scenario(n, protocol="ibft", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path)
-    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    first = run.events(r.EVENT_PROPOSED)[0].block
     expected = order_statistics(ms * MS, 2 * ((n - 1) // 3) + 1)
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == expected.tolist()
@@ -88,7 +88,7 @@ def test_scaling_every_delay_scales_every_decision() -> None:
         latency = {"model": "explicit", "one_way_ms": (ms * scale).tolist()}
         protocol = {"name": "ibft", "round_timeout": f"{scale} s"}
         run = play(scenario(7, protocol=protocol, duration=f"{1000 * scale} ms", **{"network.latency": latency}))
-        return [(int(row[0]) // scale, int(row[2]), int(row[3])) for row in run.decided()]
+        return [(row.time_ns // scale, row.node, row.block) for row in run.decided()]
 
     assert decided(3) == decided(1)
 
@@ -100,15 +100,15 @@ def test_every_fourth_block_waits_for_a_crashed_proposer() -> None:
     run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([0], "1 s")]))
     assert set(run.views()) == {0, 1}
     late = run.events(r.EVENT_PROPOSED)
-    late = late[late[:, 0] > int(1.2 * S)]
-    assert set(late[late[:, 5] == 0][:, 2].tolist()) == {1, 2, 3} - {1}  # 1 takes 0's turns, and 2 follows on 1
-    assert set(late[late[:, 5] == 1][:, 2].tolist()) == {1}
+    late = late[late.time_ns > int(1.2 * S)]
+    assert set(late[late.view == 0].node.tolist()) == {1, 2, 3} - {1}  # 1 takes 0's turns, and 2 follows on 1
+    assert set(late[late.view == 1].node.tolist()) == {1}
     assert unsafe(run) == []
 
 
 def test_a_sticky_proposer_stays_until_a_round_change() -> None:
     run = play(scenario(4, protocol=STICKY, duration="4 s", faults=[crash([0], "1 s")]))
-    proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED)]
+    proposers = [row.node for row in run.events(r.EVENT_PROPOSED)]
     assert proposers == sorted(proposers)
     assert set(proposers) == {0, 1}
     assert run.views().count(1) == 3
@@ -117,7 +117,7 @@ def test_a_sticky_proposer_stays_until_a_round_change() -> None:
 def test_patience_doubles_with_every_round() -> None:
     """From 30 ms on height 2 waits for validators 1 and 2 in vain: 300 ms and a delay, then 600 ms and a delay."""
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=[crash([1, 2], "5 ms")]))
-    began = {view: int(row[0]) for row in run.events(r.EVENT_VIEW)[::-1] if (view := int(row[3])) > 0}
+    began = {view: row.time_ns for row in run.events(r.EVENT_VIEW)[::-1] if (view := row.block) > 0}
     assert began[1] == 340 * MS
     assert began[2] == 950 * MS
     assert int(first_decided(run, 2)[0]) == began[2] + 30 * MS
@@ -165,8 +165,8 @@ def test_a_locked_block_is_proposed_again() -> None:
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=ALL_CUT))
     first = run.events(r.EVENT_PROPOSED)[0]
     decided = run.decided()[0]
-    assert (decided[3], decided[4]) == (first[3], 1)
-    assert int(decided[0]) > 310 * MS
+    assert (decided.block, decided.height) == (first.block, 1)
+    assert decided.time_ns > 310 * MS
     assert 1 in run.views()
     assert unsafe(run) == []
 
@@ -250,7 +250,7 @@ def test_two_thirds_keep_the_halves_together() -> None:
     run = play(scenario(6, protocol=FAST, duration="20 s", faults=HALVES), protocol=TwoThirds)
     assert unsafe(run) == []
     assert min(len(run.decided(node)) for node in range(6)) > 50
-    assert run.decided()[0][0] > 4 * S
+    assert run.decided()[0].time_ns > 4 * S
 
 
 # --- crash, restart, synchronisation -----------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
             for (view, number), same in run.world.run.block_store.ballots.items():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREPARE, COMMIT):
-                        if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
+                        if sum(host.votes.has_voted(vote, ballot) for ballot in same) > 1:
                             twice.add((seed, voter, view, number, vote.name))
         assert unsafe(run) == []
     assert twice == set()
@@ -286,7 +286,7 @@ def test_a_restarted_validator_catches_up_and_takes_part() -> None:
     assert len(run.decided(0)) - len(run.decided(3)) <= 1
     assert len(run.decided(3)) > before + 20
     run.until(8 * S)
-    assert run.decided(3)[-1][0] > 7 * S
+    assert run.decided(3)[-1].time_ns > 7 * S
     assert run.sent("Fetch") < 20
     assert unsafe(run) == []
 
@@ -295,7 +295,7 @@ def test_who_missed_the_commits_is_told_and_fetches() -> None:
     """Validator 3 misses heights 2 and 3, and is to propose height 4: the others' round change tells it."""
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=cut("35 ms", "60 ms", (0, 3), (1, 3), (2, 3))))
     assert run.sent("Blocks") >= 1
-    assert run.decided(3)[-1][0] > int(1.9 * S)
+    assert run.decided(3)[-1].time_ns > int(1.9 * S)
     assert unsafe(run) == []
 
 
@@ -310,7 +310,7 @@ def test_commit_seals_travel_with_the_blocks() -> None:
 def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
     faults = [crash(list(range(n)), "1005 ms", "1 s")]
     run = play(scenario(n, protocol=FAST, duration="4 s", faults=faults, **{"block.interval": "10 ms"}))
-    before = [len(run.decided(node)[run.decided(node)[:, 0] < 2 * S]) for node in range(n)]
+    before = [len(run.decided(node)[run.decided(node).time_ns < 2 * S]) for node in range(n)]
     assert all(len(run.decided(node)) > before[node] + 30 for node in range(n))
     assert unsafe(run) == []
 
@@ -352,7 +352,7 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
         assert run.code == loop.UNTIL
         assert unsafe(run) == [], f"seed {seed}"
         if seed % 2 == 0:  # nothing lost but by faults: decisions go on after the last one
-            assert run.decided()[-1][0] > 6 * S, f"seed {seed}"
+            assert run.decided()[-1].time_ns > 6 * S, f"seed {seed}"
 
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])

@@ -65,7 +65,7 @@ def votes_for_nothing(vote: VoteType) -> Callable[[Any], None]:
 
     def break_(replica: Any) -> None:
         context = replica.context
-        context.vote(vote, context.ballot(replica.round, replica.height))
+        context.vote(vote, context.votes.ballot(replica.round, replica.height))
 
     return break_
 
@@ -87,7 +87,7 @@ def votes_twice(vote: VoteType) -> Callable[[Any], None]:
         context = replica.context
         sequence = context.height + 1
         for batch in (None, block(sequence, replica.view)):
-            context.vote(vote, context.ballot(replica.view, sequence, batch))
+            context.vote(vote, context.votes.ballot(replica.view, sequence, batch))
 
     return break_
 
@@ -109,13 +109,13 @@ def forgets_what_prepared(replica: Any) -> None:
 
 def leases(replica: Any) -> None:
     replica.role, replica.voted_for = Role.LEADER, 1
-    replica.context.persist(voted_for=1)
+    replica.context.disk.persist(voted_for=1)
 
 
 def votes_for_others(replica: Any) -> None:
     context = replica.context
     for candidate in range(1, context.n):
-        context.vote(raft.VOTE, context.ballot(replica.term, candidate), candidate)
+        context.vote(raft.VOTE, context.votes.ballot(replica.term, candidate), candidate)
 
 
 def log_becomes(*entries: tuple[int, int]) -> Callable[[Any], None]:
@@ -131,7 +131,7 @@ def log_becomes(*entries: tuple[int, int]) -> Callable[[Any], None]:
 def leads_in_a_later_term(replica: Any) -> None:
     """What it committed since it leads is of the term before."""
     replica.role, replica.term, replica.voted_for = Role.LEADER, replica.term + 1, 0
-    replica.context.persist(term=replica.term, voted_for=0)
+    replica.context.disk.persist(term=replica.term, voted_for=0)
     replica.commit_at_election = 0
 
 
@@ -162,7 +162,7 @@ def turns_back(replica: Any) -> None:
 
 
 def notes_nothing(replica: Any) -> None:
-    replica.context.persist(sealed_step=-1)
+    replica.context.disk.persist(sealed_step=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,7 +211,7 @@ CASES = [
     Break("hotstuff", "the lock is no higher than the highest certificate", sets(locked=certificate("high", 1))),
     Break("hotstuff", "votes are not for views to come", sets(voted_view=lambda r: r.view + 1)),
     Break("hotstuff", "the lock is as high as the last vote asks for", sets(locked=lambda r: GENESIS)),
-    Break("hotstuff", "the last vote is on disk", lambda r: r.context.persist(voted=None)),
+    Break("hotstuff", "the last vote is on disk", lambda r: r.context.disk.persist(voted=None)),
     Break("hotstuff-basic", "the lock is no higher than the highest prepareQC", sets(locked=certificate("high", 1))),
     Break("hotstuff-basic", "votes are not for views to come", sets(stage=lambda r: (r.view + 1, r.stage[1]))),
     Break("hotstuff-2", "a vote for a certificate locks it", sets(confirmed_view=lambda r: r.locked.view + 1)),

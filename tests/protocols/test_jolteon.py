@@ -34,7 +34,7 @@ def world(
 def test_a_leader_may_lead_several_views_in_a_row() -> None:
     run = world(4, parameters=JolteonParameters(leader_views=3))
     run.advance(1_000 * MS)
-    leaders = [row[2] for row in events(run, r.EVENT_PROPOSED)]
+    leaders = [row.node for row in events(run, r.EVENT_PROPOSED)]
     assert leaders == [view // 3 % 4 for view in range(1, len(leaders) + 1)]
     assert len(leaders) >= 50
 

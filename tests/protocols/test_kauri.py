@@ -60,10 +60,10 @@ def test_messages_period_and_latency_follow_the_laws(n: int, fanout: int, levels
     run = world(n, parameters=parameters)
     rounds = 12
     run.advance(2 * levels * DELAY * rounds - 1)
-    proposed = {row[3]: row[0] for row in events(run, r.EVENT_PROPOSED)}
+    proposed = {row.block: row.time_ns for row in events(run, r.EVENT_PROPOSED)}
     assert len(proposed) == rounds * pipeline
     assert run.run_state[d.SENT] == 2 * (n - 1) * rounds * pipeline
-    assert {time - proposed[number] for time, number, _, _ in decided(run)[0]} == {6 * levels * DELAY}
+    assert {row.time_ns - proposed[row.block] for row in decided(run)[0]} == {6 * levels * DELAY}
 
 
 def test_shares_are_an_aggregate_as_large_as_its_signers() -> None:
@@ -93,7 +93,7 @@ def test_voters_leave_a_view_together_however_far_apart_their_timers_are() -> No
     steady = KauriParameters(view_timeout_ns=300 * MS, view_timeout_max_ns=300 * MS, aggregation_timeout_ns=60 * MS)
     run = world(7, parameters=steady, **JITTER)
     for node in range(7):
-        run.hosts[node].run_clock_at(0.8 + 0.1 * node)
+        run.hosts[node].clock.run_at(0.8 + 0.1 * node)
     run.advance(505 * MS)
     run.crash(0)
     run.crash(4)
@@ -104,7 +104,7 @@ def test_voters_leave_a_view_together_however_far_apart_their_timers_are() -> No
     assert [max(times) - min(times) <= 3 * DELAY for times in entered.values()] == [True] * len(entered)
     assert set(entered) == {2, 3, 4}  # a broken tree, a star around a crashed voter, a star
     assert {len(times) for times in entered.values()} == {5}
-    assert max(row[0] for row in decided(run)[1]) > 5_900 * MS
+    assert max(row.time_ns for row in decided(run)[1]) > 5_900 * MS
     assert agree(run)
 
 
@@ -122,7 +122,7 @@ def test_voters_cut_off_from_the_root_wait_in_its_view() -> None:
     run.crash(1)
     run.crash(0)
     run.advance(16_000 * MS)
-    assert max(row[0] for row in decided(run)[4]) > 15_900 * MS
+    assert max(row.time_ns for row in decided(run)[4]) > 15_900 * MS
     assert {replica(run, node).view for node in range(2, 13)} == {2}
     assert agree(run)
 
@@ -146,11 +146,11 @@ def test_voters_that_drop_all_for_their_children_cost_their_trees(gray: tuple[in
     protocol |= dict.fromkeys(("view_timeout", "view_timeout_max"), "300 ms")
     changes: dict[str, Any] = {"rules": silent, "network.jitter": {"model": "proportional", "up_to": "20 %"}}
     run = play(scenario(7, protocol=protocol, duration="8 s", **changes))
-    times = sorted({int(row[0]) for row in run.decided()})
+    times = sorted({row.time_ns for row in run.decided()})
     gaps = [after - before for before, after in itertools.pairwise(times)]
     assert max(gaps) <= (bins + f + 2) * timeout_ns
     assert {1, *run.views()} == views
-    assert {int(row[2]) for row in run.decided() if row[0] > 7 * S} == set(range(7))
+    assert {row.node for row in run.decided() if row.time_ns > 7 * S} == set(range(7))
     assert unsafe(run) == []
 
 
@@ -160,7 +160,7 @@ def test_a_question_to_a_dead_root_keeps_nobody_from_asking_others() -> None:
     missed = [{"types": ["Proposal"], "dst": [7], "from": "500 ms", "until": "600 ms", "drop": True}]
     faults = [{"at": "600 ms", "crash": {"nodes": [0, 2]}}]
     run = play(scenario(8, protocol=protocol, rules=missed, faults=faults, duration="3 s"))
-    assert {int(row[2]) for row in run.decided() if row[0] > 2.5 * S} == {1, 3, 4, 5, 6, 7}
+    assert {row.node for row in run.decided() if row.time_ns > 2.5 * S} == {1, 3, 4, 5, 6, 7}
     assert set(run.views()) == {2}
     assert unsafe(run) == []
 
@@ -170,7 +170,7 @@ def test_late_children_and_a_slow_clock_give_the_same_events_in_the_fast_path() 
     seen = []
     for fast_path in (True, False):
         run = world(7, fast_path=fast_path, **JITTER)
-        run.hosts[2].run_clock_at(0.5)
+        run.hosts[2].clock.run_at(0.5)
         run.advance(500 * MS)
         for leaf in (4, 6):
             run.crash(leaf)

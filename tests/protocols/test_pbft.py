@@ -38,7 +38,7 @@ def crash(nodes: list[int], at: str, for_: str | None = None) -> dict[str, Any]:
 @pytest.mark.parametrize("n", [4, 5, 7, 10, 16, 31])
 def test_a_decision_costs_2n_times_n_minus_1_messages(n: int) -> None:
     run = one_at_a_time(n)
-    decisions = len({int(row[3]) for row in run.decided()})
+    decisions = len({row.block for row in run.decided()})
     assert decisions == 11
     assert run.sent("PrePrepare") == (n - 1) * decisions
     assert run.sent("PREPARE") == (n - 1) ** 2 * decisions  # the primary sends none
@@ -94,7 +94,7 @@ def test_scaling_every_delay_scales_every_decision(k: int) -> None:
     def decided(scale: int) -> list[tuple[int, int, int]]:
         latency = {"model": "explicit", "one_way_ms": (ms * scale).tolist()}
         run = play(scenario(7, duration=f"{1000 * scale} ms", **{"network.latency": latency}))
-        return [(int(row[0]) // scale, int(row[2]), int(row[3])) for row in run.decided()]
+        return [(row.time_ns // scale, row.node, row.block) for row in run.decided()]
 
     assert decided(k) == decided(1)
 
@@ -123,7 +123,7 @@ def test_a_crashed_primary_is_replaced_by_the_next() -> None:
     run.until(4 * S)
     assert set(run.views()) == {0, 1}
     late = run.events(r.EVENT_PROPOSED)[-1]
-    assert (late[2], late[5]) == (1, 1)  # replica 1 proposes in view 1
+    assert (late.node, late.view) == (1, 1)  # replica 1 proposes in view 1
     assert unsafe(run) == []
 
 
@@ -132,7 +132,7 @@ def test_crashed_primaries_cost_a_view_each_and_twice_the_patience() -> None:
     assert set(run.views()) == {0, 3}
     # The seven others still execute at 1020 ms. View 1 is asked for at 1320, has its quorum at 1330 and 300 ms from
     # then; view 2 is asked for at 1630, has its quorum at 1640 and 600 ms from then; view 3 has its own at 2250.
-    entered = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW) if row[3] == 3}
+    entered = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW) if row.block == 3}
     assert entered == {3: 2250 * MS} | {node: 2260 * MS for node in range(4, 10)}
 
 
@@ -140,7 +140,7 @@ def test_a_view_that_executed_something_leaves_the_next_its_patience() -> None:
     """Primaries 0 and 1 crash one second apart: 300 ms, three delays and what was under way, both times."""
     faults = [crash([0], "500 ms"), crash([1], "1500 ms")]
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=faults))
-    times = run.decided(4)[:, 0].tolist()
+    times = run.decided(4).time_ns.tolist()
     gaps = [later - earlier for earlier, later in itertools.pairwise(times) if later - earlier > 100 * MS]
     assert gaps == [340 * MS] * 2
     assert set(run.views()) == {0, 1, 2}
@@ -168,7 +168,7 @@ class Hasty(Pbft):
 def test_view_changes_for_another_view_justify_none() -> None:
     faults = [crash([0], "500 ms")]
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=faults), protocol=Hasty)
-    assert set(run.events(r.EVENT_VIEW)[:, 2][run.events(r.EVENT_VIEW)[:, 3] == 1]) == {1}
+    assert set(run.events(r.EVENT_VIEW).node[run.events(r.EVENT_VIEW).block == 1]) == {1}
     assert {run.replica(node).view for node in range(2, 7)} == {2}
     assert unsafe(run) == []
 
@@ -196,7 +196,7 @@ def test_f_plus_1_take_the_others_along() -> None:
     faults = [{"at": "1 s", "cut_link": {"between": [0, node]}} for node in (2, 3)]
     run = play(scenario(4, protocol=FAST, duration="4 s", workload=OPEN, faults=faults))
     assert set(run.views()) == {0, 1}
-    assert len(run.decided(3)) > len(run.decided(3)[run.decided(3)[:, 0] < S])
+    assert len(run.decided(3)) > len(run.decided(3)[run.decided(3).time_ns < S])
 
 
 def silence(at: str, for_: str) -> list[dict[str, Any]]:
@@ -220,7 +220,7 @@ def test_who_voted_commit_reports_the_batch_after_a_restart() -> None:
     """Replica 0 alone decides and dies; the others forget in a crash that they had prepared."""
     faults = [crash([0], "31 ms"), *silence("25 ms", "11 ms"), crash([1, 2, 3], "33 ms", "1 ms")]
     run = begin(scenario(4, protocol=FAST, duration="4 s", faults=faults)).until(36 * MS)
-    assert {int(row[2]) for row in run.decided()} == {0}
+    assert {row.node for row in run.decided()} == {0}
     run.until(4 * S)
     assert len(run.decided(1)) > 50
     assert run.decided_blocks(1)[1] == run.decided_blocks(0)[1]
@@ -282,7 +282,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
             for (view, number), same in tree.ballots.items():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREPARE, COMMIT):
-                        if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
+                        if sum(host.votes.has_voted(vote, ballot) for ballot in same) > 1:
                             twice.add((seed, voter, view, number, vote.name))
         assert unsafe(run) == []
     assert twice == set()
@@ -305,7 +305,7 @@ def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
     # Not a multiple of the delay: a batch is under way. A replica alone needs time for it: its signature.
     faults = [crash(list(range(n)), "1005 ms", "1 s")]
     run = play(scenario(n, protocol=FAST, duration="6 s", faults=faults, **{"block.interval": "10 ms"}))
-    before = [len(run.decided(node)[run.decided(node)[:, 0] < 2 * S]) for node in range(n)]
+    before = [len(run.decided(node)[run.decided(node).time_ns < 2 * S]) for node in range(n)]
     assert all(len(run.decided(node)) > before[node] + 60 for node in range(n))
     assert unsafe(run) == []
 
@@ -326,7 +326,7 @@ def test_a_pre_prepare_may_overtake_its_new_view(seed: int) -> None:
     jitter = {"network.jitter": {"model": "proportional", "up_to": 1.0}, "network.links": "datagram"}
     run = play(scenario(7, seed=seed, protocol=FAST, duration="3 s", faults=[crash([0], "1 s")], **jitter))
     assert set(run.views()) == {0, 1}
-    assert run.decided()[-1][0] > int(2.9 * S)
+    assert run.decided()[-1].time_ns > int(2.9 * S)
     assert unsafe(run) == []
 
 
@@ -337,18 +337,18 @@ class Equivocator(Pbft):
         if self.context.me != 0:
             super().pre_prepare(block)
             return
-        other = self.context.new_block(self.context.decided_block(block.height - 1), self.view, number=block.height)
+        other = self.context.new_block(self.context.chain.decided(block.height - 1), self.view, number=block.height)
         for to in range(1, self.context.n):
             self.context.send(to, PrePrepare(self.view, block.height, block if to % 2 else other))
         for each in (block, other):  # and it votes for both
-            ballot = self.context.ballot(self.view, block.height, each)
-            self.context.condition(PREPARE, ballot, by=0)
+            ballot = self.context.votes.ballot(self.view, block.height, each)
+            self.context.votes.open_gate(PREPARE, ballot, by=0)
             self.context.vote(COMMIT, ballot, gate=True)
 
 
 def test_equal_halves_of_an_equivocation_decide_nothing() -> None:
     run = play(scenario(7, protocol=FAST, duration="3 s"), protocol=Equivocator)
-    assert [row for row in run.decided() if row[5] == 0] == []  # three votes for each block, four are needed
+    assert [row for row in run.decided() if row.view == 0] == []  # three votes for each block, four are needed
     assert set(run.views()) == {0, 1}
     assert min(len(run.decided(node)) for node in range(1, 7)) > 50
     assert unsafe(run) == []
@@ -413,7 +413,7 @@ class Forger(Pbft):
         context = self.context
         if context.me != 6:
             return super().prepared()
-        made = context.new_block(context.decided_block(context.height), 0, number=context.height + 1, empty=True)
+        made = context.new_block(context.chain.decided(context.height), 0, number=context.height + 1, empty=True)
         assert made is not None
         self.forged.append(made.number)
         return ((made.height, 0, made),)
@@ -423,8 +423,8 @@ def test_what_a_view_change_says_was_prepared_must_be_proven() -> None:
     Forger.forged.clear()
     run = play(scenario(7, protocol=FAST, duration="3 s", faults=[crash([0], "1 s")]), protocol=Forger)
     assert Forger.forged
-    assert not {*Forger.forged} & {*run.decided()[:, 3]}
-    assert run.decided()[-1][0] > int(2.9 * S)
+    assert not {*Forger.forged} & {*run.decided().block}
+    assert run.decided()[-1].time_ns > int(2.9 * S)
     assert unsafe(run) == []
 
 
@@ -449,7 +449,7 @@ def test_a_backup_enters_no_view_whose_o_does_not_follow_from_v() -> None:
     backup, hosts = run.replica(2), run.world.run.hosts
     batch, other = (hosts[0].new_block(None, 0, number=1, empty=True) for _ in range(2))
     for voter in (1, 2, 3):
-        hosts[voter].vote(PREPARE, hosts[voter].ballot(0, 1, batch))
+        hosts[voter].vote(PREPARE, hosts[voter].votes.ballot(0, 1, batch))
     backup.change_view(1)
     changes = tuple(ViewChange(1, 0, ((1, 0, batch),) if node == 3 else (), 3, node) for node in (0, 1, 3))
     for proposals in ((), ((1, other),), ((1, batch), (2, other))):
@@ -500,7 +500,7 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
         assert run.code == loop.UNTIL
         assert unsafe(run) == [], f"seed {seed}"
         if seed % 2 == 0:  # nothing lost but by faults: decisions go on after the last one
-            assert run.decided()[-1][0] > 5 * S, f"seed {seed}"
+            assert run.decided()[-1].time_ns > 5 * S, f"seed {seed}"
 
 
 @pytest.mark.parametrize("seeds", [range(start, start + 15) for start in range(0, 30, 15)], ids=lambda s: f"{s.start}+")

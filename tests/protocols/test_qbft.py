@@ -32,7 +32,7 @@ def cut(at: str, for_: str, *pairs: tuple[int, int]) -> list[dict[str, Any]]:
 
 def first_decided(run: Played, view: int) -> Any:
     """The first decision of a block proposed in this round."""
-    return next(row for row in run.decided() if row[5] == view)
+    return next(row for row in run.decided() if row.view == view)
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
     """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
     run = play(scenario(n, protocol="qbft", duration="119 ms"))
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    assert [int(row[2]) for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert [row.node for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
     assert run.sent("PrePrepare") == 4 * (n - 1)
     assert run.sent("PREPARE") == run.sent("COMMIT") == 4 * n * (n - 1)
     assert run.sent() == 4 * (2 * n + 1) * (n - 1)
@@ -73,7 +73,7 @@ def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_pa
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
     run = play(scenario(n, protocol="qbft", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path)
-    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    first = run.events(r.EVENT_PROPOSED)[0].block
     expected = order_statistics(ms * MS, -(-2 * n // 3))
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == expected.tolist()
@@ -86,7 +86,7 @@ def test_scaling_every_delay_scales_every_decision() -> None:
         latency = {"model": "explicit", "one_way_ms": (ms * scale).tolist()}
         protocol = {"name": "qbft", "round_timeout": f"{scale} s"}
         run = play(scenario(7, protocol=protocol, duration=f"{1000 * scale} ms", **{"network.latency": latency}))
-        return [(int(row[0]) // scale, int(row[2]), int(row[3])) for row in run.decided()]
+        return [(row.time_ns // scale, row.node, row.block) for row in run.decided()]
 
     assert decided(3) == decided(1)
 
@@ -98,16 +98,16 @@ def test_every_fourth_block_waits_for_a_crashed_proposer() -> None:
     run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([0], "1 s")]))
     assert set(run.views()) == {0, 1}
     late = run.events(r.EVENT_PROPOSED)
-    late = late[late[:, 0] > int(1.2 * S)]
-    assert set(late[late[:, 5] == 0][:, 2].tolist()) == {1, 2, 3} - {1}  # 1 takes 0's turns, and 2 follows on 1
-    assert set(late[late[:, 5] == 1][:, 2].tolist()) == {1}
+    late = late[late.time_ns > int(1.2 * S)]
+    assert set(late[late.view == 0].node.tolist()) == {1, 2, 3} - {1}  # 1 takes 0's turns, and 2 follows on 1
+    assert set(late[late.view == 1].node.tolist()) == {1}
     assert unsafe(run) == []
 
 
 def test_patience_doubles_with_every_round() -> None:
     """From 30 ms on height 2 waits for validators 1 and 2 in vain: 300 ms, then 600 ms, then ROUND-CHANGEs arrive."""
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=[crash([1, 2], "5 ms")]))
-    began = {view: int(row[0]) for row in run.events(r.EVENT_VIEW)[::-1] if (view := int(row[3])) > 0}
+    began = {view: row.time_ns for row in run.events(r.EVENT_VIEW)[::-1] if (view := row.block) > 0}
     assert began[1] == 330 * MS
     assert began[2] == 930 * MS
     assert int(first_decided(run, 2)[0]) == began[2] + 40 * MS
@@ -145,8 +145,8 @@ def test_a_prepared_block_is_proposed_again() -> None:
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=ALL_CUT))
     first = run.events(r.EVENT_PROPOSED)[0]
     decided = run.decided()[0]
-    assert (decided[3], decided[4]) == (first[3], 1)
-    assert int(decided[0]) == 310 * MS + 30 * MS
+    assert (decided.block, decided.height) == (first.block, 1)
+    assert decided.time_ns == 310 * MS + 30 * MS
     assert unsafe(run) == []
 
 
@@ -180,7 +180,7 @@ def test_what_justifies_a_proposal() -> None:
     old, new, other, forged = block(1), block(2), block(3), block(4)
     for round_, chosen, voters in ((0, old, (0, 1, 2)), (2, new, (0, 1, 2)), (2, forged, (0, 1))):
         for host in (run.world.run.hosts[voter] for voter in voters):
-            host.vote(PREPARE, host.ballot(round_, 1, chosen))
+            host.vote(PREPARE, host.votes.ballot(round_, 1, chosen))
     free = tuple(RoundChange(1, 3, sender, None, 3) for sender in range(3))
     bound = (free[0], RoundChange(1, 3, 1, (0, old), 3), RoundChange(1, 3, 2, (2, new), 3))
     assert judge.justifies(PrePrepare(1, 0, other))
@@ -207,7 +207,7 @@ class Forger(Qbft):
         if context.me != 1:
             super().send_round_change()
             return
-        mine = context.new_block(context.decided_block(context.height), self.round, empty=True)
+        mine = context.new_block(context.chain.decided(context.height), self.round, empty=True)
         assert mine is not None
         message = RoundChange(self.height, self.round, 1, (self.round - 1, mine), self.quorum_size())
         context.broadcast(message)
@@ -264,7 +264,7 @@ def test_nobody_follows_a_proposal_that_ignores_what_was_prepared() -> None:
     run = play(scenario(4, protocol=FAST, duration="3 s", faults=ALL_CUT), protocol=Pushy)
     first = run.events(r.EVENT_PROPOSED)[0]
     decided = run.decided()[0]
-    assert (decided[3], decided[4]) == (first[3], 1)
+    assert (decided.block, decided.height) == (first.block, 1)
     assert {1, 2} <= set(run.views())  # round 1 is validator 1's, and in vain
     assert unsafe(run) == []
 
@@ -277,8 +277,8 @@ def test_the_schedule_that_stops_ibft_v1_costs_two_rounds_at_most() -> None:
         crash([2], "345 ms"),
     ]
     run = play(scenario(4, protocol=FAST, duration="20 s", faults=faults))
-    assert run.decided()[0][5] <= 2
-    assert run.decided()[0][0] < 2 * S
+    assert run.decided()[0].view <= 2
+    assert run.decided()[0].time_ns < 2 * S
     assert min(len(run.decided(node)) for node in (0, 1, 3)) > 50
     assert unsafe(run) == []
 
@@ -290,7 +290,7 @@ def test_two_halves_of_six_decide_nothing_and_go_on_together() -> None:
     halves = [{"at": "0 s", "for": "4 s", "partition": {"groups": [[0, 1, 2]]}}]
     run = play(scenario(6, protocol=FAST, duration="20 s", faults=halves))
     assert unsafe(run) == []
-    assert run.decided()[0][0] > 4 * S
+    assert run.decided()[0].time_ns > 4 * S
     assert min(len(run.decided(node)) for node in range(6)) > 50
 
 
@@ -320,7 +320,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
             for (view, number), same in run.world.run.block_store.ballots.items():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREPARE, COMMIT):
-                        if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
+                        if sum(host.votes.has_voted(vote, ballot) for ballot in same) > 1:
                             twice.add((seed, voter, view, number, vote.name))
         assert unsafe(run) == []
     assert twice == set()
@@ -335,7 +335,7 @@ def test_a_restarted_validator_catches_up_and_takes_part() -> None:
     assert len(run.decided(0)) - len(run.decided(3)) <= 1
     assert len(run.decided(3)) > before + 20
     run.until(8 * S)
-    assert run.decided(3)[-1][0] > 7 * S
+    assert run.decided(3)[-1].time_ns > 7 * S
     assert run.sent("Fetch") < 20
     assert unsafe(run) == []
 
@@ -344,7 +344,7 @@ def test_who_missed_the_commits_is_told_and_fetches() -> None:
     """Validator 3 misses heights 2 and 3, and is to propose height 4: the others' round change tells it."""
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=cut("35 ms", "60 ms", (0, 3), (1, 3), (2, 3))))
     assert run.sent("Blocks") >= 1
-    assert run.decided(3)[-1][0] > int(1.9 * S)
+    assert run.decided(3)[-1].time_ns > int(1.9 * S)
     assert unsafe(run) == []
 
 
@@ -357,7 +357,7 @@ def test_commit_seals_travel_with_the_blocks() -> None:
 def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
     faults = [crash(list(range(n)), "1005 ms", "1 s")]
     run = play(scenario(n, protocol=FAST, duration="4 s", faults=faults, **{"block.interval": "10 ms"}))
-    before = [len(run.decided(node)[run.decided(node)[:, 0] < 2 * S]) for node in range(n)]
+    before = [len(run.decided(node)[run.decided(node).time_ns < 2 * S]) for node in range(n)]
     assert all(len(run.decided(node)) > before[node] + 30 for node in range(n))
     assert unsafe(run) == []
 
@@ -398,7 +398,7 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
         assert run.code == loop.UNTIL
         assert unsafe(run) == [], f"seed {seed}"
         if seed % 2 == 0:  # nothing lost but by faults: decisions go on after the last one
-            assert run.decided()[-1][0] > 6 * S, f"seed {seed}"
+            assert run.decided()[-1].time_ns > 6 * S, f"seed {seed}"
 
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])
@@ -416,7 +416,7 @@ def test_a_round_change_without_its_certificate_is_not_kept() -> None:
     judge, proven, forged = run.replica(3), block(1), block(2)
     for chosen, voters in ((proven, (0, 1, 2)), (forged, (0, 1))):
         for host in (run.world.run.hosts[voter] for voter in voters):
-            host.vote(PREPARE, host.ballot(0, 1, chosen))
+            host.vote(PREPARE, host.votes.ballot(0, 1, chosen))
     judge.on_round_change(1, RoundChange(1, 1, 1, (0, forged), 3))
     judge.on_round_change(0, RoundChange(1, 1, 1, None, 3))  # by somebody else than it says
     assert judge.changes.get(1, {}) == {}

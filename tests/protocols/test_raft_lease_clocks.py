@@ -45,7 +45,7 @@ def leader() -> int:
         duration="8 s",
         workload=[{"kind": "open", "rate": "200 tx/s"}],
     )
-    return int(begin(chosen).until(4_000_000_000).events(r.EVENT_PROPOSED)[-1, 2])
+    return begin(chosen).until(4_000_000_000).events(r.EVENT_PROPOSED)[-1].node
 
 
 @pytest.mark.parametrize("rate", [None, 1.001])

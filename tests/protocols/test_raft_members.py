@@ -29,7 +29,7 @@ def leaders(run: Played) -> list[int]:
 
 def deciders(run: Played, after_ns: int) -> set[int]:
     """Servers that decided something after a time."""
-    return {int(row[2]) for row in run.decided() if row[0] > after_ns}
+    return {row.node for row in run.decided() if row.time_ns > after_ns}
 
 
 class Watched(Raft):
@@ -38,12 +38,12 @@ class Watched(Raft):
     def settle_members(self, block: Block) -> None:
         super().settle_members(block)
         if isinstance(block.body, Members):
-            self.context.persist(seen=(*self.context.stable.get("seen", ()), (block.number, block.body)))
+            self.context.disk.persist(seen=(*self.context.disk.stable.get("seen", ()), (block.number, block.body)))
 
 
 def configurations(run: Played) -> list[Members]:
     """Every configuration of the decided chain, in order."""
-    return [members for _, members in run.world.run.hosts[leaders(run)[0]].stable["seen"]]
+    return [members for _, members in run.world.run.hosts[leaders(run)[0]].disk.stable["seen"]]
 
 
 # --- membership ------------------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def configurations(run: Played) -> list[Members]:
 def test_members_alone_decide_with_messages_to_each_other_only() -> None:
     run = play(scenario(7, protocol="raft", duration="5 s", **{"network.members": [0, 1, 2]}), protocol=Watched)
     assert deciders(run, 0) == {0, 1, 2}
-    decisions = len({int(row[4]) for row in run.decided()})
+    decisions = len({row.height for row in run.decided()})
     assert decisions > 150
     assert run.sent("AppendEntries") in (2 * decisions, 2 * (decisions + 1))
     assert 0 <= run.sent("AppendEntries") - run.sent("Stored") <= 2
@@ -83,7 +83,7 @@ def test_servers_join_and_leave_while_clients_are_served(membership: str) -> Non
     assert deciders(run, 4 * S) >= {3, 4}
     assert deciders(run, 8 * S) == {3, 4}
     assert set(leaders(run)) <= {3, 4}
-    late = sorted(int(row[0]) for row in run.decided() if row[0] > 1 * S)
+    late = sorted(row.time_ns for row in run.decided() if row.time_ns > 1 * S)
     assert max(b - a for a, b in itertools.pairwise(late)) < 1 * S, "no longer than an election"
     assert unsafe(run) == []
 
@@ -95,7 +95,7 @@ def test_a_change_waits_for_a_leader_and_survives_its_crash() -> None:
         "faults": [{"at": "1 s", "for": "4 s", "crash": {"nodes": [0, 1]}}],
     }
     run = play(scenario(4, protocol="raft", duration="9 s", **changes), protocol=Watched)
-    assert not [t for t in run.decided()[:, 0] if 1.1 * S < t < 5 * S]
+    assert not [t for t in run.decided().time_ns if 1.1 * S < t < 5 * S]
     assert deciders(run, 8 * S) == {0, 1, 2, 3}
     assert [config.voters for config in configurations(run)] == [(0, 1, 2, 3)]
     assert unsafe(run) == []
@@ -108,9 +108,9 @@ def test_a_learner_receives_everything_and_has_no_vote() -> None:
         "faults": [{"at": "1 s", "crash": {"nodes": [1, 2]}}],
     }
     run = play(scenario(4, protocol="raft", duration="4 s", **changes), protocol=Watched)
-    first = [int(row[2]) for row in run.decided() if row[0] < 1 * S]
+    first = [row.node for row in run.decided() if row.time_ns < 1 * S]
     assert 3 in first
-    assert not [t for t in run.decided()[:, 0] if t > 1.2 * S], "one of three voters and a learner are no majority"
+    assert not [t for t in run.decided().time_ns if t > 1.2 * S], "one of three voters and a learner are no majority"
     assert run.replica(3).role is Role.FOLLOWER
     assert unsafe(run) == []
 
@@ -139,9 +139,9 @@ def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], e
     changes: dict[str, Any] = {"network.members": [0], "membership": [{"at": "1 s", "add": [1]}]}
     changes["block.interval"] = "50 ms"
     run = play(scenario(2, protocol="raft", duration="2 s", **changes), protocol=protocol)
-    born = {int(row[3]): int(row[0]) for row in run.events(r.EVENT_PROPOSED)}
+    born = {row.block: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
     (change,) = [b for b in run.world.run.block_store.of_row.values() if isinstance(b.body, Members)]
-    decided = min(int(row[0]) for row in run.decided(0) if row[3] == change.number)
+    decided = min(row.time_ns for row in run.decided(0) if row.block == change.number)
     assert decided - born[change.number] == (20 * MS if expected == 2 else 0)
 
 
@@ -227,7 +227,7 @@ def test_a_server_that_was_away_installs_a_snapshot_as_fast_as_its_link_allows()
     run = play(scenario(5, protocol=raft(**parameters), duration="9 s", **changes), protocol=Watched)
     assert run.sent("InstallSnapshot") == 8
     assert run.sent("Received") == 7
-    times = sorted(int(row[0]) for row in run.decided(4) if row[0] > 6 * S)
+    times = sorted(row.time_ns for row in run.decided(4) if row.time_ns > 6 * S)
     installed = times[0] - 6 * S
     wire = 8 * 500_048 * 8 / 100e6 * 2
     assert 8 * 20 * MS + wire * S < installed < 8 * 20 * MS + wire * S + 200 * MS
@@ -248,9 +248,9 @@ def test_a_new_member_catches_up_from_a_snapshot_before_it_counts() -> None:
     parameters = {"snapshot_every": 50, "snapshot_size": "2 MB", "snapshot_chunk": "500 kB"}
     run = play(scenario(4, protocol=raft(**parameters), duration="7 s", **changes), protocol=Watched)
     assert run.sent("InstallSnapshot") == 4
-    joined = min(int(row[0]) for row in run.decided(3))
+    joined = min(row.time_ns for row in run.decided(3))
     assert joined > 4 * S
-    late = sorted(int(row[0]) for row in run.decided(0) if row[0] > 3 * S)
+    late = sorted(row.time_ns for row in run.decided(0) if row.time_ns > 3 * S)
     assert max(b - a for a, b in itertools.pairwise(late)) <= 25 * MS, "nobody waited for it"
     assert [run.replica(node).membership.settled.voters for node in range(4)] == [(0, 1, 2, 3)] * 4
     assert unsafe(run) == []

@@ -22,7 +22,7 @@ QUIET = {"block.interval": "1 h"}  # nothing but the entry of the term
 def answers(run: Played, after_ns: int = 0) -> list[tuple[int, int, int, int]]:
     """(asked, answered, server, height) of every read."""
     rows = run.events(r.EVENT_READ)
-    return [(t - wait, t, node, height) for t, _, node, wait, height, *_ in rows.tolist() if t - wait >= after_ns]
+    return [(t - wait, t, node, height) for t, _, node, wait, height, *_ in rows if t - wait >= after_ns]
 
 
 def leader_of(run: Played) -> int:
@@ -33,10 +33,10 @@ def leader_of(run: Played) -> int:
 def stale(run: Played) -> list[tuple[int, int, int, int]]:
     """Reads that did not see all that anybody had decided when they were asked."""
     decided = run.decided()
-    tops = np.maximum.accumulate(decided[:, 4])
+    tops = np.maximum.accumulate(decided.height)
     found = []
     for read in answers(run):
-        at = int(np.searchsorted(decided[:, 0], read[0], side="left"))
+        at = int(np.searchsorted(decided.time_ns, read[0], side="left"))
         if at and read[3] < tops[at - 1]:
             found.append(read)
     return found
@@ -50,7 +50,7 @@ def test_a_read_takes_its_delays_and_no_entry(protocol: dict[str, Any], near: in
     assert {t - asked for asked, t, node, _ in found if node == leader} == {near * 10 * MS}
     assert {t - asked for asked, t, node, _ in found if node != leader} == {far * 10 * MS}
     assert len(found) > 5 * 180
-    assert len({int(row[4]) for row in run.decided()}) == 1
+    assert len({row.height for row in run.decided()}) == 1
     assert run.monitor.reads.metrics()["reads"] == len(answers(run))
 
 

@@ -39,7 +39,7 @@ def crash(nodes: list[int], at: str, for_: str | None = None) -> dict[str, Any]:
 
 def proposers(run: Played) -> dict[int, int]:
     """Height -> who proposed it last."""
-    return {int(row[4]): int(row[2]) for row in run.events(r.EVENT_PROPOSED)}
+    return {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
 
 
 def validator_sets(run: Played) -> dict[int, ValidatorSet]:
@@ -54,7 +54,7 @@ def validator_sets(run: Played) -> dict[int, ValidatorSet]:
 @pytest.mark.parametrize(("n", "k"), [(4, 4), (7, 4), (10, 4), (10, 7), (31, 7), (7, 5)])
 def test_a_decision_costs_2k_times_k_minus_1_messages_and_a_block_to_each_other_node(n: int, k: int) -> None:
     run = one_at_a_time(n, group=k)
-    decisions = len({int(row[3]) for row in run.decided()})
+    decisions = len({row.block for row in run.decided()})
     assert decisions == 23
     assert run.sent() == 2 * k * (k - 1) * decisions
     assert run.sent("PrePrepare") == (k - 1) * decisions
@@ -65,7 +65,7 @@ def test_a_decision_costs_2k_times_k_minus_1_messages_and_a_block_to_each_other_
 def test_the_group_decides_after_three_delays_and_the_others_know_after_four() -> None:
     run = one_at_a_time(10)
     latencies = run.latencies_ns()
-    height = {int(row[3]): int(row[4]) for row in run.decided()}
+    height = {row.block: row.height for row in run.decided()}
     for (block, node), latency_ns in latencies.items():
         epoch = (height[block] - 1) // 5
         assert latency_ns == (30 if (node - epoch) % 10 < 4 else 40) * MS
@@ -117,15 +117,15 @@ def test_who_was_away_for_several_epochs_catches_up_and_serves_again() -> None:
 def test_two_dead_nodes_that_never_meet_in_a_group_stop_nobody() -> None:
     """f = 1 of k = 4; nodes 0 and 5 of 10 are never among the same four."""
     run = play(scenario(10, protocol=rpbft(), duration="6 s", faults=[crash([0, 5], "500 ms")]))
-    assert max(int(row[0]) for row in run.decided()) > 5 * S
+    assert max(row.time_ns for row in run.decided()) > 5 * S
     assert unsafe(run) == []
 
 
 def test_two_dead_neighbours_stop_everybody_when_their_epoch_comes() -> None:
     """Two of n = 10 are less than a third, and more than f of the group that has them both."""
     run = play(scenario(10, protocol=rpbft(), duration="6 s", faults=[crash([7, 8], "100 ms", "4 s")]))
-    times = [int(row[0]) for row in run.decided()]
-    heights = [int(row[4]) for row in run.decided() if int(row[0]) < 4 * S]
+    times = [row.time_ns for row in run.decided()]
+    heights = [row.height for row in run.decided() if row.time_ns < 4 * S]
     assert max(heights) == 25  # epoch 5 is the first with both 7 and 8: nodes 5, 6, 7, 8
     assert max(times) > 5.9 * S
     assert unsafe(run) == []
@@ -153,7 +153,7 @@ def test_nodes_agree_while_one_equivocates_and_others_come_and_go(seed: int) -> 
         )
     )
     assert unsafe(run) == []
-    assert max(int(row[0]) for row in run.decided()) > 4 * S
+    assert max(row.time_ns for row in run.decided()) > 4 * S
 
 
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 100), marks=pytest.mark.slow)], ids=["few", "many"])
@@ -255,7 +255,7 @@ def test_nodes_agree_while_the_set_changes_in_trouble(seed: int) -> None:
         )
     )
     stay = {*range(6)} - {*requests[1]["remove"]}
-    assert {int(row[2]) for row in run.decided() if row[0] > 7 * S} == stay
+    assert {row.node for row in run.decided() if row.time_ns > 7 * S} == stay
     assert unsafe(run) == []
 
 

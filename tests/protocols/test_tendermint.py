@@ -44,7 +44,7 @@ def cut(at: str, for_: str, *pairs: tuple[int, int]) -> list[dict[str, Any]]:
 
 def first_decided(run: Played, view: int) -> Any:
     """The first decision of a block proposed in this round."""
-    return next(row for row in run.decided() if row[5] == view)
+    return next(row for row in run.decided() if row.view == view)
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
     """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
     run = play(scenario(n, protocol="tendermint", duration="119 ms"))
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    assert [int(row[2]) for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert [row.node for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
     assert run.sent("Proposal") == 4 * (n - 1)
     assert run.sent("PREVOTE") == run.sent("PRECOMMIT") == 4 * n * (n - 1)
     assert run.sent() == 4 * (2 * n + 1) * (n - 1)
@@ -85,7 +85,7 @@ def test_after_losses_the_holder_of_the_highest_lock_has_its_turn_within_n_round
     ms = {key: int(value.split()[0]) for key, value in FAST.items() if key != "name"}
     bound_ns = int(one_rotation_s(ms, n, reached, delay_ms) * S)
     run.until(1_500 * MS + bound_ns)
-    assert max(int(row[0]) for row in run.decided()) > 1_500 * MS
+    assert max(row.time_ns for row in run.decided()) > 1_500 * MS
     assert unsafe(run) == []
 
 
@@ -106,7 +106,7 @@ def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_pa
     run = play(
         scenario(n, protocol="tendermint", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path
     )
-    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    first = run.events(r.EVENT_PROPOSED)[0].block
     expected = order_statistics(ms * MS, 2 * n // 3 + 1)
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == expected.tolist()
@@ -119,7 +119,7 @@ def test_scaling_every_delay_scales_every_decision() -> None:
         latency = {"model": "explicit", "one_way_ms": (ms * scale).tolist()}
         protocol = {"name": "tendermint", "timeout_propose": f"{scale} s"}
         run = play(scenario(7, protocol=protocol, duration=f"{1000 * scale} ms", **{"network.latency": latency}))
-        return [(int(row[0]) // scale, int(row[2]), int(row[3])) for row in run.decided()]
+        return [(row.time_ns // scale, row.node, row.block) for row in run.decided()]
 
     assert decided(3) == decided(1)
 
@@ -130,14 +130,14 @@ def test_scaling_every_delay_scales_every_decision() -> None:
 def test_proposers_take_turns_by_height_and_round() -> None:
     run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([1], "5 ms")]))
     born = run.events(r.EVENT_PROPOSED)
-    assert {int(row[2]) for row in born} == {0, 2, 3}
-    assert all(int(row[2]) == (int(row[4]) - 1 + int(row[5])) % 4 for row in born)
+    assert {row.node for row in born} == {0, 2, 3}
+    assert all(row.node == (row.height - 1 + row.view) % 4 for row in born)
 
 
 def test_a_silent_proposer_costs_a_propose_and_a_precommit_timeout() -> None:
     """Height 2 begins at 30 ms: nil prevotes at 330, nil precommits at 340, all of them at 350, round 1 at 450."""
     run = play(scenario(4, protocol=FAST, duration="1 s", faults=[crash([1], "5 ms")]))
-    began = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW)[:3]}
+    began = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW)[:3]}
     assert began == dict.fromkeys([0, 2, 3], 450 * MS)
     assert int(first_decided(run, 1)[0]) == 480 * MS
     assert unsafe(run) == []
@@ -146,7 +146,7 @@ def test_a_silent_proposer_costs_a_propose_and_a_precommit_timeout() -> None:
 def test_votes_for_different_values_cost_all_three_timeouts() -> None:
     """Processes 1 and 2 miss the proposal and prevote nil at 300 ms, as many as those for the value."""
     run = play(scenario(4, protocol=FAST, duration="1 s", faults=cut("5 ms", "10 ms", (0, 1), (0, 2))))
-    began = {int(row[2]): int(row[0]) for row in run.events(r.EVENT_VIEW)[:4]}
+    began = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW)[:4]}
     # Three prevotes are everywhere at 310, nil precommits leave at 410 and are three everywhere at 420.
     assert began == dict.fromkeys(range(4), 520 * MS)
     assert int(first_decided(run, 1)[0]) == 550 * MS
@@ -155,7 +155,7 @@ def test_votes_for_different_values_cost_all_three_timeouts() -> None:
 
 def test_the_next_proposer_waits_for_timeout_commit() -> None:
     run = play(scenario(4, protocol={**FAST, "timeout_commit": "100 ms"}, duration="1 s"))
-    born = [int(row[0]) for row in run.events(r.EVENT_PROPOSED)]
+    born = [row.time_ns for row in run.events(r.EVENT_PROPOSED)]
     assert born == [130 * MS * i for i in range(8)]
     assert run.views() == []
 
@@ -195,13 +195,13 @@ def test_a_valid_value_is_proven_by_prevotes_heard_or_by_a_certificate_that_is_t
     judge.absorb_fast_path()
     height, judge.round = judge.height, 2
     a, b = (hosts[0].new_block(None, 7, number=height, empty=True) for _ in range(2))
-    ballot = hosts[0].ballot(1, height, a)
+    ballot = hosts[0].votes.ballot(1, height, a)
     for node in (0, 1):
-        hosts[node].count(PREVOTE, ballot, node)
+        hosts[node].votes.count(PREVOTE, ballot, node)
     again = Proposal(height, 2, a, 1, prevotes=3)
     assert not judge.is_proven(again), "forged"
-    hosts[2].count(PREVOTE, ballot, 2)
-    assert not judge.context.complete(PREVOTE, ballot), "3 has heard of none"
+    hosts[2].votes.count(PREVOTE, ballot, 2)
+    assert not judge.context.votes.is_complete(PREVOTE, ballot), "3 has heard of none"
     assert judge.is_proven(again)
     assert not judge.is_proven(dataclasses.replace(again, prevotes=0)), "without a certificate they must be heard"
     assert not judge.is_proven(dataclasses.replace(again, block=b)), "they are for A"
@@ -225,10 +225,10 @@ def test_certificates_are_weighed_by_power() -> None:
     judge, hosts = run.replica(3), run.world.run.hosts
     judge.absorb_fast_path()
     height, judge.round = judge.height, 2
-    ballot = hosts[0].ballot(1, height, hosts[0].new_block(None, 7, number=height, empty=True))
+    ballot = hosts[0].votes.ballot(1, height, hosts[0].new_block(None, 7, number=height, empty=True))
     again = Proposal(height, 2, ballot.block, 1, prevotes=2)
     for node, enough in ((1, False), (2, False), (3, False), (0, True)):
-        hosts[node].count(PREVOTE, ballot, node)
+        hosts[node].votes.count(PREVOTE, ballot, node)
         assert judge.is_proven(again) == enough
 
 
@@ -258,13 +258,13 @@ def losing(faults: list[dict[str, Any]], duration: str) -> Any:
 def test_prevotes_lost_with_those_who_heard_them_do_not_halt_a_height(faults: list[dict[str, Any]]) -> None:
     """The dead process's prevote was one of the 2f + 1: nobody will hear so many again."""
     run = play(losing(faults, "6 s"))
-    assert run.decided()[-1][0] > 5.5 * S
+    assert run.decided()[-1].time_ns > 5.5 * S
     assert unsafe(run) == []
 
 
 def test_without_certificates_a_height_halts_upon_lost_prevotes() -> None:
     run = play(losing(LOSING[1], "5 s"), protocol=Unproven)
-    assert run.decided()[-1][0] < 1 * S
+    assert run.decided()[-1].time_ns < 1 * S
     assert unsafe(run) == []
 
 
@@ -292,7 +292,7 @@ class Credulous(Forger):
 def test_nobody_prevotes_upon_a_forged_certificate(protocol: type[Tendermint], round_: int) -> None:
     """Process 1, whose turn height 2 is, has crashed: in round 1 it is 2's, in round 2 it is 3's."""
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=[crash([1], "5 ms")]), protocol=protocol)
-    assert next(int(row[5]) for row in run.decided() if row[4] == 2) == round_
+    assert next(row.view for row in run.decided() if row.height == 2) == round_
     assert unsafe(run) == []
 
 
@@ -306,7 +306,7 @@ def test_a_lock_of_one_process_does_not_stop_the_others() -> None:
     assert [run.replica(node).locked_round for node in range(4)] == [0, -1, -1, -1]
     run.until(2 * S)
     assert run.decided_blocks(0)[1] == run.decided_blocks(2)[1] != a.number
-    assert run.decided()[0][5] == 1
+    assert run.decided()[0].view == 1
     assert unsafe(run) == []
 
 
@@ -319,7 +319,7 @@ def test_a_valid_value_is_proposed_again_with_its_round() -> None:
     assert again.block is run.replica(1).valid_value
     assert run.replica(0).valid_value is None  # it prevotes for A when those of round 0 are repeated to it
     run.until(2 * S)
-    times = {int(row[2]): int(row[0]) for row in run.decided() if row[4] == 1}
+    times = {row.node: row.time_ns for row in run.decided() if row.height == 1}
     # The repeated prevotes make 0, still in round 0, precommit A; with those of 1 and 3 that decides A.
     assert times == {0: 520 * MS} | dict.fromkeys([1, 2, 3], 530 * MS)
     assert run.decided_blocks(0)[1] == again.block.number
@@ -335,7 +335,7 @@ def test_lock_and_valid_value_survive_a_crash() -> None:
     locked = run.replica(0).locked_value
     run.until(4 * S)
     assert run.decided_blocks(2)[1] == locked.number
-    assert run.decided()[0][5] == 0
+    assert run.decided()[0].view == 0
     assert unsafe(run) == []
 
 
@@ -344,7 +344,7 @@ def test_lost_votes_are_sent_again() -> None:
     all_cut = cut("25 ms", "10 ms", *itertools.combinations(range(4), 2))
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=all_cut))
     first = run.decided()[0]
-    assert (int(first[0]), int(first[5])) == (300 * MS + 700 * MS + 10 * MS, 0)
+    assert (first.time_ns, first.view) == (300 * MS + 700 * MS + 10 * MS, 0)
     assert 1 not in run.views()
     assert unsafe(run) == []
 
@@ -381,7 +381,7 @@ def test_nobody_votes_twice_after_a_restart(node: int, fast_path: bool) -> None:
             for (view, number), same in run.world.run.block_store.all_ballots():
                 for voter, host in enumerate(run.world.run.hosts):
                     for vote in (PREVOTE, PRECOMMIT):
-                        if sum(host.has_voted(vote, ballot) for ballot in same) > 1:
+                        if sum(host.votes.has_voted(vote, ballot) for ballot in same) > 1:
                             twice.add((seed, voter, view, number, vote.name))
         assert unsafe(run) == []
     assert twice == set()
@@ -396,7 +396,7 @@ def test_a_restarted_process_catches_up_and_takes_part() -> None:
     assert len(run.decided(0)) - len(run.decided(3)) <= 1
     assert len(run.decided(3)) > before + 20
     run.until(8 * S)
-    assert run.decided(3)[-1][0] > 7 * S
+    assert run.decided(3)[-1].time_ns > 7 * S
     assert unsafe(run) == []
 
 
@@ -412,7 +412,7 @@ def test_who_missed_a_proposal_fetches_what_was_decided() -> None:
 def test_a_whole_cluster_crashes_and_recovers(n: int) -> None:
     faults = [crash(list(range(n)), "1005 ms", "1 s")]
     run = play(scenario(n, protocol=FAST, duration="4 s", faults=faults, **{"block.interval": "10 ms"}))
-    before = [len(run.decided(node)[run.decided(node)[:, 0] < 2 * S]) for node in range(n)]
+    before = [len(run.decided(node)[run.decided(node).time_ns < 2 * S]) for node in range(n)]
     assert all(len(run.decided(node)) > before[node] + 30 for node in range(n))
     assert unsafe(run) == []
 
@@ -453,7 +453,7 @@ def test_agreement_and_validity_in_trouble(seeds: range) -> None:
         assert run.code == loop.UNTIL
         assert unsafe(run) == [], f"seed {seed}"
         if seed % 2 == 0:  # nothing lost but by faults: decisions go on after the last one
-            assert run.decided()[-1][0] > 6 * S, f"seed {seed}"
+            assert run.decided()[-1].time_ns > 6 * S, f"seed {seed}"
 
 
 @pytest.mark.parametrize("seeds", [range(3), pytest.param(range(3, 12), marks=pytest.mark.slow)], ids=["few", "many"])
@@ -493,7 +493,7 @@ def test_turns_are_proportional_to_power(powers: tuple[int, ...]) -> None:
 
 def test_the_proposers_of_a_run_have_their_share() -> None:
     run = play(scenario(5, protocol={"name": "tendermint", "power": UNEQUAL}, duration="3 s"))
-    proposers = [int(row[2]) for row in run.events(r.EVENT_PROPOSED)]
+    proposers = [row.node for row in run.events(r.EVENT_PROPOSED)]
     assert [proposers[: 3 * sum(UNEQUAL)].count(voter) for voter in range(5)] == [3 * power for power in UNEQUAL]
     assert unsafe(run) == []
 
@@ -509,7 +509,7 @@ def test_who_has_a_third_of_the_power_halts_the_chain_by_leaving() -> None:
     for power, goes_on in ((3, False), (2, True)):
         faults = [crash([0], "500 ms")]
         run = play(scenario(7, protocol=with_power(power, *[1] * 6), duration="6 s", faults=faults))
-        assert (run.decided()[-1][0] > 5 * S) == goes_on
+        assert (run.decided()[-1].time_ns > 5 * S) == goes_on
         assert unsafe(run) == []
 
 
@@ -526,7 +526,7 @@ def test_weighted_delays_follow_their_order_statistics(seed: int, fast_path: boo
     many[copies[:, None] == copies] = 0
     expected = order_statistics(many, 2 * sum(UNEQUAL) // 3 + 1)[np.searchsorted(copies, range(5))]
     found = run.latencies_ns()
-    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    first = run.events(r.EVENT_PROPOSED)[0].block
     assert [found[first, j] for j in range(5)] == expected.tolist()
 
 
@@ -559,8 +559,8 @@ def test_every_process_hears_everything_at_a_fixed_price(n: int, degree: int) ->
     edges = sum(map(len, near)) // 2
     assert {len(run.decided(node)) for node in range(n)} == {3}
     hosts = run.world.run.hosts
-    assert [len(hosts[0].seen(height)) for height in (1, 2, 3)] == [2 * n + 1] * 3
-    assert all(host.seen(2) == hosts[0].seen(2) for host in hosts)
+    assert [len(hosts[0].gossip.seen(height)) for height in (1, 2, 3)] == [2 * n + 1] * 3
+    assert all(host.gossip.seen(2) == hosts[0].gossip.seen(2) for host in hosts)
     assert run.sent() == 3 * (2 * n + 1) * (2 * edges - (n - 1))
     assert run.sent("Said") == sum(len(near[v]) * 6 + len(near[v]) * (v < 3) for v in range(n))
     assert unsafe(run) == []
@@ -578,7 +578,7 @@ def test_with_gossip_the_shortest_paths_are_the_delays(seed: int) -> None:
         graph.add_weighted_edges_from((a, b, int(ms[a, b])) for b in near)
     paths = dict(nx.all_pairs_dijkstra_path_length(graph))
     delays = np.array([[paths[a][b] for b in range(n)] for a in range(n)]) * MS
-    first = int(run.events(r.EVENT_PROPOSED)[0][3])
+    first = run.events(r.EVENT_PROPOSED)[0].block
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == order_statistics(delays, 2 * n // 3 + 1).tolist()
 
@@ -600,7 +600,7 @@ def test_gossip_goes_on_where_direct_broadcast_halts(mode: str) -> None:
 def test_a_restarted_process_hears_from_its_neighbours_what_it_missed() -> None:
     faults = [crash([3], "500 ms", "2 s"), crash([2], "4 s")]
     run = play(scenario(7, protocol=gossip(4, **FAST), duration="7 s", faults=faults))
-    assert run.decided(3)[-1][0] > 6 * S
+    assert run.decided(3)[-1].time_ns > 6 * S
     assert len(run.decided(0)) - len(run.decided(3)) <= 1
     assert unsafe(run) == []
 
@@ -611,7 +611,7 @@ def test_agreement_in_trouble_with_gossip(seed: int) -> None:
     run = play(chosen)
     assert unsafe(run) == []
     if seed % 2 == 0:
-        assert run.decided()[-1][0] > 6 * S
+        assert run.decided()[-1].time_ns > 6 * S
     assert run.digest == play(chosen).digest == play(chosen, fast_path=False).digest
 
 
@@ -640,7 +640,7 @@ def test_votes_that_spread_reach_no_handler_and_pass_on_in_the_fast_path_as_by_h
 def test_what_is_long_decided_is_forgotten_by_all_and_its_slots_used_again() -> None:
     run = play(scenario(4, protocol=gossip(2), duration="5 s"))
     assert min(len(run.decided(node)) for node in range(4)) > 60
-    assert [len(run.world.run.hosts[0].seen(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
+    assert [len(run.world.run.hosts[0].gossip.seen(height)) > 0 for height in (1, len(run.decided(0)))] == [False, True]
     assert len(run.world.run.engine.run_state[GOSSIP]) <= 1024 * GOSSIP_WIDTH
 
 

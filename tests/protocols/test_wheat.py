@@ -134,7 +134,7 @@ def test_who_is_heavy_decides_whether_weights_help() -> None:
 
 def test_the_leader_writes_too() -> None:
     run = play(scenario(7, protocol=wheat(1), duration="1050 ms", **{"block.interval": "100 ms"}))
-    assert len({int(row[3]) for row in run.decided()}) == 11
+    assert len({row.block for row in run.decided()}) == 11
     assert run.sent("PREPARE") == run.sent("COMMIT") == 7 * 6 * 11
     assert run.sent() == (2 * 7 + 1) * 6 * 11
 
@@ -147,7 +147,7 @@ def test_any_f_crashes_leave_a_quorum(dead: list[int]) -> None:
     """Even the heavy leader: the others elect the next with a quorum by weight."""
     faults = [{"at": "500 ms", "crash": {"nodes": dead}}]
     run = play(scenario(7, protocol=wheat(1, request_timeout="300 ms"), duration="3 s", faults=faults))
-    assert max(int(row[0]) for row in run.decided()) > 2.9 * S
+    assert max(row.time_ns for row in run.decided()) > 2.9 * S
     assert set(run.views()) == ({0, 1} if dead == [0] else {0})
     assert unsafe(run) == []
 
@@ -156,7 +156,7 @@ def test_both_heavy_replicas_are_too_many_to_lose() -> None:
     """Five light ones weigh 5 of the 9 needed, though as many replicas are PBFT's quorum. One back is enough."""
     faults = [{"at": "500 ms", "crash": {"nodes": [0]}}, {"at": "500 ms", "for": "2 s", "crash": {"nodes": [1]}}]
     run = play(scenario(7, protocol=wheat(1, request_timeout="300 ms"), duration="7 s", faults=faults))
-    times = [int(row[0]) for row in run.decided()]
+    times = [row.time_ns for row in run.decided()]
     assert [at for at in times if 0.6 * S < at < 2.5 * S] == []
     assert max(times) > 6.9 * S
     assert unsafe(run) == []
@@ -180,7 +180,7 @@ def test_replicas_agree_while_the_leader_equivocates_and_links_fail(seed: int) -
         )
     )
     assert unsafe(run) == []
-    assert max(int(row[0]) for row in run.decided()) > 4 * S
+    assert max(row.time_ns for row in run.decided()) > 4 * S
 
 
 # --- parameters --------------------------------------------------------------------------------------------

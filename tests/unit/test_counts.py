@@ -23,7 +23,7 @@ def test_without_faults_no_proposal_is_lost_and_none_is_made_twice(protocol: str
     run = play(scenario(4, protocol=protocol, duration=duration, workload=SLOW_LOAD), fast_path=fast_path)
     assert len(run.decided()) > 0
     proposals = run.events(r.EVENT_PROPOSED)
-    places = Counter((int(row[2]), int(row[4]), int(row[5])) for row in proposals)  # by whom, height, view
+    places = Counter((row.node, row.height, row.view) for row in proposals)  # by whom, height, view
     if protocol != "kauri":  # whose root has several blocks of a view under way
         assert max(places.values()) == 1
     assert metrics(run)["stale_blocks"] == 0
@@ -41,7 +41,7 @@ def test_rounds_are_counted_at_each_height(protocol: str) -> None:
             faults=[{"at": "0 s", "crash": {"nodes": [3]}}],
         )
     )
-    late = sum(int(row[5]) > 0 for row in run.events(r.EVENT_PROPOSED) if int(row[3]) in run.decided_blocks(0).values())
+    late = sum(row.view > 0 for row in run.events(r.EVENT_PROPOSED) if row.block in run.decided_blocks(0).values())
     changes = metrics(run)["view_changes"]
     assert late > 20
     assert late <= changes <= late + 1  # the last round may have decided nothing yet
@@ -51,7 +51,7 @@ def test_rounds_are_counted_at_each_height(protocol: str) -> None:
 def test_views_that_go_on_over_heights_are_counted_once(protocol: str) -> None:
     faults = [{"at": "1 s", "crash": {"nodes": [0]}}] if protocol == "pbft" else []
     run = play(scenario(4, duration="10 s", protocol=protocol, faults=faults))
-    views = {int(row[3]) for row in run.events(r.EVENT_VIEW)}
+    views = {row.block for row in run.events(r.EVENT_VIEW)}
     assert metrics(run)["view_changes"] == len(views) - 1 == (1 if faults else 0)
 
 

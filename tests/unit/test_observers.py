@@ -24,9 +24,9 @@ def lags_ns(played: Played, seat: int) -> np.ndarray:
     """Time from the first decision by a voter to this seat's, per block in order of height."""
     first: dict[int, int] = {}
     for row in played.decided():
-        if row[2] < 4:
-            first.setdefault(int(row[4]), int(row[0]))
-    return np.array([int(row[0]) - first[int(row[4])] for row in played.decided(seat)])
+        if row.node < 4:
+            first.setdefault(row.height, row.time_ns)
+    return np.array([row.time_ns - first[row.height] for row in played.decided(seat)])
 
 
 # --- laws --------------------------------------------------------------------------------------------------
@@ -37,11 +37,11 @@ def test_push_lags_one_delay_behind_its_voter(name: str) -> None:
     """Equal delays, no queues: decided at the source + one delay, whatever the protocol."""
     length = "60 s" if PROTOCOLS[name].protocol.forks else "5 s"  # proof of authority: a block every few seconds
     played = play(scenario(4, protocol=name, duration=length, observers=[{"name": "o", "source": 0}], **SLOW))
-    at_source = {int(row[4]): int(row[0]) for row in played.decided(0)}
+    at_source = {row.height: row.time_ns for row in played.decided(0)}
     mine = played.decided(4)
     assert len(mine) >= sum(time_ns <= played.now_ns - 10 * MS for time_ns in at_source.values()) > 0
-    followed = mine[mine[:, 0] > 21 * MS]  # what was decided before it had asked comes with the answer
-    assert {int(row[0]) - at_source[int(row[4])] for row in followed} == {10 * MS}
+    followed = mine[mine.time_ns > 21 * MS]  # what was decided before it had asked comes with the answer
+    assert {row.time_ns - at_source[row.height] for row in followed} == {10 * MS}
     assert unsafe(played) == []
 
 
@@ -125,7 +125,7 @@ def test_an_observer_leaves_a_dead_source_for_the_next_nearest(mode: str) -> Non
 def test_an_observer_that_was_down_fetches_what_it_missed() -> None:
     faults = [{"at": "1 s", "for": "4 s", "crash": {"nodes": ["o"]}}]
     played = play(scenario(4, duration="6 s", observers=[{"name": "o"}], faults=faults, **SLOW))
-    heights = [int(row[4]) for row in played.decided(4)]
+    heights = [row.height for row in played.decided(4)]
     assert heights == list(range(1, len(heights) + 1))
     assert heights[-1] >= played.monitor.lags.top - 1
     assert unsafe(played) == []

@@ -21,7 +21,7 @@ class Repeating(Pbft):
         return {**super().quorums(), TO_ALL: Quorum(4), TO_ONE: Quorum(4)}
 
     def say(self) -> None:
-        ballot = self.context.ballot(0, 1)
+        ballot = self.context.votes.ballot(0, 1)
         self.context.vote(TO_ALL, ballot)
         self.context.vote(TO_ONE, ballot, 0)
 

@@ -113,7 +113,7 @@ class Talk(Replica):
     def on_word(self, src: int, word: Word) -> None:
         self.heard.append((self.context.seat, src))  # type: ignore[attr-defined]
         if self.context.me < self.context.n:
-            self.context.vote(YES, self.context.ballot(0, 1), to=1)
+            self.context.vote(YES, self.context.votes.ballot(0, 1), to=1)
 
     @upon(YES)
     def on_yes(self, ballot: Any) -> None:
@@ -144,7 +144,7 @@ def test_an_observer_has_no_vote() -> None:
     observer = run.hosts[4]
     assert observer.me == 4
     with pytest.raises(ProtocolError, match="observers have no vote"):
-        observer.vote(YES, observer.ballot(0, 1), ALL)
+        observer.vote(YES, observer.votes.ballot(0, 1), ALL)
 
 
 def test_a_vote_for_a_twin_reaches_both_of_its_seats() -> None:

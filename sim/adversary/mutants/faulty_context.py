@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sim.protocol import ALL, Ballot, Context, Message, VoteType
+from sim.protocol import ALL, Audience, Ballot, Context, FastPath, Message, VoteType
 
 
 class FaultyContext:
@@ -28,18 +28,14 @@ class WithoutOwnVotes(FaultyContext):
 class Twice(FaultyContext):
     """Every message leaves twice."""
 
-    def broadcast(self, message: Message, to: int = ALL) -> None:
-        self._context.broadcast(message, to)
+    def broadcast(self, message: Message, to: Audience = ALL, *, fast: FastPath | None = None) -> None:
+        self._context.broadcast(message, to, fast=fast)
         self._context.broadcast(message, to)
 
-    def send(self, to: int, message: Message) -> None:
+    def send(self, to: int | tuple[int, ...], message: Message) -> None:
         self._context.send(to, message)
         self._context.send(to, message)
 
-    def propose(self, message: Message, *about: Any, audience: int = ALL, **more: Any) -> None:
+    def propose(self, message: Message, *about: Any, audience: Audience = ALL, **more: Any) -> None:
         self._context.propose(message, *about, audience=audience, **more)
-        self._context.broadcast(message, audience)
-
-    def pass_on(self, message: Message, *about: Any, audience: int = ALL) -> None:
-        self._context.pass_on(message, *about, audience=audience)
         self._context.broadcast(message, audience)

@@ -21,7 +21,7 @@ class VotesForgotten(HotStuff):
     """What it voted for is not on disk: after a restart it may vote in the same view again."""
 
     def save(self) -> None:
-        self.context.persist(view=self.view, voted=None, high=self.high, locked=self.locked)
+        self.context.disk.persist(view=self.view, voted=None, high=self.high, locked=self.locked)
 
 
 class LockForgotten(HotStuff):

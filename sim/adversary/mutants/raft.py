@@ -16,15 +16,15 @@ class VotesOfAnotherTerm(Raft):
     @upon(VOTE)
     def on_elected(self, ballot: Ballot) -> None:
         if self.role is Role.CANDIDATE and ballot.number == self.context.me:
-            super().on_elected(self.context.ballot(self.term, self.context.me))
+            super().on_elected(self.context.votes.ballot(self.term, self.context.me))
 
 
 class VoteForgotten(Raft):
     """Whom it voted for is not on disk."""
 
     def start(self) -> None:
-        if self.context.stable:
-            self.context.persist(voted_for=None)
+        if self.context.disk.stable:
+            self.context.disk.persist(voted_for=None)
         super().start()
 
 
@@ -33,7 +33,7 @@ class StaleLeaderCommits(Raft):
 
     def hear(self, sender: int, term: int) -> bool:
         if term < self.term:
-            self.context.made_progress()
+            self.context.clock.made_progress()
             return True
         return super().hear(sender, term)
 

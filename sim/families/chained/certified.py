@@ -130,9 +130,9 @@ class CertifiedChain(Replica, abc.ABC):
 
     def start(self) -> None:
         context = self.context
-        if context.stable:
-            self.recall(context.stable)
-            self.turn.view = context.stable.get("led", 0)
+        if context.disk.stable:
+            self.recall(context.disk.stable)
+            self.turn.view = context.disk.stable.get("led", 0)
             context.enter_view(self.view)
             self.watch()
             leader = self.leader_of(self.view)
@@ -168,7 +168,7 @@ class CertifiedChain(Replica, abc.ABC):
     def extend(self, parent: Block | None, justify: QC) -> Block:
         """A new block of this view on top of that one, with a certificate in its body. On disk: that it leads it."""
         self.turn.proposed()
-        self.context.persist(led=self.view)
+        self.context.disk.persist(led=self.view)
         block = self.context.new_block(parent, self.view, empty=True)
         assert block is not None
         block.body = justify

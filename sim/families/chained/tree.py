@@ -163,7 +163,7 @@ class BlockTree:
             return
         for number, block in list(self.blocks.items()):
             if self._is_beside(block, head):
-                context.abandon(block)
+                context.chain.abandon(block)
                 del self.blocks[number]
 
     def _is_beside(self, block: Block | None, head: Block) -> bool:

@@ -115,9 +115,9 @@ class Turn:
     def interval_left_ns(self) -> int:
         """Time until the block interval of this proposer is over; 0 or less: it is."""
         context = self.context
-        if self.proposed_ns is None or not context.block_interval_ns:
+        if self.proposed_ns is None or not context.pacing.block_interval_ns:
             return 0
-        return self.proposed_ns + context.block_interval_ns - context.now_ns
+        return self.proposed_ns + context.pacing.block_interval_ns - context.now_ns
 
     def due(self, view: int, under_way: Iterable[Block]) -> bool:
         """Whether to propose now. If not: BATCH or EMPTY_TIMER will say when.
@@ -127,7 +127,7 @@ class Turn:
         """
         context, patience = self.context, self.parameters.empty_block_delay_ns
         busy = (not patience and context.n > 1) or any(block.txs for block in under_way)
-        if busy or context.await_batch():
+        if busy or context.pacing.await_batch():
             return True
         self.idle_view = view
         if patience:
@@ -192,24 +192,24 @@ class Pacemaker:
 
     def start(self) -> None:
         """The first view begins."""
-        self.context.watch_progress(self.timeout_ns)
+        self.context.clock.watch_progress(self.timeout_ns)
 
     def progressed(self) -> None:
         """A new certificate: a quorum has worked in the view before."""
         self.failures = 0
-        self.context.made_progress()
+        self.context.clock.made_progress()
 
     def proposed(self, certificate: QC, high: QC) -> None:
         """A proposal begins a view. Without a new certificate it shows no quorum: liars can send one to a few."""
         if certificate.view > high.view:
             self.failures = 0
-        self.context.made_progress()
+        self.context.clock.made_progress()
 
     def committed(self) -> None:
         """Patience is as at first again."""
         if not self.calm:
             self.timeout_ns = self.context.parameters.view_timeout_ns
-            self.context.watch_progress(self.timeout_ns)
+            self.context.clock.watch_progress(self.timeout_ns)
 
     @property
     def calm(self) -> bool:
@@ -233,7 +233,7 @@ class Pacemaker:
             self.timeout_ns = min(2 * self.timeout_ns, parameters.view_timeout_max_ns)
             if self.failures <= self.alone:
                 return view + 1
-        self.context.watch_progress(parameters.view_timeout_ns)
+        self.context.clock.watch_progress(parameters.view_timeout_ns)
         self._wish(max(view + 1, asked))
         return self._agreed(view)
 
@@ -261,10 +261,10 @@ class Pacemaker:
         """Enter a view without a certificate of the one before, and tell its leader."""
         context = self.context
         context.enter_view(view)
-        context.watch_progress(0)  # what I voted for in the views before may never be decided
-        context.watch_progress(self.timeout_ns)
+        context.clock.watch_progress(0)  # what I voted for in the views before may never be decided
+        context.clock.watch_progress(self.timeout_ns)
         if high.block is not None:
-            context.await_decision(high.block)
+            context.chain.await_decision(high.block)
         message = NewView(view, high)
         self.news[context.me] = message
         if leader != context.me:

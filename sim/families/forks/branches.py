@@ -86,7 +86,7 @@ def lies_on_decided(context: Context, head: Block | None) -> bool:
     block, height = head, context.height
     while block is not None and block.height > height:
         block = block.parent
-    decided = None if block is None else context.decided_block(block.height)
+    decided = None if block is None else context.chain.decided(block.height)
     return decided is None or decided is block
 
 
@@ -160,10 +160,10 @@ class Branches:
         for lower in [lower for lower in self.at_height if lower <= height]:
             rivals = self.at_height.pop(lower)
             if len(rivals) > 1:
-                final = self.context.decided_block(lower)
+                final = self.context.chain.decided(lower)
                 for rival in rivals:
                     if rival is not final:
-                        self.context.abandon(rival)
+                        self.context.chain.abandon(rival)
         if len(known) > self.forget_above:
             self._forget()
         return path
@@ -227,7 +227,7 @@ class Branches:
             context.decide(final)
             for rival in self.at_height.pop(final.height, ()):
                 if rival is not final:
-                    context.abandon(rival)
+                    context.chain.abandon(rival)
         if len(self.known) > self.forget_above:
             self._forget()
 
@@ -256,7 +256,7 @@ class Branches:
         if block.height > self.context.height:
             self.at_height.setdefault(block.height, []).append(block)
         elif block.row >= 0:
-            self.context.abandon(block)
+            self.context.chain.abandon(block)
 
     def _forget(self) -> None:
         """Let go of blocks that everybody has left behind."""

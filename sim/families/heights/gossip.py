@@ -78,37 +78,37 @@ class Gossip:
 
     def __init__(self, context: Context, degree: int) -> None:
         self.context = context
-        self.neighbours = context.neighbours(degree)
+        self.neighbours = context.gossip.neighbours(degree)
         self.others: dict[int, tuple[int, ...]] = {}  # the neighbours without the one that something came from
-        context.gossip(self.neighbours, KEPT_HEIGHTS)
+        context.gossip.begin(self.neighbours, KEPT_HEIGHTS)
 
     def know(self, height: int, content: CastVote | Message) -> None:
         """Something of one's own that was said before a crash."""
-        self.context.deliver_once(Said(self.context.me, height, content))
+        self.context.gossip.deliver_once(Said(self.context.me, height, content))
 
     def say(self, height: int, content: CastVote | Message) -> None:
         """Say something of one's own."""
         self.know(height, content)
         if self.neighbours:
-            self.context.multicast(self.neighbours, Said(self.context.me, height, content))
+            self.context.send(self.neighbours, Said(self.context.me, height, content))
 
     def is_new(self, sender: int, message: Said) -> bool:
         """Take a message that arrived. The first time it is passed on."""
         if message.height <= self.context.height - KEPT_HEIGHTS:
             return False
-        if not self.context.deliver_once(message):
+        if not self.context.gossip.deliver_once(message):
             return False
         others = self.others.get(sender)
         if others is None:
             others = self.others[sender] = tuple(other for other in self.neighbours if other != sender)
         if others:
-            self.context.multicast(others, message.passed_on())
+            self.context.send(others, message.passed_on())
         return True
 
     def repeat(self, height: int, to: int | None = None) -> None:
         """Send what was heard of a height again, to all neighbours or to one."""
         for neighbour in self.neighbours if to is None else (to,):
-            for gossip_message in self.context.seen(height):
+            for gossip_message in self.context.gossip.seen(height):
                 self.context.send(neighbour, gossip_message)
 
 

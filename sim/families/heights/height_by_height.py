@@ -62,11 +62,11 @@ class HeightByHeight(Replica, abc.ABC):
         self.early_quorum = 0  # highest height of which a quorum came before the proposal
         self.blocks = BlockSync(context, patience_ns, peers)
         self.voters = Voters(context, delay=delay, by_vote=by_vote)
-        self.members = context.members  # who votes at this height
+        self.members = context.membership.members  # who votes at this height
         self.audience = ALL
         self.is_member = True
-        self.restarted = bool(context.stable)
-        if context.members_change:
+        self.restarted = bool(context.disk.stable)
+        if context.membership.may_change:
             self.take_members()
 
     # --- what the protocol says --------------------------------------------------------------------------
@@ -95,14 +95,14 @@ class HeightByHeight(Replica, abc.ABC):
         return [
             (ballot.view, ballot.block)
             for round_ in rounds
-            for ballot in context.ballots(round_, height)
-            if ballot.block is not None and context.has_voted(vote, ballot)
+            for ballot in context.votes.ballots(round_, height)
+            if ballot.block is not None and context.votes.has_voted(vote, ballot)
         ]
 
     def voted_for_another(self, vote: VoteType, ballot: Ballot) -> bool:
         """Whether this replica cast such a vote for something else in a ballot's round."""
-        same = self.context.ballots(ballot.view, ballot.number)
-        return any(other is not ballot and self.context.has_voted(vote, other) for other in same)
+        same = self.context.votes.ballots(ballot.view, ballot.number)
+        return any(other is not ballot and self.context.votes.has_voted(vote, other) for other in same)
 
     @property
     def has_moved_on(self) -> bool:
@@ -113,14 +113,14 @@ class HeightByHeight(Replica, abc.ABC):
     def votes_once(self) -> bool:
         """Of those cast in this round, nil among them; a replica's own votes outlast its crashes."""
         context = self.context
-        ballots = context.ballots(self.round, self.height)
+        ballots = context.votes.ballots(self.round, self.height)
         return len(ballots) < 2 or all(
-            sum(context.has_voted(vote, ballot) for ballot in ballots) <= 1 for vote in self.votes if vote.decides
+            sum(context.votes.has_voted(vote, ballot) for ballot in ballots) <= 1 for vote in self.votes if vote.decides
         )
 
     def guard_base(self) -> int:
         """The guard of who waits for a proposal on top of the last decided block: no other block has it."""
-        last = self.context.decided_block(self.context.height)
+        last = self.context.chain.decided(self.context.height)
         return 0 if last is None else 2 * last.number
 
     # --- quorums and turns -------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ class HeightByHeight(Replica, abc.ABC):
         return self.voters.quorum(ballot.number, self.votes_of(len(self.voters.at(ballot.number))))
 
     def needs(self) -> tuple[Quorum, ...]:
-        if not self.context.members_change:
+        if not self.context.membership.may_change:
             return super().needs()
         following, (latest, _) = self.context.height + 1, self.voters.validator_sets[-1]
         return tuple(self.need_at(height) for height in sorted({following, max(latest, following)}))
@@ -158,7 +158,7 @@ class HeightByHeight(Replica, abc.ABC):
     def say(self, message: Message, *, new: bool = False) -> None:
         """Multicast to the members; `new`: a proposal that begins the block interval."""
         if new:
-            self.context.proposing()
+            self.context.pacing.begin_interval()
         self.context.broadcast(message, self.audience)
 
     # --- from height to height ---------------------------------------------------------------------------
@@ -166,7 +166,7 @@ class HeightByHeight(Replica, abc.ABC):
     def decide_next(self, block: Block) -> None:
         """A block is final: if it is the next one here, the height after it begins."""
         context = self.context
-        if block.height == context.height + 1 and block.parent is context.decided_block(context.height):
+        if block.height == context.height + 1 and block.parent is context.chain.decided(context.height):
             context.decide(block)
             self.begin_height()
             self.resume()
@@ -175,14 +175,14 @@ class HeightByHeight(Replica, abc.ABC):
         """The height after the last decided one, and its members."""
         self.height = self.context.height + 1
         self.early = [(sender, message) for sender, message in self.early if message.height >= self.height]
-        if self.context.members_change:
+        if self.context.membership.may_change:
             before = {*self.members}
             self.take_members()
             self.welcome(sorted({*self.members} - before - {self.context.me}))
 
     def welcome(self, newcomers: list[int]) -> None:
         """Whoever proposed the block that makes replicas members sends it to them."""
-        last = self.context.decided_block(self.context.height)
+        last = self.context.chain.decided(self.context.height)
         if last is not None and last.proposer == self.context.me:
             for newcomer in newcomers:
                 self.blocks.answer(newcomer, self.context.height - 1, self.quorum_size())
@@ -193,10 +193,10 @@ class HeightByHeight(Replica, abc.ABC):
         voters.follow()
         self.members = voters.at(self.height)
         self.is_member = me in self.members
-        self.audience = context.audience(self.members)
+        self.audience = context.membership.audience(self.members)
         self.blocks.peers = tuple(member for member in self.members if member != me)
         self.blocks.keeps_asking = not self.is_member and (voters.adds(me) or self.restarted)
-        context.serve(clients=self.is_member)
+        context.clients.serve(yes=self.is_member)
 
     @upon(MEMBERSHIP)
     def on_membership(self, request: MembersChange) -> None:
@@ -210,10 +210,10 @@ class HeightByHeight(Replica, abc.ABC):
     def new_block(self, parent: Block | None) -> Block | None:
         """A block for round 0, if transactions wait and it is due, or a change of the voters is."""
         context = self.context
-        changes = context.members_change and self.voters.due() is not None
-        block = context.new_block(parent, 0, empty=changes) if context.await_batch() or changes else None
+        changes = context.membership.may_change and self.voters.due() is not None
+        block = context.new_block(parent, 0, empty=changes) if context.pacing.await_batch() or changes else None
         if block is None:
-            context.await_batch()
+            context.pacing.await_batch()
         else:
             self.voters.attach(block)
         return block

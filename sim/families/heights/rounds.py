@@ -91,7 +91,7 @@ class RoundByRound(HeightByHeight):
 
     def round_without_trouble(self, proposal: type[Message]) -> tuple[NormalCase, ...]:
         """The normal case, for the protocol to declare (`Replica.normal_cases`): nobody inherits one."""
-        if self.context.members_change:
+        if self.context.membership.may_change:
             return ()  # the fast path knows one set of validators
         return (NormalCase(upon=proposal, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
@@ -104,22 +104,22 @@ class RoundByRound(HeightByHeight):
         return self.round
 
     def start(self) -> None:
-        context, stable = self.context, self.context.stable
-        context.watch_progress(self.timeout_ns(0))
+        context, stable = self.context, self.context.disk.stable
+        context.clock.watch_progress(self.timeout_ns(0))
         if "height" not in stable:
-            context.persist(height=1, round=0, changing=False, proposed=None)
+            context.disk.persist(height=1, round=0, changing=False, proposed=None)
             self.resume()
             return
         self.proposed = stable["proposed"]
         if stable["height"] == self.height:
             self.round, self.changing = stable["round"], stable["changing"]
-            context.watch_progress(self.timeout_ns(self.round))
+            context.clock.watch_progress(self.timeout_ns(self.round))
         for round_ in range(self.round + 1):
-            for ballot in context.ballots(round_, self.height):
-                if context.has_voted(COMMIT, ballot) and ballot.block is not None:
+            for ballot in context.votes.ballots(round_, self.height):
+                if context.votes.has_voted(COMMIT, ballot) and ballot.block is not None:
                     self.bind(round_, ballot.block)  # to the latest: rounds ascend
                     self.received.append(ballot.block)
-                if round_ == self.round and context.has_voted(PREPARE, ballot) and not self.changing:
+                if round_ == self.round and context.votes.has_voted(PREPARE, ballot) and not self.changing:
                     assert ballot.block is not None
                     self.accepted = ballot
                     self.received.append(ballot.block)  # what it voted for was on disk before
@@ -135,9 +135,9 @@ class RoundByRound(HeightByHeight):
         if self.round == 0 and not self.changing and not self.is_bound:
             block = context.fast_path.block()
             if self.accepted is None and block is not None and block.height == self.height:
-                self.accepted = context.ballot(0, self.height, block)
+                self.accepted = context.votes.ballot(0, self.height, block)
                 self.received.append(block)
-            if self.accepted is not None and context.has_voted(COMMIT, self.accepted):
+            if self.accepted is not None and context.votes.has_voted(COMMIT, self.accepted):
                 assert self.accepted.block is not None
                 self.bind(0, self.accepted.block)
 
@@ -159,7 +159,7 @@ class RoundByRound(HeightByHeight):
         self.received, self.changes = [], {}
         if round_before > 0:
             context.enter_view(0)
-            context.watch_progress(self.timeout_ns(0))
+            context.clock.watch_progress(self.timeout_ns(0))
 
     def resume(self) -> None:
         """Deal with what came early, propose if it is this validator's turn."""
@@ -170,7 +170,7 @@ class RoundByRound(HeightByHeight):
 
     def proposer_of(self, round_: int) -> int:
         """Who proposes in a round of this height. The first block is validator 0's."""
-        last = self.context.decided_block(self.context.height)
+        last = self.context.chain.decided(self.context.height)
         return self.turn_after(-1, round_) if last is None else self.proposer_after(last.proposer, round_)
 
     @upon(BATCH, DECIDED)
@@ -189,9 +189,9 @@ class RoundByRound(HeightByHeight):
             return
         self.received.append(message.block)
         self.proposed = (self.height, self.round, message)
-        context.persist(proposed=self.proposed)
-        ballot = context.ballot(self.round, self.height, message.block)
-        if self.round == 0 and not context.members_change:
+        context.disk.persist(proposed=self.proposed)
+        ballot = context.votes.ballot(self.round, self.height, message.block)
+        if self.round == 0 and not context.membership.may_change:
             number = self.guard_base()
             fast = FastPath(
                 number, number + 1, done=2 * message.block.number, notify=self.proposer_after(context.me, 0)
@@ -205,9 +205,9 @@ class RoundByRound(HeightByHeight):
         """Multicast PREPARE."""
         context = self.context
         self.accepted = ballot
-        if not context.has_voted(PREPARE, ballot):
+        if not context.votes.has_voted(PREPARE, ballot):
             context.vote(PREPARE, ballot, self.audience)
-        if context.complete(PREPARE, ballot):
+        if context.votes.is_complete(PREPARE, ballot):
             self.on_prepared(ballot)
 
     @upon(PREPARE)
@@ -216,7 +216,7 @@ class RoundByRound(HeightByHeight):
         if ballot is self.accepted:
             assert ballot.block is not None
             self.bind(ballot.view, ballot.block)
-            if not self.context.has_voted(COMMIT, ballot):
+            if not self.context.votes.has_voted(COMMIT, ballot):
                 self.context.vote(COMMIT, ballot, self.audience)
         else:
             self.early_quorum = max(self.early_quorum, ballot.number)
@@ -238,7 +238,7 @@ class RoundByRound(HeightByHeight):
         if self.is_member:
             self.leave_round()
         else:
-            self.context.watch_progress(self.timeout_ns(0))
+            self.context.clock.watch_progress(self.timeout_ns(0))
 
     def concerns_height(self, sender: int, height: int) -> bool:
         """Whether a ROUND-CHANGE is of this height and a member's; who is elsewhere is told, or asked for blocks."""

@@ -87,7 +87,7 @@ class Validator(HeightByHeight):
 
     def powers_at(self, height: int) -> tuple[int, Powers]:
         """Since when the powers of a height are in force, and which they are."""
-        if not self.context.members_change:
+        if not self.context.membership.may_change:
             return 1, self.powers
         return powers_at(
             height, self.power, [(first, validator_set.members) for first, validator_set in self.voters.validator_sets]
@@ -117,7 +117,7 @@ class Validator(HeightByHeight):
     def watch(self, period_ns: int) -> None:
         """Start the progress timer with this period."""
         self.period_ns = period_ns
-        self.context.watch_progress(period_ns)
+        self.context.clock.watch_progress(period_ns)
 
     def first_period_ns(self) -> int:
         """Patience of round 0, counted from the decision before."""
@@ -162,7 +162,9 @@ class Validator(HeightByHeight):
             self.step = 1
         second = self.two_votes[1]
         for proposal in self.proposals if self.step == 1 else ():
-            if proposal.round == 0 and context.has_voted(second, context.ballot(0, self.height, proposal.block)):
+            if proposal.round == 0 and context.votes.has_voted(
+                second, context.votes.ballot(0, self.height, proposal.block)
+            ):
                 self.step = 2
                 self.recall_lock(proposal.block, 0)
 
@@ -183,8 +185,8 @@ class Validator(HeightByHeight):
     def normal_votes(self) -> bool:
         """Whether this process's votes of round 0 were those of the normal case."""
         context, (first, second) = self.context, self.two_votes
-        ballot = context.ballot(0, self.height, self.proposals[0].block)
-        return context.has_voted(first, ballot) and (self.step == 1 or context.has_voted(second, ballot))
+        ballot = context.votes.ballot(0, self.height, self.proposals[0].block)
+        return context.votes.has_voted(first, ballot) and (self.step == 1 or context.votes.has_voted(second, ballot))
 
     # --- to all, or to the neighbours --------------------------------------------------------------------
 
@@ -192,15 +194,15 @@ class Validator(HeightByHeight):
         """Send a proposal of this height and round, the fast path's if it is ordinary."""
         context = self.context
         self.proposed = (self.height, self.round, message)
-        context.persist(proposed=self.proposed)
+        context.disk.persist(proposed=self.proposed)
         self.proposals.append(message)
         if self.gossip is not None:
             if self.round == 0:
-                context.proposing()
+                context.pacing.begin_interval()
             self.gossip.say(self.height, message)
-        elif self.round == 0 and not context.members_change:
+        elif self.round == 0 and not context.membership.may_change:
             number = self.guard_base()
-            ballot = context.ballot(0, self.height, message.block)
+            ballot = context.votes.ballot(0, self.height, message.block)
             done, next_proposer = 2 * message.block.number, self.proposer_of(self.height + 1, 0)
             context.propose(message, ballot, FastPath(number, number + 1, done=done, notify=next_proposer))
         else:
@@ -208,13 +210,13 @@ class Validator(HeightByHeight):
 
     def cast(self, vote: VoteType, block: Block | None) -> None:
         """Vote in this round, for nil without a block. Who has no power at this height keeps quiet."""
-        context, ballot = self.context, self.context.ballot(self.round, self.height, block)
+        context, ballot = self.context, self.context.votes.ballot(self.round, self.height, block)
         if not self.is_member:
             return
         if self.gossip is None:
             context.vote(vote, ballot, self.audience)
         else:
-            context.count(vote, ballot, context.me)
+            context.votes.count(vote, ballot, context.me)
             self.gossip.say(self.height, CastVote(vote, context.me, self.round, self.height, block))
 
     @upon(Said, Relayed)
@@ -226,7 +228,9 @@ class Validator(HeightByHeight):
         if not isinstance(content, CastVote):
             self.take(sender, message)
         elif content.height > context.height:
-            context.count(content.vote, context.ballot(content.round, content.height, content.block), content.voter)
+            context.votes.count(
+                content.vote, context.votes.ballot(content.round, content.height, content.block), content.voter
+            )
 
     # --- against loss: repetition and block synchronisation ----------------------------------------------
 
@@ -246,13 +250,13 @@ class Validator(HeightByHeight):
         """`resend` to the neighbours: all that was heard; after a crash, what this process itself had said."""
         context = self.context
         if gossip.neighbours:
-            context.multicast(gossip.neighbours, Status(context.height))
+            context.send(gossip.neighbours, Status(context.height))
         if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
             gossip.know(self.height, self.proposed[2])
         for round_ in range(self.round + 1):
-            for ballot in context.ballots(round_, self.height):
+            for ballot in context.votes.ballots(round_, self.height):
                 for vote in self.two_votes:
-                    if context.has_voted(vote, ballot):
+                    if context.votes.has_voted(vote, ballot):
                         gossip.know(self.height, CastVote(vote, context.me, round_, self.height, ballot.block))
         gossip.repeat(self.height)
 
@@ -260,8 +264,8 @@ class Validator(HeightByHeight):
         """Send again what this process voted in a round of this height, nil left out or not."""
         context = self.context
         for vote in self.two_votes:
-            for ballot in list(context.ballots(round_, self.height)):
-                if context.has_voted(vote, ballot) and not (values_only and ballot.block is None):
+            for ballot in list(context.votes.ballots(round_, self.height)):
+                if context.votes.has_voted(vote, ballot) and not (values_only and ballot.block is None):
                     context.vote(vote, ballot, self.audience)
 
     @upon(Status)
@@ -292,7 +296,7 @@ class Validator(HeightByHeight):
 
     def restore(self) -> None:
         """Read from disk which round this is, and what this process has said in it and before."""
-        stable = self.context.stable
+        stable = self.context.disk.stable
         self.proposed = stable["proposed"]
         self.commit_wait_over = self.height
         if stable["height"] == self.height:
@@ -304,8 +308,8 @@ class Validator(HeightByHeight):
     def remember(self, round_: int) -> None:
         """What this process had voted for in a round says which step it was in, and its lock."""
         context, (first, second) = self.context, self.two_votes
-        for ballot in context.ballots(round_, self.height):
-            once, twice = context.has_voted(first, ballot), context.has_voted(second, ballot)
+        for ballot in context.votes.ballots(round_, self.height):
+            once, twice = context.votes.has_voted(first, ballot), context.votes.has_voted(second, ballot)
             if ballot.block is not None and (once or twice):
                 self.recall_proposal(ballot.block, round_)
             if ballot.block is not None and twice:

@@ -62,7 +62,7 @@ class GroupReplica(Replica, abc.ABC):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.voters = Voters(context)
-        self.group = Group(context.members)  # of the next batch
+        self.group = Group(context.membership.members)  # of the next batch
         self.is_voter = True  # one of its members
         self.belongs = True  # or waiting
         self.epoch = 0  # how many groups were before this one
@@ -167,7 +167,7 @@ class GroupReplica(Replica, abc.ABC):
         """h: the log up to here may go."""
         if low > self.low_mark:
             self.low_mark = low
-            self.context.persist(low_mark=low)
+            self.context.disk.persist(low_mark=low)
 
     @property
     def next_sequences(self) -> range:
@@ -178,7 +178,7 @@ class GroupReplica(Replica, abc.ABC):
         """Whether it cast such a vote once at the most for this view and each of the next sequence numbers."""
         context, view = self.context, self.view
         return all(
-            sum(context.has_voted(vote, ballot) for ballot in context.ballots(view, sequence)) <= 1
+            sum(context.votes.has_voted(vote, ballot) for ballot in context.votes.ballots(view, sequence)) <= 1
             for sequence in self.next_sequences
         )
 
@@ -204,14 +204,14 @@ class GroupReplica(Replica, abc.ABC):
 
     def lacks_nothing(self) -> bool:
         """Whether no earlier batch is missing here: while one is, whatever comes must reach the handlers."""
-        return self.context.height >= self.low_mark and not self.context.behind()
+        return self.context.height >= self.low_mark and not self.context.chain.is_behind()
 
     def absorb_fast_path(self) -> None:
         """Catch up with what the fast path proposed for this primary."""
         block, mine = self.context.fast_path.last_proposal(), self.last_proposed
         if block is not None and block.view == self.view and (mine is None or block.height > mine.height):
             self.last_proposed = block
-            self.context.persist(proposed=(self.view, block))
+            self.context.disk.persist(proposed=(self.view, block))
 
     @upon(DECIDED)
     def on_decided_in_fast_path(self) -> None:
@@ -242,15 +242,15 @@ class GroupReplica(Replica, abc.ABC):
 
     def lay_out(self, view: int, low: int, carried: list[tuple[int, Block | None]]) -> tuple[tuple[int, Block], ...]:
         """O: the batches carried over, null requests in the gaps, each on top of the one before."""
-        context, parent = self.context, self.context.decided_block(low)
+        context, parent = self.context, self.context.chain.decided(low)
         proposals = []
         for sequence, block in carried:
             chosen = block
             if chosen is None:  # a null request
                 chosen = context.new_block(parent, view, number=sequence, empty=True)
                 assert chosen is not None
-            elif context.decided_block(sequence) is None:
-                context.place(chosen, parent)
+            elif context.chain.decided(sequence) is None:
+                context.chain.place(chosen, parent)
             proposals.append((sequence, chosen))
             parent = chosen
         return tuple(proposals)
@@ -260,7 +260,7 @@ class GroupReplica(Replica, abc.ABC):
     @property
     def groups_change(self) -> bool:
         """Whether other groups may follow the first."""
-        return self.context.members_change
+        return self.context.membership.may_change
 
     def group_at(self, height: int) -> Group:
         """Who decides a height, as far as is known here."""
@@ -271,7 +271,7 @@ class GroupReplica(Replica, abc.ABC):
         return self.voters.changes()
 
     def needs(self) -> tuple[Quorum, ...]:
-        if not self.context.members_change:
+        if not self.context.membership.may_change:
             return super().needs()
         groups = {self.voters.at(self.context.height + 1), self.voters.latest.members}
         return tuple(self.need_of(members) for members in sorted(groups))
@@ -293,13 +293,13 @@ class GroupReplica(Replica, abc.ABC):
         Who proposed that batch sends it to the newcomers. Its commit certificate stands for a stable checkpoint.
         """
         context, before = self.context, self.group
-        if context.members_change:
+        if context.membership.may_change:
             self.voters.follow()
         if not self.groups_change or self.groups_before(context.height + 1) == self.epoch:
             return
         self.join_group()
-        last = context.decided_block(context.height)
-        if context.members_change and last is not None and last.proposer == context.me:
+        last = context.chain.decided(context.height)
+        if context.membership.may_change and last is not None and last.proposer == context.me:
             for newcomer in sorted({*self.group.members, *self.group.waiting} - {context.me}):
                 if not before.has(newcomer):
                     self.on_fetch(newcomer, Fetch(context.height - 1))
@@ -307,7 +307,7 @@ class GroupReplica(Replica, abc.ABC):
         self.changes = {}
         self.low_mark = context.height
         self.timeout_ns = self.parameters.request_timeout_ns
-        context.persist(low_mark=self.low_mark)
+        context.disk.persist(low_mark=self.low_mark)
         self.enter(self.first_view)
 
     def join_group(self) -> None:
@@ -318,9 +318,11 @@ class GroupReplica(Replica, abc.ABC):
         self.is_voter = context.me in self.members
         self.belongs = self.group.has(context.me)
         self.f = self.tolerated()
-        self.audience = ALL if len(self.members) == context.n else context.audience(tuple(sorted(self.members)))
-        if context.members_change:
-            context.serve(clients=self.belongs)
+        self.audience = (
+            ALL if len(self.members) == context.n else context.membership.audience(tuple(sorted(self.members)))
+        )
+        if context.membership.may_change:
+            context.clients.serve(yes=self.belongs)
 
     def concerns_group(self, sender: int, view: int, low_mark: int | None = None) -> bool:
         """Whether a message about a view is one of this group's members'.
@@ -401,17 +403,17 @@ class GroupReplica(Replica, abc.ABC):
     def fetches_instead(self) -> bool:
         """In place of a view change: if a later batch is committed here, others know more. Once at each height."""
         context = self.context
-        if not context.behind() or context.height <= self.behind_at:
+        if not context.chain.is_behind() or context.height <= self.behind_at:
             return False
         self.behind_at = context.height
         self.fetch()
-        context.made_progress()
-        context.watch_progress(self.timeout_ns)
+        context.clock.made_progress()
+        context.clock.watch_progress(self.timeout_ns)
         return True
 
     def rejoin(self) -> None:
         """After a crash: ask for the view and for what was executed meanwhile."""
-        stable = self.context.stable
+        stable = self.context.disk.stable
         self.view, self.low_mark = stable["view"], stable["low_mark"]
         self.recovering = True
         view, block = stable.get("proposed", (self.view, None))
@@ -431,7 +433,7 @@ class GroupReplica(Replica, abc.ABC):
         if sender == context.me:
             return  # a replica that forgot is told what it asked for before
         top = min(context.height, message.height + FETCH_MAX)
-        blocks = [context.decided_block(height) for height in range(message.height + 1, top + 1)]
+        blocks = [context.chain.decided(height) for height in range(message.height + 1, top + 1)]
         known = tuple(block for block in blocks if block is not None)
         context.send(sender, Executed(self.view, known, self.signers(), context.height, self.active))
 
@@ -457,7 +459,7 @@ class GroupReplica(Replica, abc.ABC):
         elif message.active and (message.view > self.view or (message.view == self.view and not self.active)):
             self.changes = {view: of for view, of in self.changes.items() if view > message.view}
             if message.view > self.view:
-                context.watch_progress(0)  # what it voted for in the views before may be over
+                context.clock.watch_progress(0)  # what it voted for in the views before may be over
             self.enter(message.view)
         elif not message.active and message.view > self.view:
             self.change_view(message.view)

@@ -88,7 +88,7 @@ class Catchup:
     def send_snapshot(self, follower: int, offset: int, term: int) -> None:
         """Send a chunk of the snapshot: of the one under way, or the latest."""
         context, size_bytes = self.context, self.parameters.snapshot_size_bytes
-        last = self.sending.get(follower) or context.decided_block(self.compacted)
+        last = self.sending.get(follower) or context.chain.decided(self.compacted)
         if last is None:
             return
         length = min(self.parameters.snapshot_chunk_bytes, size_bytes - offset)

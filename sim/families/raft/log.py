@@ -19,7 +19,7 @@ class Log:
 
     def restore(self) -> None:
         """Read it from disk."""
-        stable, height = self.context.stable, self.context.height
+        stable, height = self.context.disk.stable, self.context.height
         self.tail = [block for block in stable["tail"] if block.height > height]
         self.doubtful = list(stable["doubtful"])
 
@@ -36,7 +36,7 @@ class Log:
             block = block.parent
         if fresh:
             self.tail.extend(reversed(fresh))
-            self.context.persist(tail=tuple(self.tail))
+            self.context.disk.persist(tail=tuple(self.tail))
 
     def is_in_order(self) -> bool:
         """Whether entries follow each other, in terms that never go back."""
@@ -52,7 +52,7 @@ class Log:
         """The entry at an index: None for 0, beyond the end, or long left behind by all."""
         at = index - self.context.height - 1
         if at < 0:
-            return self.context.decided_block(index) if index > 0 else None
+            return self.context.chain.decided(index) if index > 0 else None
         return self.tail[at] if at < len(self.tail) else None
 
     def term_at(self, index: int) -> int:
@@ -84,7 +84,7 @@ class Log:
     def append(self, block: Block) -> None:
         """A leader's new entry."""
         self.tail.append(block)
-        self.context.persist(tail=tuple(self.tail))
+        self.context.disk.persist(tail=tuple(self.tail))
 
     def store(self, entries: tuple[Block, ...]) -> None:
         """AppendEntries rules 3 and 4: drop conflicting entries with all that follow, append the new ones."""
@@ -112,9 +112,9 @@ class Log:
         if done and self.doubtful:
             lost = [block for block in self.doubtful if block.height <= context.height]
             self.doubtful = [block for block in self.doubtful if block.height > context.height]
-            context.persist(doubtful=tuple(self.doubtful))
+            context.disk.persist(doubtful=tuple(self.doubtful))
             for block in lost:
-                context.abandon(block)
+                context.chain.abandon(block)
         return decided
 
     def install(self, last: Block) -> list[Block]:
@@ -136,4 +136,4 @@ class Log:
         return path
 
     def _persist(self) -> None:
-        self.context.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))
+        self.context.disk.persist(tail=tuple(self.tail), doubtful=tuple(self.doubtful))

@@ -80,7 +80,7 @@ class Membership:
     def __init__(self, context: Context, *, joint: bool) -> None:
         self.context = context
         self.joint = joint  # all at once, or one voter at a time
-        self.settled = Members(context.members, context.learners)  # as of the last decided entry
+        self.settled = Members(context.membership.members, context.membership.learners)  # as of the last decided entry
         self.members = self.settled  # as of the log's last entry: in force
         self.requests: list[MembersChange] = []
         self.joining: set[int] = set()  # a leader sends them the log before they become members
@@ -89,7 +89,7 @@ class Membership:
 
     def restore(self) -> None:
         """Read it from disk."""
-        self.settled, self.requests = self.context.stable["settled"], list(self.context.stable["requests"])
+        self.settled, self.requests = self.context.disk.stable["settled"], list(self.context.disk.stable["requests"])
 
     def tell(self, servers: Iterable[int], message: Message) -> None:
         """Send a message to these servers but me."""
@@ -125,12 +125,12 @@ class Membership:
         """An entry is decided, perhaps one with a configuration."""
         if isinstance(block.body, Members):
             self.settled = block.body
-            self.context.persist(settled=self.settled)
+            self.context.disk.persist(settled=self.settled)
 
     def ask(self, change: MembersChange) -> None:
         """The operator asks for a change."""
         self.requests.append(change)
-        self.context.persist(requests=tuple(self.requests))
+        self.context.disk.persist(requests=tuple(self.requests))
 
     @property
     def has_left_me(self) -> bool:

@@ -110,7 +110,7 @@ class LeaderReads:
     def serve(self, asker: int, read: Read) -> None:
         """Answer now if the lease holds, else as soon as leadership is confirmed."""
         context = self.context
-        if context.elapsed_ns(self.confirmed_ns) < self.lease_ns:
+        if context.clock.elapsed_ns(self.confirmed_ns) < self.lease_ns:
             self.answer(asker, read, context.height)
             return
         self.waiting.append((asker, read, context.now_ns, context.height))
@@ -127,6 +127,6 @@ class LeaderReads:
     def answer(self, asker: int, read: Read, height: int) -> None:
         """Answer a read."""
         if asker == self.context.me:
-            self.context.answered(read.asked_ns, height)
+            self.context.clients.answer_read(read.asked_ns, height)
         else:
             self.context.send(asker, ReadAnswer(read.asked_ns, height))

@@ -5,7 +5,7 @@ methods of the replica, for a handler needs one, so Raft derives from this class
 `catchup`, `members` and `reads`; here is what a server does with them.
 
 Deviations
-* Where members change (see `Context.members_change`), the results of AppendEntries and RequestVote are messages, Stored
+* Where members change (see `Membership.may_change`), the results of AppendEntries and RequestVote are messages, Stored
   and Granted, counted by the leader and the candidate against the configuration in force.
 * A removed server is told the entry that removes it, and then stands for election no more.
 * Reads are one a `read_interval` from each server's clients, passed to the leader. A lease lasts the least election
@@ -99,14 +99,14 @@ class LogServer(Replica, abc.ABC):
 
     def first_start(self) -> None:
         """Stable storage is empty."""
-        self.context.persist(tail=(), doubtful=(), settled=self.membership.settled, requests=())
+        self.context.disk.persist(tail=(), doubtful=(), settled=self.membership.settled, requests=())
 
     def restore(self) -> None:
         """Read the log and its members from disk."""
         self.log.restore()
         self.membership.restore()
         self.take_members()
-        self.silent_until_ns = self.context.deadline_ns(self.lease_ns())
+        self.silent_until_ns = self.context.clock.deadline_ns(self.lease_ns())
 
     @property
     def view_number(self) -> int:
@@ -116,7 +116,7 @@ class LogServer(Replica, abc.ABC):
         return self.quorum()
 
     def needs(self) -> tuple[Quorum, ...]:
-        if not self.context.members_change:
+        if not self.context.membership.may_change:
             return super().needs()
         return tuple(
             Quorum(len(voters) // 2 + 1, weights=tuple(int(server in voters) for server in range(self.context.n)))
@@ -179,7 +179,7 @@ class LogServer(Replica, abc.ABC):
     @invariant("currentTerm and votedFor are on disk")
     def promises_are_stored(self) -> bool:
         """Before anybody hears of them (figure 2, persistent state)."""
-        stable = self.context.stable
+        stable = self.context.disk.stable
         return bool(stable["term"] == self.term and stable["voted_for"] == self.voted_for)
 
     @invariant("who stands for election, or leads, has voted for itself")
@@ -193,7 +193,7 @@ class LogServer(Replica, abc.ABC):
         height = self.context.height
         if self.role is not Role.LEADER or height == self.commit_at_election:
             return True
-        last = self.context.decided_block(height)
+        last = self.context.chain.decided(height)
         return last is None or last.view == self.term
 
     @invariant("the log goes on where it is committed to")
@@ -220,9 +220,9 @@ class LogServer(Replica, abc.ABC):
         """Run the election timer; who has no vote does not stand for election."""
         parameters = self.parameters
         if not self.membership.members.votes(self.context.me):
-            self.context.watch_progress(0)
+            self.context.clock.watch_progress(0)
             return
-        self.context.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
+        self.context.clock.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
 
     def begin_term(self) -> None:
         """I lead: what I know of others and of my own leadership begins anew."""
@@ -234,7 +234,7 @@ class LogServer(Replica, abc.ABC):
 
     def tell_all(self, message: Message) -> None:
         """Send a message to all who get the log."""
-        if self.context.members_change:
+        if self.context.membership.may_change:
             self.membership.tell(self.membership.receivers(), message)
         else:
             self.context.broadcast(message)
@@ -294,7 +294,7 @@ class LogServer(Replica, abc.ABC):
                 self.settle_members(block)
             self.take_members()
             self.in_step = False
-        context.when_stored(functools.partial(context.send, leader, Reply(self.term, True, context.height, True)))
+        context.disk.when_stored(functools.partial(context.send, leader, Reply(self.term, True, context.height, True)))
 
     @upon(Received)
     def on_received(self, follower: int, message: Received) -> None:
@@ -307,18 +307,22 @@ class LogServer(Replica, abc.ABC):
 
     def majority(self, servers: Collection[int]) -> bool:
         """Whether these servers are enough to elect and to commit."""
-        return self.membership.members.agrees(servers) if self.context.members_change else len(servers) >= self.quorum()
+        return (
+            self.membership.members.agrees(servers)
+            if self.context.membership.may_change
+            else len(servers) >= self.quorum()
+        )
 
     def take_members(self) -> None:
         """The latest configuration in the log is in force, committed or not."""
-        if self.context.members_change and self.membership.take(self.log.tail) and self.role is not Role.LEADER:
+        if self.context.membership.may_change and self.membership.take(self.log.tail) and self.role is not Role.LEADER:
             self.await_leader()
 
     def settle_members(self, block: Block) -> None:
         """A configuration is committed."""
         self.membership.settle(block)
         if isinstance(block.body, Members):
-            self.context.serve(clients=self.context.me in block.body.everyone())
+            self.context.clients.serve(yes=self.context.me in block.body.everyone())
 
     @upon(MEMBERSHIP)
     def on_membership(self, change: MembersChange) -> None:
@@ -329,7 +333,7 @@ class LogServer(Replica, abc.ABC):
     def change_members(self) -> None:
         """Append the next configuration, once the last one and an entry of this term are committed."""
         context, membership = self.context, self.membership
-        if not context.members_change or self.role is not Role.LEADER:
+        if not context.membership.may_change or self.role is not Role.LEADER:
             return
         if membership.members != membership.settled or self.log.term_at(context.height) != self.term:
             return
@@ -386,7 +390,7 @@ class LogServer(Replica, abc.ABC):
 
     def promised_until_ns(self) -> int:
         """How long a leader may count on me that I have heard and now forget."""
-        return self.context.deadline_ns(self.lease_ns() - self.context.since_progress_ns)
+        return self.context.clock.deadline_ns(self.lease_ns() - self.context.clock.since_progress_ns)
 
     def begin_reads(self) -> None:
         """Wait for my clients' first read."""
@@ -413,4 +417,4 @@ class LogServer(Replica, abc.ABC):
     @upon(ReadAnswer)
     def on_read_answer(self, leader: int, answer: ReadAnswer) -> None:
         """Tell my client."""
-        self.context.answered(answer.asked_ns, answer.height)
+        self.context.clients.answer_read(answer.asked_ns, answer.height)
