@@ -97,7 +97,7 @@ def hunts(
         from sim.plan import hunts as hunts_
 
     with bad_input_is_an_error():
-        chosen = hunts_.preys(names or [])
+        chosen = hunts_.targets(names or [])
     bags = []
     for bag in hunts_.hunt_all(chosen, schedules):
         bags.append(bag)

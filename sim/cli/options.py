@@ -173,7 +173,19 @@ def load_protocol(spec: str | None) -> type[Replica] | None:
             err=True,
         )
         raise typer.Exit(2)
+    for one in (found, *found.messages, *found.later_messages):
+        missing = sorted(getattr(one, "__abstractmethods__", ()))
+        if missing:
+            rule = f"{one.__name__} lacks {', '.join(missing)}, which every {_kind(one)} has"
+            typer.echo(f"--protocol-file {spec}: {path}: {rule}; write what is lacking", err=True)
+            raise typer.Exit(2)
     return found
+
+
+def _kind(one: type) -> str:
+    from sim.protocol import Replica
+
+    return "protocol" if issubclass(one, Replica) else "message"
 
 
 def _is_taken(path: Path) -> bool:

@@ -194,6 +194,7 @@ class BlockStore:
 
     def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
         """Find or open a ballot."""
+        ballot: Ballot
         if block is not None:
             for ballot in block.ballots:  # one or two, and asked for several times
                 if ballot.view == view and ballot.number == number:

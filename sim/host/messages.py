@@ -6,7 +6,7 @@ Their bodies live here as Python objects; the engine knows them by the number of
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sim.engine import actions, entry, gossip, lease
 from sim.host.cases import Case
@@ -61,7 +61,7 @@ class Messages:
         if run.ruled:
             self._name_place(message)
         handle_ns = run.costs.handle_ns
-        name = run.gossip.name(message) if isinstance(message, GossipMessage) else 0
+        name = run.gossip.name(cast(GossipMessage, message)) if message.is_gossip else 0
         envelope = run.ask(entry.post_message, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
         self.bodies[envelope] = message
 

@@ -1,7 +1,7 @@
 """All replicas of one run, at their seats, with the engine that carries what they say.
 
-What a run is made of stands beside it: `messages` and `tallies` on their way to and from the engine, `tree` with the
-blocks, `trees` of messages that go down one, `trace recorder` with what was written, `wake` with the loop.
+What a run is made of stands beside it: `messages` and `tallies` on their way to and from the engine, `blocks`,
+`dissemination` of messages that go down a tree, `gossip`, `recorder` with what was written, `event_loop`.
 """
 
 from __future__ import annotations

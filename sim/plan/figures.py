@@ -159,36 +159,36 @@ def saturation(found: Saturated, command: str) -> Figure:
 
 
 def sensitivities(found: Sequence[Sensitivity], command: str) -> Figure | None:
-    """A row of bars with intervals per metric: the knobs, most influential first. None if nothing varied."""
-    shown = [one for one in found if one.knobs]
+    """A row of bars with intervals per metric: the parameters, most influential first. None if nothing varied."""
+    shown = [one for one in found if one.parameters]
     if not shown:
         return None
     with style():
-        longest = max(len(one.knobs) for one in shown)
+        longest = max(len(one.parameters) for one in shown)
         figure = sheet(4.2 * len(shown) + 1.2, 1.6 + 0.5 * longest)
         for i, one in enumerate(shown):
             axes = figure.add_subplot(1, len(shown), i + 1)
             morris = one.kind == "morris"
-            ranked = sorted(one.knobs, key=lambda knob: knob.first if morris else knob.total)
-            for y, knob in enumerate(ranked):
+            ranked = sorted(one.parameters, key=lambda parameter: parameter.first if morris else parameter.total)
+            for y, parameter in enumerate(ranked):
                 first = "mu*" if morris else "alone (S1)"
-                points = [(knob.first, knob.first_half, COLOURS[0], 0.0 if morris else -0.12, first)]
-                if knob.total_half is not None:
-                    points.append((knob.total, knob.total_half, COLOURS[1], 0.12, "with others (ST)"))
+                points = [(parameter.first, parameter.first_half, COLOURS[0], 0.0 if morris else -0.12, first)]
+                if parameter.total_half is not None:
+                    points.append((parameter.total, parameter.total_half, COLOURS[1], 0.12, "with others (ST)"))
                 for value, half, colour, shift, label in points:
                     axes.barh(y + shift, value, 0.22, color=colour, alpha=0.35, edgecolor="none")
                     error_bar(
                         axes, value, y + shift, value - half, value + half, sideways=True, fmt="o", markersize=4,
                         color=colour, label=label if y == 0 else None,
                     )  # fmt: skip
-            axes.set_yticks(range(len(ranked)), [knob.key for knob in ranked])
+            axes.set_yticks(range(len(ranked)), [parameter.key for parameter in ranked])
             axes.set_title(words_of(one.metric))
             unit = METRICS[one.metric].unit or "1"
             axes.set_xlabel(f"effect over the range [{unit}]" if morris else "share of variance")
             axes.axvline(0, color="#000000", linewidth=0.8)
             axes.legend(loc="lower right")
         one = shown[0]
-        heading(figure, "Which knob matters")
+        heading(figure, "Which parameter matters")
         method = "Morris" if one.kind == "morris" else "Saltelli"
         note = (
             f"{method} design of {one.cases} cases, means of {one.replications} replications on the same seeds; "

@@ -58,7 +58,7 @@ class HuntResult:
     wall_s: float
 
 
-def preys(names: Sequence[str] = ()) -> list[Target]:
+def targets(names: Sequence[str] = ()) -> list[Target]:
     """Those of these names, all if none is given. Raises ScenarioError."""
     found = [
         Target(mutant.name, mutant.bug, home(mutant)[0], _voters(mutant), mutant.protocol, PAUSE_S)
@@ -71,7 +71,7 @@ def preys(names: Sequence[str] = ()) -> list[Target]:
     hidden = "D5: two-phase HotStuff without Delta, an honest view fails"
     found.append(Target("d5-hidden-lock", hidden, _name_of(WithoutWait), 4, WithoutWait, 0.45, sets=slow))
     found += [Target(name, "", name, 4) for name in PROTOCOLS]
-    known = {prey.name: prey for prey in found}
+    known = {target.name: target for target in found}
     for name in names:
         if name not in known:
             raise ScenarioError(f"{name}: nothing of that name to hunt; there are {', '.join(known)}")
@@ -90,26 +90,26 @@ def _voters(mutant: Mutant) -> int:
 
 def hunt_all(chosen: Sequence[Target], schedules: int) -> Iterator[HuntResult]:
     """Hunt each with at most so many schedules, half of them enumerated."""
-    for prey in chosen:
-        entry = PROTOCOLS[prey.protocol]
-        sets = [f"network.nodes={prey.voters}", *quick(entry), *prey.sets]
+    for target in chosen:
+        entry = PROTOCOLS[target.protocol]
+        sets = [f"network.nodes={target.voters}", *quick(entry), *target.sets]
         with tempfile.TemporaryDirectory() as folder:
             found = hunt(
-                SCENARIOS / prey.protocol / "baseline.yaml",
+                SCENARIOS / target.protocol / "baseline.yaml",
                 budget_s=math.inf,
                 overrides=sets,
-                replica=prey.replica,
-                corrupted=prey.corrupted,
-                pause_s=prey.pause_s,
+                replica=target.replica,
+                corrupted=target.corrupted,
+                pause_s=target.pause_s,
                 most=schedules,
-                unlike=None if prey.replica is None else entry.protocol,
+                unlike=None if target.replica is None else entry.protocol,
                 shrink=False,
                 out=folder,
             )
         catch = found.catch
         calm = catch is not None and not any(catch.patch.values())
         yield HuntResult(
-            prey.name, prey.bug, prey.protocol, prey.voters, found.limits.corrupted,
+            target.name, target.bug, target.protocol, target.voters, found.limits.corrupted,
             None if catch is None else catch.what, "" if catch is None else catch.evidence,
             found.tried if found.first is None else found.first,
             "" if catch is None else "no trouble" if calm else "drawn" if found.drawn else "enumerated",

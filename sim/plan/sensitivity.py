@@ -1,4 +1,4 @@
-"""Which knob matters: Sobol indices of a Saltelli design, or Morris' elementary effects (SALib).
+"""Which parameter matters: Sobol indices of a Saltelli design, or Morris' elementary effects (SALib).
 
 The study's sweep is `saltelli` or `morris`; every case has the study's replications. Noise is handled in three ways.
 All cases share their seeds (common random numbers), so a seed's effect on all of them alike is no difference between
@@ -65,15 +65,15 @@ class Sensitivity:
     replications: int
     level: float
     noise: float | None
-    knobs: tuple[VariedParameter, ...]
+    parameters: tuple[VariedParameter, ...]
 
     def verdict(self) -> str:
-        """In words: which knob matters most, and whether it is told apart from the next."""
+        """In words: which parameter matters most, and whether it is told apart from the next."""
         words, unit = words_of(self.metric), METRICS[self.metric].unit
-        if not self.knobs:
-            return f"{words}: the same in all {self.cases} cases; no knob in these ranges matters"
+        if not self.parameters:
+            return f"{words}: the same in all {self.cases} cases; no parameter in these ranges matters"
         value, half = ("first", "first_half") if self.kind == "morris" else ("total", "total_half")
-        ranked = sorted(self.knobs, key=lambda knob: getattr(knob, value), reverse=True)
+        ranked = sorted(self.parameters, key=lambda parameter: getattr(parameter, value), reverse=True)
         best = ranked[0]
         shown = f"{getattr(best, value):.3g} +- {getattr(best, half):.2g}"
         what = f"mu* {shown} {unit}".strip() if self.kind == "morris" else f"total index {shown}"
@@ -174,13 +174,13 @@ def indices(study: Study, metric: str, values: Sequence[Floats], level: float = 
             problem, x, means, num_levels=settings.levels, num_resamples=_RESAMPLES, conf_level=level, seed=number
         )
         columns = (found["mu_star"], found["mu_star_conf"], found["sigma"], [None] * len(names))
-    knobs = tuple(
+    parameters = tuple(
         VariedParameter(
             name, float(first), float(first_half), float(total), None if total_half is None else float(total_half)
         )
         for name, first, first_half, total, total_half in zip(names, *columns, strict=True)
     )
-    return Sensitivity(metric, kind, len(values), least, level, noise, knobs)
+    return Sensitivity(metric, kind, len(values), least, level, noise, parameters)
 
 
 def frame(found: Sequence[Sensitivity]) -> pd.DataFrame:
@@ -190,8 +190,8 @@ def frame(found: Sequence[Sensitivity]) -> pd.DataFrame:
     table = []
     for one in found:
         names = ("mu_star", "mu_star_half", "sigma") if one.kind == "morris" else ("S1", "S1_half", "ST", "ST_half")
-        for knob in one.knobs:
-            indexed = (knob.first, knob.first_half, knob.total, knob.total_half)
-            row = {"metric": one.metric, "key": knob.key, **dict(zip(names, indexed, strict=False))}
+        for parameter in one.parameters:
+            indexed = (parameter.first, parameter.first_half, parameter.total, parameter.total_half)
+            row = {"metric": one.metric, "key": parameter.key, **dict(zip(names, indexed, strict=False))}
             table.append(row | {"level": one.level, "replications": one.replications, "noise": one.noise})
     return pd.DataFrame(table)

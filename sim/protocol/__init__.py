@@ -12,11 +12,12 @@ Two kinds of message:
 
 Both travel through the same queues and links, and cost the same signatures, bytes and time.
 
-Here is the door. Behind it stand `messages`, `blocks`, `causes` (what handlers wait for), `normal_case` (the fast
-path), `context` and `replica`.
+Here is the door. Behind it stand `messages`, `blocks`, `ballots`, `causes` (what handlers wait for), `normal_case`
+(the fast path), `context` and `replica`.
 """
 
-from sim.protocol.blocks import Ballot, Block
+from sim.protocol.ballots import Ballot
+from sim.protocol.blocks import Block
 from sim.protocol.causes import BATCH, DECIDED, MEMBERSHIP, NO_PROGRESS, MembersChange, Signal, Timer, invariant, upon
 from sim.protocol.context import Context
 from sim.protocol.messages import ALL, Audience, GossipMessage, Message, Quorum, Signing, VoteType

@@ -1,11 +1,8 @@
-"""Blocks, and ballots about them."""
+"""Blocks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from sim.protocol.messages import VoteType
+from typing import Any
 
 
 class Block:
@@ -35,24 +32,9 @@ class Block:
         self.txs = 0
         self.bytes = 0
         self.row = -1  # the ledger's row while it has one
-        self.ballots: list[Ballot] = []
+        self.ballots: list[Any] = []  # about it (`sim.protocol.ballots`)
         self.actions: list[int] = []  # of the fast path
         self.body: Any = None  # what the protocol keeps with it (a certificate)
 
     def __repr__(self) -> str:
         return f"Block({self.number}, height={self.height}, view={self.view}, proposer={self.proposer}, txs={self.txs})"
-
-
-class Ballot:
-    """What votes are about: a view, a number (height, sequence, candidate) and usually a block."""
-
-    __slots__ = ("block", "number", "rows", "view")
-
-    def __init__(self, view: int, number: int, block: Block | None) -> None:
-        self.view = view
-        self.number = number
-        self.block = block
-        self.rows: dict[VoteType, int] = {}
-
-    def __repr__(self) -> str:
-        return f"Ballot(view={self.view}, number={self.number}, block={self.block})"

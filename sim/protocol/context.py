@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 from typing import Protocol as Interface
 
-from sim.protocol.blocks import Ballot, Block
+from sim.protocol.ballots import Ballot
+from sim.protocol.blocks import Block
 from sim.protocol.causes import Timer
 from sim.protocol.messages import ALL, Audience, GossipMessage, Message, VoteType
 from sim.protocol.normal_case import FastPath, FastPathView, Tree, Turns

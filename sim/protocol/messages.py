@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Hashable, Iterable
 from typing import ClassVar, Literal, NewType
@@ -83,16 +84,17 @@ class Signing:
         return self.signature_bytes + ((self.voters + 7) // 8 if self.certificates == "aggregate" else 0)
 
 
-class Message:
+class Message(abc.ABC):
     """Base of messages with content. Subclasses are frozen dataclasses with slots."""
 
     __slots__ = ()
     decides: ClassVar[bool] = True  # counted in messages per decision
     signed: ClassVar[bool] = True
+    is_gossip: ClassVar[bool] = False
 
+    @abc.abstractmethod
     def size_bytes(self, signing: Signing) -> int:
         """Size on the wire without the sender's own signature."""
-        raise NotImplementedError
 
     def signatures(self) -> int:
         """Single signatures inside that the receiver verifies, the sender's own not counted."""
@@ -129,13 +131,14 @@ class GossipMessage(Message):
     """
 
     __slots__ = ()
+    is_gossip = True
     author: int
     height: int
     content: Hashable
 
+    @abc.abstractmethod
     def passed_on(self) -> GossipMessage:
         """The message with which others pass it on: unsigned by them, with its author's signature."""
-        raise NotImplementedError
 
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
         """If it is a vote: its type, its ballot's view, number and block, and the voter."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import Any, ClassVar, Literal
 
-from sim.protocol.blocks import Ballot, Block
+from sim.protocol.ballots import Ballot
+from sim.protocol.blocks import Block
 from sim.protocol.context import Context
 from sim.protocol.messages import Message, Quorum, VoteType
 from sim.protocol.normal_case import NormalCase
 
 
-class Replica:
+class Replica(abc.ABC):
     """Base of all protocols: one instance per replica, handlers marked with `upon`."""
 
     handlers: ClassVar[dict[Any, str]] = {}
@@ -46,9 +48,9 @@ class Replica:
         self.context = context
         self.parameters = context.parameters
 
+    @abc.abstractmethod
     def quorums(self) -> dict[VoteType, Quorum]:
         """The quorum of every vote type."""
-        raise NotImplementedError
 
     def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
         """The quorum of one ballot where members change, all but theirs of weight 0: asked as its first vote is cast.
@@ -84,7 +86,7 @@ class Replica:
     @staticmethod
     def message_of(block: Block) -> Message:
         """The message with which the fast path proposed a block (see `Lease`)."""
-        raise NotImplementedError
+        raise TypeError(f"{block} was proposed by a lease; a protocol that gives leases says with which message")
 
     @staticmethod
     def known_weakness(
@@ -104,6 +106,7 @@ class Replica:
 
         Called before each of my handlers, and before a crash: a handler never sees a state that is out of date.
         """
+        return  # who declares no normal case has nothing to absorb
 
     def guard(self) -> int | None:
         """What a normal case must name for me to follow it without my handlers; None: every event comes to them.
@@ -116,14 +119,14 @@ class Replica:
         """My handlers by what calls them."""
         return {cause: getattr(self, name) for cause, name in self.handlers.items()}
 
+    @abc.abstractmethod
     def start(self) -> None:
         """Begin; stable storage is empty at the first start."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def view_number(self) -> int:
         """The view (term, round) this replica is in, for reports."""
-        raise NotImplementedError
 
     def abstract_state(self) -> Hashable | None:
         """What decides how the next view will go, without anything that only grows: locks, not view numbers.

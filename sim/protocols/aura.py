@@ -8,6 +8,11 @@ nobody votes. The chain of greatest score counts: the longer one, and of two equ
 the earlier step. A block is final for a replica when the blocks from it up to the head, itself included, were sealed
 by more than a given share of the validators.
 
+Safe while validators are honest and blocks reach all within a step. If not, the rule counts who sealed, not who
+agreed: with clocks or links apart each side of a split can collect its share, unless the share is above half of all
+(then one side only) and none of them seals on both sides.
+Live while the share of validators that the rule asks for seals, a step each in n.
+
 paper                     here
 -----                     ----
 step, stepDuration        step_at(), step_duration

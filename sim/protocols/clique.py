@@ -7,6 +7,12 @@ not come, others may seal it out of turn, weight 1, each after a random wiggle, 
 signer may seal one of any floor(n/2) + 1 consecutive blocks, so a minority cannot seal a chain alone. The heaviest
 chain counts. Nobody votes: a block is never final by rule, only ever deeper, and clients wait for a depth.
 
+Final for certain at no depth: rival branches may be of any length while signers are apart, and the heavier wins.
+Without a majority no branch grows for long, since a signer pauses for floor(n/2) blocks after its own; with
+confirmations above that number both halves of a split cannot decide. A Byzantine signer that seals on both sides
+still parts them.
+Live while a majority seals and hears of each other's blocks.
+
 paper                     here
 -----                     ----
 SIGNER_COUNT, N           context.n

@@ -10,6 +10,13 @@ ancestors: with b'' = b*.justify.node, b' = b''.justify.node, b = b'.justify.nod
 the one before, b*.justify is the generic certificate (one-chain), b''.justify the lock (two-chain), and b is
 final (three-chain).
 
+Safe: two certificates of n - f votes share a correct replica, so a view certifies one node. A three-chain b, b', b''
+means n - f replicas locked b when they voted in the view after b'. The first certificate of a later view that
+conflicts with b would need one of them, whose `safeNode` refuses: the node does not extend its lock, and its justify,
+from before any such certificate, is not newer.
+Live from when delays are bounded, given a pacemaker that keeps correct replicas in one view long enough: the leader
+hears n - f NEW-VIEWs, among them the certificate below the highest lock, so that all vote for its node.
+
 paper                     here
 -----                     ----
 curView                   view

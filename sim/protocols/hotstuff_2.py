@@ -10,6 +10,12 @@ the next leader, and at all others with its proposal. A leader who has a certifi
 once. Only one who has none waits Delta, so that every honest replica's lock reaches it: three-phase HotStuff needs
 no such wait, and two phases without it can be kept from deciding (a lock that only one replica has).
 
+Safe: two certificates share a correct replica. C_v(C_v(B)) means 2t + 1 replicas locked C_v(B); a later block that
+conflicts needs the vote of one of them, which votes only for what rests on a certificate at least as high as its
+lock.
+Live from when delays are bounded: an honest leader has the certificate of the view before, or waits until every
+honest lock has reached it; either way no honest replica is locked higher than its proposal.
+
 paper                     here
 -----                     ----
 C_v(B)                    QC; the highest known, `high`, is the lock

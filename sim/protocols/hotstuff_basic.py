@@ -8,6 +8,13 @@ highest prepareQC among them. Replicas for which `safeNode` holds vote, to the l
 which it sends to all (pre-commit); votes for that are the precommitQC (commit), on which replicas lock; votes for that
 are the commitQC (decide). Then the next view begins with NEW-VIEW to its leader.
 
+Safe: two certificates of n - f votes share a correct replica, so a view has one prepareQC. A commitQC means n - f
+replicas locked its node. The first later prepareQC that conflicts would need one of them, whose `safeNode` refuses:
+the node does not extend its lock, and no newer prepareQC exists yet that could release it.
+Live from when delays are bounded, given a pacemaker that keeps correct replicas in one view long enough: who is
+locked was one of n - f that sent their vote upon a prepareQC, so n - f NEW-VIEWs bring the leader one as high as any
+lock.
+
 paper                         here
 -----                         ----
 curView                       view
@@ -42,7 +49,7 @@ from typing import Any
 from sim.families.chained.certified import NOBODY, PacedChain
 from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Certified, Fetch, Proposal, extends
 from sim.families.chained.views import NewView, TurnParameters
-from sim.protocol import Ballot, Block, Context, FastPath, NormalCase, Step, VoteType, invariant, upon
+from sim.protocol import Ballot, Block, Context, FastPath, Message, NormalCase, Step, VoteType, invariant, upon
 
 PREPARED, PRE_COMMITTED, COMMITTED, DECIDED = range(4)  # how far a replica has come in a view
 
@@ -81,7 +88,7 @@ COMMIT_VOTE = VoteType("COMMIT_VOTE", HEADER_BYTES, unique="view")
 NEXT_VIEW = VoteType("NEXT_VIEW", HEADER_BYTES, unique="view", certified=True)
 
 VOTES = (PREPARE_VOTE, PRE_COMMIT_VOTE, COMMIT_VOTE, NEXT_VIEW)
-MESSAGES = (Prepare, PreCommit, Commit, Decide)
+MESSAGES: tuple[type[Message], ...] = (Prepare, PreCommit, Commit, Decide)
 
 
 class HotStuffBasic(PacedChain):

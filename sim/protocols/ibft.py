@@ -15,6 +15,10 @@ Two flaws, kept on purpose: 2F + 1 is no Byzantine quorum unless n = 3F + 1 (`qu
 final at one height for n = 5, 6, 8, 9, 11, 12, ...; and validators locked on different blocks may hold up a
 height for ever (`may_vote_for`; section 7.1 of the analysis). QBFT was made to mend both.
 
+Safe if n = 3F + 1: a decided block was locked by F + 1 correct validators, which vote for nothing else at its height,
+so no other block gets 2F + 1 PREPAREs there. Not live in general: nothing releases a lock but a decision (the second
+flaw). Where all locks are on one block, one of them proposes it within n rounds, and rounds grow without bound.
+
 paper                     here
 -----                     ----
 h (sequence), r           height (ballot.number), round (ballot.view)

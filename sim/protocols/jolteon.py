@@ -10,6 +10,12 @@ proposes. A certificate for a block of round r + 1 whose parent is certified in 
 (two-chain). A round that expires ends by a timeout certificate: replicas stop voting in it and tell all others
 their highest certificate; n - f of these are proof that a block upon the highest of them breaks no commit.
 
+Safe: two certificates share a correct replica. Two certified blocks in rounds r and r + 1 mean that f + 1 correct
+replicas knew the certificate of r when they voted in r + 1. A later proposal rests on the round before, or on a TC
+whose n - f reports include one of theirs, and then on a certificate of r or higher: so it extends the final block.
+Live from when delays are bounded: timeouts go to all, so a round that f + 1 correct replicas give up ends for all,
+and the leader of the next proposes what all may vote for. Two correct leaders in a row decide.
+
 paper                     here
 -----                     ----
 r_cur, r_vote             view, voted_view

@@ -10,6 +10,11 @@ links, in one view, make a block final, as in HotStuff. If nothing becomes final
 tried: inner nodes come from disjoint bins of replicas, so that with fewer faults than bins some tree has none inside;
 when all bins were tried, stars follow, each replica as its centre.
 
+Safe as chained HotStuff is: the same votes, locks and three-chain, along the links of certificates; that votes travel
+up a tree changes who sees them, not what n - f of them mean.
+Live if fewer voters are at fault than there are bins, or a star has a correct centre, from when delays are bounded:
+wishes of a quorum bring all into one tree, and patience doubles until three certificates fit in.
+
 paper                          here
 -----                          ----
 tree, root, fanout             tree_of(view): order and fanout; place 0; parameter fanout

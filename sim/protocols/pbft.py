@@ -10,6 +10,13 @@ exchange <CHECKPOINT, n, d, i>; 2f + 1 make it stable and let the log below it g
 not executed in time multicasts <VIEW-CHANGE, v + 1, h, C, P, i>; the new primary answers 2f + 1 of them with
 <NEW-VIEW, v + 1, V, O>.
 
+Safe: two quorums share a correct replica, so no two batches prepare at one (v, n). What has committed anywhere has
+prepared at a quorum. A NEW-VIEW rests on VIEW-CHANGEs of a quorum, one of which is of a correct replica that prepared
+it; O takes the batch of the highest view, and a correct replica checks O itself. So it is ordered again at its
+number.
+Live from when delays are bounded: each failed view doubles the timer, until one with a correct primary outlasts three
+message delays, and f + 1 who leave a view draw the rest after them, so that correct replicas are in it together.
+
 paper           here
 -----           ----
 v, n, d         view, ballot.number (also block.height), block.number

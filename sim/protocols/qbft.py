@@ -12,6 +12,11 @@ ROUND-CHANGEs for r, and attaches them: if one of them prepared a block, it must
 highest round. So nobody is ever locked, and what may have been decided is proposed again. A round without trouble, the
 same as IBFT's, stands in sim.families.heights.rounds; here is what makes QBFT.
 
+Safe: a decided block was prepared by a quorum, so each quorum of ROUND-CHANGEs holds one of a correct validator that
+prepared it; from then on the highest prepared block of every such quorum is that one, by induction over rounds.
+Live from when delays are bounded: f + 1 who are further draw the rest, timers double, and the first correct proposer
+of a long enough round can always justify a block.
+
 paper                        here
 -----                        ----
 lambda, r_i                  height (ballot.number), round (ballot.view)

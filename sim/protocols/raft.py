@@ -10,6 +10,12 @@ candidate with a majority leads: it appends entries to its log and sends them wi
 follower accepts if its log holds the entry before them. The leader commits an entry *of its own term* once a
 majority stores it, and all entries before with it; the next AppendEntries tells followers the commit index.
 
+Safe against crashes: a majority votes once a term, so a term has one leader. An entry of the leader's term that a
+majority stores is in the log of every later leader, because each needs the vote of one that stores it, and who votes
+refuses a log less up to date than its own. So servers that commit at one index commit the same entry.
+Live while a majority runs and is linked: one candidate in the end stands long enough before the others, timeouts
+being drawn from a span wider than an election takes.
+
 paper                   here
 -----                   ----
 currentTerm, votedFor   term, voted_for (persisted)

@@ -6,6 +6,10 @@ Of n consensus nodes a working group of k runs PBFT for an epoch of E blocks; th
 verify their certificates. At the end of an epoch the group moves on by r nodes in the fixed order of all: the first r
 leave, the next r join. The cost of a decision depends on k and not on n. Inside an epoch everything is PBFT (pbft.py).
 
+Safe as PBFT is, as long as at most f of each group of k = 3f + 1 are Byzantine, whatever the others are: a node
+outside takes a block upon a quorum of that group, and both know the next group from the chain alone. Live while a
+quorum of every group runs: a group that has lost more is not replaced, for groups change with blocks.
+
 paper                    here
 -----                    ----
 epoch_sealer_num         k, parameters.group

@@ -11,6 +11,12 @@ anything at all start a timer, and the next round begins when it expires. A valu
 *valid* value, which a proposer proposes again, naming the round vr of those PREVOTEs; whoever locked another value
 in an earlier round may then vote for it.
 
+Safe: a decision in round r means f + 1 correct processes locked on v in r. They prevote another value only upon 2f +
+1 prevotes for it in a round at or after r, and without them there never are 2f + 1.
+Live from when delays are bounded: timeouts grow with rounds. A correct proposer proposes the latest valid value it
+knows; if everything that correct processes received reaches all within such a round (gossip), nobody is locked
+higher. Direct dissemination brings nobody what a liar told one process alone: docs/protocols/tendermint.md.
+
 paper                                here
 -----                                ----
 h_p, round_p, step_p                 height (ballot.number), round (ballot.view), step

@@ -9,6 +9,9 @@ share more weight than f replicas can have, so a correct replica; without any f 
 2f heavy ones with a single other are enough, 2f + 1 replicas whatever n is. Everything else is PBFT (pbft.py), with
 the phases of BFT-SMaRt: a leader that proposes also writes.
 
+Safe as PBFT is, with weight for number: two quorums share more weight than f replicas have. Live as PBFT is: without
+any f replicas the rest has Qv.
+
 paper                    here
 -----                    ----
 n, f, delta              context.n, f, delta

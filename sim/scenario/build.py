@@ -7,7 +7,7 @@ import functools
 
 import numpy as np
 
-from sim.adversary.cast import Cast
+from sim.adversary.corruption import Adversary
 from sim.engine.settings import NO_LIMIT, Settings
 from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
@@ -60,8 +60,8 @@ class World:
     run: Run
     clock: Clock
     faults: FaultScript
-    screen: MessageFilters
-    cast: Cast
+    filters: MessageFilters
+    adversary: Adversary
     followers: Followers
     gateways: tuple[Gateway, ...]
     classes: tuple[TransactionClass, ...]
@@ -71,7 +71,7 @@ class World:
     @property
     def corrupted(self) -> frozenset[int]:
         """Seats of corrupted replicas; two with one identity are not correct."""
-        return self.cast.nodes | self.run.engine.twin_seats
+        return self.adversary.nodes | self.run.engine.twin_seats
 
 
 def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica] | None = None) -> World:
@@ -82,8 +82,8 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
     observed = n + len(scenario.observer_of_seat)
-    cast = Cast(scenario.corrupted, network.nodes_of, n, observed)
-    seated = observed + len(cast.twins)
+    adversary = Adversary(scenario.corrupted, network.nodes_of, n, observed)
+    seated = observed + len(adversary.twins)
     gateways = tuple(
         Gateway(seated + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places)
     )
@@ -91,18 +91,18 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, cast, gateways, floods, classes, matrix),
+        _settings(scenario, replica, adversary, gateways, floods, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
         fast_path=fast_path,
-        wrappers=cast.seats,
+        wrappers=adversary.seats,
         members=network.member_nodes,
         learners=network.learner_nodes,
         members_change=bool(scenario.membership),
         messages=MESSAGES if scenario.observers or scenario.catch_up else (),
     )
-    run.set_apart(cast.nodes | run.engine.twin_seats | {*range(n, observed)})
-    _silence(cast, run)
+    run.set_apart(adversary.nodes | run.engine.twin_seats | {*range(n, observed)})
+    _silence(adversary, run)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
     seats = ClientFailover(scenario, run, gateways)
@@ -124,9 +124,9 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         restarted=seats.restarted,
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
-    for twin in cast.twins:
-        faults.links.hold(-1 - twin.seat, twin.cut_links(cast.twins), LinkEffect(down=True))
-    screen = MessageFilters(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
+    for twin in adversary.twins:
+        faults.links.hold(-1 - twin.seat, twin.cut_links(adversary.twins), LinkEffect(down=True))
+    filters = MessageFilters(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
     sources = [dataclasses.replace(item, gateway=index[place]) for place, item in plan if isinstance(item, Source)]
     streams = Streams(clock, run, sources, scenario.duration_ns) if sources else None
     if gateways and scenario.clients.resend_after_ns:
@@ -139,12 +139,12 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     offered = sum(source.rate_tps for source in sources)
     gateways += tuple(flood.gateway for flood in floods)
     classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
-    return World(scenario, run, clock, faults, screen, cast, followers, gateways, classes, streams, offered)
+    return World(scenario, run, clock, faults, filters, adversary, followers, gateways, classes, streams, offered)
 
 
-def _silence(cast: Cast, run: Run) -> None:
+def _silence(adversary: Adversary, run: Run) -> None:
     """Who says nothing says nothing to clients either."""
-    for node, at_ns, until_ns in cast.silences():
+    for node, at_ns, until_ns in adversary.silences():
         if at_ns == 0:
             run.mute(node, yes=True)
         else:
@@ -256,7 +256,7 @@ def _plan_workload(
 def _settings(
     scenario: Scenario,
     replica: type[Replica],
-    cast: Cast,
+    adversary: Adversary,
     gateways: tuple[Gateway, ...],
     floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
@@ -265,7 +265,7 @@ def _settings(
     network = scenario.network
     places = scenario.places
     gateways += tuple(flood.gateway for flood in floods)
-    copies = (network.place_of_node[twin.node] for twin in cast.twins)
+    copies = (network.place_of_node[twin.node] for twin in adversary.twins)
     clients = (gateway.place for gateway in gateways)
     where = (*network.place_of_node, *scenario.place_of_observer, *copies, *clients)
     if _one_distance(scenario):
@@ -292,7 +292,7 @@ def _settings(
         latency_ns=matrix,
         tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=rx_ps,
-        identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in cast.twins)),
+        identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in adversary.twins)),
         side=sides(tuple(_site(scenario, place) for place in where)),
         workers=scenario.cpu.cores,
         jitter_mode=mode,
@@ -302,7 +302,7 @@ def _settings(
         loss_q32=int(network.loss * (1 << 32)),
         retransmit_ns=network.retransmit_after_ns if ordered else 0,
         ordered=ordered,
-        links_change=bool(cast.twins) or any(fault.kind in ON_LINKS for fault in scenario.faults),
+        links_change=bool(adversary.twins) or any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,

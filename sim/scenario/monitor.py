@@ -63,7 +63,7 @@ class RunMonitor:
         self.halted = False  # within a handler: what holds after one need not hold now
         self._turn = 0
         world.faults.changed.append(self._changed)
-        world.screen.changed.append(self._changed)
+        world.filters.changed.append(self._changed)
         self.reads = Reads(scenario.warm_up_ns)
         self.history = clients.Reads(self.corrupted)
         self.acknowledged = clients.Acknowledged(n, self.corrupted)
@@ -174,7 +174,7 @@ class RunMonitor:
         up = [i for i in up if any(not quorum.weights or quorum.weights[i] for quorum in self.needs)]
         links = self.world.faults.links
         cut = {pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())}
-        cut |= self.world.screen.cut_links(run.now_ns)
+        cut |= self.world.filters.cut_links(run.now_ns)
         if not cut:
             return True
         for i in up:
@@ -268,13 +268,13 @@ class RunMonitor:
             verdict.sometimes[f"fault {report.number} ({report.kind}) took effect"] = report.fired
             if not report.fired:
                 verdict.warnings.append(f"fault {report.number} ({report.kind}) never took effect")
-        for rule in self.world.screen.reports():
+        for rule in self.world.filters.reports():
             name = "network.gst" if rule.number < 0 else f"rule {rule.number} ({rule.kind})"
             verdict.sometimes[f"{name} took effect"] = rule.hits > 0
             if not rule.hits:
                 verdict.warnings.append(f"{name} never took effect")
         self._requests(verdict)
-        for part in self.world.cast.parts:
+        for part in self.world.adversary.corrupted:
             verdict.sometimes[f"corrupted replica {part.node} ({part.name}) acted"] = part.behaviour.acts > 0
             if part.behaviour.acts == 0:
                 verdict.warnings.append(f"corrupted replica {part.node} ({part.name}) never acted")

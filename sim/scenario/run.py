@@ -299,7 +299,7 @@ def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
     classes = run.engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
     messages = metrics_.message_table(run)
     faults = world.faults.reports
-    rules = world.screen.reports()
+    rules = world.filters.reports()
     return {
         "blocks": {name: blocks[:, i] for i, name in enumerate(BLOCK_COLUMNS)},
         "latency_client": {"latency_us": client_us, "transactions": client},

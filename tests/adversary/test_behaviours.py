@@ -17,7 +17,7 @@ def corrupt(behaviour: str, node: int = 0, **settings: Any) -> list[dict[str, An
 
 def acts(run: Played) -> list[int]:
     """How often each behaviour acted."""
-    return [part.behaviour.acts for part in run.world.cast.parts]
+    return [part.behaviour.acts for part in run.world.adversary.corrupted]
 
 
 def test_a_silent_primary_is_replaced() -> None:
@@ -89,7 +89,7 @@ def test_a_second_block_may_stand_on_an_older_certificate() -> None:
 
 
 def _equivocator(run: Played) -> Equivocating:
-    behaviour = run.world.cast.parts[0].behaviour
+    behaviour = run.world.adversary.corrupted[0].behaviour
     assert isinstance(behaviour, Equivocating)
     return behaviour
 

@@ -9,20 +9,20 @@ from typer.testing import CliRunner
 
 from sim.adversary.mutants import MUTANTS
 from sim.cli import app
-from sim.plan.hunts import hunt_all, preys, tables
+from sim.plan.hunts import hunt_all, tables, targets
 from sim.protocols import PROTOCOLS
 
 
 def test_everything_known_is_hunted_and_every_protocol_as_it_is() -> None:
-    found = preys()
-    names = [prey.name for prey in found]
+    found = targets()
+    names = [target.name for target in found]
     assert len(set(names)) == len(names)
     assert {mutant.name for mutant in MUTANTS} < set(names)
-    assert {prey.name for prey in found if not prey.bug} == set(PROTOCOLS)
+    assert {target.name for target in found if not target.bug} == set(PROTOCOLS)
 
 
 def test_a_seeded_bug_is_found_and_the_protocol_as_it_is_gets_a_bound() -> None:
-    broken, sound = hunt_all(preys(["pbft-quorum-2f", "pbft"]), 6)
+    broken, sound = hunt_all(targets(["pbft-quorum-2f", "pbft"]), 6)
     assert (broken.what, broken.source) == ("agreement", "enumerated")
     assert sound.what is None
     assert sound.share_below == pytest.approx(1 - 0.05 ** (1 / sound.schedules))
@@ -34,7 +34,7 @@ def test_a_seeded_bug_is_found_and_the_protocol_as_it_is_gets_a_bound() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["d2-equivocation", "d2-partition", "d5-hidden-lock", "raft-half", "clique-recency"])
 def test_published_flaws_and_bugs_are_found(name: str) -> None:
-    (bag,) = hunt_all(preys([name]), 300)
+    (bag,) = hunt_all(targets([name]), 300)
     assert bag.what is not None
 
 

@@ -33,10 +33,10 @@ def test_saltelli_finds_the_shares_of_a_sum(tmp_path: Path) -> None:
     assert len(study.cases) == 256 * 4
     y = 3 * x[:, 0] + x[:, 1] + 1000
     found = indices(study, "latency_p99_ms", [np.array([value, value]) for value in y])
-    assert [knob.key for knob in found.knobs] == ["network.latency.one_way", "block.max_transactions"]
-    for knob, truth in zip(found.knobs, (0.9, 0.1), strict=True):
-        assert abs(knob.first - truth) < 2 * knob.first_half
-        assert abs(knob.total - truth) < 2 * (knob.total_half or 0)
+    assert [parameter.key for parameter in found.parameters] == ["network.latency.one_way", "block.max_transactions"]
+    for parameter, truth in zip(found.parameters, (0.9, 0.1), strict=True):
+        assert abs(parameter.first - truth) < 2 * parameter.first_half
+        assert abs(parameter.total - truth) < 2 * (parameter.total_half or 0)
     assert found.noise == 0
     assert "network.latency.one_way matters most" in found.verdict() and "ahead of block.max" in found.verdict()
 
@@ -46,9 +46,9 @@ def test_saltelli_tells_interaction_from_effect(tmp_path: Path) -> None:
     study, x = designed(tmp_path, "saltelli: {samples: 256")
     y = (x[:, 0] - 0.5) * (x[:, 1] - 0.5)
     found = indices(study, "latency_p99_ms", [np.array([value]) for value in y])
-    for knob in found.knobs:
-        assert abs(knob.first) < 2 * knob.first_half
-        assert abs(knob.total - 1) < 2 * (knob.total_half or 0)
+    for parameter in found.parameters:
+        assert abs(parameter.first) < 2 * parameter.first_half
+        assert abs(parameter.total - 1) < 2 * (parameter.total_half or 0)
     assert found.noise is None and "noise is not known" in found.verdict()
 
 
@@ -70,7 +70,9 @@ def test_a_seed_that_shifts_all_cases_alike_is_no_noise_between_them(tmp_path: P
     shift = np.array([-5.0, 5.0, 7.0])
     plain = indices(study, "latency_p99_ms", [np.array([value] * 3) for value in y])
     moved = indices(study, "latency_p99_ms", [value + shift for value in y])
-    assert [knob.first for knob in moved.knobs] == pytest.approx([knob.first for knob in plain.knobs])
+    assert [parameter.first for parameter in moved.parameters] == pytest.approx(
+        [parameter.first for parameter in plain.parameters]
+    )
     assert moved.noise == pytest.approx(0, abs=1e-12)
 
 
@@ -78,10 +80,10 @@ def test_morris_finds_the_slopes(tmp_path: Path) -> None:
     study, x = designed(tmp_path, "morris: {samples: 10")
     assert len(study.cases) == 10 * 3
     found = indices(study, "latency_p99_ms", [np.array([value]) for value in 7 * x[:, 0] - 2 * x[:, 1]])
-    assert [knob.first for knob in found.knobs] == pytest.approx([7, 2])
-    assert [knob.total for knob in found.knobs] == pytest.approx([0, 0], abs=1e-9)
+    assert [parameter.first for parameter in found.parameters] == pytest.approx([7, 2])
+    assert [parameter.total for parameter in found.parameters] == pytest.approx([0, 0], abs=1e-9)
     flat = indices(study, "latency_p99_ms", [np.array([1.0])] * len(x))
-    assert flat.knobs == () and "no knob in these ranges matters" in flat.verdict()
+    assert flat.parameters == () and "no parameter in these ranges matters" in flat.verdict()
 
 
 def test_a_run_that_did_not_end_ok_is_never_left_out_silently(tmp_path: Path) -> None:
@@ -106,7 +108,7 @@ def test_a_study_end_to_end(tmp_path: Path) -> None:
     assert told["verdict"][0].startswith("mean decision latency: network.latency.one_way matters most (mu* 13")
     assert sorted(Path(name).suffix for name in told["files"]) == [".csv", ".png", ".svg"]
     again = sensitivity(file, ["decision_latency_mean_ms"], out=tmp_path / "out")
-    assert again[0].knobs[0].first == pytest.approx(latency["mu_star"])
+    assert again[0].parameters[0].first == pytest.approx(latency["mu_star"])
 
 
 def test_other_studies_are_refused(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def _run(*rules: dict[str, Any], n: int = 4, **changes: Any) -> Played:
 
 
 def _hits(played: Played) -> list[tuple[int, int]]:
-    return [(report.matched, report.hits) for report in played.world.screen.reports()]
+    return [(report.matched, report.hits) for report in played.world.filters.reports()]
 
 
 def _refusal(rule: dict[str, Any], **changes: Any) -> str:

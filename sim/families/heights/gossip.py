@@ -40,24 +40,24 @@ class Said(GossipMessage):
 
     def size_bytes(self, signing: Signing) -> int:
         content = self.content
-        return content.size_bytes(signing) if isinstance(content, Message) else content.vote.size_bytes
+        return content.vote.size_bytes if isinstance(content, CastVote) else content.size_bytes(signing)
 
     def certificates(self) -> tuple[int, ...]:
-        return self.content.certificates() if isinstance(self.content, Message) else ()
+        return () if isinstance(self.content, CastVote) else self.content.certificates()
 
     def carries(self) -> Block | None:
-        return self.content.carries() if isinstance(self.content, Message) else None
+        return None if isinstance(self.content, CastVote) else self.content.carries()
 
     def place(self) -> tuple[int | None, int | None]:
         content = self.content
-        return content.place() if isinstance(content, Message) else (content.round, content.height)
+        return (content.round, content.height) if isinstance(content, CastVote) else content.place()
 
     def passed_on(self) -> Relayed:
         return Relayed(self.author, self.height, self.content)
 
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
         cast = self.content
-        return None if isinstance(cast, Message) else (cast.vote, cast.round, cast.height, cast.block, cast.voter)
+        return (cast.vote, cast.round, cast.height, cast.block, cast.voter) if isinstance(cast, CastVote) else None
 
 
 class Relayed(Said):
@@ -73,7 +73,7 @@ class Relayed(Said):
         return 1
 
 
-class Gossip:
+class NeighbourGossip:
     """One replica's side of it. `degree`: how many neighbours each voter has, all others if there are not so many."""
 
     def __init__(self, context: Context, degree: int) -> None:

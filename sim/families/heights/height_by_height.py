@@ -83,9 +83,13 @@ class HeightByHeight(Replica, abc.ABC):
     def resume(self) -> None:
         """Deal with what came early, and take part."""
 
-    def votes_of(self, members: int) -> int:
-        """How many votes of so many members are a quorum."""
-        raise NotImplementedError
+    @abc.abstractmethod
+    def quorum_size(self) -> int:
+        """How many of this height's members are a quorum."""
+
+    @abc.abstractmethod
+    def need_at(self, height: int) -> Quorum:
+        """How many of the voters at a height must run."""
 
     # --- votes of a height -------------------------------------------------------------------------------
 
@@ -125,27 +129,16 @@ class HeightByHeight(Replica, abc.ABC):
 
     # --- quorums and turns -------------------------------------------------------------------------------
 
-    def quorum_size(self) -> int:
-        """Of this height's members."""
-        return self.votes_of(len(self.members))
-
     @property
     def f(self) -> int:
         """Byzantine voters said to be tolerated at this height."""
         return (len(self.members) - 1) // 3
-
-    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
-        return self.voters.quorum(ballot.number, self.votes_of(len(self.voters.at(ballot.number))))
 
     def needs(self) -> tuple[Quorum, ...]:
         if not self.context.membership.may_change:
             return super().needs()
         following, (latest, _) = self.context.height + 1, self.voters.validator_sets[-1]
         return tuple(self.need_at(height) for height in sorted({following, max(latest, following)}))
-
-    def need_at(self, height: int) -> Quorum:
-        """How many of the voters at a height must run."""
-        return self.voters.quorum(height, self.votes_of(len(self.voters.at(height))))
 
     def carried_out(self) -> Collection[int]:
         return self.voters.latest.done

@@ -86,6 +86,19 @@ class RoundByRound(HeightByHeight):
         """The round timer doubles with every round."""
         return doubled(self.parameters.round_timeout_ns, round_)
 
+    @abc.abstractmethod
+    def votes_of(self, members: int) -> int:
+        """How many votes of so many members are a quorum."""
+
+    def quorum_size(self) -> int:
+        return self.votes_of(len(self.members))
+
+    def need_at(self, height: int) -> Quorum:
+        return self.voters.quorum(height, self.votes_of(len(self.voters.at(height))))
+
+    def quorum_of(self, vote: VoteType, ballot: Ballot) -> Quorum:
+        return self.need_at(ballot.number)
+
     def quorums(self) -> dict[VoteType, Quorum]:
         return {PREPARE: Quorum(self.quorum_size()), COMMIT: Quorum(self.quorum_size())}
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 import abc
 from typing import Any, ClassVar
 
-from sim.families.heights.gossip import CastVote, Gossip, Relayed, Said
+from sim.families.heights.gossip import CastVote, NeighbourGossip, Relayed, Said
 from sim.families.heights.height_by_height import HeightByHeight
 from sim.families.heights.powers import Powers, powers_at, powers_of
 from sim.families.sync import Status
@@ -39,7 +39,7 @@ class Validator(HeightByHeight):
 
     def __init__(self, context: Context, patience_ns: int) -> None:
         p = context.parameters
-        self.gossip = Gossip(context, p.gossip_degree) if p.dissemination == "gossip" else None
+        self.gossip = NeighbourGossip(context, p.gossip_degree) if p.dissemination == "gossip" else None
         self.power = p.power or (1,) * context.n
         self.powers = powers_of(self.power)
         self.first_height = 1  # from which on these powers are in force
@@ -246,7 +246,7 @@ class Validator(HeightByHeight):
         for round_ in range(self.round + 1):
             self.repeat_votes(round_, values_only=False)
 
-    def gossip_again(self, gossip: Gossip) -> None:
+    def gossip_again(self, gossip: NeighbourGossip) -> None:
         """`resend` to the neighbours: all that was heard; after a crash, what this process itself had said."""
         context = self.context
         if gossip.neighbours:

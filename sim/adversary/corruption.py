@@ -48,12 +48,12 @@ class TwinSeats:
             yield b, a
 
 
-class Cast:
+class Adversary:
     """All corrupted nodes of a run."""
 
     def __init__(self, corrupted: Iterable[s.Corrupted], nodes_of: NodesOf, voters: int, seats: int) -> None:
         """`seats`: how many there are without twins, whose seats follow."""
-        self.parts: list[CorruptedNode] = []
+        self.corrupted: list[CorruptedNode] = []
         self.twins: list[TwinSeats] = []
         by_node: dict[int, list[Behaviour]] = {}
         for entry in corrupted:
@@ -62,7 +62,7 @@ class Cast:
                     self.twins.append(_twin(entry, node, seats + len(self.twins), nodes_of, voters))
                     continue
                 behaviour = _behaviour(entry, nodes_of)
-                self.parts.append(CorruptedNode(node, entry.behaviour, behaviour))
+                self.corrupted.append(CorruptedNode(node, entry.behaviour, behaviour))
                 by_node.setdefault(node, []).append(behaviour)
         self.seats = {node: CorruptedContext(behaviours) for node, behaviours in by_node.items()}
 
@@ -73,7 +73,7 @@ class Cast:
 
     def silences(self) -> Iterator[tuple[int, int, int | None]]:
         """Who says nothing at all, from when, and until when (None: the end), ns."""
-        for part in self.parts:
+        for part in self.corrupted:
             if isinstance(part.behaviour, Silent) and not part.behaviour.messages:
                 yield part.node, part.behaviour.at_ns, part.behaviour.until_ns
 
