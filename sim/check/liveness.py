@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Mapping
+
 import numpy as np
 
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
+from sim.past import Past
 from sim.trace.rows import Rows
 
 
@@ -22,6 +26,9 @@ class Decisions:
         self.count = 0
         self.gaps: list[tuple[int, int]] = []  # the longest pauses: (start, end), ns
         self.marks: dict[int, int] = {}  # time asked about -> first decision after it
+        self.last_pauses_ns: collections.deque[int] = collections.deque(maxlen=3)  # before the last decisions
+        self.last_of_ns = np.full(voters, -1, dtype=np.int64)  # each voter's last decision
+        self._first_ns = Past()  # height -> first decision, plus 1; 0: none
 
     def watch(self, time_ns: int) -> None:
         """Note the first decision after this time."""
@@ -30,8 +37,12 @@ class Decisions:
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
         decided = Rows(rows).of(r.EVENT_DECIDED)
-        new = decided[(decided.node < self.voters) & (decided.height > self.height)]
+        decided = decided[decided.node < self.voters]
+        self.last_of_ns[decided.node] = decided.time_ns  # in order of time: the last stays
+        new = decided[decided.height > self.height]
         heights, first = np.unique(new.height, return_index=True)  # the first to decide a height above all before
+        if len(heights):
+            self._first_ns.reach(int(heights[-1]))[heights] = new.time_ns[first] + 1
         rising = np.minimum.accumulate(first[::-1])[::-1] == first  # not overtaken by a greater height
         times = new.time_ns[first[rising]]
         self.height = int(heights[-1]) if len(heights) else self.height
@@ -44,10 +55,42 @@ class Decisions:
                 if len(after):
                     self.marks[mark] = int(after[0])
         steps = np.diff(np.concatenate(([max(self.last_ns, 0)], times)))
+        self.last_pauses_ns.extend(steps[-3:].tolist())
         longest = int(steps.argmax())
         end = int(times[longest])
         self.gaps = sorted([*self.gaps, (end - int(steps[longest]), end)], key=lambda gap: gap[0] - gap[1])[:8]
         self.last_ns = int(times[-1])
+
+    def missing_since_ns(self, node: int, height: int) -> int | None:
+        """Since when a voter, decided up to this height, gets nothing of what others have; None: it lacks nothing.
+
+        From the later of its own last decision and the first one of the height above it.
+        """
+        if height >= self.height:
+            return None
+        return max(int(self._first_ns.values[height + 1]) - 1, int(self.last_of_ns[node]))
+
+
+def behind(
+    decisions: Decisions, heights: Mapping[int, int], linked_from_ns: Mapping[int, int], end_ns: int, bound_ns: int
+) -> list[Violation]:
+    """Voters that stayed behind others for longer than the bound, though they ran and were linked with enough of them.
+
+    `heights`: of each voter to judge; `linked_from_ns`: since when it has run and been linked, if it is.
+    """
+    found = []
+    for node, height in heights.items():
+        since_ns = decisions.missing_since_ns(node, height)
+        if since_ns is None or node not in linked_from_ns:
+            continue
+        since_ns = max(since_ns, linked_from_ns[node])
+        if end_ns - since_ns > bound_ns:
+            text = (
+                f"replica {node} runs, is linked and has decided nothing since {since_ns / 1e9:.3f} s, at height "
+                f"{height} while others are at {decisions.height}; the bound is {bound_ns / 1e9:g} s"
+            )
+            found.append(Violation("behind", "liveness", since_ns + bound_ns, node, text))
+    return found
 
 
 def liveness(

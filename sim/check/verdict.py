@@ -13,7 +13,8 @@ Kind = Literal["safety", "liveness", "conservation"]
 class Violation:
     """One thing that must not happen: what, when, where, and the evidence in words.
 
-    `culprits`: who is proven to have broken the rules; `certificates`: the quorums that contradict each other.
+    `culprits`: who is proven to have broken the rules; `certificates`: the quorums that contradict each other;
+    `waits`: where nothing is decided any more, a line for each correct replica about what it waits for.
     """
 
     check: str
@@ -23,6 +24,7 @@ class Violation:
     evidence: str
     culprits: tuple[int, ...] = ()
     certificates: tuple[dict[str, Any], ...] = ()
+    waits: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 
 _SHOWN = 3  # violations of one check
+_WAITS_SHOWN = 20  # replicas of which it is said what they wait for
 
 CheckDeterminism = Annotated[
     bool,
@@ -168,6 +169,10 @@ def _print_result(result: Result, command: str) -> None:
         shown[violation.check] += 1
         if shown[violation.check] <= _SHOWN:
             typer.echo(f"  VIOLATION {violation.check} at {violation.time_ns / 1e9:.6f} s: {violation.evidence}")
+            for line in violation.waits[:_WAITS_SHOWN]:
+                typer.echo(f"    {line}")
+            if len(violation.waits) > _WAITS_SHOWN:
+                typer.echo(f"    and {len(violation.waits) - _WAITS_SHOWN} more, in the manifest")
     for check, count in shown.items():
         if count > _SHOWN:
             typer.echo(f"  and {count - _SHOWN} more of {check}")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sim.host.run import Run
 
 _DEAD_AFTER = 64  # heights after which an undecided block has lost
+_FEW = 8  # ballots of a block: more are looked up by their names
 _REST_EVERY = 8192  # decisions, while voters are down
 _TRIES = 64  # to part with an object, one at each sweep
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
@@ -195,7 +196,7 @@ class BlockStore:
     def ballot(self, view: int, number: int, block: Block | None) -> Ballot:
         """Find or open a ballot."""
         ballot: Ballot
-        if block is not None:
+        if block is not None and len(block.ballots) < _FEW:
             for ballot in block.ballots:  # one or two, and asked for several times
                 if ballot.view == view and ballot.number == number:
                     return ballot

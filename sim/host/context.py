@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import typing
 import zlib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -23,7 +25,7 @@ from sim.host.parts import (
 from sim.kernel import chance, tally
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
-from sim.protocol import ALL, Audience, Ballot, Block, FastPath, Message, Replica, Timer, Tree, VoteType
+from sim.protocol import ALL, Audience, Ballot, Block, Context, FastPath, Message, Replica, Timer, Tree, VoteType
 
 if TYPE_CHECKING:
     from sim.host.run import Run
@@ -55,6 +57,12 @@ class ReplicaContext:
         self.fast_path = FastPathBracket(
             self, allowed=run.fast_path_allowed and seat not in run.wrappers and self.is_voter
         )
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Whoever asks for what is not here is told where it may be."""
+            raise AttributeError(_not_here(name))
 
     # --- time and chance -------------------------------------------------------------------------------
 
@@ -221,3 +229,19 @@ class ReplicaContext:
     def enter_view(self, view: int) -> None:
         self.all_waits_again()
         self.run.recorder.note(r.EVENT_VIEW, self.seat, view)
+        self.run.views_entered.append(self.seat)
+
+
+def _not_here(name: str) -> str:
+    parts = {
+        part: typing.get_type_hints(member.fget)["return"]
+        for part, member in vars(Context).items()
+        if isinstance(member, property) and part not in ("now_ns", "height")
+    }
+    members = {f"{part}.{name}": name for part, kind in parts.items() for name in (*vars(kind), *kind.__annotations__)}
+    found = [path for path, member in members.items() if member == name]
+    if not found:
+        close = difflib.get_close_matches(name, members.values(), n=1)
+        found = [path for path, member in members.items() if close == [member]]
+    remedy = f"; write context.{found[0]}" if found else ""
+    return f"a context has no {name}{remedy}; sim/protocol/context.py says what it has"

@@ -27,7 +27,12 @@ def run_until(run: Run, until_ns: int) -> int:
     wakes = 0
     if run.out_of_time():
         return OUT_OF_TIME
+    entered = run.views_entered
     while True:
+        if entered:
+            for seat in entered:
+                run.on_view(seat)
+            entered.clear()
         code, node, argument, _time_ns = advance(run_state, until_ns)
         wakes += 1
         if wakes & 15 == 0 and run.out_of_time():

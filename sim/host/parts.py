@@ -219,6 +219,11 @@ class ClockPart(Part):
         if self._period_ns[0] > 0 and self.run.is_up(self.seat):
             self._watch(0)
 
+    @property
+    def period_ns(self) -> int:
+        """The least period of the progress timer, as last asked for; 0: none."""
+        return self._period_ns[0]
+
     def forget(self) -> None:
         """The replica crashed: no period runs."""
         self._period_ns = (0, 0)

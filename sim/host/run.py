@@ -128,6 +128,10 @@ class Run:
         self.writes = 0  # that handlers have waited for
         self.turn_timers: dict[int, Timer] = {}  # of the seats that await their turn
         self.out_of_time: Callable[[], bool] = lambda: False
+        self.on_view: Callable[[int], None] = lambda seat: (
+            None
+        )  # told between events of each view that a replica enters
+        self.views_entered: list[int] = []  # seats, since it was told
         self.calls: dict[int, Callable[[], None]] = {}
         self.recorder = TraceRecorder(self.engine, logging=settings.log_messages)
         self.trace_sinks, self.log_sinks = self.recorder.trace_sinks, self.recorder.log_sinks

@@ -155,6 +155,14 @@ def agrees(result: Result) -> Seen:
     return Seen(decisions > 0, f"agreement holds, {decisions} decisions")
 
 
+def halts(result: Result) -> Seen:
+    """Nothing moves any more: no view, no proposal, no decision."""
+    found = [violation for violation in result.violations if violation.check == "halt"]
+    if not found:
+        return Seen(False, f"liveness {result.checks['liveness']}, halt {result.checks['halt']}")
+    return Seen(result.checks["agreement"] == "pass", found[0].evidence.rpartition("; ")[2])
+
+
 def livelocks(result: Result) -> Seen:
     """Nothing is decided any more, and that is told from slowness."""
     found = [violation for violation in result.violations if violation.check == "livelock"]

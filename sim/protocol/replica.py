@@ -128,6 +128,10 @@ class Replica(abc.ABC):
     def view_number(self) -> int:
         """The view (term, round) this replica is in, for reports."""
 
+    def waits_for(self) -> str:
+        """What I wait for besides votes, and what binds my own, in words; '' if nothing. For verdicts on a halt."""
+        return ""
+
     def abstract_state(self) -> Hashable | None:
         """What decides how the next view will go, without anything that only grows: locks, not view numbers.
 

@@ -165,6 +165,9 @@ class Ibft(RoundByRound):
         """The height and the locked block."""
         return self.height, 0 if self.locked is None else self.locked.number
 
+    def waits_for(self) -> str:
+        return super().waits_for() + ("" if self.locked is None else f", locked on block {self.locked.number}")
+
     # --- NEW ROUND ---------------------------------------------------------------------------------------
 
     @property

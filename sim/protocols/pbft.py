@@ -194,6 +194,14 @@ class Pbft(GroupReplica):
         found = [(sequence, self.last_prepared(sequence)) for sequence in self.next_sequences]
         return self.context.height, tuple((sequence, last[1].number) for sequence, last in found if last is not None)
 
+    def waits_for(self) -> str:
+        if self.active:
+            return f"primary {self.primary_of(self.view)}"
+        if self.recovering:
+            return "to hear of the view it is to work in"
+        known = sorted(self.changes.get(self.view, {}))
+        return f"NEW-VIEW of primary {self.primary_of(self.view)}, has VIEW-CHANGE of {known}"
+
     # --- normal case, section 4.2 ----------------------------------------------------------------------
 
     def start(self) -> None:

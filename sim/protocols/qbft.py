@@ -178,6 +178,14 @@ class Qbft(RoundByRound):
 
     # --- invariants --------------------------------------------------------------------------------------
 
+    def abstract_state(self) -> tuple[int, int]:
+        """The height and the block last prepared."""
+        return self.height, 0 if self.prepared is None else self.prepared[1].number
+
+    def waits_for(self) -> str:
+        prepared = "" if self.prepared is None else f", has prepared block {self.prepared[1].number}"
+        return super().waits_for() + prepared
+
     @invariant("what it prepared is of this height, and of no round to come")
     def prepared_is_here(self) -> bool:
         """pr <= r, and pv is of this instance."""

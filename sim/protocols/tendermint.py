@@ -14,8 +14,8 @@ in an earlier round may then vote for it.
 Safe: a decision in round r means f + 1 correct processes locked on v in r. They prevote another value only upon 2f +
 1 prevotes for it in a round at or after r, and without them there never are 2f + 1.
 Live from when delays are bounded: timeouts grow with rounds. A correct proposer proposes the latest valid value it
-knows; if everything that correct processes received reaches all within such a round (gossip), nobody is locked
-higher. Direct dissemination brings nobody what a liar told one process alone: docs/protocols/tendermint.md.
+knows; what makes a correct process lock reaches all others within such a round, by gossip or by certificate, so
+nobody is locked higher.
 
 paper                                here
 -----                                ----
@@ -42,7 +42,8 @@ Deviations
   and may be lost either way; what is done about it stands in sim.families.heights.validators, with timeout_commit and
   restarts.
 * So that all hear what one has heard, <PROPOSAL> with vr >= 0 carries the 2f + 1 PREVOTEs as a certificate, which does
-  for line 28 (CometBFT sends them to who lacks them). It is true if so many have signed them, in transit or not.
+  for line 28, and directly, who locks a value in a later round sends all the certificate, which does for line 36
+  (CometBFT sends them to who lacks them). It is true if so many have signed them, in transit or not.
 * Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
   (sim.families.voters), and the others' priorities go on (sim.families.heights.powers).
 
@@ -124,6 +125,22 @@ class Proposal(Message):
         return self.block
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Certified(Message):
+    """The 2f + 1 <PREVOTE, h, r, id(v)> upon which its sender has locked v."""
+
+    height: int
+    round: int
+    block: Block  # v, named by its digest
+    prevotes: int
+
+    def size_bytes(self, signing: Signing) -> int:
+        return HEADER_BYTES + signing.certificate_bytes(self.prevotes)
+
+    def certificates(self) -> tuple[int, ...]:
+        return (self.prevotes,)
+
+
 PREVOTES = VoteType("PREVOTES", HEADER_BYTES, decides=False)
 PRECOMMITS = VoteType("PRECOMMITS", HEADER_BYTES, decides=False)
 PREVOTE = VoteType("PREVOTE", HEADER_BYTES, any_value=PREVOTES)
@@ -139,7 +156,7 @@ class Tendermint(Validator):
     """One process of Tendermint."""
 
     messages = (Proposal, Status, Fetch, Blocks)
-    later_messages = (Said, Relayed)
+    later_messages = (Said, Relayed, Certified)
     votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)
     two_votes = (PREVOTE, PRECOMMIT)
 
@@ -150,6 +167,8 @@ class Tendermint(Validator):
         self.valid_value: Block | None = None
         self.valid_round = -1
         self.early_rounds: dict[int, int] = {}  # height to come -> highest round of which votes were reported
+        self.certified: set[tuple[int, Block]] = set()  # round, value: 2f + 1 prevotes that others have shown
+        self.final: set[Block] = set()  # values of this height with 2f + 1 precommits in a round after the first
 
     @staticmethod
     def check(parameters: TendermintParameters, voters: int) -> None:
@@ -212,6 +231,11 @@ class Tendermint(Validator):
             return ()  # every message is passed on by a handler; the fast path knows one set of processes
         return (NormalCase(upon=Proposal, votes=(Step(PREVOTE), Step(PRECOMMIT)), decide=True),)
 
+    def waits_for(self) -> str:
+        locked = self.locked_value
+        bound = "" if locked is None else f", locked on block {locked.number} in round {self.locked_round}"
+        return f"proposer {self.proposer_of(self.height, self.round)}, step {self.step}{bound}"
+
     def abstract_state(self) -> tuple[int, int, int]:
         """The height, the locked and the valid value."""
         locked, valid = self.locked_value, self.valid_value
@@ -225,7 +249,7 @@ class Tendermint(Validator):
         if kind != "liveness":
             return ""
         if parameters.get("dissemination", "direct") == "direct":
-            return "without gossip a liar can keep locks apart" if lying else ""
+            return ""
         degree = int(parameters.get("gossip_degree", 8))
         return f"so many gone can cut a graph of degree {degree}" if len(gone) >= degree else ""
 
@@ -265,6 +289,9 @@ class Tendermint(Validator):
             height, round_, block = stable["valid"]
             if height == self.height and round_ > self.valid_round:
                 self.valid_round, self.valid_value = round_, block
+            for earlier in range(self.round + 1):
+                for ballot in self.context.votes.ballots(earlier, self.height):
+                    self.note_final(ballot)
             self.rejoin()
         self.resume()
 
@@ -283,6 +310,7 @@ class Tendermint(Validator):
         self.locked_value, self.locked_round = None, -1
         self.valid_value, self.valid_round = None, -1
         self.proposals, self.timed = [], set()
+        self.certified, self.final = set(), {block for block in self.final if block.height >= self.height}
         if round_before > 0:
             self.context.enter_view(0)
         if self.period_ns != self.first_period_ns():
@@ -308,7 +336,7 @@ class Tendermint(Validator):
         context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
         self.watch(self.timeout_propose_ns(round_))  # line 21
-        for earlier in range(round_) if self.gossip is None else ():
+        for earlier in sorted({self.locked_round, round_ - 1} - {-1}) if self.gossip is None else ():
             self.repeat_votes(earlier, values_only=True)
         self.propose()
 
@@ -372,6 +400,8 @@ class Tendermint(Validator):
     def on_votes(self, ballot: Ballot) -> None:
         """2f + 1 votes for one value or for nil."""
         before = (self.height, self.step)
+        if ballot.number >= self.height:
+            self.note_final(ballot)
         if ballot.number == self.height:
             self.apply_rules()
         if ballot.number >= self.height and (self.height, self.step) == before:
@@ -394,23 +424,21 @@ class Tendermint(Validator):
     def apply_rules(self) -> None:
         """The upon-rules of this height and round that apply now."""
         context, height, round_, p = self.context, self.height, self.round, self.parameters
-        for block in [proposal.block for proposal in self.proposals]:  # line 49; v counts, whichever round brought it
-            for earlier in range(round_ + 1):
-                if context.votes.is_complete(PRECOMMIT, context.votes.ballot(earlier, height, block)):
-                    self.decide_next(block)  # lines 50 to 54
-                    return
+        for proposal in self.proposals:  # line 49; v counts, whichever round brought it
+            if self.is_final(proposal):
+                self.decide_next(proposal.block)  # lines 50 to 54
+                return
         current = [proposal for proposal in self.proposals if proposal.round == round_]
         for proposal in current:
             if self.step == PROPOSING and self.is_proven(proposal):
                 self.prevote(proposal.block if self.may_prevote(proposal) else None)
         for proposal in current:
             ballot = context.votes.ballot(round_, height, proposal.block)
-            if (
-                self.step >= PREVOTED and self.valid_round < round_ and context.votes.is_complete(PREVOTE, ballot)
-            ):  # line 36
+            if self.step >= PREVOTED and self.valid_round < round_ and self.has_prevotes(ballot):  # line 36
                 if self.step == PREVOTED:
                     self.update_lock(proposal.block)
                     self.precommit(proposal.block)
+                    self.pass_on_prevotes(proposal.block)
                 self.valid_value, self.valid_round = proposal.block, round_
                 context.disk.persist(valid=(height, round_, proposal.block))
         nil = context.votes.ballot(round_, height)
@@ -421,6 +449,37 @@ class Tendermint(Validator):
             self.schedule(PREVOTE_TIMER, p.timeout_prevote_ns + round_ * p.timeout_prevote_delta_ns)
         if context.votes.is_complete(PRECOMMITS, nil):  # line 47
             self.schedule(PRECOMMIT_TIMER, p.timeout_precommit_ns + round_ * p.timeout_precommit_delta_ns)
+
+    def is_final(self, proposal: Proposal) -> bool:
+        """Whether 2f + 1 have precommitted its value in some round; of the first the fast path may have told nobody."""
+        block = proposal.block
+        return block in self.final or (
+            proposal.round == 0
+            and self.context.votes.is_complete(PRECOMMIT, self.context.votes.ballot(0, self.height, block))
+        )
+
+    def note_final(self, ballot: Ballot) -> None:
+        """Keep in mind that a value has 2f + 1 precommits in a round."""
+        if ballot.block is not None and self.context.votes.is_complete(PRECOMMIT, ballot):
+            self.final.add(ballot.block)
+
+    def has_prevotes(self, ballot: Ballot) -> bool:
+        """Whether 2f + 1 have prevoted a value, heard here or shown by another."""
+        return self.context.votes.is_complete(PREVOTE, ballot) or (ballot.view, ballot.block) in self.certified
+
+    def pass_on_prevotes(self, block: Block) -> None:
+        """Show all others why I am locked, once a height is in trouble: a liar may have prevoted to me alone."""
+        if self.round > 0 and self.gossip is None and self.is_member:
+            self.say(Certified(self.height, self.round, block, self.quorum_size()))
+
+    @upon(Certified)
+    def on_certified(self, sender: int, message: Certified) -> None:
+        """Another has locked a value in this height. It counts as if its prevotes had come one by one."""
+        if message.height != self.height:
+            return
+        if self.is_certified(self.context.votes.ballot(message.round, message.height, message.block)):
+            self.certified.add((message.round, message.block))
+            self.apply_rules()
 
     def prevote(self, block: Block | None) -> None:
         """Broadcast <PREVOTE, h, r, id(v)>, nil for no block."""

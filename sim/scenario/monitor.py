@@ -12,8 +12,9 @@ from sim.check import clients, conservation
 from sim.check.certificates import rival_certificates
 from sim.check.evidence import Certificate, charge, culprits, deciding_certificate
 from sim.check.lasso import Lasso
-from sim.check.liveness import Decisions, liveness
+from sim.check.liveness import Decisions, behind, liveness
 from sim.check.safety import Conflict, Safety
+from sim.check.stuck import Moves, failure, waits
 from sim.check.verdict import Verdict, Violation
 from sim.host import Contradiction
 from sim.kernel import run_state as d
@@ -56,7 +57,11 @@ class RunMonitor:
         self.bound_ns = scenario.liveness_bound_ns + world.run.time_to_final_ns
         self.needs = self._needs(self.correct)
         self.quiet_from_ns: int | None = 0 if self._enough(self.correct) else None
-        self.lasso = Lasso(rounds=max(n, 3))
+        self.linked_from_ns = dict.fromkeys(self._linked(self.correct), 0)  # by voter that runs
+        self.lasso = Lasso(rounds=max((n - 1) // 3 + 2, 3))  # f leaders may fail in a row, two more must not
+        self.moves = Moves(n)
+        self._entered = 0  # views, by correct replicas, since the last sample
+        world.run.on_view = self._view_entered
         self.broken: dict[str, Violation] = {}  # invariant -> the first time it did not hold
         self.rivals: list[Violation] = []
         self.spent_s = 0.0  # on the wall clock, with checks
@@ -68,7 +73,7 @@ class RunMonitor:
         self.history = clients.Reads(self.corrupted)
         self.acknowledged = clients.Acknowledged(n, self.corrupted)
         heard: list[Callable[[np.ndarray], None]] = [
-            self.blocks, self.reads, self.lags, self._timed(self.decisions),
+            self.blocks, self.reads, self.lags, self._timed(self.decisions), self._timed(self.moves),
         ]  # fmt: skip
         world.run.trace_sinks += [self._timed(self.safety), self._timed(self.history)]
         if engine.settings.gateways:
@@ -129,6 +134,7 @@ class RunMonitor:
         up = [replica for node in self.correct if (replica := run.hosts[node].replica) is not None]
         view = min((replica.view_number for replica in up), default=-1)
         if view > self.lasso.view:
+            self._entered = 0
             states = tuple(replica.abstract_state() for replica in up)
             self.lasso.sample(decided, view, None if None in states else states)
 
@@ -145,6 +151,18 @@ class RunMonitor:
         """Faults changed: from now on something must be decided, if the voters that are left can."""
         self.quiet_from_ns = time_ns if self._can_decide() else None
         self.decisions.watch(time_ns)
+        linked = self._linked(self._up())
+        self.linked_from_ns = {node: self.linked_from_ns.get(node, time_ns) for node in linked}
+
+    def _view_entered(self, node: int) -> None:
+        """A replica has entered a view: when as many have as are correct, perhaps all are in a later one."""
+        if node in self.corrupted:
+            return
+        self._entered += 1
+        if self._entered >= len(self.linked_from_ns):
+            begun = time.perf_counter()
+            self._sample()
+            self.spent_s += time.perf_counter() - begun
 
     def _up(self) -> list[int]:
         """Correct voters that run."""
@@ -167,21 +185,34 @@ class RunMonitor:
 
     def _can_decide(self) -> bool:
         """Whether some set of running, correct, mutually linked voters is large enough."""
-        run, up = self.world.run, self._up()
+        up = self._up()
         self.needs = self._needs(up)
         if not self._enough(up):
             return False
-        up = [i for i in up if any(not quorum.weights or quorum.weights[i] for quorum in self.needs)]
-        links = self.world.faults.links
-        cut = {pair for pair, effects in links.held.items() if any(effect.down for effect in effects.values())}
-        cut |= self.world.filters.cut_links(run.now_ns)
+        cut = self._cut()
         if not cut:
             return True
-        for i in up:
-            near = [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)]
-            if self._enough(near) and all((a, b) not in cut for a in near for b in near if a != b):
-                return True
-        return False
+        return any(
+            self._enough(near) and all((a, b) not in cut for a in near for b in near if a != b)
+            for near in self._near(up, cut).values()
+        )
+
+    def _linked(self, up: list[int]) -> list[int]:
+        """Voters of these that are linked with enough of them to decide."""
+        return [i for i, near in self._near(up, self._cut()).items() if self._enough(near)] if self._enough(up) else []
+
+    def _cut(self) -> set[tuple[int, int]]:
+        """Links that are cut now."""
+        held = self.world.faults.links.held.items()
+        cut = {pair for pair, effects in held if any(effect.down for effect in effects.values())}
+        return cut | self.world.filters.cut_links(self.world.run.now_ns)
+
+    def _near(self, up: list[int], cut: set[tuple[int, int]]) -> dict[int, list[int]]:
+        """For each of these voters that has a vote, those linked with it both ways, itself among them."""
+        up = [i for i in up if any(not quorum.weights or quorum.weights[i] for quorum in self.needs)]
+        if not cut:
+            return dict.fromkeys(up, up)
+        return {i: [j for j in up if i == j or ((i, j) not in cut and (j, i) not in cut)] for i in up}
 
     # --- at the end ------------------------------------------------------------------------------------
 
@@ -251,16 +282,40 @@ class RunMonitor:
         )
         if found and not run.backlog and self._longest_wait_ns() <= bound_ns:
             found = []  # nothing was decided for long because nobody had asked for anything
-        loop = self.lasso.loop() if found else None
-        if loop is not None:
-            text = (
-                f"{found[0].evidence}; livelock, not slowness: one state of all correct replicas came back in "
-                f"{loop.times} views between {loop.first_view} and {loop.last_view}"
-            )
-            found = [Violation("livelock", "liveness", found[0].time_ns, -1, text)]
-        verdict.record("liveness", found, applicable=applies)
-        verdict.outcomes["livelock"] = "not applicable" if not applies else "fail" if loop else "pass"
+        kind = self._kind(found[0], end_ns) if found else None
+        verdict.record("liveness", [] if kind is None else [kind], applicable=applies)
+        for name in ("halt", "livelock"):
+            failed = kind is not None and kind.check == name
+            judged = applies and (kind is None or kind.check == "slow" or failed)
+            verdict.outcomes[name] = "fail" if failed else "pass" if judged else "not applicable"
+        self._judge_each(verdict, end_ns, applicable=applies and kind is None)
         verdict.warnings += self._unjudged(end_ns, waiting, applies)
+
+    def _kind(self, found: Violation, end_ns: int) -> Violation:
+        """The same, told what kind of failure it is; and of a run that decides nothing any more, what it waits for."""
+        last_ns = self.decisions.last_ns
+        since_ns = max(last_ns, 0)
+        loop = self.lasso.loop()
+        kind = failure(loop, self.moves, since_ns, end_ns, self.decisions.last_pauses_ns)
+        if kind == "livelock" and loop is not None:
+            text = (
+                f"livelock, not slowness: one state of all correct replicas came back in {loop.times} views between "
+                f"{loop.first_view} and {loop.last_view}"
+            )
+        elif kind == "halt":
+            last_move_ns = max((time_ns for time_ns in self.moves.times_ns if time_ns >= since_ns), default=since_ns)
+            text = f"halt: no correct replica has entered a view or proposed anything since {last_move_ns / 1e9:.3f} s"
+        else:
+            text = "slow: it moves, and its states do not repeat"
+        lines = waits(self.world.run, self.correct) if end_ns - since_ns > self.bound_ns else ()
+        return Violation(kind, "liveness", found.time_ns, -1, f"{found.evidence}; {text}", waits=lines)
+
+    def _judge_each(self, verdict: Verdict, end_ns: int, *, applicable: bool) -> None:
+        """Where the voters together decide, each that runs and is linked keeps up with them."""
+        hosts = self.world.run.hosts
+        heights = {node: hosts[node].height for node in self.correct if node in self.linked_from_ns}
+        found = behind(self.decisions, heights, self.linked_from_ns, end_ns, self.bound_ns)
+        verdict.record("behind", found, applicable=applicable)
 
     def _sometimes(self, verdict: Verdict) -> None:
         """What the scenario meant to happen, and whether it did."""

@@ -18,9 +18,10 @@ from sim.families.heights.gossip import Relayed, Said
 from sim.families.heights.powers import Powers
 from sim.ledger import rows as r
 from sim.network.topology import neighbours
-from sim.protocol import Ballot, Block, Signing
+from sim.protocol import Ballot, Block, Signing, VoteType
 from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal, Tendermint
 from sim.scenario.errors import ScenarioError
+from sim.scenario.schema import Scenario
 from tests.protocols.laws import one_rotation_s
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
@@ -647,3 +648,79 @@ def test_what_is_long_decided_is_forgotten_by_all_and_its_slots_used_again() -> 
 def test_a_graph_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ScenarioError, match="write gossip_degree: 4"):
         scenario(7, protocol=gossip(3))
+
+
+# --- a liar that tells one process what the others do not hear --------------------------------------------------------
+
+
+class Faithless(Tendermint):
+    """Process 0 prevotes against its lock, tells the proposer alone, and never proposes."""
+
+    def may_prevote(self, proposal: Proposal) -> bool:
+        return self.context.me == 0 or super().may_prevote(proposal)
+
+    def proposal(self) -> Proposal | None:
+        return None if self.context.me == 0 else super().proposal()
+
+    def cast(self, vote: VoteType, block: Block | None) -> None:
+        context = self.context
+        if context.me != 0 or vote is not PREVOTE or block is None:
+            super().cast(vote, block)
+            return
+        ballot = context.votes.ballot(self.round, self.height, block)
+        context.votes.count(vote, ballot, 0)
+        context.vote(vote, ballot, self.proposer_of(self.height, self.round))
+
+    def repeat_votes(self, round_: int, *, values_only: bool) -> None:
+        if self.context.me != 0:
+            super().repeat_votes(round_, values_only=values_only)
+
+
+class Unshown(Faithless):
+    """And nobody is shown why another is locked."""
+
+    def pass_on_prevotes(self, block: Block) -> None:
+        """Keep it."""
+
+
+def liar(**changes: Any) -> Scenario:
+    """Round 1 does not reach process 3 until 3 s; timeouts of 100 and 200 ms that do not grow."""
+    zero = {f"timeout_{name}_delta": "0 ms" for name in ("propose", "prevote", "precommit")}
+    quick = {"timeout_propose": "200 ms", "timeout_prevote": "100 ms", "timeout_precommit": "100 ms", **zero}
+    held = {"types": ["Proposal", "PREVOTE", "PRECOMMIT"], "height": 1, "view": 1, "dst": [3], "delay_until": "3 s"}
+    script = [{"sends": "PREVOTE", "view": 2, "drop": True}, {"sends": "Proposal", "drop": True}]
+    protocol = {"name": "tendermint", "resend_after": "2 s", **quick}
+    corrupted = [{"nodes": [0], "behaviour": "scripted", "script": script}]
+    return scenario(protocol=protocol, duration="12 s", rules=[held], corrupted=corrupted, **changes)
+
+
+def test_one_liar_that_shows_its_prevotes_to_one_process_does_not_halt_the_others() -> None:
+    run = play(liar(), protocol=Faithless)
+    assert unsafe(run) == []
+    assert run.decided(1)[0].time_ns < 3 * S
+    assert len(run.decided(1)) > 80
+
+
+def test_if_locks_were_not_shown_it_would() -> None:
+    assert len(play(liar(), protocol=Unshown).decided(1)) == 0
+
+
+class NeverPrecommits(Tendermint):
+    """Rounds without end: values are prevoted, and nil precommitted."""
+
+    def update_lock(self, block: Block | None) -> None:
+        """Lock nothing."""
+
+    def precommit(self, block: Block | None) -> None:
+        super().precommit(None)
+
+
+def test_a_round_costs_the_same_however_many_were_before_it_at_its_height() -> None:
+    """Votes of the round before are said again, not those of all rounds."""
+    run = begin(liar(**{"liveness_bound": "60 s"}), protocol=NeverPrecommits)
+    counts = []
+    for at_ns in (4 * S, 6 * S, 8 * S, 10 * S):
+        run.until(at_ns)
+        counts.append((len(run.events(r.EVENT_VIEW)), run.sent("PREVOTE") + run.sent("PRECOMMIT")))
+    early, late = ((b[1] - a[1]) / (b[0] - a[0]) for a, b in (counts[:2], counts[2:]))
+    assert late <= 1.5 * early

@@ -105,7 +105,9 @@ def test_4_is_a_liveness_failure(tmp_path: Path) -> None:
         "--set", "faults=[{at: 2 s, crash: {nodes: [HAK]}}]",
     )  # fmt: skip
     assert done.exit_code == 4, done.output
-    assert "VIOLATION liveness" in done.output
+    assert "VIOLATION halt" in done.output
+    assert "replica 1: height" in done.output
+    assert "no progress in 3600 s" in done.output
     assert "--seed 1" in done.output  # how to see it again
 
 

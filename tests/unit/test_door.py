@@ -1,6 +1,7 @@
 """The door between protocols and simulator: narrow, documented, and behind it what it promises."""
 
 import inspect
+import re
 import typing
 
 import pytest
@@ -44,3 +45,19 @@ def test_every_method_is_documented_and_implemented_with_the_same_signature(inte
             continue
         assert inspect.getdoc(promised), name
         assert str(inspect.signature(promised)) == str(inspect.signature(getattr(type(behind), name))), name
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("ballot", "context.votes.ballot"),
+        ("persist", "context.disk.persist"),
+        ("decided_block", "context.chain.decided"),
+    ],
+)
+def test_who_asks_the_core_for_what_a_part_has_is_told_where_it_is(asked: str, told: str) -> None:
+    host = play(scenario(duration="1 ms")).world.run.hosts[0]
+    with pytest.raises(AttributeError, match=re.escape(told)):
+        getattr(host, asked)
+    with pytest.raises(AttributeError, match="a context has no qwertyuiop; "):
+        host.qwertyuiop  # noqa: B018

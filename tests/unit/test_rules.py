@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sim.families.sync import Fetch
-from sim.protocol import Block, Message
+from sim.protocol import Block, Message, Signing
 from sim.protocols.hotstuff import Proposal
 from sim.protocols.pbft import PrePrepare
 from sim.scenario.errors import ScenarioError
@@ -30,12 +30,19 @@ def _refusal(rule: dict[str, Any], **changes: Any) -> str:
     return str(caught.value)
 
 
+class Placeless(Message):
+    """About no view and no height."""
+
+    def size_bytes(self, signing: Signing) -> int:
+        return 1
+
+
 def test_a_message_says_which_view_and_height_it_is_about() -> None:
     block = Block(7, 3, 2, 0, None)
     assert PrePrepare(2, 5, block).place() == (2, 5)
     assert Fetch(4).place() == (None, 4)
     assert Proposal(9, block).place() == (9, 3)
-    assert Message().place() == (None, None)
+    assert Placeless().place() == (None, None)
 
 
 def test_a_dropped_vote_is_not_missed_by_a_larger_quorum() -> None:

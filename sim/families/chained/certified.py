@@ -39,6 +39,11 @@ class CertifiedChain(Replica, abc.ABC):
         """Raise ValueError if the parameters do not fit the number of voters."""
         parameters.check(voters)
 
+    def waits_for(self) -> str:
+        own = self.leader_of(self.view) == self.context.me
+        leads = "leads" if own else f"leader {self.leader_of(self.view)}"
+        return f"{leads}, highest certificate of view {self.high.view}"
+
     # --- rules that a mutant or a variant overrides ------------------------------------------------------
 
     def quorum(self) -> int:
@@ -235,6 +240,10 @@ class PacedChain(CertifiedChain):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.pacemaker = Pacemaker(context, self.f, self.quorum(), self.alone())
+
+    def waits_for(self) -> str:
+        wished = sorted(node for node, view in self.pacemaker.wishes.items() if view > self.view)
+        return super().waits_for() + (f", later views wished for by {wished}" if wished else "")
 
     def alone(self) -> int:
         """Views in a row that a replica leaves by itself: f leaders in turn may have crashed."""

@@ -108,6 +108,11 @@ class RoundByRound(HeightByHeight):
             return ()  # the fast path knows one set of validators
         return (NormalCase(upon=proposal, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
+    def waits_for(self) -> str:
+        if not self.changing:
+            return f"proposer {self.proposer_of(self.round)}"
+        return f"round {self.round} to begin, has ROUND-CHANGE of {sorted(self.changes.get(self.round, ()))}"
+
     # --- start, and the fast path ------------------------------------------------------------------------
     #
     # Guards upon block b: 2b before a proposal of round 0 is accepted, 2b + 1 afterwards.

@@ -211,6 +211,9 @@ class LogServer(Replica, abc.ABC):
         """Entries come from leaders of terms that the server has seen."""
         return not self.log.tail or self.log.tail[-1].view <= self.term
 
+    def waits_for(self) -> str:
+        return f"{self.role.value} in term {self.term}"
+
     def abstract_state(self) -> tuple[int, str]:
         return self.context.height, self.role.value
 
