@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from sim.measure.resilience import sensitivity_s
 from sim.plan.downtime import Downtime, downtime
 from sim.plan.losses import KINDS, Element, Kind, can_decide, elements, losses
+from sim.protocol import Quorum
 from sim.scenario.build import build
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
@@ -60,11 +61,16 @@ class Contingency:
     """A finished study: the losses, singles first, and expected downtime where voters have locations."""
 
     scenario: Scenario
-    quorum: int
+    needs: tuple[Quorum, ...]  # all to be met by voters that hear each other, to decide anything
     elements: tuple[Element, ...]
     losses: tuple[Loss, ...]
     downtime: Downtime | None
     folder: Path
+
+    @property
+    def quorum(self) -> int:
+        """So many voters are enough, whichever they are."""
+        return max(need.voters_needed() for need in self.needs)
 
     @property
     def mispredicted(self) -> tuple[Loss, ...]:
@@ -96,19 +102,17 @@ def contingency(
     swept = sweep(study, out=out, workers=workers, overrides=overrides, tell=tell)
     if swept.stopped:
         raise ScenarioError(f"{study}: the sweep ended early: {swept.stopped}; run the command again")
-    quorum = _quorum(base)
+    needs = _needs(base)
     rows = frame_of(swept.runs, truncated=True).to_dict("records")
     calm = rows[0]
     latencies = {key: _latencies(swept.folder, key) for key in (str(row["key"]) for row in rows)}
     window = (AT_S, AT_S + outage_ns / 1e9)
     calm_txs, _ = _committed(swept.folder, str(calm["key"]), window)
     judged = [
-        _judge(lost, row, calm, calm_txs, swept.folder, window, can_decide(base.network.n, quorum, lost), latencies)
+        _judge(lost, row, calm, calm_txs, swept.folder, window, can_decide(base.network.n, needs, lost), latencies)
         for lost, row in zip(sets, rows[1:], strict=True)
     ]
-    return Contingency(
-        base, quorum, tuple(found), tuple(judged), downtime(base.network, quorum, base.seed), swept.folder
-    )
+    return Contingency(base, needs, tuple(found), tuple(judged), downtime(base.network, needs, base.seed), swept.folder)
 
 
 def _write_study(path: Path, base: Scenario, sets: Sequence[tuple[Element, ...]], outage_ns: int, out: Path) -> Path:
@@ -134,10 +138,11 @@ def _write_study(path: Path, base: Scenario, sets: Sequence[tuple[Element, ...]]
     return file
 
 
-def _quorum(base: Scenario) -> int:
-    """Voters that must meet to decide anything: the largest quorum of the protocol's deciding votes."""
-    quorums = [quorum.votes for vote, quorum in build(base).run.quorums.items() if vote.decides]
-    return max(quorums, default=base.network.n)
+def _needs(base: Scenario) -> tuple[Quorum, ...]:
+    """What voters must meet to decide anything, as the protocol itself says."""
+    replica = build(base).run.hosts[0].replica
+    assert replica is not None
+    return replica.needs()
 
 
 def _committed(folder: Path, key: str, window: tuple[float, float]) -> tuple[int, int]:

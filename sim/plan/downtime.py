@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from sim.kernel import chance
 from sim.measure.statistics import Interval, t_interval
 from sim.network.settings import Network
 from sim.network.sites import read_rows
+from sim.protocol import Quorum
 
 HAZARDS = Path(__file__).parent / "data" / "hazards.csv"
 COASTAL = ("N", "E", "W")
@@ -66,12 +68,12 @@ def assumptions() -> list[str]:
     ]
 
 
-def downtime(network: Network, quorum: int, seed: int, storms: int = STORMS) -> Downtime | None:
-    """Expected downtime of a design; None if no voter has a location. `quorum`: voters needed to decide."""
+def downtime(network: Network, needs: Sequence[Quorum], seed: int, storms: int = STORMS) -> Downtime | None:
+    """Expected downtime of a design; None if no voter has a location. `needs`: what voters must meet to decide."""
     domains = network.domain_of_node
     if all(domain is None for domain in domains):
         return None
-    down_h = storm_downtime_h(domains, quorum, seed, storms)
+    down_h = storm_downtime_h(domains, needs, seed, storms)
     per_storm = t_interval(down_h)
     h = hazards()
     rates = (h["storm.rate_low"], h["storm.rate_high"])
@@ -88,12 +90,12 @@ def downtime(network: Network, quorum: int, seed: int, storms: int = STORMS) -> 
         float((down_h > 0).mean()),
         per_storm,
         per_year,
-        _cable_min_per_year(domains, quorum),
+        _cable_min_per_year(domains, needs),
     )
 
 
 def storm_downtime_h(
-    domains: tuple[str | None, ...], quorum: int, seed: int, storms: int = STORMS
+    domains: tuple[str | None, ...], needs: Sequence[Quorum], seed: int, storms: int = STORMS
 ) -> NDArray[np.float64]:
     """Hours without a quorum after each of `storms` storms, shape (storms,)."""
     h = hazards()
@@ -111,15 +113,21 @@ def storm_downtime_h(
             share = np.where(inside, h[f"storm.{cause}_core"], h[f"storm.{cause}_flank"])
             struck = hit[:, node] < share
             away_h[struck, node] = np.maximum(away_h[struck, node], length[struck, node])
-    # A quorum is back when so many voters are: the quorum-th smallest time of return.
-    down: NDArray[np.float64] = np.sort(away_h, axis=1)[:, quorum - 1]
+    # Voters come back in this order; a quorum is back when their votes together are enough.
+    order = np.argsort(away_h, axis=1, kind="stable")
+    down = np.zeros(storms)
+    for need in needs:
+        votes = np.cumsum(np.array(need.weights or (1,) * n)[order], axis=1)
+        last = np.argmax(votes >= need.votes, axis=1)
+        down = np.maximum(down, away_h[np.arange(storms), order[np.arange(storms), last]])
     return down
 
 
-def _cable_min_per_year(domains: tuple[str | None, ...], quorum: int) -> float:
+def _cable_min_per_year(domains: tuple[str | None, ...], needs: Sequence[Quorum]) -> float:
     """Minutes per year without a quorum on either side of the strait, if one crossing carries all traffic (A)."""
-    island = sum(domain in ISLAND for domain in domains)
-    if island == 0 or max(island, len(domains) - island) >= quorum:
+    island = [node for node, domain in enumerate(domains) if domain in ISLAND]
+    mainland = [node for node in range(len(domains)) if node not in island]
+    if not island or any(all(need.met_by(side) for need in needs) for side in (island, mainland)):
         return 0.0
     h = hazards()
     return h["cable.rate"] * h["cable.repair"] * _HOUR_MIN

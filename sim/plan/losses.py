@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from sim.network.settings import Network
+from sim.protocol import Quorum
 
 Kind = Literal["node", "domain", "link", "organisation"]
 KINDS: tuple[Kind, ...] = ("node", "domain", "link", "organisation")
@@ -81,21 +82,23 @@ def _implies(big: Element, small: Element) -> bool:
     return small.nodes <= big.nodes
 
 
-def largest_meeting(up: Iterable[int], cuts: Iterable[tuple[int, int]]) -> int:
-    """The most of the running voters of which every two can hear each other, given the cut pairs."""
+def can_meet(up: Iterable[int], cuts: Iterable[tuple[int, int]], needs: Sequence[Quorum]) -> bool:
+    """Whether some of the running voters, of which every two hear each other, meet all that is needed to decide."""
     alive = frozenset(up)
+    if not all(need.met_by(alive) for need in needs):
+        return False
     inside = [pair for pair in cuts if pair[0] in alive and pair[1] in alive]
     if not inside:
-        return len(alive)
+        return True
     a, b = inside[0]
-    return max(largest_meeting(alive - {a}, inside), largest_meeting(alive - {b}, inside))
+    return can_meet(alive - {a}, inside, needs) or can_meet(alive - {b}, inside, needs)
 
 
-def can_decide(n: int, quorum: int, lost: Iterable[Element]) -> bool:
-    """Whether a quorum of voters is left that can all hear each other."""
+def can_decide(n: int, needs: Sequence[Quorum], lost: Iterable[Element]) -> bool:
+    """Whether voters are left that can all hear each other and meet what the protocol needs (`Replica.needs`)."""
     down: set[int] = set()
     cuts: set[tuple[int, int]] = set()
     for element in lost:
         down |= element.nodes
         cuts |= element.links
-    return largest_meeting(set(range(n)) - down, cuts) >= quorum
+    return can_meet(set(range(n)) - down, cuts, needs)

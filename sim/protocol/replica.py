@@ -69,7 +69,8 @@ class Replica(abc.ABC):
 
         Where members change: a quorum of the group in force, and of one to come that is decided on or under way.
         """
-        return (Quorum(self.voters_needed()),)
+        weighted = tuple(quorum for vote, quorum in self.quorums().items() if vote.decides and quorum.weights)
+        return weighted or (Quorum(self.voters_needed()),)
 
     def carried_out(self) -> Collection[int]:
         """Numbers of the operator's requests (see MembersChange) that are carried out, as far as is known here."""

@@ -370,7 +370,7 @@ class RunMonitor:
         if tolerated < 0:
             n = self.world.scenario.network.n
             return [f"{silent}the protocol asks for {self.enough} voters, there are {n}: liveness was not judged"]
-        if count > tolerated:
+        if count and not self._enough(self.correct):
             return [f"{silent}{count} corrupted, the protocol bears {tolerated}: liveness was not judged"]
         if self.quiet_from_ns is None:
             return [f"{silent}too few linked voters ran at the end to decide anything: liveness was not judged"]
