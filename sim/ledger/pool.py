@@ -24,7 +24,6 @@ from sim.ledger.rows import (
     FRESH,
     INVALID_CLASS,
     MUTE,
-    PAYLOAD_SIZE,
     PEER,
     PEER_WIDTH,
     POOL,
@@ -110,15 +109,12 @@ def forward(run_state, tx, node, again):
 
 @compiled
 def batch_is_due(run_state, node):
-    """Whether a waiting proposer has a full block, or any transaction after its interval."""
+    """Whether a proposer waits, its interval is over, and there is something to order; however much, not before."""
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if peer[p + BATCH_ON] == 0:
+    if peer[p + BATCH_ON] == 0 or run_state[NOW] < peer[p + BATCH_AT]:
         return False
-    if run_state[BACKLOG_BYTES] > 0:
-        return run_state[NOW] >= peer[p + BATCH_AT]
-    fresh = peer[p + FRESH]
-    return fresh >= run_state[PAYLOAD_SIZE] or (fresh > 0 and run_state[NOW] >= peer[p + BATCH_AT])
+    return run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0
 
 
 @compiled

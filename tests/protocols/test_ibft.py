@@ -13,7 +13,7 @@ from sim.engine import loop
 from sim.families.sync import Blocks
 from sim.ledger import rows as r
 from sim.protocol import Block, Signing
-from sim.protocols.ibft import COMMIT, PREPARE, Ibft
+from sim.protocols.ibft import COMMIT, PREPARE, Ibft, RoundChange
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 FAST = {"name": "ibft", "round_timeout": "300 ms"}
@@ -362,3 +362,16 @@ def test_the_fast_path_does_what_the_handlers_do(seeds: range) -> None:
         fast, slow = play(chosen, fast_path=True), play(chosen, fast_path=False)
         np.testing.assert_array_equal(fast.rows, slow.rows, err_msg=f"seed {seed}")
         assert fast.digest == slow.digest, f"seed {seed}"
+
+
+def test_a_round_that_one_validator_asks_for_is_not_the_next_one() -> None:
+    """F = 1: whoever gives up a round goes to the highest that two ask for, or to the next."""
+    run = begin(scenario(4, protocol=FAST, duration="1 s")).until(15 * MS)
+    judge = run.replica(2)
+    height = judge.height
+    judge.on_round_change(3, RoundChange(height, 7))
+    assert judge.round == 0, "one may lie"
+    judge.leave_round()
+    assert (judge.round, judge.changing) == (1, True)
+    judge.on_round_change(0, RoundChange(height, 7))
+    assert judge.round == 7, "one of two is correct"

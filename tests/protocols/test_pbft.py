@@ -460,6 +460,17 @@ def test_a_backup_enters_no_view_whose_o_does_not_follow_from_v() -> None:
     assert backup.view == 1
 
 
+def test_a_backup_enters_no_view_upon_a_certificate_that_does_not_exist() -> None:
+    """One of V's VIEW-CHANGEs names a batch that nobody prepared; the others are true."""
+    run = begin(scenario(4, protocol=FAST))
+    backup, hosts = run.replica(2), run.world.run.hosts
+    forged = hosts[0].new_block(None, 0, number=1, empty=True)
+    backup.change_view(1)
+    changes = tuple(ViewChange(1, 0, ((1, 0, forged),) if node == 3 else (), 3, node) for node in (0, 1, 3))
+    backup.on_new_view(1, NewView(1, changes, ((1, forged),)))
+    assert not backup.active
+
+
 # --- agreement, validity, and the two ways to run ------------------------------------------------------------
 
 
