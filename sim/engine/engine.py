@@ -267,6 +267,8 @@ class Engine:
         state[actions.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = run_state.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
         classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
+        state[r.CLASSES] = len(s.class_bytes)
+        run_state.allocate(r.WAITED, r.WAITED_WIDTH * max(s.gateways * len(s.class_bytes), 1))
         run_state.allocate(r.STREAM, r.STREAM_WIDTH * 1)
         run_state.allocate(r.REPLY_COUNT, max(s.gateways, 1))
 

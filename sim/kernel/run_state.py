@@ -157,7 +157,7 @@ KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if ea
 VOTE_WEIGHT = 72  # lists of weights, one entry per voter
 SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there are borders
 TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
-COLUMNS = 88
+COLUMNS = 89
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

@@ -18,10 +18,12 @@ from sim.ledger.rows import (
     CLASS_BYTES,
     CLASS_COMMITTED,
     CLASS_WIDTH,
+    CLASSES,
     COMMITTED,
     COMMITTED_MEASURED,
     FORKS,
     FRESH,
+    GATEWAY_FIRST,
     HEIGHT,
     HIST_CLIENT,
     HIST_FINAL,
@@ -56,6 +58,12 @@ from sim.ledger.rows import (
     TX_WIDTH,
     TXS,
     UNACKED,
+    WAITED,
+    WAITED_COUNT,
+    WAITED_GREATEST_NS,
+    WAITED_LEAST_NS,
+    WAITED_SUM_NS,
+    WAITED_WIDTH,
     WARM_UP_NS,
 )
 from sim.ledger.transactions import histogram_bucket, release_tx
@@ -181,6 +189,18 @@ def settle_payload(run_state, block):
 
 
 @compiled
+def note_wait(run_state, gateway, class_, wait_ns):
+    """A client at this gateway has waited so long for the answer to a transaction of this class."""
+    waited = column(run_state, WAITED)
+    w = ((gateway - run_state[GATEWAY_FIRST]) * run_state[CLASSES] + class_) * WAITED_WIDTH
+    if waited[w + WAITED_COUNT] == 0 or wait_ns < waited[w + WAITED_LEAST_NS]:
+        waited[w + WAITED_LEAST_NS] = wait_ns
+    waited[w + WAITED_COUNT] += 1
+    waited[w + WAITED_SUM_NS] += wait_ns
+    waited[w + WAITED_GREATEST_NS] = max(waited[w + WAITED_GREATEST_NS], wait_ns)
+
+
+@compiled
 def acknowledge(run_state, block, gateway, entry):
     """A gateway's clients learn now that their transactions in a block are final.
 
@@ -207,8 +227,10 @@ def acknowledge(run_state, block, gateway, entry):
         run_state[ACKED] += 1
         classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_ACKED] += 1
         if rows[t + TX_SUBMIT] >= run_state[WARM_UP_NS]:
+            wait_ns = run_state[NOW] - rows[t + TX_SUBMIT]
             run_state[MEASURED] += 1
-            histogram[histogram_bucket(run_state[NOW] - rows[t + TX_SUBMIT])] += 1
+            histogram[histogram_bucket(wait_ns)] += 1
+            note_wait(run_state, gateway, rows[t + TX_CLASS], wait_ns)
         payload[at + i] = -1
         release_tx(run_state, tx)
     blocks[b + UNACKED] -= count

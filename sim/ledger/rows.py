@@ -37,6 +37,7 @@ POOL_SIZE = 94  # ring capacity per node, a power of two
 MEASURED = 95
 MARK = 96
 TX_VERIFY_NS = 97
+CLASSES = 98  # of transactions
 COMMITTED_MEASURED = 99
 DECIDES = 100  # (node, block) pairs
 TX_BYTES_COMMITTED = 101
@@ -62,6 +63,7 @@ CLOSED = 50  # blocks that everybody has decided and whose clients are served
 CLASS = 51  # CLASS_WIDTH per transaction class
 STREAM = 52
 REPLY_COUNT = 53  # scratch, per gateway
+WAITED = 88  # WAITED_WIDTH per gateway and class: how long its clients waited for answers
 HANDED = 84  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
@@ -88,6 +90,9 @@ UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)
 
 CLASS_WIDTH = 4
 CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)
+
+WAITED_WIDTH = 4
+WAITED_COUNT, WAITED_SUM_NS, WAITED_LEAST_NS, WAITED_GREATEST_NS = range(4)
 
 STREAM_WIDTH = 8
 STREAM_GATEWAY, STREAM_POS, STREAM_LEN, STREAM_TIMES, STREAM_CLASS, STREAM_CLASSES = range(6)

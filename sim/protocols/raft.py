@@ -170,6 +170,8 @@ class Raft(LogServer):
     @upon(NO_PROGRESS)
     def on_election_timeout(self) -> None:
         """No leader was heard: stand for election."""
+        if self.role is Role.CANDIDATE:
+            self.context.enter_view(self.term)  # it elected nobody, and is a term like those of leaders
         self.leader = None
         self.in_step = False
         if self.parameters.pre_vote:

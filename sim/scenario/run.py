@@ -288,6 +288,26 @@ def run_digest(world: World) -> str:
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
 
+def _waits(world: World) -> dict[str, list[Any]]:
+    """How long clients at each place waited for answers, by class of transaction, where any were answered."""
+    run = world.run
+    gateways = [gateway for gateway in world.gateways if gateway.endpoint < run.engine.endpoints]
+    waited = run.engine.run_state[r.WAITED].reshape(-1, r.WAITED_WIDTH)
+    classes, first = max(int(run.run_state[r.CLASSES]), 1), int(run.run_state[r.GATEWAY_FIRST])
+    found: dict[str, list[Any]] = {
+        name: [] for name in ("place", "class", "transactions", "least_ms", "mean_ms", "greatest_ms")
+    }
+    for gateway in gateways:
+        for number, kind in enumerate(world.classes):
+            row = waited[(gateway.endpoint - first) * classes + number].tolist()
+            count, sum_ns, least_ns, greatest_ns = row
+            if count:
+                shown = (gateway.place, kind.name, count, least_ns / 1e6, sum_ns / count / 1e6, greatest_ns / 1e6)
+                for column, value in zip(found.values(), shown, strict=True):
+                    column.append(value)
+    return found
+
+
 def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
     """Tidy tables of a run, as columns."""
     run = world.run
@@ -318,6 +338,7 @@ def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
             "submitted": [int(classes[i, r.CLASS_SUBMITTED]) for i in range(len(world.classes))],
             "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
         },
+        "latency_by_place": _waits(world),
         "messages_by_type": {
             name: [row[name] for row in messages] for name in ("type", "decides", "messages", "bytes", "dropped")
         },

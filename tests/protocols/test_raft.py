@@ -658,3 +658,14 @@ def test_a_later_term_counts_before_a_longer_log(last_index: int, last_term: int
     log = run.replica(0).log
     log.tail = [Block(number, number, term, 0, None) for number, term in ((1, 1), (2, 1), (3, 2))]
     assert log.is_up_to_date(last_index, last_term) is up_to_date
+
+
+def test_terms_that_elect_nobody_are_counted_and_a_livelock() -> None:
+    """Two servers 250 ms apart, whose timeouts are shorter than an election takes: each gives up too early."""
+    protocol = {"name": "raft", "election_timeout_low": "200 ms", "election_timeout_high": "400 ms"}
+    run = play(scenario(2, protocol=protocol, duration="30 s", liveness_bound="10 s",
+                        **{"network.latency.one_way": "250 ms"}))  # fmt: skip
+    terms = run.replica(0).term
+    assert terms > 50
+    assert run.monitor.blocks.view_changes >= terms - 3
+    assert run.verdict().outcomes["livelock"] == "fail"
