@@ -79,6 +79,12 @@ class FastPathBracket:
         if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lease, for this guard
             run.block_store.end_lease(host.seat)
 
+    def catch_up(self) -> None:
+        """For whoever looks at the replica between events: what it takes over is its own, and the guard says so."""
+        if self.is_used:
+            self.absorb()
+            self.settle()
+
     def begin(self) -> None:
         """The replica has started."""
         if self.is_used:

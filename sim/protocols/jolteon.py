@@ -249,8 +249,8 @@ class Jolteon(CertifiedChain):
             return None
         if self.timeout_ns != self.parameters.view_timeout_ns or (gave_up and gave_up.view >= self.view):
             return None
-        if block is None:
-            return self.genesis_guard if self.is_fresh() else None
+        if block is None:  # who gave up the first view before a crash does not vote in it afterwards
+            return self.genesis_guard if self.is_fresh() and self.voted_view == 0 else None
         plain = self.voted_view == self.view == block.view and self.high == block.body
         return block.number if plain and len(self.tree) == block.height - self.context.height else None
 

@@ -40,7 +40,8 @@ Deviations
 * Whoever is alone with its wish after two timeouts passes what its clients wait for to all.
 * Each hop is signed by its sender.
 * Channels are perfect in the paper (section 3), so nothing is sent twice. Links that lose messages for good
-  (`links: datagram`) break trees: with 5 % of loss and f of nine crashed, one view in some dozens decides.
+  (`links: datagram`) break trees: with 5 % of loss and f of nine crashed, one view in some dozens decides; with a pipeline
+  of 16, six voters and nobody crashed, none did in two minutes (campaign, kauri 41 54).
 
 Not modelled: choice of fan-out and stretch from measured bandwidth, other orders of replicas within a bin.
 """
@@ -56,6 +57,8 @@ from sim.families.chained.tree import GENESIS, HEADER_BYTES, QC, Blocks, Fetch, 
 from sim.families.chained.views import PROPOSE_TIMER, NewView, ViewParameters
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import Aggregate, Block, Context, FastPath, Message, NormalCase, Signing, Timer, Tree, invariant, upon
+
+_SHORT = 8  # blocks under way, with which three certificates in a row come through losses
 
 
 class KauriParameters(ViewParameters):
@@ -176,7 +179,8 @@ class Kauri(PacedChain):
         kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
         parameters: Mapping[str, Any],
     ) -> str:  # fmt: skip
-        few = kind == "liveness" and lossy and len(gone) > 0
+        long = int(parameters.get("pipeline", 3)) > _SHORT  # three certificates in a row are so many blocks in a row
+        few = kind == "liveness" and lossy and (len(gone) > 0 or long)
         return "its channels are perfect (section 3): a tree cut by losses waits for the next" if few else ""
 
     @staticmethod

@@ -130,7 +130,7 @@ class RunMonitor:
             self.lasso.sample(decided, -1, None)
             return
         for node in self.correct:
-            run.hosts[node].fast_path.absorb()
+            run.hosts[node].fast_path.catch_up()
         up = [replica for node in self.correct if (replica := run.hosts[node].replica) is not None]
         view = min((replica.view_number for replica in up), default=-1)
         if view > self.lasso.view:

@@ -44,6 +44,8 @@ CASES = {
     "hotstuff-liars-keep-some-a-view-ahead": "a proposal without a new certificate counted as progress",
     "raft-removed-server-passes-on": "a follower kept what a removed server passed on to it as its leader",
     "kauri-first-block-of-a-later-view": "the fast path kept a block as early that handlers take into its view",
+    "kauri-a-look-takes-what-waits": "a look between events took over what the fast path kept, and left its guard open",
+    "jolteon-gave-up-before-the-crash": "the fast path voted in a view that had been given up before a crash",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
