@@ -39,8 +39,8 @@ Deviations
   final.
 * Whoever is alone with its wish after two timeouts passes what its clients wait for to all.
 * Each hop is signed by its sender.
-* Channels are perfect in the paper (section 3), so nothing is sent twice. Links that lose messages for good
-  (`links: datagram`) break trees: with 5 % of loss and f of nine crashed, one view in some dozens decides; with 16 blocks
+* Channels are perfect in the paper (section 3), so nothing is sent twice. Links that lose messages for good (`links:
+  datagram`) break trees: with 5 % of loss and f of nine crashed, one view in some dozens decides. With 16 blocks
   under way, six voters and nobody crashed, none did in two minutes (campaign, kauri 41 54).
 
 Not modelled: choice of fan-out and stretch from measured bandwidth, other orders of replicas within a bin.
