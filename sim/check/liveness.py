@@ -37,17 +37,19 @@ class Decisions:
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
         decided = Rows(rows).of(r.EVENT_DECIDED)
-        decided = decided[decided.node < self.voters]
-        self.last_of_ns[decided.node] = decided.time_ns  # in order of time: the last stays
-        new = decided[decided.height > self.height]
-        heights, first = np.unique(new.height, return_index=True)  # the first to decide a height above all before
-        if len(heights):
-            self._first_ns.reach(int(heights[-1]))[heights] = new.time_ns[first] + 1
-        rising = np.minimum.accumulate(first[::-1])[::-1] == first  # not overtaken by a greater height
-        times = new.time_ns[first[rising]]
-        self.height = int(heights[-1]) if len(heights) else self.height
-        if not len(times):
+        if not len(decided):
             return
+        if int(decided.node.max()) >= self.voters:
+            decided = decided[decided.node < self.voters]
+        self.last_of_ns[decided.node] = decided.time_ns  # in order of time: the last stays
+        heights = decided.height
+        before = np.maximum.accumulate(np.concatenate(([self.height], heights)))[:-1]
+        new = np.flatnonzero(heights > before)  # the first to decide a height above all before
+        if not len(new):
+            return
+        times, heights = decided.time_ns[new], heights[new]
+        self.height = int(heights[-1])
+        self._first_ns.reach(self.height)[heights] = times + 1
         self.count += len(times)
         for mark, found in self.marks.items():
             if found < 0:

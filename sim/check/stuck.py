@@ -20,7 +20,8 @@ from sim.protocol import Ballot, Quorum, VoteType
 from sim.trace.rows import Rows
 
 Failure = Literal["halt", "livelock", "slow"]
-_KEPT = 10_000  # moves
+_MOVES = np.isin(np.arange(r.EVENT_TOLD + 1), (r.EVENT_VIEW, r.EVENT_PROPOSED, r.EVENT_HEAD))  # by event
+_KEPT = 1_000  # moves
 _STILL = 4  # so many times the longest pause between moves before: timers double, they do not more
 _VOTES_SHOWN = 2  # open tallies per replica
 
@@ -34,9 +35,9 @@ class Moves:
 
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        moved = Rows(chunk).of(r.EVENT_VIEW, r.EVENT_PROPOSED, r.EVENT_HEAD)
-        times = np.unique(moved.time_ns[moved.node < self.voters])
-        self.times_ns.extend(times[-_KEPT:].tolist())
+        rows = Rows(chunk)
+        times = rows[_MOVES[rows.event] & (rows.node < self.voters)].time_ns[-_KEPT:]
+        self.times_ns.extend(times[np.diff(times, prepend=-1) > 0].tolist())
 
     def stand_still(self, since_ns: int, end_ns: int) -> bool:
         """Whether nothing has moved for much longer than between any two moves since a time."""

@@ -35,18 +35,26 @@ class FastPathBracket:
     def seat(self, replica: Replica) -> dict[Any, Callable[..., None]]:
         """The handlers of a fresh replica, bracketed if the engine will do anything for it."""
         self.is_used = self.allowed and bool(replica.normal_cases())
-        return {cause: self.bracket(handler) for cause, handler in replica.bound_handlers().items()}
+        return {cause: self.bracket(handler, replica) for cause, handler in replica.bound_handlers().items()}
 
-    def bracket(self, handler: Callable[..., None]) -> Callable[..., None]:
+    def bracket(self, handler: Callable[..., None], replica: Replica) -> Callable[..., None]:
         """A handler that finds its replica up to date, and leaves the guard as the replica's state says."""
         if not self.is_used:
             return handler
-        absorb, settle = self.absorb, self.settle
+        run, host, accepted_at, guard_at = self.host.run, self.host, self._peer_at + r.ACCEPTED, self._guard_at
+        absorb, guard_of = replica.absorb_fast_path, replica.guard
 
         def handle(*arguments: Any) -> None:
+            # `absorb`, the handler, and `settle` in one: this runs a few hundred thousand times a second
+            if run.adopts:
+                host.chain.head = self.block() or host.chain.head
             absorb()
+            run.peers[accepted_at] = -1
             handler(*arguments)
-            settle()
+            guard = guard_of()
+            before = run.nodes[guard_at]
+            if guard != before or before == CLOSED:
+                self._lay(CLOSED if guard is None else guard, before)
 
         return handle
 
@@ -57,27 +65,25 @@ class FastPathBracket:
         if not self.is_used or replica is None:
             return
         if host.run.adopts:
-            host.chain.head = (
-                self.block() or host.chain.head
-            )  # my branch ends in the last block that was accepted for me
+            host.chain.head = self.block() or host.chain.head  # my branch ends in the last block accepted for me
         replica.absorb_fast_path()
         host.run.peers[self._peer_at + r.ACCEPTED] = -1
 
     def settle(self) -> None:
-        """The guard follows from what the replica is now. No block is proposed without it under another, or none."""
-        host = self.host
-        replica = host.replica
-        if replica is None:
-            return
-        found = replica.guard()
-        guard = CLOSED if found is None else found
-        run = host.run
-        before = run.nodes[self._guard_at]
+        """The guard follows from what the replica is now."""
+        replica = self.host.replica
+        if replica is not None:
+            guard = replica.guard()
+            self._lay(CLOSED if guard is None else guard, self.host.run.nodes[self._guard_at])
+
+    def _lay(self, guard: int, before: int) -> None:
+        """No block is proposed without a replica under another guard, or none."""
+        run = self.host.run
         if guard == before != CLOSED:
             return
         run.nodes[self._guard_at] = guard
         if guard == CLOSED or before != CLOSED:  # else a handler that opens the guard gave the lease, for this guard
-            run.block_store.end_lease(host.seat)
+            run.block_store.end_lease(self.host.seat)
 
     def catch_up(self) -> None:
         """For whoever looks at the replica between events: what it takes over is its own, and the guard says so."""

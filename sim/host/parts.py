@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sim.engine import entry, lease, timers
 from sim.engine.engine import LONG_AGO
 from sim.host.blocks import fork
+from sim.host.costs import ProtocolError
 from sim.kernel import post
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
@@ -252,6 +253,9 @@ class ClientsPart(Part):
         self.run.serve_clients(self.seat, yes=yes)
 
     def answer_read(self, asked_ns: int, height: int) -> None:
+        if not self.run.protocol.answers_reads:
+            name = self.run.protocol.__name__
+            raise ProtocolError(f"{name} answers a read, and says that it does not; write answers_reads = True")
         self.run.recorder.note(r.EVENT_READ, self.seat, self.run.now_ns - asked_ns, height)
 
 

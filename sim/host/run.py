@@ -191,7 +191,8 @@ class Run:
             host.handlers = host.fast_path.seat(host.replica)
         else:
             host.replica, host.handlers = wrapper(host)
-        host.handlers[STORED] = host.fast_path.bracket(lambda then: then())
+        if host.replica is not None:
+            host.handlers[STORED] = host.fast_path.bracket(lambda then: then(), host.replica)
         for service in self.services.get(host.seat, ()):
             host.handlers |= service.handlers()
 

@@ -140,6 +140,7 @@ class Pbft(GroupReplica):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
+        self.checkpointed = 0  # of which height a CHECKPOINT was last sent, as far as known since the start
         self.patient_since = -1  # executed height when this view was entered or asked for; -1: it is a first one
 
     def quorums(self) -> dict[VoteType, Quorum]:
@@ -333,14 +334,19 @@ class Pbft(GroupReplica):
 
     def checkpoint(self, *, again: bool = False) -> None:
         """Multicast <CHECKPOINT, n, d, i> after executing a K-th batch, and `again` where it may have been lost."""
-        height = self.context.height - self.context.height % self.parameters.checkpoint_interval
-        block = self.context.chain.decided(height) if height > self.low_mark else None
-        if block is None or not self.is_voter:
+        executed = self.context.height
+        height = executed - executed % self.parameters.checkpoint_interval
+        if height <= self.low_mark or not self.is_voter:
             return
-        ballot = self.context.votes.ballot(-1, height, block)
-        if again or not self.context.votes.has_voted(CHECKPOINT, ballot):
-            self.context.vote(CHECKPOINT, ballot, self.audience)
-        if self.stable <= self.context.height:
+        if again or height > self.checkpointed:
+            block = self.context.chain.decided(height)
+            if block is None:
+                return
+            ballot = self.context.votes.ballot(-1, height, block)
+            if again or not self.context.votes.has_voted(CHECKPOINT, ballot):
+                self.context.vote(CHECKPOINT, ballot, self.audience)
+            self.checkpointed = height
+        if self.stable <= executed:
             self.raise_low_mark(self.stable)
 
     @upon(CHECKPOINT)

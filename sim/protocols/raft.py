@@ -103,6 +103,7 @@ class Raft(LogServer):
     messages = (RequestVote, AppendEntries, Heartbeat, Repair, Reply)
     votes = (ACK, VOTE, PRE_VOTE)
     group_changes = "learners"
+    answers_reads = True
     progress = "always"
 
     @staticmethod

@@ -75,7 +75,9 @@ class RunMonitor:
         heard: list[Callable[[np.ndarray], None]] = [
             self.blocks, self.reads, self.lags, self._timed(self.decisions), self._timed(self.moves),
         ]  # fmt: skip
-        world.run.trace_sinks += [self._timed(self.safety), self._timed(self.history)]
+        world.run.trace_sinks.append(self._timed(self.safety))
+        if world.run.protocol.answers_reads:
+            world.run.trace_sinks.append(self._timed(self.history))
         if engine.settings.gateways:
             world.run.trace_sinks.append(self._timed(self.acknowledged))
         world.run.trace_sinks += map(self._of_correct, heard)

@@ -22,15 +22,25 @@ class Fact(NamedTuple):
 
 
 class Rows:
-    """Some rows of the trace, in order of time, over an integer array of shape (rows, TRACE_WIDTH)."""
+    """Some rows of the trace, in order of time, over an integer array of shape (rows, TRACE_WIDTH).
 
-    __slots__ = ("values",)
+    `at`: which of its rows, by position; None: all. A column is copied when it is first asked for, and no other is.
+    """
 
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values
+    __slots__ = ("_all", "_at", "_copied")
+
+    def __init__(self, rows: np.ndarray, at: np.ndarray | None = None) -> None:
+        self._all = rows
+        self._at = at
+        self._copied: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self._all if self._at is None else self._at)
+
+    @property
+    def values(self) -> np.ndarray:
+        """The rows themselves, shape (rows, TRACE_WIDTH)."""
+        return self._all if self._at is None else self._all[self._at]
 
     @overload
     def __getitem__(self, which: int) -> Fact: ...
@@ -40,8 +50,13 @@ class Rows:
 
     def __getitem__(self, which: int | slice | np.ndarray) -> Fact | Rows:
         """One row, or the rows that a slice, a mask or an array of positions names."""
-        found: np.ndarray = self.values[which]
-        return Fact(*found.tolist()) if isinstance(which, int) else Rows(found)
+        if isinstance(which, int):
+            return Fact(*self._all[which if self._at is None else self._at[which]].tolist())
+        if self._at is not None:
+            return Rows(self._all, self._at[which])
+        if isinstance(which, slice):
+            return Rows(self._all[which])
+        return Rows(self._all, np.flatnonzero(which) if which.dtype == bool else which)
 
     def __iter__(self) -> Iterator[Fact]:
         """Row by row: for what is put in words, not for what is counted."""
@@ -54,42 +69,51 @@ class Rows:
             found |= self.event == event
         return self[found]
 
+    def _column(self, number: int) -> np.ndarray:
+        if self._at is None:
+            column: np.ndarray = self._all[:, number]
+            return column
+        found = self._copied.get(number)
+        if found is None:
+            found = self._copied[number] = self._all[self._at, number]
+        return found
+
     @property
     def time_ns(self) -> np.ndarray:
         """When it happened."""
-        return self.values[:, 0]
+        return self._column(0)
 
     @property
     def event(self) -> np.ndarray:
         """EVENT_... of `sim.ledger.rows`."""
-        return self.values[:, 1]
+        return self._column(1)
 
     @property
     def node(self) -> np.ndarray:
         """At which endpoint."""
-        return self.values[:, 2]
+        return self._column(2)
 
     @property
     def block(self) -> np.ndarray:
         """Number of the block; of EVENT_VIEW the view, of EVENT_READ how long the answer took, ns."""
-        return self.values[:, 3]
+        return self._column(3)
 
     @property
     def height(self) -> np.ndarray:
         """Height of the block."""
-        return self.values[:, 4]
+        return self._column(4)
 
     @property
     def view(self) -> np.ndarray:
         """View of the block; of EVENT_HEAD the blocks left, of EVENT_REVERTED the block that takes the place."""
-        return self.values[:, 5]
+        return self._column(5)
 
     @property
     def txs(self) -> np.ndarray:
         """Transactions in the block."""
-        return self.values[:, 6]
+        return self._column(6)
 
     @property
     def bytes(self) -> np.ndarray:
         """Bytes of a proposed block; of its first decision the deciding messages sent until then."""
-        return self.values[:, 7]
+        return self._column(7)

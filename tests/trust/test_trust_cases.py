@@ -46,6 +46,7 @@ CASES = {
     "kauri-first-block-of-a-later-view": "the fast path kept a block as early that handlers take into its view",
     "kauri-a-look-takes-what-waits": "a look between events took over what the fast path kept, and left its guard open",
     "jolteon-gave-up-before-the-crash": "the fast path voted in a view that had been given up before a crash",
+    "tendermint-ballot-nobody-asked-for": "the guard opened a ballot, in which a double voter saw a rival",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well

@@ -185,6 +185,8 @@ class Validator(HeightByHeight):
     def normal_votes(self) -> bool:
         """Whether this process's votes of round 0 were those of the normal case."""
         context, (first, second) = self.context, self.two_votes
+        if self.proposals[0].round > 0:
+            return False  # and no ballot of round 0 is opened for a block of another
         ballot = context.votes.ballot(0, self.height, self.proposals[0].block)
         return context.votes.has_voted(first, ballot) and (self.step == 1 or context.votes.has_voted(second, ballot))
 
