@@ -49,8 +49,8 @@ def grown(pages: list[int]) -> float:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux what is in memory")
 @pytest.mark.parametrize("protocol", ["pbft", "raft"])
 def test_a_voter_down_for_ever_costs_no_memory(protocol: str) -> None:
-    """Collections fall where they like, which moves a count by 1 %: a leak would show in every run."""
-    assert any(grown(resident_pages(protocol, "duration=60 min", DOWN)) < 0.02 for _ in range(3))
+    """Within 25 minutes caches still fill, which takes 2 %; a leak that there was took 67 % in two hours (slow, below)."""
+    assert any(grown(resident_pages(protocol, "duration=25 min", DOWN)) < 0.04 for _ in range(3))
 
 
 @pytest.mark.slow
