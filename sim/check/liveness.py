@@ -9,8 +9,9 @@ import numpy as np
 
 from sim.check.verdict import Violation
 from sim.ledger import rows as r
-from sim.past import Past
 from sim.trace.rows import Rows
+
+_RING = 1 << 14  # heights whose first decision is remembered
 
 
 class Decisions:
@@ -28,7 +29,7 @@ class Decisions:
         self.marks: dict[int, int] = {}  # time asked about -> first decision after it
         self.last_pauses_ns: collections.deque[int] = collections.deque(maxlen=3)  # before the last decisions
         self.last_of_ns = np.full(voters, -1, dtype=np.int64)  # each voter's last decision
-        self._first_ns = Past()  # height -> first decision, plus 1; 0: none
+        self._first_ns = np.zeros(_RING, dtype=np.int64)  # height modulo its length -> first decision, of the last ones
 
     def watch(self, time_ns: int) -> None:
         """Note the first decision after this time."""
@@ -49,7 +50,7 @@ class Decisions:
             return
         times, heights = decided.time_ns[new], heights[new]
         self.height = int(heights[-1])
-        self._first_ns.reach(self.height)[heights] = times + 1
+        self._first_ns[heights % _RING] = times
         self.count += len(times)
         for mark, found in self.marks.items():
             if found < 0:
@@ -70,7 +71,8 @@ class Decisions:
         """
         if height >= self.height:
             return None
-        return max(int(self._first_ns.values[height + 1]) - 1, int(self.last_of_ns[node]))
+        oldest = max(height + 1, self.height + 1 - _RING)  # of what is known: of a height below, later than the truth
+        return max(int(self._first_ns[oldest % _RING]), int(self.last_of_ns[node]))
 
 
 def behind(

@@ -150,6 +150,14 @@ def test_behind_counts_from_the_later_of_link_decision_and_the_block_above() -> 
     assert behind(decisions, heights, {0: 0, 1: 100}, 161, 90) == []
 
 
+def test_who_is_far_behind_is_judged_by_the_oldest_height_that_is_remembered() -> None:
+    decisions, kept = Decisions(2), 1 << 14
+    for height in range(1, kept + 101):
+        decisions(rows((10 * height, r.EVENT_DECIDED, 0, height, height)))
+    assert decisions.missing_since_ns(1, 0) == 10 * 101, "since 10 in truth"
+    assert decisions.missing_since_ns(1, kept) == 10 * (kept + 1)
+
+
 def test_a_learner_or_a_voter_cut_off_is_not_behind() -> None:
     cut = [{"at": "2 s", "cut_link": {"between": [3, other]}} for other in (0, 1, 2)]
     assert play(scenario(**CALM, faults=cut)).verdict().violations == []  # type: ignore[arg-type]
