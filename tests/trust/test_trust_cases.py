@@ -47,6 +47,7 @@ CASES = {
     "kauri-a-look-takes-what-waits": "a look between events took over what the fast path kept, and left its guard open",
     "jolteon-gave-up-before-the-crash": "the fast path voted in a view that had been given up before a crash",
     "tendermint-ballot-nobody-asked-for": "the guard opened a ballot, in which a double voter saw a rival",
+    "tendermint-some-wait-for-nothing": "voters that waited for no transaction let no round expire, for ever",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well

@@ -13,8 +13,9 @@ They are methods of the replica, for a handler needs one. How powers, gossip and
   tracks what each neighbour lacks.
 * Either way, messages may be lost. A process repeats its votes for values of the round before, and of the round of its
   lock, when it begins another round (direct), and sends all its messages of this height again, with its height, when it
-  has made no progress for `resend_after`; with gossip all that it has heard, to its neighbours. Who is further answers,
-  and blocks are fetched with their commit certificates. A restarted process begins so.
+  has made no progress for `resend_after`; with gossip all that it has heard, to its neighbours. With them goes what its
+  clients wait for: a process that waits for nothing lets no round expire. Who is further answers, and blocks are fetched
+  with their commit certificates. A restarted process begins so.
 * Votes, valid value (with the votes it rests on) and round are on disk before a process speaks.
 """
 
@@ -239,6 +240,7 @@ class Validator(HeightByHeight):
     def resend(self) -> None:
         """Send again what this process has said at this height (or heard), and how many values it has decided."""
         context = self.context
+        context.clients.spread(self.members)  # who waits for nothing runs no timer, and its vote may be needed
         if self.gossip is not None:
             self.gossip_again(self.gossip)
             return
