@@ -11,11 +11,11 @@ They are methods of the replica, for a handler needs one. How powers, gossip and
   patience counts from the end of that wait.
 * Directly, messages go from each to all. With `dissemination: gossip` they flood a graph of neighbours, where CometBFT
   tracks what each neighbour lacks.
-* Either way, messages may be lost. A process repeats its votes for values of the round before, and of the round of its
-  lock, when it begins another round (direct), and sends all its messages of this height again, with its height, when it
-  has made no progress for `resend_after`; with gossip all that it has heard, to its neighbours. With them goes what its
-  clients wait for: a process that waits for nothing lets no round expire. Who is further answers, and blocks are fetched
-  with their commit certificates. A restarted process begins so.
+* Either way, messages may be lost. A process repeats its votes for values of the round before, and of the round of
+  its lock, when it begins another round (direct), and sends all its messages of this height again, with its height,
+  when it has made no progress for `resend_after`; with gossip all that it has heard, to its neighbours. With them
+  goes what its clients wait for: a process that waits for nothing lets no round expire. Who is further answers, and
+  blocks are fetched with their commit certificates. A restarted process begins so.
 * Votes, valid value (with the votes it rests on) and round are on disk before a process speaks.
 """
 
