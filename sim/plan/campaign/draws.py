@@ -162,7 +162,9 @@ def _is_allowed(entry: Entry, name: str, value: Any, n: int) -> bool:
         entry.parameters.from_text({name: value})
     except ValueError:
         return False
-    return not (name in ("group", "fanout", "gossip_degree") and isinstance(value, int) and value > n)
+    if not isinstance(value, int) or name not in ("group", "fanout", "gossip_degree"):
+        return True
+    return value <= n and not (name == "gossip_degree" and value * n % 2)
 
 
 def tolerated(entry: Entry, parameters: Data, n: int) -> tuple[int, int]:
@@ -377,6 +379,8 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
         data["block"] = {"max_transactions": dice.one((1, 10, 100)), "interval": _ms(dice.one(intervals))}
     if dice.happens(0.5):
         data["clients"] = _clients(dice)
+        if not entry.protocol.lasting_leader and entry.protocol.progress == "waiting":
+            data["clients"].pop("dissemination", None)  # some choices are refused where leaders wait in turn
     if dice.happens(0.35):
         data["cpu"] = _cpu(dice)
     faults = [fault for _ in range(dice.among(4)) for fault in _fault(dice, n, slow=_costs_time(data))]
