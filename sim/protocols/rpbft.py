@@ -233,11 +233,15 @@ class Rpbft(Pbft):
 
     @upon(NO_PROGRESS)
     def on_request_timeout(self) -> None:
-        """A member asks for a view change; a node outside asks for blocks."""
+        """A member asks for a view change; a node outside asks for blocks, and tells the group what waits.
+
+        The primary that it passes transactions on to may be down, and members that wait for none would not mind.
+        """
         if self.is_voter:
             super().on_request_timeout()
             return
         self.fetch()
+        self.context.clients.spread(self.peers())
         self.context.clock.made_progress()
         self.context.clock.watch_progress(self.timeout_ns)
 

@@ -60,7 +60,9 @@ class OpenLoop(Parameters):
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
     name: str = Field(default="open", description="name of this class in tables")
     label: Literal["general", "public", "personal", "important"] = Field(
-        default="general", description="data label; personal and important records stay in their jurisdiction"
+        default="general",
+        description="data label; shown with results; nothing keeps personal or important records where they are "
+        "(see exported_bytes)",
     )
 
 
