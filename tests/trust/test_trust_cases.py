@@ -48,7 +48,7 @@ CASES = {
     "jolteon-gave-up-before-the-crash": "the fast path voted in a view that had been given up before a crash",
     "tendermint-ballot-nobody-asked-for": "the guard opened a ballot, in which a double voter saw a rival",
     "tendermint-some-wait-for-nothing": "voters that waited for no transaction let no round expire, for ever",
-    "rpbft-group-waits-for-nothing": "nodes outside held what waited, and no member suspected the primary that was down",
+    "rpbft-group-waits-for-nothing": "nodes outside held what waited, and no member suspected its primary",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
