@@ -49,6 +49,7 @@ CASES = {
     "tendermint-ballot-nobody-asked-for": "the guard opened a ballot, in which a double voter saw a rival",
     "tendermint-some-wait-for-nothing": "voters that waited for no transaction let no round expire, for ever",
     "rpbft-group-waits-for-nothing": "nodes outside held what waited, and no member suspected its primary",
+    "kauri-voted-above-what-waits": "who voted for an empty block did not wait for what lay below it",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
 }
 FAILS = {  # and must be found to; the others end well
