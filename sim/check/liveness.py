@@ -29,7 +29,8 @@ class Decisions:
         self.marks: dict[int, int] = {}  # time asked about -> first decision after it
         self.last_pauses_ns: collections.deque[int] = collections.deque(maxlen=3)  # before the last decisions
         self.last_of_ns = np.full(voters, -1, dtype=np.int64)  # each voter's last decision
-        self._first_ns = np.zeros(_RING, dtype=np.int64)  # height modulo its length -> first decision, of the last ones
+        # Height modulo their length, of the last ones: the first decision, and whether transactions are in its block.
+        self._first_ns, self._is_full = np.zeros(_RING, dtype=np.int64), np.zeros(_RING, dtype=bool)
 
     def watch(self, time_ns: int) -> None:
         """Note the first decision after this time."""
@@ -50,7 +51,7 @@ class Decisions:
             return
         times, heights = decided.time_ns[new], heights[new]
         self.height = int(heights[-1])
-        self._first_ns[heights % _RING] = times
+        self._first_ns[heights % _RING], self._is_full[heights % _RING] = times, decided.txs[new] > 0
         self.count += len(times)
         for mark, found in self.marks.items():
             if found < 0:
@@ -67,12 +68,13 @@ class Decisions:
     def missing_since_ns(self, node: int, height: int) -> int | None:
         """Since when a voter, decided up to this height, gets nothing of what others have; None: it lacks nothing.
 
-        From the later of its own last decision and the first one of the height above it.
+        From the later of its own last decision and the first one of a height above it with transactions: who lacks
+        empty blocks alone, with which others have come to know what is final, lacks nothing.
         """
-        if height >= self.height:
-            return None
         oldest = max(height + 1, self.height + 1 - _RING)  # of what is known: of a height below, later than the truth
-        return max(int(self._first_ns[oldest % _RING]), int(self.last_of_ns[node]))
+        above = np.arange(oldest, self.height + 1) % _RING
+        full = above[self._is_full[above]]
+        return max(int(self._first_ns[full[0]]), int(self.last_of_ns[node])) if len(full) else None
 
 
 def behind(

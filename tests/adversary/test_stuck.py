@@ -18,9 +18,9 @@ from tests.runs import S, play, scenario
 CALM = {"duration": "40 s", "liveness_bound": "10 s"}
 
 
-def rows(*facts: tuple[int, int, int, int, int]) -> np.ndarray:
+def rows(*facts: tuple[int, int, int, int, int], txs: int = 1) -> np.ndarray:
     """Trace rows of (time, event, node, block or view, height)."""
-    return np.array([[*fact, 0, 0, 0] for fact in facts], dtype=np.int64)
+    return np.array([[*fact, 0, txs, 0] for fact in facts], dtype=np.int64)
 
 
 def stuck(**changes: object) -> Violation:
@@ -148,6 +148,15 @@ def test_behind_counts_from_the_later_of_link_decision_and_the_block_above() -> 
     assert [found.node for found in behind(decisions, heights, linked, 161, 90)] == [1, 2]
     assert [found.node for found in behind(decisions, heights, linked, 160, 90)] == [2]
     assert behind(decisions, heights, {0: 0, 1: 100}, 161, 90) == []
+
+
+def test_who_lacks_empty_blocks_alone_is_not_behind() -> None:
+    decisions = Decisions(2)
+    decisions(rows((10, r.EVENT_DECIDED, 0, 1, 1), (10, r.EVENT_DECIDED, 1, 1, 1)))
+    decisions(rows((20, r.EVENT_DECIDED, 0, 2, 2), txs=0))
+    assert decisions.missing_since_ns(1, 1) is None
+    decisions(rows((30, r.EVENT_DECIDED, 0, 3, 3)))
+    assert decisions.missing_since_ns(1, 1) == 30
 
 
 def test_who_is_far_behind_is_judged_by_the_oldest_height_that_is_remembered() -> None:
