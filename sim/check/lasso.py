@@ -22,7 +22,6 @@ class Lasso:
         self.rounds = rounds
         self.decided = -1
         self.seen: dict[Hashable, list[int]] = {}  # state -> views it was seen in, ascending
-        self.last: Hashable = None
         self.view = -1  # of the last sample
 
     def sample(self, decided: int, view: int, state: Hashable) -> None:
@@ -30,14 +29,13 @@ class Lasso:
         if decided != self.decided:
             self.decided = decided
             self.seen = {}
-        self.last, self.view = state, view
+        self.view = view
         views = self.seen.setdefault(state, [])
         if not views or view > views[-1]:
             views.append(view)
 
     def loop(self) -> Loop | None:
-        """The loop that the run is in, if it is in one."""
-        views = self.seen.get(self.last, [])
-        if self.last is None or len(views) < self.rounds:
-            return None
-        return Loop(views[0], views[-1], len(views))
+        """The loop that the run is in, if it is in one: by the state that came back most often, not just the last."""
+        known = [views for state, views in self.seen.items() if state is not None]
+        views = max(known, key=len, default=[])
+        return Loop(views[0], views[-1], len(views)) if len(views) >= self.rounds else None

@@ -135,9 +135,12 @@ class HotStuff(PacedChain):
         return self.context.disk.stable["voted"] is self.voted
 
     def abstract_state(self) -> tuple[int, ...]:
-        """Decided height, and the blocks of the lock and of the highest certificate."""
-        numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
-        return (self.context.height, *numbers)
+        """Decided height, how far the highest certificate is above the lock, and how many views ago it was.
+
+        Not which blocks: a chain may grow for ever without a commit, and is no nearer to one.
+        """
+        lock, high = (0 if qc.block is None else qc.block.height for qc in (self.locked, self.high))
+        return self.context.height, high - lock, self.view - self.high.view
 
     @staticmethod
     def known_weakness(

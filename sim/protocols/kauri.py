@@ -193,9 +193,9 @@ class Kauri(PacedChain):
         return rank(self.locked) <= rank(self.high)
 
     def abstract_state(self) -> tuple[int, ...]:
-        """Decided height, and the blocks of the lock and of the highest certificate."""
-        numbers = (0 if qc.block is None else qc.block.number for qc in (self.locked, self.high))
-        return (self.context.height, *numbers)
+        """As for chained HotStuff: decided height, and where lock, highest certificate and view are to each other."""
+        lock, high = (0 if qc.block is None else qc.block.height for qc in (self.locked, self.high))
+        return self.context.height, high - lock, self.view - self.high.view
 
     # --- what is on disk, and what the fast path did meanwhile -------------------------------------------
 

@@ -174,3 +174,11 @@ def test_a_learner_or_a_voter_cut_off_is_not_behind() -> None:
         {"at": "2 s", "partition": {"groups": [[0, 1, 2], [3, 4]]}}]), protocol=Raft)  # fmt: skip
     assert one_way.verdict().violations == []
     assert one_way.now_ns == 40 * S
+
+
+def test_a_chain_that_grows_for_ever_without_a_commit_goes_in_a_circle() -> None:
+    """Chained HotStuff, one silent leader of four: 0 commits per view (arXiv 2205.11652), blocks without end."""
+    silent = [{"nodes": [1], "behaviour": "silent"}]
+    quick = {"name": "hotstuff", "view_timeout": "100 ms"}
+    found = stuck(protocol=quick, corrupted=silent, duration="40 s")
+    assert found.check == "livelock", found.evidence
