@@ -15,6 +15,7 @@ from sim.kernel.post import (
     FATE_LOST_ARRIVING,
     FATE_RECEIVER_DOWN,
     FLOOD,
+    FLOW_NS,
     HANDLE_NS,
     KEY,
     KIND,
@@ -124,7 +125,7 @@ def transaction_copy(run_state, time, ref):
         release_tx(run_state, tx)
         return
     size = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-    _, verified = receive(run_state, time, dst, size, run_state[TX_VERIFY_NS])
+    _, verified = receive(run_state, time, src, dst, size, run_state[TX_VERIFY_NS], 0)
     peer = column(run_state, PEER)
     p = dst * PEER_WIDTH
     verified = max(verified, peer[p + TX_LAST])
@@ -162,12 +163,12 @@ def envelope_copy(run_state, time, ref):
                 fate,
                 np.uint64(row[e + KEY]),
             )
-        _drop(run_state, envelope, statement)
+        drop_copy(run_state, envelope, statement)
         return
     if statement == FLOOD:
         flood_arrives(run_state, time, dst, envelope)
         return
-    received, verified = receive(run_state, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    received, verified = receive(run_state, time, src, dst, row[e + SIZE], row[e + VERIFY_NS], row[e + FLOW_NS])
     done = hand_over(run_state, dst, verified, row[e + HANDLE_NS])
     if run_state[LOG_ON]:
         _log(
@@ -177,13 +178,14 @@ def envelope_copy(run_state, time, ref):
     if statement >= 0:
         if column(run_state, TALLY)[statement * ROW + RELEASED] == 0:
             vote_arrives(run_state, statement, dst, row[e + VOTER], done)
-        _drop(run_state, envelope, statement)
+        drop_copy(run_state, envelope, statement)
     else:
         ready_push(run_state, done, DELIVER, dst, envelope)
 
 
 @compiled
-def _drop(run_state, envelope, statement):
+def drop_copy(run_state, envelope, statement):
+    """One copy of an envelope fewer; a tally that is over goes with the last."""
     if drop_reference(run_state, envelope) and statement >= 0:
         tally = column(run_state, TALLY)
         if tally[statement * ROW + RELEASED] == 1 and tally[statement * ROW + REFERENCES] == 0:

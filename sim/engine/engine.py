@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.engine import actions, cases, dissemination, gossip, growth, lease, timers, votes
 from sim.engine.settings import NO_LIMIT, Settings
-from sim.kernel import post, rules, tally
+from sim.kernel import post, rules, sharing, tally
 from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.heap import WIDTH
@@ -126,6 +126,7 @@ class Engine:
         run_state.allocate(d.RULE, post.RULE_WIDTH * 256)
         run_state.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
         run_state.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
+        self._lay_cards()
         self._lay_groups()
         run_state.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
         run_state.adopt(d.SIDE, np.array(s.side or (-1,)))
@@ -157,6 +158,23 @@ class Engine:
         run_state.allocate(gossip.HEARD, 0)
         run_state.allocate(gossip.PASSES, 2)  # its first pair is nobody's
         run_state.allocate(gossip.GOSSIPER, self.seats * gossip.GOSSIPER_WIDTH)
+
+    def _lay_cards(self) -> None:
+        """Rows of what shared cards send; a card without a limit shares nothing."""
+        s, run_state, state = self.settings, self.run_state, self.state
+        sent_ps, received_ps = s.tx_ps_per_byte, s.rx_ps_per_byte
+        limited = s.sharing != sharing.FIFO and (sent_ps > 0).any()
+        state[d.SHARING] = s.sharing if limited else sharing.FIFO
+        state[d.CAPPED] = limited and received_ps.max() > sent_ps[sent_ps > 0].min()
+        n, rows = (self.endpoints, 4 * self.endpoints + 64) if limited else (0, 0)
+        run_state.allocate(d.CARDS, n * sharing.CARD_WIDTH)
+        run_state.allocate(d.CONNECTION, n * n * sharing.LANES)
+        run_state.allocate(d.QUEUED, rows * sharing.QUEUED_WIDTH)
+        run_state.allocate(d.QUEUED_PLACE, rows * 2)
+        run_state.adopt(d.QUEUED_FREE, np.arange(rows)[::-1])
+        state[d.QUEUED_FREE_LEN] = rows
+        run_state.allocate(d.RX_GAPS, n * sharing.GAPS_WIDTH)
+        run_state.allocate(d.KIND_SMALL, post.KINDS)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -349,6 +367,26 @@ class Engine:
     def clear_flood(self, slot: int) -> None:
         """Free a flood's slot; no copy of it may be under way."""
         self.run_state[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
+
+    def sending_ns(self) -> np.ndarray:
+        """How long each card has been busy with copies that have not left yet, ns, shape (endpoints,)."""
+        busy_ps = np.zeros(self.endpoints, dtype=np.int64)
+        if not self.state[d.SHARING]:
+            return busy_ps
+        rows = self.run_state[d.QUEUED].reshape(-1, sharing.QUEUED_WIDTH)
+        for node, card in enumerate(self.run_state[d.CARDS].reshape(-1, sharing.CARD_WIDTH).tolist()):
+            lanes = [card[at : at + sharing.LANE_WIDTH] for at in range(0, sharing.SERVED_NS, sharing.LANE_WIDTH)]
+            if not any(lane[sharing.COUNT] for lane in lanes):
+                continue
+            busy_ps[node] = (int(self.state[d.NOW]) - card[sharing.SERVED_NS]) * 1000
+            for lane in lanes:
+                in_train, row = lane[sharing.MODE] == sharing.TRAIN, lane[sharing.HEAD]
+                while row:
+                    queued = rows[row - 1].tolist()
+                    sent_ps = queued[sharing.BYTES] * int(self.node()[node, post.TX_PS]) - queued[sharing.LEFT_PS]
+                    busy_ps[node] += sent_ps * (lane[sharing.COUNT] if in_train else 1)
+                    row = 0 if in_train else queued[sharing.NEXT]
+        return busy_ps // 1000
 
     # --- views for Python ------------------------------------------------------------------------------
 

@@ -50,6 +50,7 @@ from sim.kernel.run_state import (
     pointer,
 )
 from sim.kernel.sending import send_group, send_one
+from sim.kernel.sharing import forget_gaps
 from sim.kernel.tally import (
     COUNT_AT,
     COUNT_STEP,
@@ -514,6 +515,7 @@ def restart(array, node):
     state[s + UP] = 1
     for queue in (RX_FREE, VERIFY_FREE, THREAD_FREE, DISK_FREE, EXECUTE_FREE):
         state[s + queue] = run_state[NOW]
+    forget_gaps(run_state, node)
     state[s + PROGRESS_NS] = run_state[NOW]
     free = column(run_state, WORKER_FREE)
     for w in range(run_state[WORKERS]):

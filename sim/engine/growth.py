@@ -38,6 +38,8 @@ def lengthen(run_state: RunState, number: int) -> None:
         double_envelopes(run_state)
     elif number == r.TX_FREE:
         double_transactions(run_state)
+    elif number == d.QUEUED_FREE:
+        double(run_state, d.QUEUED_FREE, d.QUEUED_FREE_LEN, ((d.QUEUED, 0), (d.QUEUED_PLACE, 0)))
     else:
         raise KeyError(f"column {number} is no list and no table that grows within an event")
 

@@ -41,6 +41,7 @@ from sim.engine.capacity import has_capacity
 from sim.engine.dissemination import in_tree, timer_is_idle
 from sim.engine.gossip import OF_GOSSIP, gossip_comes
 from sim.engine.lease import arm_batch, go_on
+from sim.engine.leaving import card_is_due
 from sim.engine.relay import relay
 from sim.engine.timers import OF_DISK, OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.votes import let_go, let_go_vote, vote_is_processed
@@ -49,6 +50,7 @@ from sim.kernel.chance import TIMEOUT, below, join
 from sim.kernel.due import (
     BATCH,
     CALL,
+    CARD,
     DECIDED,
     DELIVER,
     DISK_DONE,
@@ -287,6 +289,10 @@ def advance(array, until):
             return UNTIL, none, none, run_state[NOW]
         time, sequence, what, argument = ready[0], ready[1], ready[2], ready[3]
         heap_drop(run_state, READY, READY_LEN)
+        if what & 255 == CARD:
+            run_state[NOW] = time
+            card_is_due(run_state, argument)
+            continue
         if time == run_state[STILL_AT_NS]:
             if what & 255 != TX_ARRIVES:  # any number of transactions may arrive at one time
                 run_state[STILL_EVENTS] += 1

@@ -14,6 +14,7 @@ from sim.kernel.post import (
     ARG,
     ENVELOPE_WIDTH,
     FLOOD,
+    FLOW_NS,
     HANDLE_NS,
     KIND,
     REFS,
@@ -37,7 +38,8 @@ from sim.kernel.run_state import (
     column,
     compiled,
 )
-from sim.kernel.sending import count_kind, put_on_link, sign, transmit
+from sim.kernel.sending import count_kind, is_shared, put_on_link, sign, transmit
+from sim.kernel.sharing import queue
 
 
 @compiled
@@ -48,10 +50,10 @@ def flood_arrives(run_state, time, dst, envelope):
     seen = column(run_state, FLOOD_SEEN)
     at = row[e + ARG] * run_state[NODES] + dst
     if seen[at] > 0:
-        receive(run_state, time, dst, row[e + SIZE], 0)
+        receive(run_state, time, row[e + SRC], dst, row[e + SIZE], 0, row[e + FLOW_NS])
         drop_reference(run_state, envelope)
         return
-    _, verified = receive(run_state, time, dst, row[e + SIZE], row[e + VERIFY_NS])
+    _, verified = receive(run_state, time, row[e + SRC], dst, row[e + SIZE], row[e + VERIFY_NS], row[e + FLOW_NS])
     done = hand_over(run_state, dst, verified, row[e + HANDLE_NS])
     seen[at] = done + 1
     ready_push(run_state, done, RELAY, dst, envelope)
@@ -82,17 +84,23 @@ def spread(run_state, node, but, kind, size, verify_ns, handle_ns, flood):
     hop = new_envelope(run_state, node, kind, FLOOD, size, verify_ns, handle_ns, 0, key, 0, flood)
     starts = column(run_state, NEIGHBOUR_START)
     members = column(run_state, NEIGHBOUR)
-    begin_message(run_state, node, kind)
     ready = sign(run_state, node, 0)
+    shared = is_shared(run_state, node)
+    if not shared:
+        begin_message(run_state, node, kind)
     copies = 0
     sent = 0
     for i in range(starts[node], starts[node + 1]):
         dst = members[i]
         if dst == but:
             continue
+        sent += 1
+        if shared:
+            queue(run_state, node, envelope_ref(hop, dst), dst, ready, key, size, False)
+            copies += 1
+            continue
         leaves = transmit(run_state, node, ready, size)
         copies += put_on_link(run_state, key, envelope_ref(hop, dst), node, dst, leaves, kind, FLOOD, size)
-        sent += 1
     count_kind(run_state, kind, sent, size)
     row = column(run_state, ENVELOPE)
     row[hop * ENVELOPE_WIDTH + REFS] = max(copies, 1)

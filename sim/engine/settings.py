@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from sim.kernel import post
+from sim.kernel import post, sharing
 
 NO_LIMIT = 1 << 62
 
@@ -36,6 +36,7 @@ class Settings:
     loss_q32: int = 0
     retransmit_ns: int = 0  # 0: datagrams
     ordered: bool = True
+    sharing: int = sharing.FIFO  # how copies share their sender's card
     links_change: bool = False  # link rules will be used
     block_txs: int = 1000
     block_bytes: int = 0

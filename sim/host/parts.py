@@ -9,7 +9,7 @@ from sim.engine import entry, lease, timers
 from sim.engine.engine import LONG_AGO
 from sim.host.blocks import fork
 from sim.host.costs import ProtocolError
-from sim.kernel import post
+from sim.kernel import post, sharing
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import ALL, Audience, Ballot, Block, GossipMessage, Timer, Turns, VoteType
@@ -166,6 +166,13 @@ class PacingPart(Part):
             run.engine.state, self.seat, height, since_ns, lowest, earliest_ns, turns.period_ns, turns.spread_ns,
             turns.place, turns.places,
         )  # fmt: skip
+
+    @property
+    def blocks_have_left(self) -> bool:
+        run = self.run
+        at = self.seat * sharing.CARD_WIDTH + sharing.REST * sharing.LANE_WIDTH
+        cards = run.engine.run_state[d.CARDS]
+        return not run.scalars[d.SHARING] or not (cards[at + sharing.HEAD] or cards[at + sharing.WAITING])
 
     def begin_interval(self) -> None:
         self.run.leases[self._last_at] = self.run.scalars[d.NOW]

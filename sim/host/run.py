@@ -113,6 +113,8 @@ class Run:
         self.engine = Engine(settings)
         self.run_state = self.engine.state
         self.run_state[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
+        for cause, kind in self.kinds.items():
+            self.engine.run_state[d.KIND_SMALL][kind] = isinstance(cause, VoteType) or cause.carries is Message.carries
         self.run_state[r.FORKS] = protocol.forks
         self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
@@ -152,7 +154,7 @@ class Run:
         # What replicas call each other: a voter's number, for each of its seats; an observer's seat.
         self.name_of_seat = [who if who >= 0 else seat for seat, who in enumerate(self.engine.identity)]
         self.hosts = [ReplicaContext(self, seat) for seat in range(self.engine.seats)]
-        self.requests: list[MembersChange] = []  # of the operator
+        self.requests: list[tuple[MembersChange, frozenset[int] | None]] = []  # of the operator, and whom it tells
         self.told = [0] * self.engine.seats  # how many of them each seat has heard
         self._seat_all()
 
@@ -383,10 +385,13 @@ class Run:
         if both:
             self.set_link(dst, src, 0)
 
-    def change_members(self, change: MembersChange) -> None:
-        """The operator asks for other members: every replica that runs hears of it, others when they run again."""
+    def change_members(self, change: MembersChange, told: frozenset[int] | None = None) -> None:
+        """The operator asks for other members: replicas that run hear of it, others when they run again.
+
+        `told`: the voters that the operator asks; None: all.
+        """
         self.recorder.note(r.EVENT_MEMBERSHIP, -1, change.number)
-        self.requests.append(change)
+        self.requests.append((change, told))
         for host in self.hosts:
             self._tell_requests(host)
 
@@ -395,7 +400,9 @@ class Run:
         handler = host.handlers.get(MEMBERSHIP)
         while handler is not None and self.told[host.seat] < len(self.requests):
             self.told[host.seat] += 1
-            handler(self.requests[self.told[host.seat] - 1])
+            change, told = self.requests[self.told[host.seat] - 1]
+            if told is None or host.me in told:
+                handler(change)
 
     def flush_trace(self) -> None:
         """Hand the collected trace rows to those who read them."""

@@ -49,13 +49,14 @@ RX_BUSY, VERIFY_BUSY, THREAD_BUSY, RX_WAIT, CPU_WAIT, RX_BYTES = 8, 9, 10, 11, 1
 TX_FREE, TX_PS, SIGN_FREE, TX_BUSY, SIGN_BUSY, TX_BYTES, TX_WAIT = 16, 17, 18, 19, 20, 21, 22
 DISK_FREE, DISK_BUSY, DISK_Q10, EXECUTE_FREE, EXECUTE_BUSY = 23, 24, 25, 26, 27
 PROGRESS_NS, PROGRESS_NUMBER = 28, 29  # last progress and how often, for the progress timer
-RX_COUNT = 14
+RX_COUNT, RX_LAST = 14, 15  # RX_LAST: when the copy that arrived last was received; kept where cards are shared
 PROGRESS_TOKEN = 31  # which progress timer is the current one
 
 # An envelope.
 ENVELOPE_WIDTH = 16
 REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, VOTER, KIND = 0, 1, 2, 3, 4, 5, 6, 7
 KEY, ACTION, SENT_NS, ARG = 8, 9, 10, 11
+FLOW_NS = 12  # for how long the copy that left last was being sent, where cards are shared
 MESSAGE, REPLY, FLOOD = -1, -2, -3  # values of STATEMENT that are not a tally row
 
 KINDS = 64  # message types of a run

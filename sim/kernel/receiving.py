@@ -22,6 +22,7 @@ from sim.kernel.post import (
     RX_WAIT,
     THREAD_BUSY,
     THREAD_FREE,
+    TX_PS,
     VERIFY_BUSY,
     VERIFY_FREE,
 )
@@ -33,12 +34,14 @@ from sim.kernel.run_state import (
     NODE,
     NODES,
     RULE,
+    SHARING,
     WORKER_FREE,
     WORKERS,
     column,
     compiled,
     inlined,
 )
+from sim.kernel.sharing import FIFO, take_in
 
 
 @compiled
@@ -79,18 +82,29 @@ def verified_at(run_state, dst, received, cost):
 
 
 @inlined
-def receive(run_state, time, dst, size, verify_ns):
-    """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`."""
+def receive(run_state, time, src, dst, size, verify_ns, flow_ns):
+    """Stages 4 and 5: returns (received, verified) times of a copy that arrives at `time`.
+
+    `flow_ns`: for how long it was being sent, if its sender's card is shared; then its bytes have come in meanwhile.
+    """
     node = column(run_state, NODE)
     d = dst * NODE_WIDTH
     received = time
     if node[d + RX_PS] > 0:
         cost = (size * node[d + RX_PS]) // 1000
-        start = max(time, node[d + RX_FREE])
-        received = start + cost
-        node[d + RX_FREE] = received
-        node[d + RX_BUSY] += cost
-        node[d + RX_WAIT] += start - time
+        if run_state[SHARING] == FIFO:
+            start = max(time, node[d + RX_FREE])
+            received = start + cost
+            node[d + RX_FREE] = received
+            node[d + RX_BUSY] += cost
+            node[d + RX_WAIT] += start - time
+        elif node[src * NODE_WIDTH + TX_PS] > 0:
+            received = take_in(run_state, dst, time, flow_ns, cost)
+            node[d + RX_WAIT] += received - time
+        else:  # it comes all at once
+            start = max(time, node[d + RX_FREE])
+            received = take_in(run_state, dst, start + cost, 0, cost)
+            node[d + RX_WAIT] += start - time
     node[d + RX_BYTES] += size
     node[d + RX_COUNT] += 1
     run_state[DELIVERED] += 1

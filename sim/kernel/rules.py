@@ -41,7 +41,8 @@ MESSAGE_RULE_WIDTH = 20
     FIRST, EVERY, MOST,  # of the copies matched: acts on number FIRST, then on every EVERY-th, at most MOST times
     DROPS, ADD_NS, SPAN_NS, HOLD_NS, CAP_NS, COPIES,
     SEEN, HITS,  # copies matched (until MOST is reached), and acted upon
-) = range(17)  # fmt: skip
+    VIEW_EVERY, HEIGHT_EVERY,  # from the low bound (or 0) on, every so many; 0 is 1
+) = range(19)  # fmt: skip
 NOWHERE = -(1 << 60)  # view or height of a message that has none
 ANY_LOW, ANY_HIGH = -(1 << 61), 1 << 61
 
@@ -88,7 +89,15 @@ def _holds_now(run_state, rule):
         and row[r + HITS] < row[r + MOST]
         and row[r + VIEW_LOW] <= run_state[MESSAGE_VIEW] <= row[r + VIEW_HIGH]
         and row[r + HEIGHT_LOW] <= run_state[MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
+        and _is_every(run_state[MESSAGE_VIEW], row[r + VIEW_LOW], row[r + VIEW_EVERY])
+        and _is_every(run_state[MESSAGE_HEIGHT], row[r + HEIGHT_LOW], row[r + HEIGHT_EVERY])
     )
+
+
+@compiled
+def _is_every(number, low, every):
+    """Whether a view or height is the first of a range that begins at `low`, or one of every so many after it."""
+    return every <= 1 or (number >= 0 and (number - max(low, 0)) % every == 0)
 
 
 @compiled

@@ -37,7 +37,7 @@ from sim.kernel import CHECKED, COMPLETE
 from sim.kernel.cold import GUARD, LINE, ColdColumn
 
 # --- scalars ---------------------------------------------------------------------------------------------
-SCALARS = 128
+SCALARS = 136
 NOW = 0  # current simulated time, ns
 READY_LEN = 1  # entries in the ready heap
 READY_SEQ = 2  # next sequence number of the ready heap
@@ -108,6 +108,9 @@ RULE_COPIES_MAX = 57  # most further copies of one copy
 WRONG_COLUMN = 62  # what the checked build refused last: the column, and the index
 WRONG_INDEX = 63
 # ledger and engine scalars use 64..127 (sim.ledger.rows, sim.engine.actions)
+SHARING = 128  # how copies share their sender's card (sim.kernel.sharing)
+CAPPED = 129  # 1: some card takes in less than another sends
+QUEUED_FREE_LEN = 130
 LEDGER_SCALARS = 64
 
 # --- columns ---------------------------------------------------------------------------------------------
@@ -145,6 +148,8 @@ NEIGHBOUR_START = 30
 NEIGHBOUR = 31
 FLOOD_SEEN = 32
 TALLY_CAST = 33  # per tally a bit set of the seats that have sent their vote
+QUEUED = 34  # copies and messages that a shared card sends (sim.kernel.sharing)
+QUEUED_FREE = 35
 LEDGER_COLUMNS = 36
 MESSAGE_RULE = 64
 RULE_KINDS = 65  # per message type: bit set of rules that match it
@@ -157,7 +162,12 @@ KIND_WEIGHTS = 71  # per message type: where its voters' weights begin, -1 if ea
 VOTE_WEIGHT = 72  # lists of weights, one entry per voter
 SIDE = 73  # per endpoint: 0 at home, 1 abroad, -1 nowhere; read only if there are borders
 TALLY_WEIGHTS = 78  # per tally: where the weights of its voters begin, -1 if each counts 1; read only if WEIGHTED
-COLUMNS = 89
+QUEUED_PLACE = 89  # per queued row the view and height that it is about; written only while there are rules
+CARDS = 90  # per endpoint
+CONNECTION = 91  # per lane, sender and receiver: the last row queued + 1, or 0
+KIND_SMALL = 92  # per message type: 1 if it goes beside blocks, not behind them, where cards are shared
+RX_GAPS = 93  # per endpoint: when its card was idle (sim.kernel.sharing)
+COLUMNS = 94
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

@@ -1,6 +1,7 @@
 """The message pipeline, stages 1 to 3: a message is signed, leaves the NIC copy by copy, and is put on its links.
 
-What links and rules do to a copy (loss, delay, doubles, order) is settled here, when it is sent.
+What links and rules do to a copy (loss, delay, doubles, order) is settled here: when it is sent or, if it shares its
+sender's card with others, when it leaves (sim.kernel.sharing).
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from sim.kernel.post import (
     RULE_LOSS_Q32,
     RULE_SPAN_NS,
     RULE_WIDTH,
+    SENT_NS,
     SIGN_BUSY,
     SIGN_FREE,
     SIZE,
@@ -45,6 +47,7 @@ from sim.kernel.post import (
     _log,
     drop_reference,
     envelope_ref,
+    ref_index,
 )
 from sim.kernel.rules import apply_rules, begin_message, meets_rules
 from sim.kernel.run_state import (
@@ -78,12 +81,14 @@ from sim.kernel.run_state import (
     RULE_COPIES,
     RULES_ACTIVE,
     SENT,
+    SHARING,
     SIDE,
     SITE_OF,
     SITES,
     column,
     compiled,
 )
+from sim.kernel.sharing import FIFO, queue_envelope, receivers_of
 
 
 @compiled
@@ -142,6 +147,14 @@ def _crosses(run_state, src, dst):
 
 
 @compiled
+def _sent_ns(run_state, ref):
+    """When the sender sent a copy; of a transaction, when it left."""
+    if ref & 1:
+        return run_state[NOW]
+    return column(run_state, ENVELOPE)[ref_index(ref) * ENVELOPE_WIDTH + SENT_NS]
+
+
+@compiled
 def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered: 0, 1, or more."""
     site = column(run_state, SITE_OF)
@@ -175,7 +188,8 @@ def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     if lost:
         _dropped(run_state, kind)
         if run_state[LOG_ON]:
-            _log(run_state, run_state[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_LOST_SENDING, key)
+            sent_ns = _sent_ns(run_state, ref)
+            _log(run_state, sent_ns, src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_LOST_SENDING, key)
         return 0
     link = src * run_state[NODES] + dst
     if run_state[ORDERED]:
@@ -187,7 +201,8 @@ def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
         if moved < 0:
             _dropped(run_state, kind)
             if run_state[LOG_ON]:
-                _log(run_state, run_state[NOW], src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_RULED_OUT, key)
+                sent_ns = _sent_ns(run_state, ref)
+                _log(run_state, sent_ns, src, dst, kind, statement, leaves, 0, 0, 0, size, FATE_RULED_OUT, key)
             return 0
         copies += run_state[RULE_COPIES]
     if run_state[ORDERED]:
@@ -244,6 +259,12 @@ def transmit(run_state, src, ready, size):
 
 
 @compiled
+def is_shared(run_state, src):
+    """Whether what a node sends goes out side by side, so that it is put on its links when it leaves."""
+    return run_state[SHARING] != FIFO and column(run_state, NODE)[src * NODE_WIDTH + TX_PS] > 0
+
+
+@compiled
 def count_kind(run_state, kind, messages, size):
     """Count one signature and the copies of a message of some type."""
     count = column(run_state, KIND_COUNT)
@@ -259,6 +280,11 @@ def send_one(run_state, envelope, src, dst, sign_ns):
     e = envelope * ENVELOPE_WIDTH
     row = column(run_state, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
+    if is_shared(run_state, src):
+        ready = sign(run_state, src, sign_ns)
+        queue_envelope(run_state, src, envelope, dst, ready)
+        count_kind(run_state, kind, 1, size)
+        return np.int64(1)
     begin_message(run_state, src, kind)
     leaves = transmit(run_state, src, sign(run_state, src, sign_ns), size)
     copies = put_on_link(
@@ -273,8 +299,8 @@ def send_one(run_state, envelope, src, dst, sign_ns):
 
 
 @compiled
-def _copies_one_by_one(run_state, envelope, src, group, ready):
-    """Stages 2 and 3 for every member of a group, when copies can be lost or ruled. Returns (entered, sent)."""
+def _copies_one_by_one(run_state, envelope, src, group, ready, queues):
+    """Stages 2 (if it `queues`) and 3 for all members of a group, if copies can be lost. Returns (entered, sent)."""
     e = envelope * ENVELOPE_WIDTH
     row = column(run_state, ENVELOPE)
     size, kind, statement = row[e + SIZE], row[e + KIND], row[e + STATEMENT]
@@ -286,21 +312,21 @@ def _copies_one_by_one(run_state, envelope, src, group, ready):
     for i in range(starts[group], starts[group + 1]):
         dst = members[i]
         if dst != src:
-            leaves = transmit(run_state, src, ready, size)
+            leaves = transmit(run_state, src, ready, size) if queues else ready
             copies += put_on_link(run_state, key, envelope_ref(envelope, dst), src, dst, leaves, kind, statement, size)
             sent += 1
     return copies, sent
 
 
 @compiled
-def _copies_in_a_row(run_state, envelope, src, group, ready):
+def _copies_in_a_row(run_state, envelope, src, group, ready, queues):
     """The same when no link is lossy or ruled: one loop with everything at hand, for it runs once per message."""
     e = envelope * ENVELOPE_WIDTH
     size = column(run_state, ENVELOPE)[e + SIZE]
     key = np.uint64(column(run_state, ENVELOPE)[e + KEY])
     node = column(run_state, NODE)
     s = src * NODE_WIDTH
-    limited = node[s + TX_PS] > 0
+    limited = queues and node[s + TX_PS] > 0
     cost = (size * node[s + TX_PS]) // 1000
     free = max(ready, node[s + TX_FREE]) if limited else ready
     mode, low_ns, span = run_state[JITTER_MODE], run_state[JITTER_LOW_NS], run_state[JITTER_SPAN_NS]
@@ -358,7 +384,8 @@ def _copies_in_a_row(run_state, envelope, src, group, ready):
             if members[i] != src and _crosses(run_state, src, members[i]):
                 run_state[BYTES_ABROAD] += size
     run_state[SENT] += sent
-    node[s + TX_BYTES] += sent * size
+    if queues:
+        node[s + TX_BYTES] += sent * size
     if limited:
         node[s + TX_FREE] = free
         node[s + TX_BUSY] += sent * cost
@@ -367,17 +394,28 @@ def _copies_in_a_row(run_state, envelope, src, group, ready):
 
 
 @compiled
+def put_group(run_state, envelope, src, group, ready, queues):
+    """Stages 2 and 3 of a message to a group, or 3 alone for one that leaves now. Returns copies (entered, sent)."""
+    begin_message(run_state, src, column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND])
+    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON]:
+        return _copies_one_by_one(run_state, envelope, src, group, ready, queues)
+    return _copies_in_a_row(run_state, envelope, src, group, ready, queues)
+
+
+@compiled
 def send_group(run_state, envelope, src, group, sign_ns):
-    """Send an envelope to every member of a group but the sender. Returns the copies entered."""
+    """Send an envelope to every member of a group but the sender. Returns the copies entered, or queued."""
     e = envelope * ENVELOPE_WIDTH
     row = column(run_state, ENVELOPE)
     size, kind = row[e + SIZE], row[e + KIND]
-    begin_message(run_state, src, kind)
     ready = sign(run_state, src, sign_ns)
-    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON]:
-        copies, sent = _copies_one_by_one(run_state, envelope, src, group, ready)
-    else:
-        copies, sent = _copies_in_a_row(run_state, envelope, src, group, ready)
+    if is_shared(run_state, src):
+        copies = receivers_of(run_state, src, -1 - group)
+        if copies > 0:
+            queue_envelope(run_state, src, envelope, -1 - group, ready)
+            count_kind(run_state, kind, copies, size)
+            return copies
+    copies, sent = put_group(run_state, envelope, src, group, ready, True)
     count_kind(run_state, kind, sent, size)
     row[e + REFS] = copies
     if copies == 0:

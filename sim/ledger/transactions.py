@@ -16,7 +16,8 @@ from sim.kernel.chance import JITTER, below, join
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.run_state import BITS_WORDS, NODE, NOW, SEED, VOTERS, _pointer, column, compiled, make_capacity
-from sim.kernel.sending import count_kind, put_on_link, transmit
+from sim.kernel.sending import count_kind, is_shared, put_on_link, transmit
+from sim.kernel.sharing import queue
 from sim.ledger.rows import (
     APART,
     CLASS,
@@ -118,9 +119,13 @@ def send_tx(run_state, tx, src, dst, bytes_, again):
     if again:
         key = join(key, run_state[NOW])
     kind = run_state[TX_KIND]
+    count_kind(run_state, kind, 1, bytes_)
+    if is_shared(run_state, src):
+        queue(run_state, src, tx_ref(tx, dst), dst, run_state[NOW], key, bytes_, False)
+        column(run_state, TX)[tx * TX_WIDTH + TX_REFS] += 1
+        return True
     begin_message(run_state, src, kind)
     leaves = transmit(run_state, src, run_state[NOW], bytes_)
-    count_kind(run_state, kind, 1, bytes_)
     copies = put_on_link(run_state, key, tx_ref(tx, dst), src, dst, leaves, kind, -1, bytes_)
     column(run_state, TX)[tx * TX_WIDTH + TX_REFS] += copies
     return copies > 0

@@ -195,6 +195,7 @@ def _resources(run: Run, end_ns: int) -> Metrics:
     if not end_ns:
         return {}
     received = np.maximum(nodes[:, post.RX_COUNT], 1)
+    sending_ns = run.engine.sending_ns()[: run.engine.seats]
     free = {name: nodes[:, [getattr(post, f"{name}_FREE")]] for name in ("SIGN", "TX", "RX", "THREAD", "EXECUTE")}
     free["VERIFY"] = nodes[:, [post.VERIFY_FREE]]
     if workers > 1:
@@ -203,7 +204,8 @@ def _resources(run: Run, end_ns: int) -> Metrics:
     def used(stage: str, before: str = "") -> float:
         """The greatest share of the run for which a node's stage was at work; `before`: the stage that feeds it."""
         behind = free[before].max(axis=1) > end_ns if before else np.zeros(len(nodes), dtype=bool)
-        busy = done_by(end_ns, nodes[:, getattr(post, f"{stage}_BUSY")], free[stage], behind)
+        taken_in_ns = nodes[:, getattr(post, f"{stage}_BUSY")] + (sending_ns if stage == "TX" else 0)
+        busy = done_by(end_ns, taken_in_ns, free[stage], behind)
         return float(busy.max() / (end_ns * free[stage].shape[1]))
 
     return {

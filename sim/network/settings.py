@@ -58,6 +58,11 @@ class Network(Parameters):
     measured_rtt: tuple[MeasuredRtt, ...] = Field(default=(), description="round trips that override the latency model")
     jitter: Jitter = Field(default=NoJitter(), description="variation from message to message")
     bandwidth_ps_per_byte: Bandwidth = quantity("unlimited", "of each node's network card, in each direction")
+    sharing: Literal["fair", "fifo", "priority"] = Field(
+        default="fair",
+        description="how copies share their sender's card: side by side; one after the other; or side by side with "
+        "votes and other small messages before blocks",
+    )
     loss: Fraction = Field(default="0 %", lt=1, description="probability that one transmission of a message is lost")  # type: ignore[assignment]
     retransmit_after_ns: Nanoseconds = quantity(
         "200 ms",

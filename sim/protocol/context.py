@@ -102,6 +102,10 @@ class Pacing(Interface):
         block that I take there ends it, and begins that for the height above.
         """
 
+    @property
+    def blocks_have_left(self) -> bool:
+        """Whether no block or long message that I sent still waits at my network card: a small one may overtake it."""
+
     def begin_interval(self) -> None:
         """A proposal goes out message by message, not by `propose`: the block interval begins now."""
 

@@ -313,6 +313,7 @@ class Raft(LogServer):
         context = self.context
         prev, commit = block.height - 1, context.height
         message = AppendEntries(self.term, prev, self.log.term_at(prev), block, commit)
+        self.note_what_left()
         self.reads.sent_entry(block.height)
         if context.membership.may_change:
             self.log.append(block)

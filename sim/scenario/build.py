@@ -13,7 +13,7 @@ from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
 from sim.host import Costs, Run
-from sim.kernel import post
+from sim.kernel import post, sharing
 from sim.kernel.chance import lognormal_table
 from sim.kernel.process import Clock
 from sim.ledger import rows as r
@@ -30,6 +30,7 @@ from sim.workload.demand import classes as demand_classes
 from sim.workload.settings import Backlog, DemandLoad, OpenLoop
 from sim.workload.sources import Source, Streams, resend, start_closed_loop
 
+_SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
 
 
@@ -160,8 +161,9 @@ def _plan_membership(scenario: Scenario, run: Run) -> None:
         add, remove, learn = (
             tuple(node for ref in refs for node in nodes_of(ref)) for refs in (change.add, change.remove, change.learn)
         )
+        told = None if change.told == "all" else frozenset(node for ref in change.told for node in nodes_of(ref))
         request = MembersChange(number, add, remove, learn)
-        run.call_at(change.at_ns, functools.partial(run.change_members, request))
+        run.call_at(change.at_ns, functools.partial(run.change_members, request, told))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,6 +304,7 @@ def _settings(
         loss_q32=int(network.loss * (1 << 32)),
         retransmit_ns=network.retransmit_after_ns if ordered else 0,
         ordered=ordered,
+        sharing=_SHARING[network.sharing],
         links_change=bool(adversary.twins) or any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
@@ -333,8 +336,10 @@ def _broadcasts(scenario: Scenario, replica: type[Replica]) -> bool:
 
 
 def _acks(scenario: Scenario) -> int:
-    """Replies that convince a client: its entry voter's (0), or f + 1 where f = (n - 1) // 3."""
-    return 0 if scenario.clients.acknowledge == "entry" else (scenario.network.n - 1) // 3 + 1
+    """Replies that convince a client; 0: its entry voter's."""
+    n = scenario.network.n
+    f = (n - 1) // 3
+    return {"entry": 0, "quorum": f + 1, "2f + 1": 2 * f + 1, "all": n}[scenario.clients.acknowledge]
 
 
 def _jitter(scenario: Scenario) -> tuple[int, int, int, np.ndarray | None]:

@@ -25,6 +25,7 @@ from typing import Any
 
 import simpy
 
+from tests.oracle.cards import READY, ReceivingCard, SharedCard
 from tests.oracle.world import (
     ALL,
     COPIES_MAX,
@@ -60,6 +61,7 @@ class Receiver:
     def __init__(self, oracle: Oracle, node: int) -> None:
         self.oracle, self.node, env = oracle, node, oracle.env
         self.nic, self.thread = simpy.Store(env), simpy.Store(env)
+        self.card = ReceivingCard(env.now)
         self.workers = simpy.Resource(env, oracle.network.workers)
         env.process(self.receive())
         env.process(self.hand_over())
@@ -67,6 +69,7 @@ class Receiver:
     def accept(self, copy: Copy) -> None:
         """A copy arrives. It takes its place at the NIC and, already, its place at the consensus thread."""
         copy.is_verified = self.oracle.env.event()
+        copy.received_at = self.received_at(copy)
         self.nic.put(copy)
         self.thread.put(copy)
 
@@ -74,9 +77,22 @@ class Receiver:
         env = self.oracle.env
         while True:
             copy = yield self.nic.get()
-            yield env.timeout(copy.message.kind.size * self.oracle.network.rx_ps[self.node] // 1000)
+            if copy.received_at is None:
+                yield env.timeout(copy.message.kind.size * self.oracle.network.rx_ps[self.node] // 1000)
+            else:
+                yield env.timeout(copy.received_at - self.oracle.now)
             copy.received = self.oracle.now
             env.process(self.verify(copy, self.workers.request() if copy.message.kind.verify_ns > 0 else None))
+
+    def received_at(self, copy: Copy) -> int | None:
+        """When a copy that arrives now is received, where its bytes may have come in while they were sent."""
+        network = self.oracle.network
+        if network.sharing == "fifo" or not network.rx_ps[self.node]:
+            return None
+        takes = copy.message.kind.size * network.rx_ps[self.node] // 1000
+        if network.is_shared(copy.message.src):
+            return self.card.take_in(copy.arrived, copy.message.flow_ns, takes)
+        return self.card.take_in(max(copy.arrived, self.card.free) + takes, 0, takes)
 
     def verify(self, copy: Copy, worker: Any) -> Process:
         if worker is not None:
@@ -115,6 +131,7 @@ class Oracle:
         self.receivers = [Receiver(self, node) for node in nodes]
         self.signing = [simpy.Store(self.env) for _ in nodes]
         self.outgoing = [simpy.Store(self.env) for _ in nodes]
+        self.cards = [SharedCard(self, node, self.leave) for node in nodes]
         for node in nodes:
             self.env.process(self.sign(node))
             self.env.process(self.transmit(node))
@@ -176,17 +193,22 @@ class Oracle:
         named = draw(self.network.seed, JITTER, src, key)
         drawn = join(named, self.now) if again else named
         message = Message(self.messages, src, kind, drawn, tally, self.now, place)
-        copies = []
-        for dst in self.receivers_of(src, to):
-            copies.append(Copy(message, dst, self.sequence + 1, self.rules.get((src, dst))))
-            self.sequence += COPIES_MAX
-        self.sent += len(copies)
-        self.in_flight += len(copies)
+        copies = [Copy(message, dst, 0, None) for dst in self.receivers_of(src, to)]
         self.bytes_sent += kind.size * len(copies)
-        for copy in copies:
-            self.judge(copy)
+        if not self.network.is_shared(src):
+            for copy in copies:
+                self.begin(copy)
+            for copy in copies:
+                self.judge(copy)
         self.signing[src].put((message, copies))
         return message
+
+    def begin(self, copy: Copy) -> None:
+        """A copy takes its number among arrivals, and its link's rule."""
+        copy.entry, copy.rule = self.sequence + 1, self.rules.get((copy.message.src, copy.dst))
+        self.sequence += COPIES_MAX
+        self.sent += 1
+        self.in_flight += 1
 
     def receivers_of(self, src: int, to: int | list[int]) -> list[int]:
         """A node, some nodes, or everybody who listens; never the sender."""
@@ -198,8 +220,21 @@ class Oracle:
         while True:
             message, copies = yield self.signing[node].get()
             yield self.env.timeout(self.cost(node, message.kind.sign_ns))
-            for copy in copies:
+            if self.network.is_shared(node):
+                self.at(self.now, READY + node, partial(self.share, node, copies))
+            for copy in () if self.network.is_shared(node) else copies:
                 self.outgoing[node].put(copy)
+
+    def share(self, node: int, copies: list[Copy]) -> None:
+        """A message is signed, and its copies go to a card that connections share."""
+        for copy in copies:
+            self.cards[node].add(copy)
+
+    def leave(self, copy: Copy) -> None:
+        """A copy leaves a shared card; what rules and links do to it is settled now."""
+        self.begin(copy)
+        self.judge(copy)
+        self.travel(copy)
 
     def transmit(self, node: int) -> Process:
         while True:
@@ -214,7 +249,7 @@ class Oracle:
             return
         acting = []
         for number, rule in enumerate(self.message_rules):
-            if rule.acts(copy.message, copy.dst):
+            if rule.acts(copy.message, copy.dst, self.now):
                 if rule.drops:
                     self.lose(copy, RULED_OUT)
                     return
@@ -359,6 +394,7 @@ class Oracle:
     def restart(self, node: int) -> None:
         """The node runs again, with empty queues."""
         self.up[node] = True
+        self.receivers[node].card.free = self.now
 
     def set_link(self, src: int, dst: int, rule: Rule | None) -> None:
         """Put a link under a rule, or under none."""

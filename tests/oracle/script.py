@@ -16,7 +16,7 @@ import numpy as np
 from sim.engine import entry, loop, votes
 from sim.engine.engine import Engine
 from sim.engine.settings import Settings
-from sim.kernel import post, rules, tally
+from sim.kernel import post, rules, sharing, tally
 from sim.kernel import run_state as d
 from tests.oracle.engine import Oracle
 from tests.oracle.world import ALL, GATE, Kind, Message, MessageRule, Network, Rule, Tally
@@ -28,6 +28,7 @@ JITTER_MODES = {
     "proportional": post.PROPORTIONAL_JITTER,
     "table": post.TABLE_JITTER,
 }
+SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -273,7 +274,7 @@ class Compiled(Stage):
                 workers=net.workers, jitter_mode=JITTER_MODES[net.jitter], jitter_low_ns=net.jitter_low_ns,
                 jitter_span=net.jitter_span, jitter_table=np.array(net.jitter_table) if net.jitter_table else None,
                 loss_q32=net.loss_q32, retransmit_ns=net.retransmit_ns, ordered=net.ordered,
-                links_change=bool(script.rules), log_messages=True,
+                links_change=bool(script.rules), log_messages=True, sharing=SHARING[net.sharing],
             )
         )  # fmt: skip
         self.run_state = self.engine.state
@@ -282,6 +283,7 @@ class Compiled(Stage):
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
         costs = self.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
         for kind in script.kinds:
+            self.engine.run_state[d.KIND_SMALL][kind.number] = kind.small
             if kind.weights:
                 self.engine.lay_weights(kind.number, kind.weights)
             row = costs[kind.number]
@@ -306,6 +308,7 @@ class Compiled(Stage):
         for row, rule in zip(rows, given, strict=True):
             row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = rule.view or everything
             row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = rule.height or everything
+            row[rules.VIEW_EVERY], row[rules.HEIGHT_EVERY] = rule.every_view, rule.every_height
             row[rules.FROM_NS], row[rules.UNTIL_NS] = rule.begins, d.NEVER if rule.ends is None else rule.ends
             row[rules.FIRST], row[rules.EVERY] = rule.first, rule.every
             row[rules.MOST] = d.NEVER if rule.most is None else rule.most

@@ -61,6 +61,16 @@ class Network:
     ordered: bool = True
     identity: Sequence[int] = ()  # of each node: as whom it votes, -1: it does not; default: as itself
     deaf: Sequence[int] = ()  # nodes that broadcasts do not go to
+    sharing: str = "fifo"  # fifo, fair, priority
+
+    @property
+    def capped(self) -> bool:
+        """Whether some card takes in less than another sends."""
+        return max(self.rx_ps) > min((ps for ps in self.tx_ps if ps), default=1 << 62)
+
+    def is_shared(self, node: int) -> bool:
+        """Whether what a node sends goes out side by side."""
+        return self.sharing != "fifo" and self.tx_ps[node] > 0
 
     def voter(self, node: int) -> int:
         """As whom a node votes."""
@@ -121,6 +131,8 @@ class MessageRule:
     targets: frozenset[int] | None = None
     view: tuple[int, int] | None = None
     height: tuple[int, int] | None = None
+    every_view: int = 1
+    every_height: int = 1
     begins: int = 0
     ends: int | None = None
     first: int = 1
@@ -135,15 +147,18 @@ class MessageRule:
     matched: int = 0
     hits: int = 0
 
-    def acts(self, message: Message, dst: int) -> bool:
-        """Whether the rule acts upon this copy; counts it."""
+    def acts(self, message: Message, dst: int, now: int) -> bool:
+        """Whether the rule acts upon this copy, which leaves its sender's hands now; counts it."""
         pairs = ((self.kinds, message.kind.number), (self.sources, message.src), (self.targets, dst))
         if any(chosen is not None and value not in chosen for chosen, value in pairs):
             return False
         spans = ((self.view, message.place[0]), (self.height, message.place[1]))
         if any(span is not None and not span[0] <= value <= span[1] for span, value in spans):
             return False
-        if message.sent < self.begins or (self.ends is not None and message.sent >= self.ends):
+        steps = ((self.view, self.every_view, message.place[0]), (self.height, self.every_height, message.place[1]))
+        if any((value - (span[0] if span else 0)) % every for span, every, value in steps):
+            return False
+        if now < self.begins or (self.ends is not None and now >= self.ends):
             return False
         if self.hits == self.most:
             return False
@@ -164,6 +179,7 @@ class Kind:
     verify_ns: int = 0
     handle_ns: int = 0
     weights: tuple[int, ...] = ()  # of each voter's vote; empty: 1
+    small: bool = False  # it has a connection of its own where cards are shared
 
 
 class Tally:
@@ -236,6 +252,7 @@ class Message:
     tally: Tally | None
     sent: int
     place: tuple[int, int]  # view and height
+    flow_ns: int = 0  # for how long the copy that left last was being sent, by a card that is shared
 
 
 @dataclasses.dataclass
@@ -248,6 +265,7 @@ class Copy:
     rule: Rule | None  # of its link, when it was sent
     acting: tuple[tuple[int, MessageRule], ...] = ()  # the rules that act upon it, with their numbers
     turn: int = 0  # sequence of its handling
+    received_at: int | None = None  # settled when it arrives, where cards are shared
     is_verified: simpy.Event | None = None
     arrived: int = 0
     received: int = 0

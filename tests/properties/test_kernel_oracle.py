@@ -51,6 +51,7 @@ def networks(draw: st.DrawFn) -> Network:
         loss_q32=draw(probabilities_q32),
         retransmit_ns=draw(st.sampled_from([0, 700])),
         ordered=draw(st.booleans()),
+        sharing=draw(st.sampled_from(["fifo", "fair", "priority"])),
         **draw(identities(n)),
     )
 
@@ -104,6 +105,8 @@ def message_rules(draw: st.DrawFn, n: int, kinds: int) -> MessageRule:
         targets=some(n),
         view=span(),
         height=span(),
+        every_view=draw(st.sampled_from([1, 1, 2, 3])),
+        every_height=draw(st.sampled_from([1, 1, 1, 2])),
         begins=begins,
         ends=draw(st.one_of(st.none(), durations_ns.map(lambda length: begins + length))),
         first=draw(st.integers(1, 2)),
@@ -128,9 +131,10 @@ def scripts(draw: st.DrawFn) -> Script:
     kinds = tuple(
         Kind(
             k,
-            draw(st.sampled_from([0, 100, 100, 1000])),
+            draw(st.sampled_from([0 if network.sharing == "fifo" else 70_000, 100, 100, 1000])),
             *(draw(durations_ns) for _ in range(3)),
             weights=tuple(draw(weights)),
+            small=draw(st.booleans()),
         )
         for k in range(draw(st.integers(1, 4)))
     )

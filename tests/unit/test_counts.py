@@ -77,7 +77,7 @@ def test_a_card_is_used_for_what_it_sent_within_the_run(pipeline: int, bandwidth
     used = float(metrics(run)["nic_send_utilisation_max"])
     assert logged * 0.9 <= used <= 1.0  # copies that are still on their way are not in the log
     if pipeline == 8:
-        assert used == 1.0
+        assert used == pytest.approx(1.0, abs=1e-6)
 
 
 def test_what_is_queued_at_the_end_is_not_done() -> None:

@@ -23,7 +23,7 @@ def _transmit(array, src, ready, size):
 
 @compiled
 def _receive(array, time, dst, size, verify_ns):
-    return receiving.receive(pointer(array), time, dst, size, verify_ns)
+    return receiving.receive(pointer(array), time, 1, dst, size, verify_ns, 0)
 
 
 @compiled
@@ -33,7 +33,7 @@ def _receive_all(array, mean_ns, table, seed, count, size, verify_ns, out):
     time = np.int64(0)
     for i in range(count):
         time += chance.exponential_ns(chance.join(chance.join(np.uint64(0), seed), i), mean_ns, table)
-        out[i] = receiving.receive(run_state, time, 0, size, verify_ns)[1] - time
+        out[i] = receiving.receive(run_state, time, 1, 0, size, verify_ns, 0)[1] - time
 
 
 @compiled

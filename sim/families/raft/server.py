@@ -91,6 +91,7 @@ class LogServer(Replica, abc.ABC):
         self.log = Log(context)
         self.sent_ns = 0  # of a leader: when all followers were last sent something
         self.commit_at_election = 0  # of a leader: commit index when its term began
+        self.left_index = 0  # of a leader: no entry up to this one waits at its network card
         self.heard: set[int] = set()  # of a leader: followers heard from since the last quorum check
         self.catchup = Catchup(context, self.log)
         self.membership = Membership(context, joint=self.parameters.membership == "joint")
@@ -231,6 +232,7 @@ class LogServer(Replica, abc.ABC):
         """I lead: what I know of others and of my own leadership begins anew."""
         self.heard = set()
         self.commit_at_election = self.context.height
+        self.left_index = self.log.last_index
         self.catchup.begin()
         self.membership.joining = set()
         self.reads.begin()
@@ -243,9 +245,15 @@ class LogServer(Replica, abc.ABC):
             self.context.broadcast(message)
 
     def heartbeat(self, round_: int) -> Heartbeat:
-        """AppendEntries without entries."""
-        last = self.log.last_index
+        """AppendEntries without entries. It asks for no entry that it would overtake."""
+        self.note_what_left()
+        last = max(self.left_index, self.context.height)
         return Heartbeat(self.term, last, self.log.term_at(last), self.context.height, round_)
+
+    def note_what_left(self) -> None:
+        """Entries that no longer wait at my network card are on their way, before whatever I send now."""
+        if self.context.pacing.blocks_have_left:
+            self.left_index = self.log.last_index
 
     def send_heartbeat(self) -> None:
         """One to all, whose answers count."""

@@ -209,6 +209,7 @@ def _network(dice: _Dice, n: int) -> tuple[Data, int]:
         network["links"] = "datagram"
     if dice.happens(0.3):
         network["bandwidth"] = dice.one(("100 Mbit/s", "1 Gbit/s"))
+        network["sharing"] = dice.one(("fair", "fair", "fifo", "priority"))
         longest += 40  # a block of 50 kB leaves nine times
     if dice.happens(0.15):
         network["loss"] = dice.one((0.001, 0.01, 0.05))
@@ -235,7 +236,7 @@ def _clients(dice: _Dice) -> Data:
     for key, choices in (
         ("entry", ("local", "leader")),
         ("dissemination", ("auto", "forward", "broadcast")),
-        ("acknowledge", ("entry", "quorum")),
+        ("acknowledge", ("entry", "quorum", "2f + 1")),
         ("resend_after", ("1 s", "5 s")),
         ("failover_after", ("200 ms", "1 s")),
     ):
