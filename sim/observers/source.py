@@ -62,13 +62,17 @@ class Source:
         return messages.Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
 
     def _above(self, height: int) -> tuple[messages.Item, ...]:
-        """The blocks decided here above a height that the asker has, lowest first, a message's worth of them."""
+        """The blocks decided here above a height that the asker has, lowest first, a message's worth of them.
+
+        If the asker's word is old, all have some of them by now, and they have been given back: it lacks only the rest.
+        """
         rows = self.run.blocks
         row = int(self.run.peers[self.seat * r.PEER_WIDTH + r.TIP])
         found: list[int] = []
         while row >= 0 and rows[row * r.BLOCK_WIDTH + r.HEIGHT] > height:
             found.append(row)
-            row = int(rows[row * r.BLOCK_WIDTH + r.PARENT])
+            parent, number = (int(rows[row * r.BLOCK_WIDTH + field]) for field in (r.PARENT, r.PARENT_NUMBER))
+            row = parent if parent >= 0 and rows[parent * r.BLOCK_WIDTH + r.NUMBER] == number else -1
         return tuple(self._item(row) for row in found[::-1][:HEADERS_MAX])
 
     def _on_follow(self, src: int, message: messages.SyncFollow) -> None:

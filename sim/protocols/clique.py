@@ -207,7 +207,7 @@ class Clique(Replica):
     ) -> str:  # fmt: skip
         if kind == "safety":
             return "final by depth: only while the network is synchronous"
-        waits = gone and parameters.get("tie_break") == "first_seen"
+        waits = parameters.get("tie_break") == "first_seen"  # three branches of four signers are enough
         return "signers on equal branches who wait for one another (EIP-3436)" if waits else ""
 
     # --- invariants --------------------------------------------------------------------------------------

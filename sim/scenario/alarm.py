@@ -3,7 +3,8 @@
 The limits on the clock and on memory are looked at between events. A timer of the operating system looks besides, many
 times a second. While a run is built, it ends the building wherever that stands: nothing has been stored. Later it
 leaves at once only where that does no harm: in the protocol's own code, or in what that calls outside of the simulator.
-In the simulator's code and in compiled code the alarm waits and rings again. Without SIGALRM, in a thread, and where
+In the simulator's code the alarm waits and rings again, for `PATIENCE_S` or a tenth of the memory more; then the run is
+an internal error, of which nothing is stored. Compiled code is not interrupted. Without SIGALRM, in a thread, and where
 somebody else uses the signal there is no alarm.
 """
 
@@ -20,6 +21,7 @@ from types import FrameType, FunctionType
 from sim.protocol import Replica
 from sim.scenario.errors import LimitReachedError
 
+PATIENCE_S = 10.0  # with the simulator's own code; no event of it takes so long
 GRACE_S = 1.0  # after the limit: a handler that returns by then ends the run between events
 _EVERY_S = 0.05
 _SIMULATOR = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -31,6 +33,10 @@ class Overdue(BaseException):
     def __init__(self, where: str) -> None:
         super().__init__(where)
         self.where = where
+
+
+class StuckError(RuntimeError):
+    """The simulator's own code did not return in time, or took too much memory: nothing of the run can be stored."""
 
 
 def resident_bytes() -> int:
@@ -51,6 +57,14 @@ class Limits:
     def any(self) -> bool:
         """Whether there is one."""
         return self.deadline_s is not None or self.memory_bytes is not None
+
+    def passed_by_far(self) -> str | None:
+        """Which limit was passed so far that the run does not end by itself, or None."""
+        if self.deadline_s is not None and time.perf_counter() > self.deadline_s + PATIENCE_S:
+            return "wall"
+        if self.memory_bytes is not None and resident_bytes() > 1.1 * self.memory_bytes:
+            return "memory"
+        return None
 
     def reached(self, grace_s: float = 0.0) -> str | None:
         """Which limit is reached now, or None. Memory is looked at a few dozen times a second."""
@@ -88,6 +102,10 @@ def alarm(limits: Limits, protocol: type[Replica]) -> Iterator[None]:
             where = _left_without_harm(frame, files)
             if where is not None:
                 raise Overdue(where)
+            far = limits.passed_by_far()
+            if far is not None:
+                text = f"limits.{far}: was passed by far within one event, in the simulator's own code"
+                raise StuckError(f"{text}; nothing is stored; please report the scenario and the seed")
 
     with _ringing(ring if limits.any else None, _EVERY_S):
         yield

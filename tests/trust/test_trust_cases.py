@@ -51,9 +51,11 @@ CASES = {
     "rpbft-group-waits-for-nothing": "nodes outside held what waited, and no member suspected its primary",
     "kauri-voted-above-what-waits": "who voted for an empty block did not wait for what lay below it",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
+    "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }
 FAILS = {  # and must be found to; the others end well
     "hotstuff-silent-leader": "liveness failure",
+    "clique-equal-branches": "liveness failure",
     "clique-branch-no-higher-than-decided": "safety violation",  # and go on: what is final by depth can be given up
 }
 

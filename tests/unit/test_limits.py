@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 import sim
 from sim.engine import loop
 from sim.host import OUT_OF_TIME
+from sim.host.messages import Messages
 from sim.protocol import Timer, upon
 from sim.protocols.pbft import Pbft
+from sim.scenario import alarm
 from sim.scenario.build import build
-from sim.scenario.run import EXIT_LIMIT, Result
+from sim.scenario.run import EXIT_LIMIT, Result, run
 from sim.scenario.store import run_key
 from tests.runs import scenario
 
@@ -79,3 +83,23 @@ def test_a_run_that_wakes_nobody_looks_at_the_clock_all_the_same() -> None:
     world.run.stop_when(late)
     assert world.clock.drive(world.run.advance, loop.UNTIL, 100_000_000_000) == OUT_OF_TIME
     assert 0 < world.run.now_ns < 10_000_000_000
+
+
+@pytest.mark.parametrize("which", ["wall", "memory"])
+def test_the_simulators_own_code_ends_too(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code behind the context that does not return, or fills the memory: an internal error, and nothing is stored."""
+    kept = []
+    limit = {"wall": "200 ms"} if which == "wall" else {"memory": f"{alarm.resident_bytes() // 10**6 + 500} MB"}
+
+    def endless(*_: object) -> None:
+        while True:
+            kept.append(bytearray(1 << 20) if which == "memory" else None)
+            if which == "wall":
+                kept.clear()
+
+    monkeypatch.setattr(alarm, "PATIENCE_S", 0.3)
+    monkeypatch.setattr(Messages, "post", endless)
+    faults = [{"at": "1 s", "crash": {"nodes": [0]}}]  # a view change is the first message that no fast path sends
+    with pytest.raises(alarm.StuckError, match=f"limits.{which}: was passed by far within one event"):
+        run(scenario(4, duration="60 s", limits=limit, faults=faults), out=tmp_path)
+    assert not list(tmp_path.rglob("manifest.json"))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from sim.observers.messages import MESSAGES, Item, SyncHeaders
+from sim.observers.source import Source
 from sim.protocol import Signing
 from sim.protocols import PROTOCOLS
 from sim.scenario.errors import ScenarioError
@@ -243,3 +244,13 @@ def test_mistakes_are_answered_with_place_and_remedy(lines: list[str], where: st
         load_scenario(file)
     assert where in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_who_asks_for_what_all_have_gets_what_is_left_of_it() -> None:
+    """An old word comes late: blocks above it were given back, and their rows are others' (campaign 70, rpbft 82)."""
+    played = play(scenario(4, duration="20 s", observers=[{"name": "o", "source": 0}]))
+    height = played.world.run.hosts[0].height
+    assert height > 400, "rows of blocks were used several times"
+    items = Source(played.world.run, 0)._above(0)
+    assert [item.height for item in items] == [*range(height - len(items) + 1, height + 1)]
+    assert 0 < len(items) < height / 2
