@@ -108,12 +108,13 @@ def load(path: Path, overrides: list[str] | None, seed: int | None, replica: typ
     if replica is None:
         with bad_input_is_an_error():
             return load_scenario(path, overrides or [], seed)
-    from sim.protocols import PROTOCOLS, own
+    from sim.protocols import PROTOCOLS, own, variant
 
     kind = next((entry for entry in PROTOCOLS.values() if issubclass(replica, entry.protocol)), None)
-    if kind is not None:  # a rule override
+    if kind is not None:  # a rule override, which may send messages of its own
+        variants = {name: variant(entry, replica) for name, entry in PROTOCOLS.items()}
         with bad_input_is_an_error():
-            loaded = load_scenario(path, overrides or [], seed)
+            loaded = load_scenario(path, overrides or [], seed, protocols=variants)
         if issubclass(replica, PROTOCOLS[loaded.protocol.name].protocol):
             return loaded
         text = f"is a variant of {kind.module}, and the scenario's protocol is {loaded.protocol.name}"

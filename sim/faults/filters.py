@@ -77,6 +77,8 @@ class MessageFilters:
                 kinds[i] = False
         row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = _bounds(entry.view)
         row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = _bounds(entry.height)
+        row[rules.VIEW_EVERY] = 1 if entry.view is None else entry.view.every
+        row[rules.HEIGHT_EVERY] = 1 if entry.height is None else entry.height.every
         row[rules.FROM_NS] = entry.from_ns
         row[rules.UNTIL_NS] = NEVER if entry.until_ns is None else entry.until_ns
         chosen = entry.occurrence

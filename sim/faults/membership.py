@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from sim.network.links import Ref
@@ -18,8 +20,14 @@ class MembershipChange(Parameters):
         default=(), description="voters that receive everything and have no vote from then on"
     )
 
+    told: Literal["all"] | tuple[Ref, ...] = Field(
+        default="all", description="the voters that the operator tells; others learn of it from the protocol, if at all"
+    )
+
     @model_validator(mode="after")
     def _does_something(self) -> MembershipChange:
         if not (self.add or self.remove or self.learn):
             raise RuleError([Problem((), "changes nothing; write add: [4], remove: [0] or learn: [5]")])
+        if self.told == ():
+            raise RuleError([Problem(("told",), "names nobody, so nothing happens; name a voter, or write all")])
         return self

@@ -18,6 +18,7 @@ class Span(Parameters):
 
     low: Count | None = Field(default=None, ge=0, alias="from", description="least; absent: no bound")
     high: Count | None = Field(default=None, ge=0, alias="to", description="greatest; absent: no bound")
+    every: Count = Field(default=1, ge=1, le=1 << 53, description="and of these the first and every so many more")
 
     @model_validator(mode="before")
     @classmethod
@@ -28,8 +29,8 @@ class Span(Parameters):
 
     @model_validator(mode="after")
     def _not_empty(self) -> Span:
-        if self.low is None and self.high is None:
-            raise RuleError([Problem((), "has no bound; write from: 1, to: 5, both, or one number")])
+        if self.low is None and self.high is None and self.every == 1:
+            raise RuleError([Problem((), "has no bound; write from: 1, to: 5, both, every: 3, or one number")])
         if self.low is not None and self.high is not None and self.high < self.low:
             raise RuleError([Problem(("to",), f"is below from ({self.low}), so nothing matches; swap the two")])
         return self

@@ -60,6 +60,15 @@ class Entry:
             check(parameters, voters)
 
 
+def variant(entry: Entry, replica: type[Replica]) -> Entry:
+    """The entry with a class in its protocol's place that changes a rule of it; the entry itself for other classes."""
+    if not issubclass(replica, entry.protocol):
+        return entry
+    changed = dataclasses.replace(entry)
+    vars(changed)["protocol"] = replica
+    return changed
+
+
 def own(replica: type[Replica]) -> tuple[str, Entry]:
     """Name and entry of a protocol from a user's file: class TwoStep is called two-step.
 

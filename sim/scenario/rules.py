@@ -70,8 +70,9 @@ def _membership(scenario: Scenario) -> Iterator[Problem]:
         if change.at_ns >= scenario.duration_ns:
             length = format_ns(scenario.duration_ns)
             yield Problem((*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time")
-        for key in ("add", "remove", "learn"):
-            for j, ref in enumerate(getattr(change, key)):
+        for key in ("add", "remove", "learn", "told"):
+            refs = getattr(change, key)
+            for j, ref in enumerate(() if refs == "all" else refs):
                 yield from _voter(ref, network, (*path, key, j))
     yield from _group(scenario)
 

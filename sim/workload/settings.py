@@ -110,8 +110,10 @@ class Clients(Parameters):
         description="the entry voter passes transactions to the leader (forward) or to all voters (broadcast); "
         "auto: forward where the protocol has a lasting leader, else broadcast",
     )
-    acknowledge: Literal["entry", "quorum"] = Field(
-        default="entry", description="done when the entry voter says so, or when enough voters do"
+    acknowledge: Literal["entry", "quorum", "2f + 1", "all"] = Field(
+        default="entry",
+        description="done when the entry voter says so, or when enough voters do: f + 1 (quorum), 2f + 1 or all; "
+        "f is (n - 1) / 3, rounded down",
     )
     resend_after_ns: Nanoseconds = quantity(
         "5 s",
