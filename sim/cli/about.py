@@ -26,10 +26,10 @@ def protocols() -> None:
 
 @app.command()
 def schema() -> None:
-    """Print the JSON Schema of scenario files, for editors."""
-    from sim.scenario.schema import json_schema
+    """Print the JSON Schema of scenario and study files, for editors."""
+    from sim.scenario.file_schema import file_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, sort_keys=True, ensure_ascii=False))
+    typer.echo(json.dumps(file_schema(), indent=2, sort_keys=True, ensure_ascii=False))
 
 
 @app.command()
