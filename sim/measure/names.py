@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from typing import Literal
 
 Better = Literal["lower", "higher", ""]
@@ -95,3 +96,10 @@ def unknown(name: str) -> str:
     """The complaint about a name that is no metric: "rule; remedy"."""
     near = difflib.get_close_matches(name, METRICS, 1, 0.5)
     return f"is no metric of a run; {f'did you mean {near[0]}?' if near else 'docs/metrics.md lists them'}"
+
+
+def possible(name: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have: shares end at 1, and none of the others is negative."""
+    if name not in METRICS:
+        return -math.inf, math.inf
+    return 0.0, 1.0 if name == "committed_share" or "utilisation" in name else math.inf

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sim.measure.names import METRICS, unknown
+from sim.measure.names import METRICS, possible, unknown
 from sim.measure.statistics import (
     Difference,
     Interval,
@@ -30,7 +30,7 @@ from sim.measure.statistics import (
     proportion_interval,
     t_interval,
 )
-from sim.measure.statistics.intervals import Floats, rounded
+from sim.measure.statistics.intervals import Floats, caution, rounded
 from sim.plan import enough
 from sim.plan.enough import Enough
 from sim.report.compare import Job, aggregate, fingerprint, labels, pool_of
@@ -134,7 +134,8 @@ class Comparison:
     def verdict(self) -> list[str]:
         """A sentence per metric and design, then what must be known of the runs."""
         stands = () if self.enough is None else self.enough.lines
-        return [finding.words() for finding in self.findings] + [*stands, *self.notes]
+        few = [f"intervals of {caution(self.replications)}"] if caution(self.replications) else []
+        return [finding.words() for finding in self.findings] + [*stands, *few, *self.notes]
 
     def savings(self) -> list[str]:
         """A table of what the same seeds saved; empty if nothing was paired.
@@ -190,7 +191,7 @@ class Comparison:
         for name, outcomes in zip(self.names, self.outcomes, strict=True):
             for metric in self.metrics:
                 values = [value for value in map(_reader(metric), outcomes) if value is not None]
-                interval = t_interval(values, self.level) if len(values) >= 2 else None
+                interval = t_interval(values, self.level).within(*possible(metric)) if len(values) >= 2 else None
                 rows.append(
                     {"design": name, "metric": metric, "n": len(values)}
                     | _columns(interval)

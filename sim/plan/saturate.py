@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from sim.measure.names import possible
 from sim.measure.statistics import Interval, SampleError, Saturation, find_saturation, t_interval
 from sim.measure.statistics.intervals import rounded
 from sim.plan.objective import EXAMPLE, Condition, Objective, parse
@@ -378,7 +379,7 @@ class _Search:
 
         def over(name: str) -> Interval | None:
             values = [float(run[name]) for run in runs if run.get(name) is not None]
-            return t_interval(values, self.level) if len(values) == len(runs) else None
+            return t_interval(values, self.level).within(*possible(name)) if len(values) == len(runs) else None
 
         return Load(
             factor, offered_tps, len(runs), state, tuple(intervals), over("committed_tps"), over("latency_mean_ms"),

@@ -147,8 +147,16 @@ def _note(figure: Figure, text: str, width: int) -> None:
     figure.supxlabel(textwrap.fill(text, width), fontsize=7, x=0.01, ha="left")
 
 
+def _mark(effect: Effect | None) -> dict[str, Any]:
+    """How a voter is drawn; None: nobody has run its loss."""
+    if effect is None:
+        return {"marker": "o", "linestyle": "none", "markerfacecolor": "none", "markeredgecolor": "0.45"}
+    colour = COLOURS[2] if effect == "carries on" else _SHADES[effect]
+    return {"marker": _MARKS[effect], "linestyle": "none", "color": colour, "markeredgecolor": "white"}
+
+
 def loss_map(study: Contingency, command: str) -> Figure:
-    """Voters marked by what losing each alone does."""
+    """Voters marked by what losing each alone does, as far as that was run."""
     table = sites()
     network = study.scenario.network
     single = [loss for loss in study.losses if len(loss.lost) == 1]
@@ -160,16 +168,20 @@ def loss_map(study: Contingency, command: str) -> Figure:
         axes.fill(shore[:, 0], shore[:, 1], facecolor=OUTLINE_COLOURS[0], edgecolor=OUTLINE_COLOURS[1], zorder=1)
         for node, place in enumerate(network.place_of_node):
             loss = alone.get(frozenset({node}))
-            effect: Effect = loss.effect if loss is not None else "carries on"
-            colour = COLOURS[2] if effect == "carries on" else _SHADES[effect]
             site = table[place]
-            axes.plot(site.longitude_deg, site.latitude_deg, marker=_MARKS[effect], markersize=11, color=colour,
-                      markeredgecolor="white", linestyle="none", zorder=5)  # fmt: skip
+            axes.plot(
+                site.longitude_deg,
+                site.latitude_deg,
+                markersize=11,
+                zorder=5,
+                **_mark(None if loss is None else loss.effect),
+            )
             name_site(axes, site)
         frame(axes, shore, [table[place] for place in network.place_of_node])
-        for effect in EFFECTS:
-            colour = COLOURS[2] if effect == "carries on" else _SHADES[effect]
-            axes.plot([], [], marker=_MARKS[effect], linestyle="none", color=colour, label=f"losing it: {effect}")
+        for effect in EFFECTS if alone else ():
+            axes.plot([], [], label=f"losing it: {effect}", **_mark(effect))
+        if len(alone) < network.n:
+            axes.plot([], [], label="losing it alone: not run", **_mark(None))
         domains = [loss.name for loss in single if loss.lost[0].kind == "domain" and loss.effect == "halts"]
         axes.legend(loc="upper left")
         more = f"; halted by {', '.join(domains)}" if domains else ""

@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter
 
 from sim.measure.statistics import Interval, t_interval
+from sim.measure.statistics.intervals import caution
 from sim.protocols import PROTOCOLS
 from sim.report.effects import LEVEL
 from sim.report.figures import COLOURS, save, sheet, style
@@ -78,7 +80,7 @@ def _name(section: str) -> str:
 def _interval(values: np.ndarray) -> Interval | None:
     if len(values) < 2:
         return None
-    return t_interval(values, LEVEL)
+    return t_interval(values, LEVEL).within(0, math.inf)  # throughputs and latencies
 
 
 def as_csv(found: list[Point]) -> str:
@@ -186,6 +188,8 @@ def write(frames: Sequence[pd.DataFrame], name: str, description: str, command: 
         f"{most} replications per point on common seeds, {100 * LEVEL:g} % Student intervals; {left_out} of "
         f"{sum(map(len, frames))} runs left out (not ok). Links, rates and block limits are assumptions (A). {command}"
     )
+    if caution(most):
+        note += f"; intervals of {caution(most)}"
     page = out / f"{name}.md"
     page.write_text(_markdown(found, description, note), encoding="utf-8")
     return [table, page, *save(figure_of(found, description, note), out, name)]

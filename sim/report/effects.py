@@ -6,6 +6,7 @@ Runs that failed a check, reached a limit or have no result are left out, and co
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -99,14 +100,21 @@ def effect(frame: pd.DataFrame, cases: Sequence[Case], metric: str, *, assumed: 
     for case in cases:
         values = ok.loc[ok.case == case.number, metric].dropna().to_numpy(dtype=float)
         if len(values):
-            interval = t_interval(values, LEVEL) if len(values) > 1 else None
+            interval = t_interval(values, LEVEL).within(*names.possible(metric)) if len(values) > 1 else None
             found.append(Estimate(case, len(values), float(values.mean()), interval))
     return Effect(metric, tuple(found), assumed) if found else None
 
 
+def _named(value: Any) -> Any:
+    """A section of a scenario by its name, if it has one; other values as they are."""
+    if isinstance(value, str) and value.startswith('{"name":'):
+        return json.loads(value)["name"]
+    return value["name"] if isinstance(value, dict) and "name" in value else value
+
+
 def short(values: dict[str, Any]) -> str:
     """A case in a legend: only the values where they say enough, the last word of the key where they do not."""
-    given = {key.rpartition(".")[2]: value for key, value in values.items() if value is not None}
+    given = {key.rpartition(".")[2]: _named(value) for key, value in values.items() if value is not None}
     parts = [value if isinstance(value, str) else f"{key} {value}" for key, value in given.items()]
     return ", ".join(parts) or "as the base"
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
+from sim.measure.statistics.intervals import caution
 from sim.report import outcome, paper, tables
 from sim.report.crate import CRATE, About, Part, earlier, metadata
 from sim.report.effects import LEVEL, METRICS, Case, Effect, cases_of, effect, swept_keys
@@ -178,6 +179,9 @@ def _effect_plate(material: _Material, found: Effect) -> PaperFigure:
         text = f"{found.title} against {varied}. Points: one run each, so there is no interval."
     elif single:
         text += f" {single} cases have one run and so no interval."
+    fewest = min((one.n for one in found.estimates if one.interval is not None), default=0)
+    if caution(fewest):
+        text += f" Intervals of {caution(fewest)}."
     caption = _caption(material, text, found.metric)
     return PaperFigure(found.metric, caption, paper.effect_rows(found), functools.partial(paper.draw_effect, found))
 

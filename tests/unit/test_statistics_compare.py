@@ -190,7 +190,7 @@ def test_verdicts_in_words() -> None:
     assert higher.verdict("ms") == "A is higher than B by 3.1 ms, 95 % interval [2.0, 4.2], n = 10"
     assert open_.verdict("ms") == ("A and B are not told apart: difference -0.3 ms, 95 % interval [-1.4, 0.8], n = 10")
     same = paired([1.0, 2.0], [1.0, 2.0])
-    assert same.verdict() == "A and B are not told apart: difference 0, 95 % interval [0, 0], n = 2"
+    assert same.verdict() == "A and B are not told apart: difference 0, 95 % interval [0, 0], n = 2 (few)"
 
 
 def test_refusals() -> None:

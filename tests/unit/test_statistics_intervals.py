@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from sim.kernel import chance
+from sim.measure.names import METRICS, possible
 from sim.measure.statistics import (
     Interval,
     SampleError,
@@ -20,7 +21,7 @@ from sim.measure.statistics import (
     t_interval,
 )
 from sim.measure.statistics.bootstrap import BOOTSTRAP, resample_indices
-from sim.measure.statistics.intervals import quantile_ranks
+from sim.measure.statistics.intervals import caution, quantile_ranks
 from tests.unit.test_statistics_models import TRIALS, limits, mm1, stream
 
 
@@ -182,3 +183,20 @@ def test_text_keeps_two_digits_of_the_half_width_and_never_rounds_a_bound_to_zer
     assert Interval(1.1, 0.02, 2.18, 0.95, 4, "t").text() == "1.10, 95 % interval [0.02, 2.18], n = 4"
     assert Interval(12345.0, 11000.0, 13690.0, 0.9, 4, "t").text() == "12345, 90 % interval [11000, 13690], n = 4"
     assert Interval(0.5, 0.5, 0.5, 0.95, 4, "t").text("s") == "0.5 s, 95 % interval [0.5, 0.5], n = 4"
+
+
+def test_no_interval_of_a_metric_reaches_where_no_value_can_be() -> None:
+    """Two shares near one, two counts near zero: Student's interval leaves what is possible."""
+    share = t_interval([0.99, 0.90]).within(*possible("committed_share"))
+    assert (share.low, share.high) == (pytest.approx(0.373, abs=1e-3), 1.0)
+    changes = t_interval([0.0, 1.0]).within(*possible("view_changes"))
+    assert changes.low == 0.0 and changes.high > 6
+    assert {possible(name) for name in METRICS} == {(0.0, 1.0), (0.0, math.inf)}
+    assert possible("nic_send_utilisation_max") == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(("n", "few"), [(2, True), (3, True), (4, False), (10, False)])
+def test_two_or_three_observations_say_so(n: int, few: bool) -> None:
+    shown = t_interval([float(i) for i in range(n)]).text("ms")
+    assert shown.endswith(f"n = {n} (few)") == few
+    assert bool(caution(n)) == few

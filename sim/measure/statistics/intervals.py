@@ -14,6 +14,7 @@ from scipy import special
 
 Sample = npt.ArrayLike
 Floats = npt.NDArray[np.float64]
+FEW = 3  # with so many observations, or fewer, an interval is shown with a caution
 
 
 class SampleError(ValueError):
@@ -44,6 +45,10 @@ class Interval:
         """Whether a value lies between the bounds, bounds included."""
         return self.low <= value <= self.high
 
+    def within(self, least: float, most: float) -> Interval:
+        """The same without what no value can be: a share below 0 or above 1, a negative count or time."""
+        return dataclasses.replace(self, low=max(self.low, least), high=min(self.high, most))
+
     def text(self, unit: str = "") -> str:
         """In words, with two significant digits of the half-width.
 
@@ -52,7 +57,13 @@ class Interval:
         """
         estimate, low, high = rounded(self.estimate, self.low, self.high)
         named = f"{estimate} {unit}" if unit else estimate
-        return f"{named}, {100 * self.level:g} % interval [{low}, {high}], n = {self.n}"
+        few = " (few)" if caution(self.n) else ""
+        return f"{named}, {100 * self.level:g} % interval [{low}, {high}], n = {self.n}{few}"
+
+
+def caution(n: int) -> str:
+    """What to say beside an interval of two or three observations; "" beside others."""
+    return f"{n} replications: it holds if values are normal, which so few cannot show" if 2 <= n <= FEW else ""
 
 
 def rounded(estimate: float, low: float, high: float) -> tuple[str, str, str]:
