@@ -116,15 +116,27 @@ def _model_ns(network: Network, names: tuple[str, ...], seed: int) -> NDArray[np
     if isinstance(latency, FixedLatency):
         matrix[:] = latency.one_way_ns
         return matrix
+    if isinstance(latency, MatrixLatency):
+        return _measured_ns(latency, names)
     for i, a in enumerate(names):
         for j in range(i, count):
             matrix[i, j] = matrix[j, i] = _pair_ns(latency, seed, i, j, a, names[j])
     return matrix
 
 
-def _pair_ns(
-    latency: UniformLatency | DistanceLatency | MatrixLatency, seed: int, i: int, j: int, a: str, b: str
-) -> int:
+def _measured_ns(latency: MatrixLatency, names: tuple[str, ...]) -> NDArray[np.int64]:
+    """The table's entries, each direction as it says."""
+    table = latency.one_ways_ns()
+    matrix = np.zeros((len(names), len(names)), dtype=np.int64)
+    for i, a in enumerate(names):
+        for j, b in enumerate(names):
+            if a != b and (a, b) not in table:
+                raise KeyError(f"the latency table has no row for {a} and {b}; add it")
+            matrix[i, j] = latency.intra_site_ns if a == b else table[a, b]
+    return matrix
+
+
+def _pair_ns(latency: UniformLatency | DistanceLatency, seed: int, i: int, j: int, a: str, b: str) -> int:
     if isinstance(latency, UniformLatency):
         from sim.kernel import chance  # compiled code: imported only where something is drawn
 
@@ -132,9 +144,4 @@ def _pair_ns(
         return latency.low_ns + int(chance.draw_below(span_ns, seed, chance.LATENCY_PAIR, i, j))
     if a == b:
         return latency.intra_site_ns
-    if isinstance(latency, DistanceLatency):
-        return distance_one_way_ns(a, b, latency.quality)
-    for row in latency.rtts:
-        if {row.start, row.to} == {a, b}:
-            return round(Fraction(row.rtt_ns, 2))
-    raise KeyError(f"the latency table has no row for {a} and {b}; add it")
+    return distance_one_way_ns(a, b, latency.quality)

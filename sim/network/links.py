@@ -6,19 +6,21 @@ with them.
 
 from __future__ import annotations
 
-import csv
 import math
+from fractions import Fraction as Rational
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
-from sim.network.sites import DATA, read_rows
+from sim.network.sites import DATA
+from sim.network.tables import read_latencies
 from sim.parameters import Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, is_text, quantity
 from sim.units import LONGEST_NS, NS_PER_MS, UnitError
 
 BASE_DIR = "base_dir"  # key of the validation context: what relative file names are relative to
 DRAW_SPAN_NS = (1 << 31) - 1  # chance draws below 2**31
+_ABSENT = {"rtt_ns": None, "one_way_ns": None}
 
 
 def _milliseconds(value: Any, info: ValidationInfo) -> Any:
@@ -76,20 +78,33 @@ class DistanceLatency(Parameters):
 
 
 class RttRow(Parameters):
-    """One measured round trip; the same in both directions."""
+    """One measurement: a round trip, the same in both directions, or one direction alone."""
 
     start: str = Field(alias="from", description="place")
     to: str = Field(description="place")
-    rtt_ns: Nanoseconds = quantity(..., "round-trip time")
+    rtt_ns: Nanoseconds | None = quantity(None, "round-trip time, for both directions")
+    one_way_ns: Nanoseconds | None = quantity(None, "time in this direction; a table has a row for the other one too")
+
+    @model_validator(mode="after")
+    def _one(self) -> RttRow:
+        if (self.rtt_ns is None) == (self.one_way_ns is None):
+            raise RuleError(
+                [Problem(("rtt",) if self.rtt_ns is not None else (), "a row says one of rtt and one_way; keep one")]
+            )
+        return self
 
 
 class MatrixLatency(Parameters):
-    """From a table of measured round trips."""
+    """From a table of measurements."""
 
-    model: Literal["matrix"] = Field(default="matrix", description="from a table of round trips")
+    model: Literal["matrix"] = Field(default="matrix", description="from a table of measurements")
     file: str | None = Field(
         default=None,
-        description="csv (from,to,rtt_ms), relative to this file; default: AWS regions, about 2023",
+        description="csv file, relative to this one: from,to,rtt_ms (or one_way_ms), or a square matrix of one-way ms; "
+        "default: AWS regions, about 2023",
+    )
+    columns: dict[Literal["from", "to", "rtt_ms", "one_way_ms"], str] = Field(
+        default={}, description="what the file calls these columns; of several rows for a pair the mean counts"
     )
     regions: tuple[str, ...] = Field(default=(), description="places of the table, given to nodes in turn")
     intra_site_ns: Nanoseconds = quantity("0.5 ms", "one-way time within a place")
@@ -100,12 +115,25 @@ class MatrixLatency(Parameters):
     def _read(cls, data: Any, info: ValidationInfo) -> Any:
         if not isinstance(data, dict) or data.get("rtts"):
             return data
-        name = data.get("file")
+        name, columns = data.get("file"), data.get("columns") or {}
         if name is not None and not isinstance(name, str):
             return data  # the field's own check says what is wrong
+        if not isinstance(columns, dict) or not all(isinstance(one, str) for pair in columns.items() for one in pair):
+            return data
         base = Path((info.context or {}).get(BASE_DIR, "."))
         path = DATA / "rtt_aws_ms.csv" if name is None else base / name
-        return data | {"rtts": _table(path)}
+        # as objects: what stands in a file has no unit, and is no text of the scenario's
+        return data | {"rtts": [RttRow.model_construct(**_ABSENT | row) for row in read_latencies(path, columns)]}
+
+    def one_ways_ns(self) -> dict[tuple[str, str], int]:
+        """One-way times from place to place; half of a round trip where no row says that direction."""
+        halves: dict[tuple[str, str], int] = {}
+        for row in self.rtts:
+            if row.rtt_ns is not None:
+                half_ns = round(Rational(row.rtt_ns, 2))
+                halves.setdefault((row.start, row.to), half_ns)
+                halves.setdefault((row.to, row.start), half_ns)
+        return halves | {(row.start, row.to): row.one_way_ns for row in self.rtts if row.one_way_ns is not None}
 
 
 class ExplicitLatency(Parameters):
@@ -229,34 +257,3 @@ class MeasuredRtt(Parameters):
 
     between: tuple[Ref, Ref] = Field(description="two places")
     rtt_ns: Nanoseconds = quantity(..., "measured round-trip time")
-
-
-_RTT_MS_MAX = 3_600_000.0
-
-
-def _table(path: Path) -> list[dict[str, Any]]:
-    """Round trips of a csv file, times in ns. Raises RuleError."""
-    at = ("file",)
-    try:
-        rows = read_rows(path)
-    except (OSError, ValueError, csv.Error):  # ValueError: too long, not UTF-8, or a path with a zero byte
-        raise RuleError([Problem(at, "is no table of at most 5 MB of text; give the path of a csv file")]) from None
-    table = []
-    known: dict[frozenset[str], float] = {}  # one row per pair
-    for number, row in enumerate(rows, 1):
-        try:
-            rtt_ms = float(row["rtt_ms"])
-            start, to = row["from"].strip(), row["to"].strip()
-        except (KeyError, TypeError, ValueError, AttributeError):
-            message = f"row {number} is not from,to,rtt_ms; give the file these three columns"
-            raise RuleError([Problem(at, message)]) from None
-        if not (math.isfinite(rtt_ms) and rtt_ms >= 0):
-            raise RuleError([Problem(at, f"row {number} has the round trip {rtt_ms} ms; write 0 or more")])
-        if rtt_ms > _RTT_MS_MAX:
-            raise RuleError([Problem(at, f"row {number} has the round trip {rtt_ms:g} ms; write at most 1 h")])
-        earlier = known.setdefault(frozenset((start, to)), rtt_ms)
-        if earlier != rtt_ms:
-            message = f"row {number} says {rtt_ms:g} ms for {start} and {to}, an earlier row {earlier:g} ms; keep one"
-            raise RuleError([Problem(at, message)])
-        table.append(RttRow(start=start, to=to, rtt_ns=round(rtt_ms * NS_PER_MS)))  # type: ignore[call-arg]
-    return table  # type: ignore[return-value]

@@ -242,13 +242,15 @@ def _matrix_problems(network: Network, latency: MatrixLatency) -> Iterator[Probl
         if name not in known:
             yield Problem((*path, i), f"the latency table has no such place; {suggestion(name, known)}")
             return
-    pairs = {frozenset((row.start, row.to)) for row in latency.rtts}
+    known_ways = latency.one_ways_ns()
     names = list(dict.fromkeys(used))
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
-            if frozenset((a, b)) not in pairs:
-                yield Problem(path, f"the latency table has no row for {a} and {b}; add it")
-                return
+            for start, to in ((a, b), (b, a)):
+                if (start, to) not in known_ways:
+                    ways = "and" if (to, start) not in known_ways else "to"
+                    yield Problem(path, f"the latency table has no row for {start} {ways} {to}; add it")
+                    return
 
 
 def _jitter_problems(network: Network) -> Iterator[Problem]:

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from sim.files import read_regular
 
 DATA = Path(__file__).parent / "data"
-_TABLE_BYTES_MAX = 5_000_000
+TABLE_BYTES_MAX = 5_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
     Raises OSError, csv.Error, and ValueError if it is not UTF-8 text of at most 5 MB.
     """
-    text = read_regular(path, _TABLE_BYTES_MAX).decode("utf-8-sig")  # spreadsheets put a mark in front
+    text = read_regular(path, TABLE_BYTES_MAX).decode("utf-8-sig")  # spreadsheets put a mark in front
     lines = io.StringIO(text, newline="")
     return list(csv.DictReader(line for line in lines if not line.startswith("#")))
 
