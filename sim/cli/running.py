@@ -203,7 +203,7 @@ def _short(value: Any) -> str:
 
 
 def _tell(scenario: Scenario) -> None:
-    for note in scenario.protocol.notes:
+    for note in (*scenario.protocol.notes, *scenario.network.notes):
         typer.echo(f"note: {note}", err=True)
 
 

@@ -1,67 +1,24 @@
-"""One-way latency between places, as a matrix of integer nanoseconds.
-
-Distance model: RTT = 2 * km * rf / 204 + overhead, in ms, where km is the great-circle distance on a sphere
-of radius 6371.0088 km (mean Earth radius), 204 km/ms the speed of light in fibre, rf how much longer the
-fibre is than the great circle, and the overhead what equipment adds. One way is half of it. The figures are
-estimates (A): no measured Haikou round trips were found.
-
-Distances are rounded to the metre before the formula and everything after is exact, so a last-bit difference
-between two machines' sines does not reach the matrix.
-"""
+"""One-way latency between places, as a matrix of integer nanoseconds: measured, drawn, or by distance."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sim.network.distance import great_circle_km, rtt_ms
 from sim.network.links import DistanceLatency, ExplicitLatency, FixedLatency, MatrixLatency, UniformLatency
 from sim.network.settings import Network
-from sim.network.sites import Site, sites
+from sim.network.sites import sites
 from sim.units import NS_PER_MS
-
-EARTH_RADIUS_KM = 6371.0088
-FIBRE_KM_PER_MS = 204
-
-
-@dataclasses.dataclass(frozen=True)
-class FibreQuality:
-    """`route_factor`: fibre length per great-circle length; `overhead_ms`: added to the round trip."""
-
-    route_factor: Fraction
-    overhead_ms: Fraction
-
-
-QUALITIES = {
-    "low": FibreQuality(Fraction("1.4"), Fraction("0.9")),
-    "mid": FibreQuality(Fraction("1.8"), Fraction(2)),
-    "high": FibreQuality(Fraction("2.5"), Fraction(5)),
-}
-
-
-def great_circle_km(a: Site, b: Site) -> float:
-    """Distance by the haversine formula, km, rounded to the metre."""
-    lat_a, lat_b = math.radians(a.latitude_deg), math.radians(b.latitude_deg)
-    half_lat = (lat_b - lat_a) / 2
-    half_lon = math.radians(b.longitude_deg - a.longitude_deg) / 2
-    h = math.sin(half_lat) ** 2 + math.cos(lat_a) * math.cos(lat_b) * math.sin(half_lon) ** 2
-    return round(2 * EARTH_RADIUS_KM * math.asin(math.sqrt(h)), 3)
-
-
-def rtt_ms(km: float, quality: str) -> Fraction:
-    """Round trip of the distance model, ms, exact for a distance in whole metres."""
-    q = QUALITIES[quality]
-    return 2 * Fraction(round(km * 1000), 1000) * q.route_factor / FIBRE_KM_PER_MS + q.overhead_ms
 
 
 def distance_one_way_ns(a: str, b: str, quality: str) -> int:
     """One-way time between two sites given by code, integer ns, ties to even."""
     table = sites()
-    return round(rtt_ms(great_circle_km(table[a], table[b]), quality) / 2 * NS_PER_MS)
+    return round(rtt_ms(great_circle_km(table[a].coordinates_deg, table[b].coordinates_deg), quality) / 2 * NS_PER_MS)
 
 
 def one_way_matrix_ns(network: Network, seed: int, places: Sequence[str] | None = None) -> NDArray[np.int64]:

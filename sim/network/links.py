@@ -219,8 +219,20 @@ class Topology(Parameters):
     )
     degree: Count | None = Field(default=None, ge=2, description="links of each place in a random-regular graph")
     graphml: str | None = Field(
-        default=None, description="GraphML file, relative to this file; edges may carry one_way_ms or rtt_ms"
+        default=None,
+        description="GraphML or GML file, relative to this file; edges may carry one_way_ms, rtt_ms, latency or delay, "
+        "or their ends coordinates",
     )
+    quality: Literal["low", "mid", "high"] = Field(
+        default="mid", description="of fibre between nodes of the file that have coordinates, as in latency by distance"
+    )
+    at: tuple[str, ...] = Field(
+        default=(),
+        description="at which node of the file each voter stands; default: at the one that has its place's name, or, "
+        "if none has, at the first ones in the file's order",
+    )
+    routers: tuple[str, ...] = Field(default=(), description="the file's nodes (read from it)")
+    unused: tuple[str, ...] = Field(default=(), description="attributes of the file that nothing uses (read from it)")
     edges: tuple[GraphEdge, ...] = Field(default=(), description="the edges themselves, in place of a file")
 
     @model_validator(mode="before")
@@ -229,12 +241,12 @@ class Topology(Parameters):
         if isinstance(data, str):
             return {"family": data}
         if isinstance(data, dict) and isinstance(data.get("graphml"), str) and not data.get("edges"):
-            from sim.network.topology import (
-                read_graphml,
-            )  # imports networkx, which most scenarios do not need
+            from sim.network.topology import read_graph  # imports networkx, which most scenarios do not need
 
             base = Path((info.context or {}).get(BASE_DIR, "."))
-            return data | {"edges": read_graphml(base / data["graphml"])}
+            quality = data.get("quality") if data.get("quality") in ("low", "mid", "high") else "mid"
+            edges, routers, unused = read_graph(base / data["graphml"], quality)
+            return data | {"edges": edges, "routers": routers, "unused": unused}
         return data
 
     @model_validator(mode="after")

@@ -119,6 +119,12 @@ class Network(Parameters):
         table = sites()
         return tuple(None if code is None else table[code].domain for code in self.site_of_node)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of results must know: what files say that nothing uses."""
+        unused = self.topology.unused
+        return (f"{self.topology.graphml}: {', '.join(unused)}: not used",) if unused else ()
+
     def nodes_of(self, ref: int | str) -> tuple[int, ...]:
         """The voters that a reference means: one by its number, or all at a place. Empty if there is none."""
         if isinstance(ref, int):
@@ -194,6 +200,7 @@ def _network_problems(network: Network) -> Iterator[Problem]:
                 f"must be {count} rows of {count} numbers, one per place; add or remove",
             )
             return
+    yield from _standing_problems(network)
     yield from _organisation_problems(network)
     yield from _member_problems(network)
     for i, measured in enumerate(network.measured_rtt):
@@ -201,6 +208,23 @@ def _network_problems(network: Network) -> Iterator[Problem]:
             if (problem := network.ref_problem(ref)) is not None:
                 yield Problem(("measured_rtt", i, "between", j), problem)
     yield from _jitter_problems(network)
+
+
+def _standing_problems(network: Network) -> Iterator[Problem]:
+    """Each voter stands at a node that the topology's file has."""
+    topology, path = network.topology, ("topology", "at")
+    if not topology.at:
+        return
+    if not topology.routers:
+        yield Problem(path, "names nodes of a file, and there is none; write graphml: FILE, or remove it")
+    elif len(topology.at) != network.n:
+        yield Problem(path, f"names {len(topology.at)} nodes for {network.n} voters; name one for each")
+    elif {*network.places} & {*topology.routers}:
+        yield Problem(path, "is not needed: nodes of the file are called like places of voters; remove it")
+    else:
+        for i, node in enumerate(topology.at):
+            if node not in topology.routers:
+                yield Problem((*path, i), f"the file has no such node; {suggestion(node, topology.routers)}")
 
 
 def _member_problems(network: Network) -> Iterator[Problem]:

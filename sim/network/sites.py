@@ -35,6 +35,11 @@ class Site:
     role: str
     source: str
 
+    @property
+    def coordinates_deg(self) -> tuple[float, float]:
+        """Latitude and longitude."""
+        return self.latitude_deg, self.longitude_deg
+
 
 def read_rows(path: Path) -> list[dict[str, str]]:
     """Rows of a csv file with a header line; lines that start with '#' are comments.

@@ -124,9 +124,7 @@ def _square(names: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[st
     found = []
     for row in rows:
         if len(row) != len(names) + 1:
-            _refuse(
-                f"row {row[0]} of the matrix has {len(row) - 1} numbers for {len(names)} columns; add what lacks"
-            )
+            _refuse(f"row {row[0]} of the matrix has {len(row) - 1} numbers for {len(names)} columns; add what lacks")
         for to, text in zip(names, row[1:], strict=True):
             if to != row[0]:
                 ns = round(_ms(text, f"row {row[0]}, column {to}") * NS_PER_MS)

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +20,21 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from sim import units
 from sim.files import UnfitFileError, read_regular, unpacked
+from sim.network.distance import great_circle_km, rtt_ms
 from sim.network.sites import suggestion
 from sim.parameters import Problem, RuleError
+from sim.units import NS_PER_MS
 
 if TYPE_CHECKING:
     from sim.network.links import Topology
     from sim.network.settings import Network
 
+_AT = ("graphml",)
+_TIMES = {"one_way_ms": 1, "rtt_ms": 2, "latency": 1, "delay": 1}  # attributes of edges, and ways there and back
+_COORDINATES = (("latitude", "lat"), ("longitude", "lon", "long", "lng"))
+_TELLING = ("bandwidth", "capacity", "speed", "loss", "jitter", "weight", "dist", "length")
 _FILE_BYTES_MAX = 5_000_000
 _ATTEMPTS = 100
 
@@ -110,7 +118,7 @@ def routes(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
     A client's place that the topology does not name is linked to the nearest voter's place. Raises RuleError
     if an edge has no latency, names nothing known, or a place cannot be reached.
     """
-    return _fastest(_graph(network, places, direct_ns, seed), places, direct_ns)
+    return _fastest(_graph(network, places, direct_ns, seed), places, direct_ns, standing(network))
 
 
 def without_cables(
@@ -126,6 +134,7 @@ def without_cables(
     cut does not exist.
     """
     graph = _graph(network, places, direct_ns, seed)
+    stands = standing(network)
     for (a, b), times in Counter((min(edge), max(edge)) for edge in cut).items():
         if not graph.has_edge(a, b):
             near = ", ".join(sorted(graph[a])) if a in graph else ""
@@ -134,7 +143,17 @@ def without_cables(
         cables = graph[a][b]
         for cable in sorted(cables, key=lambda name: cables[name]["weight"])[:times]:
             graph.remove_edge(a, b, cable)
-    return _fastest(graph, places, direct_ns, whole=False).one_way_ns
+    return _fastest(graph, places, direct_ns, stands, whole=False).one_way_ns
+
+
+def standing(network: Network) -> dict[str, str]:
+    """At which node of the topology's file each voter's place is, where it is not called like one."""
+    topology, own = network.topology, network.places
+    if topology.at:
+        return {place: node for place, node in zip(network.place_of_node, topology.at, strict=True) if place != node}
+    if not topology.routers or {*own} & {*topology.routers} or len(own) > len(topology.routers):
+        return {}
+    return dict(zip(own, topology.routers, strict=False))
 
 
 def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Any:
@@ -155,6 +174,8 @@ def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
     else:
         for a, b in family_edges(network.topology, len(own), seed):
             graph.add_edge(own[a], own[b], weight=int(direct_ns[index[own[a]], index[own[b]]]))
+    for place, node in standing(network).items():
+        graph.add_edge(place, node, weight=0)
     for place in places:
         if place not in graph:
             nearest = min(own, key=lambda name: (int(direct_ns[index[place], index[name]]), index[name]))
@@ -162,7 +183,9 @@ def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
     return graph
 
 
-def _fastest(graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], *, whole: bool = True) -> Routes:
+def _fastest(
+    graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], stands: Mapping[str, str], *, whole: bool = True
+) -> Routes:
     count = len(places)
     adjacent = np.eye(count, dtype=np.bool_)
     one_way_ns = np.zeros((count, count), dtype=np.int64)
@@ -174,8 +197,9 @@ def _fastest(graph: Any, places: Sequence[str], direct_ns: NDArray[np.int64], *,
                 continue
             if b not in lengths:
                 _refuse(f"no path leads from {a} to {b}; add an edge")
-            one_way_ns[i, j] = direct_ns[i, i] if i == j else lengths[b]
-            adjacent[i, j] |= graph.has_edge(a, b)
+            here, there = stands.get(a, a), stands.get(b, b)
+            one_way_ns[i, j] = direct_ns[i, i] if here == there else lengths[b]
+            adjacent[i, j] |= graph.has_edge(here, there)
     return Routes(adjacent, one_way_ns)
 
 
@@ -183,25 +207,71 @@ def _refuse(message: str) -> None:
     raise RuleError([Problem(("network", "topology"), message)])
 
 
-def read_graphml(path: Path) -> list[dict[str, Any]]:
-    """Edges of a GraphML file as `GraphEdge` fields.
+def read_graph(path: Path, quality: str) -> tuple[list[dict[str, Any]], tuple[str, ...], tuple[str, ...]]:
+    """A GraphML or GML file: edges as `GraphEdge` fields, nodes in the file's order, attributes that are not used.
 
-    Nodes are places by the first of their attributes `site`, `label`, `name`, or else by their id. Edges may
-    carry `one_way_ms` or `rtt_ms`. Raises RuleError if the file cannot be used.
+    Nodes are called by the first of their attributes `site`, `label`, `name`, or else by their id. An edge takes
+    `one_way_ms`, `rtt_ms`, `latency` with a unit (Shadow) or `delay` (FNSS, whose graph names the unit); without one,
+    what the distance model of `quality` says if both ends have coordinates (Topology Zoo), or else nothing. The two
+    directions of a directed file are one cable. Raises RuleError if the file cannot be used.
     """
-    at = ("graphml",)
-    try:
-        graph = nx.read_graphml(io.BytesIO(unpacked(read_regular(path, _FILE_BYTES_MAX), _FILE_BYTES_MAX)))
-    except UnfitFileError as error:
-        raise RuleError([Problem(at, str(error))]) from None
-    except OSError:
-        raise RuleError([Problem(at, "cannot be read; give the path of a GraphML file")]) from None
-    except Exception:  # networkx and the XML parser raise a dozen kinds on malformed input
-        raise RuleError([Problem(at, "is not a GraphML file; write it with networkx.write_graphml")]) from None
+    graph = _parsed(path)
     names = {node: _name(node, data) for node, data in graph.nodes(data=True)}
     if len(set(names.values())) != len(names):
-        raise RuleError([Problem(at, "gives two nodes the same name; make site, label or name unique")])
-    return [_edge(names[a], names[b], data, at) for a, b, data in _sorted(graph.edges(data=True), names)]
+        raise RuleError([Problem(_AT, "gives two nodes the same name; make site, label or name unique")])
+    where = {node: _coordinates(data) for node, data in graph.nodes(data=True)}
+    edges = []
+    for a, b, data in _sorted(graph.edges(data=True), names):
+        edge = _edge(names[a], names[b], data, graph.graph)
+        if "one_way" not in edge and where[a] is not None and where[b] is not None:
+            km = great_circle_km(where[a], where[b])
+            edge["one_way"] = f"{round(rtt_ms(km, quality) / 2 * NS_PER_MS)} ns"
+        edges.append(edge)
+    if graph.is_directed():
+        edges = _paired(edges)
+    return edges, tuple(names.values()), tuple(_unused(graph))
+
+
+def _paired(edges: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One edge for the two directions of each cable. Raises RuleError if they differ, or one is missing."""
+    waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    found = []
+    for edge in edges:
+        there = waiting.get((edge["to"], edge["from"]), [])
+        other = next((one for one in there if one.get("one_way") == edge.get("one_way")), None)
+        if other is None:
+            waiting.setdefault((edge["from"], edge["to"]), []).append(edge)
+        else:
+            there.remove(other)
+            found.append(other)
+    for (start, to), left in waiting.items():
+        if left:
+            rule = f"is directed, and {start} to {to} has no like edge back; write an undirected graph"
+            raise RuleError([Problem(_AT, rule)])
+    return found
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        content = unpacked(read_regular(path, _FILE_BYTES_MAX), _FILE_BYTES_MAX)
+    except UnfitFileError as error:
+        raise RuleError([Problem(_AT, str(error))]) from None
+    except OSError:
+        raise RuleError([Problem(_AT, "cannot be read; give the path of a GraphML or GML file")]) from None
+    is_xml = content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<")
+    try:
+        return nx.read_graphml(io.BytesIO(content)) if is_xml else _gml(content.decode("utf-8-sig"))
+    except Exception as error:  # networkx and the XML parser raise a dozen kinds on malformed input
+        why = "" if is_xml else f" ({' '.join(str(error).split())[:100]})"
+        rule = f"is no GraphML or GML file{why}; write it with networkx.write_graphml"
+        raise RuleError([Problem(_AT, rule)]) from None
+
+
+def _gml(text: str) -> Any:
+    """A GML file. Two edges between the same nodes are two cables, whether or not the file says `multigraph 1`."""
+    if not re.search(r"\bmultigraph\b", text):
+        text = re.sub(r"(\bgraph\s*\[)", r"\1\n  multigraph 1", text, count=1)
+    return nx.parse_gml(text.splitlines(), label="id")
 
 
 def _sorted(edges: Iterable[Any], names: dict[Any, str]) -> list[Any]:
@@ -210,20 +280,37 @@ def _sorted(edges: Iterable[Any], names: dict[Any, str]) -> list[Any]:
 
 def _name(node: object, data: dict[str, Any]) -> str:
     for key in ("site", "label", "name"):
-        if data.get(key):
+        if data.get(key) not in (None, ""):
             return str(data[key])
     return str(node)
 
 
-def _edge(start: str, to: str, data: dict[str, Any], at: tuple[str]) -> dict[str, Any]:
-    from sim import units
+def _coordinates(data: dict[str, Any]) -> tuple[float, float] | None:
+    """Latitude and longitude of a node, degrees, if it has both."""
+    low = {key.lower(): value for key, value in data.items()}
+    found = [next((low[key] for key in keys if key in low), None) for keys in _COORDINATES]
+    try:
+        latitude, longitude = (float(value) for value in found)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return (latitude, longitude) if abs(latitude) <= 90 and abs(longitude) <= 360 else None
 
+
+def _edge(start: str, to: str, data: dict[str, Any], of_graph: dict[str, Any]) -> dict[str, Any]:
     edge: dict[str, Any] = {"from": start, "to": to}
-    for key, halves in (("one_way_ms", 1), ("rtt_ms", 2)):
+    for key, halves in _TIMES.items():
         if key in data:
+            unit = {"latency": "", "delay": of_graph.get("delay_unit", "ms")}.get(key, "ms")
             try:
-                edge["one_way"] = f"{units.parse_ns(f'{data[key]} ms') // halves} ns"
+                edge["one_way"] = f"{units.parse_ns(f'{data[key]} {unit}'.strip()) // halves} ns"
             except units.UnitError as error:
-                raise RuleError([Problem(at, f"edge {start} - {to}: {key} {error}")]) from None
+                raise RuleError([Problem(_AT, f"edge {start} - {to}: {key} {error}")]) from None
             break
     return edge
+
+
+def _unused(graph: Any) -> list[str]:
+    """Attributes that say something of links or cards, and that nothing here looks at."""
+    on_edges = {key for *_, data in graph.edges(data=True) for key in data} - _TIMES.keys()
+    on_nodes = {key for _, data in graph.nodes(data=True) for key in data}
+    return sorted(key for key in on_edges | on_nodes if any(word in key.lower() for word in _TELLING))

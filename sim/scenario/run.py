@@ -135,7 +135,8 @@ def _run(
         verdict.warnings.append(f"the protocol's class was replaced by {store.variant_of(protocol)}")
     digest = run_digest(world)
     tables = _tables(world, monitor)
-    warnings = [*scenario.protocol.notes, *verdict.warnings, *([f"truncated: {truncated}"] if truncated else [])]
+    notes = (*scenario.protocol.notes, *scenario.network.notes)
+    warnings = [*notes, *verdict.warnings, *([f"truncated: {truncated}"] if truncated else [])]
     path = None
     if folder is not None:
         for name, columns in tables.items():
