@@ -46,7 +46,7 @@ from sim.engine.relay import relay
 from sim.engine.timers import OF_DISK, OF_TURN, TIMER_BITS, turn_has_come
 from sim.engine.votes import let_go, let_go_vote, vote_is_processed
 from sim.kernel.calendar import calendar_open
-from sim.kernel.chance import TIMEOUT, below, join
+from sim.kernel.chance import TIMEOUT, below, join, part_of
 from sim.kernel.due import (
     BATCH,
     CALL,
@@ -164,6 +164,9 @@ def _event_digest(run_state, time, what, argument):
     run_state[DIGEST_ORDER] = np.int64(join(join(value, time), what + argument * 7))
 
 
+DRAW_SPAN_MAX = (1 << 31) - 1  # `below` draws no more values; wider spans are drawn in 2**30 steps
+
+
 @compiled
 def progress_period_ns(run_state, node):
     """The progress timer's current period: a draw per period from [low, low + span], so that it is no tick."""
@@ -172,7 +175,8 @@ def progress_period_ns(run_state, node):
     if span == 0:
         return low
     number = column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER]
-    return low + below(join(join(join(join(0, run_state[SEED]), TIMEOUT), node), number), span + 1)
+    draw = join(join(join(join(0, run_state[SEED]), TIMEOUT), node), number)
+    return low + (below(draw, span + 1) if span < DRAW_SPAN_MAX else part_of(draw, span + 1))
 
 
 @compiled

@@ -19,7 +19,7 @@ from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
-from tests.runs import begin, play, scenario, unsafe
+from tests.runs import S, begin, play, scenario, unsafe
 
 MS = 1_000_000
 
@@ -669,3 +669,21 @@ def test_terms_that_elect_nobody_are_counted_and_a_livelock() -> None:
     assert terms > 50
     assert run.monitor.blocks.view_changes >= terms - 3
     assert run.verdict().outcomes["livelock"] == "fail"
+
+
+def test_election_timeouts_of_any_length_are_drawn_evenly() -> None:
+    """Fabric's default, 5 to 10 s: the first of three timers fires after 5 + 5/4 s on average, and never before 5 s."""
+    fabric = {
+        "name": "raft",
+        "election_timeout_low": "5 s",
+        "election_timeout_high": "10 s",
+        "heartbeat_interval": "500 ms",
+    }
+    first_s = []
+    for seed in range(80):
+        run = play(scenario(3, protocol=fabric, duration="10 s", seed=seed))
+        first_s.append(min(row.time_ns for row in run.events(r.EVENT_PROPOSED)) / S)
+    assert min(first_s) > 5
+    assert max(first_s) < 10
+    assert np.mean(first_s) == pytest.approx(5 + 5 / 4 + 0.02, abs=0.35)  # 0.97 s / sqrt(80) is one deviation
+    assert max(first_s) > 7.2, "wider than what one draw covers"
