@@ -244,7 +244,8 @@ class Topology(Parameters):
             from sim.network.topology import read_graph  # imports networkx, which most scenarios do not need
 
             base = Path((info.context or {}).get(BASE_DIR, "."))
-            quality = data.get("quality") if data.get("quality") in ("low", "mid", "high") else "mid"
+            chosen = str(data.get("quality"))
+            quality = chosen if chosen in ("low", "mid", "high") else "mid"  # the field's own check refuses others
             edges, routers, unused = read_graph(base / data["graphml"], quality)
             return data | {"edges": edges, "routers": routers, "unused": unused}
         return data

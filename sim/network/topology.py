@@ -223,8 +223,9 @@ def read_graph(path: Path, quality: str) -> tuple[list[dict[str, Any]], tuple[st
     edges = []
     for a, b, data in _sorted(graph.edges(data=True), names):
         edge = _edge(names[a], names[b], data, graph.graph)
-        if "one_way" not in edge and where[a] is not None and where[b] is not None:
-            km = great_circle_km(where[a], where[b])
+        start, end = where[a], where[b]
+        if "one_way" not in edge and start is not None and end is not None:
+            km = great_circle_km(start, end)
             edge["one_way"] = f"{round(rtt_ms(km, quality) / 2 * NS_PER_MS)} ns"
         edges.append(edge)
     if graph.is_directed():
