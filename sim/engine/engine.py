@@ -383,7 +383,8 @@ class Engine:
                 in_train, row = lane[sharing.MODE] == sharing.TRAIN, lane[sharing.HEAD]
                 while row:
                     queued = rows[row - 1].tolist()
-                    sent_ps = queued[sharing.BYTES] * int(self.node()[node, post.TX_PS]) - queued[sharing.LEFT_PS]
+                    left_ps = queued[sharing.THROUGH_PS] - (0 if self.state[d.CAPPED] else lane[sharing.PASSED_PS])
+                    sent_ps = queued[sharing.BYTES] * int(self.node()[node, post.TX_PS]) - left_ps
                     busy_ps[node] += sent_ps * (lane[sharing.COUNT] if in_train else 1)
                     row = 0 if in_train else queued[sharing.NEXT]
         return busy_ps // 1000

@@ -5,9 +5,12 @@ sent on a connection goes one after the other; connections that have something t
 so that each of k gets one part in k, and none more than its receiver's card takes in (max-min fair between one sender
 and its receivers). `PRIORITY`: the first connections among themselves, and the others only while those have nothing.
 
-What a copy still has to send is counted in picoseconds of the whole card. It leaves at the first nanosecond at which
-nothing is left, so when it leaves depends on what is sent later: a copy is put on its link when it leaves, by an event
-of its card, and not when it is sent. Between two changes of the connections that send, the shares stay as they are.
+What a copy has to send is counted in picoseconds of the whole card. All that a lane sends has got the same since it
+began: so a lane counts what each of its connections has got so far, a row says at which count it is through
+(`THROUGH_PS`; until it is sent, what it has to send), and rows stand in that order, so that an event looks at the
+first. Where receivers hold some back, each row counts what it still has to send. A copy leaves at the first nanosecond
+at which nothing is left, so when it leaves depends on what is sent later: it is put on its link when it leaves, by an
+event of its card, and not when it is sent. Between two changes of the connections that send, the shares stay.
 
 Most of the time a card sends one message at a time to the same receivers, all of whose copies leave together. Then the
 message is one row in a *train*, and costs one event. A message to other receivers, sent while the train is under way,
@@ -68,17 +71,18 @@ SMALL_BYTES_MAX = 1 << 16  # a longer message goes with the blocks, whatever it 
 
 # A queued copy, or a queued message to several. Rows are named by their number + 1, and 0 means none.
 QUEUED_WIDTH = 8
-REF, TARGET, LEFT_PS, SINCE_NS, NEXT, BEHIND, DRAWS, BYTES = range(8)  # SINCE_NS: signed, or sent since
+REF, TARGET, THROUGH_PS, SINCE_NS, NEXT, BEHIND, DRAWS, BYTES = range(8)  # SINCE_NS: signed, or sent since
 
 # A card: two lanes, one for each sort of connection; when it was last looked at, and when its next event is.
 SMALL, REST = 0, 1
 LANES = 2
 LANE_WIDTH = 8
-HEAD, TAIL, COUNT, MODE, WAITING, WAITING_TAIL, RECEIVERS = range(7)
+HEAD, TAIL, COUNT, MODE, WAITING, WAITING_TAIL, RECEIVERS, PASSED_PS = range(8)
 TRAIN, MIXED = 0, 1
 CARD_WIDTH = LANES * LANE_WIDTH + 8
 SERVED_NS, LEVEL_Q30, EVENT_NS, PLANNED_NS = range(LANES * LANE_WIDTH, LANES * LANE_WIDTH + 4)
 GAPS_MAX = 4
+MERGED = 16  # what lies between two intervals that become one: this many times as long are they together
 GAPS_WIDTH = 2 * GAPS_MAX  # intervals in which a card took in nothing, in order: from, to
 _WHOLE = 1 << 30
 _FIRST = -(1 << 40)  # cards come before whatever else is due at the same time, in their order
@@ -101,7 +105,7 @@ def _take_row(run_state, ref, target, left_ps, ready_ns, draws, size):
     q = number * QUEUED_WIDTH
     rows[q + REF] = ref
     rows[q + TARGET] = target
-    rows[q + LEFT_PS] = left_ps
+    rows[q + THROUGH_PS] = left_ps
     rows[q + SINCE_NS] = ready_ns
     rows[q + NEXT] = 0
     rows[q + BEHIND] = 0
@@ -207,20 +211,20 @@ def _serve(run_state, src):
     cards[c + SERVED_NS] = run_state[NOW]
     if passed_ps == 0:
         return
-    level = cards[c + LEVEL_Q30]
     for lane in range(LANES):
+        at = _lane_of(src, lane)
         senders = _senders(run_state, src, lane)
         if senders == 0:
             continue
-        at = _lane_of(src, lane)
+        if not run_state[CAPPED]:
+            cards[at + PASSED_PS] += passed_ps // senders
+            continue
         row = cards[at + HEAD]
         while row:
             q = (row - 1) * QUEUED_WIDTH
-            if run_state[CAPPED]:
-                rows[q + LEFT_PS] -= _part_q30(passed_ps, min(level, _cap_q30(run_state, src, rows[q + TARGET])))
-            else:
-                rows[q + LEFT_PS] -= passed_ps // senders
-            row = rows[q + NEXT] if cards[at + MODE] == MIXED else np.int64(0)
+            share = min(cards[c + LEVEL_Q30], _cap_q30(run_state, src, rows[q + TARGET]))
+            rows[q + THROUGH_PS] -= _part_q30(passed_ps, share)
+            row = rows[q + NEXT]
 
 
 @compiled
@@ -228,23 +232,24 @@ def _next_leaves_ns(run_state, src, lane):
     """When a lane's next copy leaves if nothing else is sent, or NEVER."""
     cards, rows = column(run_state, CARDS), column(run_state, QUEUED)
     senders = _senders(run_state, src, lane)
-    if senders == 0:
-        return np.int64(NEVER)
     at = _lane_of(src, lane)
-    served_ns, level = cards[src * CARD_WIDTH + SERVED_NS], cards[src * CARD_WIDTH + LEVEL_Q30]
-    due, least_ps = np.int64(NEVER), np.int64(NEVER)
     row = cards[at + HEAD]
+    if senders == 0 or row == 0:
+        return np.int64(NEVER)
+    served_ns, level = cards[src * CARD_WIDTH + SERVED_NS], cards[src * CARD_WIDTH + LEVEL_Q30]
+    if not run_state[CAPPED]:
+        left_ps = rows[(row - 1) * QUEUED_WIDTH + THROUGH_PS] - cards[at + PASSED_PS]
+        return served_ns + _times(max(left_ps, 0), senders)
+    due = np.int64(NEVER)
     while row:
         q = (row - 1) * QUEUED_WIDTH
-        left_ps = max(rows[q + LEFT_PS], 0)
-        if run_state[CAPPED] and left_ps > 0:
+        left_ps = rows[q + THROUGH_PS]
+        if left_ps > 0:
             share = min(level, _cap_q30(run_state, src, rows[q + TARGET]))
             due = min(due, served_ns + _whole_ns(left_ps, share))
         else:
-            least_ps = min(least_ps, left_ps)
-        row = rows[q + NEXT] if cards[at + MODE] == MIXED else np.int64(0)
-    if least_ps < NEVER:
-        due = min(due, served_ns + _times(least_ps, senders))
+            due = min(due, served_ns)
+        row = rows[q + NEXT]
     return due
 
 
@@ -296,12 +301,34 @@ def _append(run_state, head_at, tail_at, row):
 
 
 @compiled
-def _is_sent(run_state, src, row, copies):
+def _is_sent(run_state, src, lane, row, copies):
     """A row is sent from now on; until now its copies have waited for the card."""
     q = (row - 1) * QUEUED_WIDTH
     rows = column(run_state, QUEUED)
+    if not run_state[CAPPED]:
+        rows[q + THROUGH_PS] += column(run_state, CARDS)[_lane_of(src, lane) + PASSED_PS]
     column(run_state, NODE)[src * NODE_WIDTH + TX_WAIT] += copies * (run_state[NOW] - rows[q + SINCE_NS])
     rows[q + SINCE_NS] = run_state[NOW]
+
+
+@compiled
+def _insert(run_state, src, lane, row):
+    """Put a row among those that are sent, behind those that are through no later."""
+    cards, rows = column(run_state, CARDS), column(run_state, QUEUED)
+    at = _lane_of(src, lane)
+    through_ps = rows[(row - 1) * QUEUED_WIDTH + THROUGH_PS]
+    last = cards[at + TAIL]
+    if cards[at + HEAD] == 0 or run_state[CAPPED] or rows[(last - 1) * QUEUED_WIDTH + THROUGH_PS] <= through_ps:
+        _append(run_state, at + HEAD, at + TAIL, row)
+        return
+    before, after = np.int64(0), cards[at + HEAD]
+    while rows[(after - 1) * QUEUED_WIDTH + THROUGH_PS] <= through_ps:
+        before, after = after, rows[(after - 1) * QUEUED_WIDTH + NEXT]
+    rows[(row - 1) * QUEUED_WIDTH + NEXT] = after
+    if before:
+        rows[(before - 1) * QUEUED_WIDTH + NEXT] = row
+    else:
+        cards[at + HEAD] = row
 
 
 @compiled
@@ -322,10 +349,9 @@ def _connect(run_state, src, lane, row, goes_on):
         return
     if not goes_on:
         _serve(run_state, src)
-        _is_sent(run_state, src, row, 1)
-    at = _lane_of(src, lane)
-    _append(run_state, at + HEAD, at + TAIL, row)
-    cards[at + COUNT] += 1
+        _is_sent(run_state, src, lane, row, 1)
+    _insert(run_state, src, lane, row)
+    cards[_lane_of(src, lane) + COUNT] += 1
 
 
 @compiled
@@ -337,7 +363,7 @@ def _single(run_state, row, dst):
         run_state,
         ref,
         dst,
-        column(run_state, QUEUED)[number + LEFT_PS],
+        column(run_state, QUEUED)[number + THROUGH_PS],
         column(run_state, QUEUED)[number + SINCE_NS],
         column(run_state, QUEUED)[number + DRAWS],
         column(run_state, QUEUED)[number + BYTES],
@@ -394,7 +420,7 @@ def _begin(run_state, src, lane, row):
             cards[at + RECEIVERS] = target
             cards[at + COUNT] = receivers_of(run_state, src, target)
             _append(run_state, at + HEAD, at + TAIL, row)
-            _is_sent(run_state, src, row, cards[at + COUNT])
+            _is_sent(run_state, src, lane, row, cards[at + COUNT])
             return
         if cards[at + RECEIVERS] == target:
             _append(run_state, at + HEAD, at + TAIL, row)
@@ -452,29 +478,75 @@ def leaving(run_state, src, lane):
     _serve(run_state, src)
     cards, rows = column(run_state, CARDS), column(run_state, QUEUED)
     at = _lane_of(src, lane)
-    row = cards[at + HEAD]
     if cards[at + MODE] == TRAIN:
-        q = (row - 1) * QUEUED_WIDTH
+        first = cards[at + HEAD]
+        q = (first - 1) * QUEUED_WIDTH
         cards[at + HEAD] = rows[q + NEXT]
-        if rows[q + NEXT] == 0:
-            cards[at + COUNT] = 0
+        if rows[q + NEXT]:
+            _is_sent(run_state, src, lane, rows[q + NEXT], cards[at + COUNT])
         else:
-            _is_sent(run_state, src, rows[q + NEXT], cards[at + COUNT])
+            cards[at + COUNT] = cards[at + PASSED_PS] = 0
         rows[q + NEXT] = 0
-        return row
-    first = last = count = np.int64(0)
+        return first
+    first = _held_back_leaving(run_state, src, lane) if run_state[CAPPED] else _first_leaving(run_state, src, lane)
+    if cards[at + COUNT] == 0:
+        cards[at + MODE], cards[at + PASSED_PS] = TRAIN, 0
+    return first
+
+
+@compiled
+def _through(run_state, src, lane, row):
+    """A row is through: returns what is sent next on its connection, or 0 if that has ended."""
+    rows = column(run_state, QUEUED)
+    q = (row - 1) * QUEUED_WIDTH
+    after = rows[q + BEHIND]
+    if after:
+        _is_sent(run_state, src, lane, after, 1)
+    else:
+        nodes = run_state[NODES]
+        column(run_state, CONNECTION)[(lane * nodes + src) * nodes + rows[q + TARGET]] = 0
+        column(run_state, CARDS)[_lane_of(src, lane) + COUNT] -= 1
+    rows[q + NEXT] = 0
+    return after
+
+
+@compiled
+def _first_leaving(run_state, src, lane):
+    """Take the rows that are through from the front, and let those behind them on their connections begin."""
+    cards, rows = column(run_state, CARDS), column(run_state, QUEUED)
+    at = _lane_of(src, lane)
+    first = last = np.int64(0)
+    row = cards[at + HEAD]
+    while row and rows[(row - 1) * QUEUED_WIDTH + THROUGH_PS] <= cards[at + PASSED_PS]:
+        if first == 0:
+            first = row
+        last = row
+        row = rows[(row - 1) * QUEUED_WIDTH + NEXT]
+    cards[at + HEAD] = row
+    row = first
+    while row:
+        follows = rows[(row - 1) * QUEUED_WIDTH + NEXT] if row != last else np.int64(0)
+        after = _through(run_state, src, lane, row)
+        rows[(row - 1) * QUEUED_WIDTH + NEXT] = follows
+        if after:
+            _insert(run_state, src, lane, after)
+        row = follows
+    return first
+
+
+@compiled
+def _held_back_leaving(run_state, src, lane):
+    """The same where receivers hold some back: any row may be through, and what follows takes its place."""
+    cards, rows = column(run_state, CARDS), column(run_state, QUEUED)
+    at = _lane_of(src, lane)
+    first = last = np.int64(0)
+    row = cards[at + HEAD]
     cards[at + HEAD] = cards[at + TAIL] = 0
     while row:
         q = (row - 1) * QUEUED_WIDTH
         after, keeps = rows[q + NEXT], row
-        if rows[q + LEFT_PS] <= 0:
-            keeps = rows[q + BEHIND]
-            if keeps:
-                _is_sent(run_state, src, keeps, 1)
-            else:
-                connection = (lane * run_state[NODES] + src) * run_state[NODES] + rows[q + TARGET]
-                column(run_state, CONNECTION)[connection] = 0
-            rows[q + NEXT] = 0
+        if rows[q + THROUGH_PS] <= 0:
+            keeps = _through(run_state, src, lane, row)
             if first:
                 rows[(last - 1) * QUEUED_WIDTH + NEXT] = row
             else:
@@ -483,11 +555,7 @@ def leaving(run_state, src, lane):
         if keeps:
             rows[(keeps - 1) * QUEUED_WIDTH + NEXT] = 0
             _append(run_state, at + HEAD, at + TAIL, keeps)
-            count += 1
         row = after
-    cards[at + COUNT] = count
-    if count == 0:
-        cards[at + MODE] = TRAIN
     return first
 
 
@@ -516,7 +584,7 @@ def take_in(run_state, dst, time, flow_ns, cost):
     first = dst * GAPS_WIDTH
     begins = time - max(flow_ns, cost)
     left = cost
-    for i in range(GAPS_MAX):
+    for i in range(GAPS_MAX if gaps[first + GAPS_WIDTH - 1] > begins else 0):  # the last one ends last
         g = first + 2 * i
         taken = min(left, gaps[g + 1] - max(gaps[g], begins))
         if taken > 0:
@@ -537,12 +605,19 @@ def take_in(run_state, dst, time, flow_ns, cost):
 
 @compiled
 def _note_gap(run_state, dst, begins, ends):
-    """The card was idle for a while. If that is one interval too many, the two with the least between them become one.
-
-    It is as long as both, and ends when the later one did.
+    """The card was idle for a while. With little since it was last idle, both are one interval; else, if that is one
+    too many, the two with the least between them become one. It is as long as both, and ends when the later one did.
     """
     gaps = column(run_state, RX_GAPS)
     g = dst * GAPS_WIDTH
+    last = known = g + GAPS_WIDTH - 2
+    while known > g and gaps[known] >= gaps[known + 1]:  # used up since
+        known -= 2
+    idle = gaps[known + 1] - gaps[known]
+    if idle > 0 and (begins - gaps[known + 1]) * MERGED <= idle + ends - begins:
+        gaps[known] = gaps[known + 1] = 0
+        gaps[last], gaps[last + 1] = begins - idle, ends
+        return
     empty = np.int64(-1)
     for i in range(GAPS_MAX):
         if gaps[g + 2 * i] >= gaps[g + 2 * i + 1]:

@@ -83,6 +83,8 @@ from sim.protocol import (
     upon,
 )
 
+PATIENCE_MAX_NS = 3_600_000_000_000  # one hour: f + 1 who are ahead take others along, without any wait
+
 
 class PbftParameters(Parameters):
     """Parameters of PBFT."""
@@ -389,7 +391,8 @@ class Pbft(GroupReplica):
         if not self.is_voter:
             return
         executed = context.height > self.patient_since
-        self.timeout_ns = self.parameters.request_timeout_ns if executed else 2 * self.timeout_ns
+        longer_ns = min(2 * self.timeout_ns, max(PATIENCE_MAX_NS, self.parameters.request_timeout_ns))
+        self.timeout_ns = self.parameters.request_timeout_ns if executed else longer_ns
         self.patient_since = context.height
         self.view = view
         self.active = False

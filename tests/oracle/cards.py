@@ -26,6 +26,7 @@ class Waiting:
     def __init__(self, copy: Copy, left_ps: int) -> None:
         self.copy, self.left_ps = copy, left_ps
         self.since = 0  # when it came to the head
+        self.order = 0  # among those that came to a head
 
 
 class ReceivingCard:
@@ -49,13 +50,22 @@ class ReceivingCard:
         received = arrives
         if left:
             if begins > self.free:
-                self.idle.append((self.free, begins))
-            if len(self.idle) > 4:
-                self.merge()
+                self.note(self.free, begins)
             self.free = max(self.free, begins) + left
             received = max(arrives, self.free)
         self.last = max(received, self.last)
         return self.last
+
+    def note(self, start: int, end: int) -> None:
+        """It was idle from then until then: one interval with the last one if little lies between, or one more."""
+        if self.idle:
+            before, ended = self.idle[-1]
+            if (start - ended) * 16 <= ended - before + end - start:
+                self.idle[-1] = (start - (ended - before), end)
+                return
+        self.idle.append((start, end))
+        if len(self.idle) > 4:
+            self.merge()
 
     def merge(self) -> None:
         """The two with the least between them, the last one not among them, become one that ends with the later."""
@@ -73,7 +83,7 @@ class SharedCard:
         self.ps = oracle.network.tx_ps[node]
         self.connections: list[dict[int, list[Waiting]]] = [{}, {}]  # small and the rest: in order, by receiver
         self.served = 0
-        self.version = 0
+        self.version = self.begun = 0
 
     def add(self, copy: Copy) -> None:
         """A copy is signed: it is sent, or waits for those before it on its connection."""
@@ -86,8 +96,13 @@ class SharedCard:
         else:
             self.serve()
             self.connections[lane][copy.dst] = [waiting]
-            waiting.since = self.oracle.now
+            self.begin(waiting)
         self.plan()
+
+    def begin(self, waiting: Waiting) -> None:
+        """A copy is at the head of its connection now."""
+        self.begun += 1
+        waiting.since, waiting.order = self.oracle.now, self.begun
 
     def sending(self) -> list[tuple[int, list[Waiting]]]:
         """The connections that get something of the card now, with their receivers."""
@@ -156,13 +171,16 @@ class SharedCard:
         for connections in self.connections:
             if connections is self.connections[1] and self.connections[0] and self.oracle.network.sharing == "priority":
                 continue  # they have to wait
-            for dst, connection in list(connections.items()):
-                if connection[0].left_ps <= 0:
-                    through = connection.pop(0)
-                    through.copy.message.flow_ns = self.oracle.now - through.since
-                    if connection:
-                        connection[0].since = self.oracle.now
-                    else:
-                        del connections[dst]
-                    self.leave(through.copy)
+            through = [(dst, heads[0]) for dst, heads in connections.items() if heads[0].left_ps <= 0]
+            if not self.oracle.network.capped:  # the order in which they are through, within the nanosecond
+                through.sort(key=lambda one: (one[1].left_ps, one[1].order))
+            for dst, head in through:
+                connections[dst].pop(0)
+                head.copy.message.flow_ns = self.oracle.now - head.since
+                if connections[dst]:
+                    self.begin(connections[dst][0])
+                else:
+                    del connections[dst]
+            for _, head in through:
+                self.leave(head.copy)
         self.plan()

@@ -51,6 +51,7 @@ CASES = {
     "rpbft-group-waits-for-nothing": "nodes outside held what waited, and no member suspected its primary",
     "kauri-voted-above-what-waits": "who voted for an empty block did not wait for what lay below it",
     "hotstuff-silent-leader": "what a corrupted replica alone decided counted as decided",
+    "wheat-patience-beyond-time": "patience with views doubled without an end, and a timer passed 64 bits",
     "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }
 FAILS = {  # and must be found to; the others end well
