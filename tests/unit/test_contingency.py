@@ -20,6 +20,7 @@ from sim.plan.contingency import contingency
 from sim.plan.downtime import downtime, hazards, storm_downtime_h
 from sim.plan.losses import can_decide, can_meet, elements, losses
 from sim.protocol import Quorum
+from sim.report.contingency import loss_map
 from tests.runs import play, scenario
 
 ISLAND = {
@@ -170,3 +171,13 @@ def test_three_of_five_run_and_weights_decide_so_liveness_is_judged() -> None:
     run = play(scenario(5, protocol=protocol, duration="5 s", liveness_bound="1 s", faults=down))
     assert run.verdict().outcomes["liveness"] == "pass"
     assert len(run.decided(0)) > 50
+
+
+@pytest.mark.parametrize(("kinds", "shown"), [(["domain"], {"not run"}), (["node"], {"carries on", "slows", "halts"})])
+def test_the_map_marks_only_what_was_run(kinds: list[str], shown: set[str], tmp_path: Path) -> None:
+    """Losing domains says nothing of single voters: before, the map said that each could be lost."""
+    study = contingency("scenarios/quickstart.yaml", most=1, kinds=kinds, outage_ns=2 * 10**9, out=tmp_path)
+    (axes,) = loss_map(study, "command").axes
+    legend = axes.get_legend()
+    assert legend is not None
+    assert {text.get_text().rpartition(": ")[2] for text in legend.get_texts()} == shown
