@@ -9,7 +9,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 export MPLBACKEND ?= Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint bench docs clean
+.PHONY: help setup demo test test-checked test-notebooks lint bench docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,12 +44,18 @@ lint: setup
 # The checked build, in which every index is looked at: the oracle's networks, full columns, a run that once broke the heap.
 BROKE_THE_HEAP := tests/trust/test_trust_cases.py::test_it_ends_as_it_should_and_alike_on_both_paths[pbft-domain-lost]
 
+# The checked build compiles on one core, for minutes, while the notebooks compile the fast one on another.
 test: lint
+	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=target test-checked test-notebooks
+	$(BIN)/pytest -q -n $(JOBS)
+
+test-checked: setup
 	PILOTZONE_CHECKED=1 $(BIN)/pytest -q tests/properties/test_kernel_oracle.py tests/unit/test_memory.py "$(BROKE_THE_HEAP)"
+
+test-notebooks: setup
 ifneq ($(NOTEBOOKS),)
 	$(BIN)/pytest -q --nbmake --nbmake-timeout=1500 notebooks
 endif
-	$(BIN)/pytest -q -n $(JOBS)
 
 bench: setup
 	$(BIN)/pilotzone bench
