@@ -238,6 +238,8 @@ def _paired(edges: list[dict[str, Any]]) -> list[dict[str, Any]]:
     waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
     found = []
     for edge in edges:
+        if edge["from"] == edge["to"]:  # Shadow's way within a node, which the latency model says here
+            continue
         there = waiting.get((edge["to"], edge["from"]), [])
         other = next((one for one in there if one.get("one_way") == edge.get("one_way")), None)
         if other is None:

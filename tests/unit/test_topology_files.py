@@ -127,6 +127,7 @@ def test_two_directions_are_one_cable_and_half_of_one_is_refused(tmp_path: Path)
     with pytest.raises(ValueError, match="is directed, and 0 to 1 has no like edge back"):
         network(tmp_path, "half.graphml")
     graph.add_edge("1", "0", one_way_ms=4.0)
+    graph.add_edge("0", "0", one_way_ms=1.0)
     nx.write_graphml(graph, tmp_path / "both.graphml")
     found = network(tmp_path, "both.graphml")
     assert one_way_matrix_ns(found, 1)[0, 1] == 4_000_000
