@@ -39,6 +39,7 @@ Deviations
   send COMMIT at once, and counts COMMITs among PREPAREs.
 * F + 1 ROUND-CHANGEs are joined in any state (Quorum: only by who has left its round already).
 * A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
+* Who has left round 0 says what it said last again, every first round timer, until the height is decided.
 * 2F + 1 COMMITs for a block that is here insert it whatever round the validator is in by then, and in the state
   ROUND CHANGE too. In Quorum it would hear of the block from those who have inserted it.
 * A validator that is behind fetches blocks with their commit seals (sim.families.sync); a restarted one begins so.
@@ -240,10 +241,6 @@ class Ibft(RoundByRound):
         wanted = [round_ for round_, senders in self.changes.items() if len(senders) > self.f]
         self.change_round(max([self.round + 1, *wanted]))
 
-    def ask_again(self) -> None:
-        if self.changing:
-            self.ask_for_round()
-
     def change_round(self, round_: int) -> None:
         """Leave the current round: multicast <ROUND-CHANGE, h, r> and wait for others."""
         context = self.context
@@ -251,9 +248,10 @@ class Ibft(RoundByRound):
         self.accepted = None
         context.disk.persist(height=self.height, round=round_, changing=True)
         context.clock.watch_progress(self.timeout_ns(round_))
-        self.ask_for_round()
+        self.say_again_later()
+        self.send_round_change()
 
-    def ask_for_round(self) -> None:
+    def send_round_change(self) -> None:
         """Multicast <ROUND-CHANGE, h, r> for the round to come."""
         self.say(RoundChange(self.height, self.round))
         self.count_round_change(self.context.me, self.round)

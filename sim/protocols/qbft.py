@@ -38,6 +38,7 @@ Deviations
 * A quorum of COMMITs decides in any round (Moniz); EEA's NEW-BLOCK messages are block synchronisation here
   (sim.families.sync), in which a restarted validator begins.
 * A ROUND-CHANGE of a height to come is not kept, it makes the validator fetch blocks.
+* Who has left round 0 says what it said last again, every t(0), until the height is decided.
 * As with EEA, a justified proposal of a higher round draws a validator into that round.
 * A block that is proposed again keeps its header: its round is the one it was made in.
 * Votes, what was prepared, and the round are on disk before a validator speaks.
@@ -265,10 +266,6 @@ class Qbft(RoundByRound):
         self.enter_round(self.round + 1)
         self.send_round_change()
 
-    def ask_again(self) -> None:
-        if self.round > 0 and self.accepted is None:
-            self.send_round_change()
-
     def enter_round(self, round_: int) -> None:
         """Set the round, and its timer."""
         context = self.context
@@ -277,6 +274,7 @@ class Qbft(RoundByRound):
         context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
         context.clock.watch_progress(self.timeout_ns(round_))
+        self.say_again_later()
 
     def send_round_change(self) -> None:
         """Multicast <ROUND-CHANGE, h, r, pr, pv>."""

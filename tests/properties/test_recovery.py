@@ -15,6 +15,8 @@ SYNCHRONISED = {
     "kauri": PATIENCE,
     "jolteon": PATIENCE,
     "pbft": {"request_timeout": "500 ms"},
+    "ibft": {"round_timeout": "500 ms"},
+    "qbft": {"round_timeout": "500 ms"},
 }
 
 

@@ -3,6 +3,10 @@
 A round's proposer multicasts PRE-PREPARE; who accepts it multicasts PREPARE; a quorum of PREPAREs makes a certificate,
 and who has one multicasts COMMIT; a quorum of COMMITs decides. Both papers take this from PBFT in the same words. They
 differ in what a certificate binds to, how a round is left, and what justifies the proposal of a later one: the hooks.
+
+Both papers assume that what a correct validator says arrives some time. Here a cut loses it, so whoever asked for a
+round says again, every first round timer, what it said last at this height: those who were cut off from one another
+meet in a round so long after healing, though their own timers have doubled with every round of the outage.
 """
 
 from __future__ import annotations
@@ -24,12 +28,14 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Step,
+    Timer,
     VoteType,
     upon,
 )
 
 PREPARE = VoteType("PREPARE", HEADER_BYTES)
 COMMIT = VoteType("COMMIT", HEADER_BYTES)
+SAY_AGAIN_TIMER = Timer("say again")
 
 
 class RoundByRound(HeightByHeight):
@@ -44,6 +50,7 @@ class RoundByRound(HeightByHeight):
         self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, Any] = {}  # round -> the ROUND-CHANGEs for it, at this height
         self.proposed: tuple[int, int, Any] | None = None  # height, round, PRE-PREPARE: what this validator proposed
+        self.saying_again = 0  # handle of the timer; 0: this height's round 0 has not been left
 
     # --- what a protocol says ----------------------------------------------------------------------------
 
@@ -73,8 +80,8 @@ class RoundByRound(HeightByHeight):
         """This round's timer expired."""
 
     @abc.abstractmethod
-    def ask_again(self) -> None:
-        """After a crash: ask for the round that I may have asked for before it."""
+    def send_round_change(self) -> None:
+        """Multicast ROUND-CHANGE for the round that I asked for, and count it."""
 
     # --- rules: what a mutant or a variant overrides -----------------------------------------------------
 
@@ -142,7 +149,10 @@ class RoundByRound(HeightByHeight):
                     self.accepted = ballot
                     self.received.append(ballot.block)  # what it voted for was on disk before
         self.blocks.fetch_from_next(context.me)
-        self.ask_again()
+        if self.round > 0:
+            if self.accepted is None:
+                self.send_round_change()
+            self.say_again_later()
         self.resume()
 
     def absorb_fast_path(self) -> None:
@@ -175,6 +185,9 @@ class RoundByRound(HeightByHeight):
         self.accepted = None
         self.unbind()
         self.received, self.changes = [], {}
+        if self.saying_again:
+            context.cancel(self.saying_again)
+            self.saying_again = 0
         if round_before > 0:
             context.enter_view(0)
             context.clock.watch_progress(self.timeout_ns(0))
@@ -257,6 +270,28 @@ class RoundByRound(HeightByHeight):
             self.leave_round()
         else:
             self.context.clock.watch_progress(self.timeout_ns(0))
+
+    def say_again_later(self) -> None:
+        """I have left round 0: till this height is decided I say again what I said last."""
+        if not self.saying_again:
+            self.saying_again = self.context.set_timer(SAY_AGAIN_TIMER, self.parameters.round_timeout_ns, self.height)
+
+    @upon(SAY_AGAIN_TIMER)
+    def say_again(self, height: int) -> None:
+        """What I said last may have been lost: ROUND-CHANGE, or the proposal I accepted (my own) and my votes for it."""
+        self.saying_again = 0
+        if height != self.height or not self.is_member:
+            return
+        self.say_again_later()
+        ballot = self.accepted
+        if ballot is None:
+            self.send_round_change()
+            return
+        if self.proposed is not None and self.proposed[:2] == (self.height, self.round):
+            self.say(self.proposed[2])
+        for vote in self.votes:
+            if self.context.votes.has_voted(vote, ballot):
+                self.context.vote(vote, ballot, self.audience)
 
     def concerns_height(self, sender: int, height: int) -> bool:
         """Whether a ROUND-CHANGE is of this height and a member's; who is elsewhere is told, or asked for blocks."""
