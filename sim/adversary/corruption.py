@@ -110,8 +110,11 @@ def _behaviour(entry: s.Corrupted, nodes_of: NodesOf) -> Behaviour:
 
 
 def _step(step: s.Step, nodes_of: NodesOf) -> Step:
-    sender, to, only_to = (frozenset(nodes_at(refs, nodes_of)) for refs in (step.sender, step.to, step.only_to))
+    sender, to, only_to = (
+        refs if isinstance(refs, str) else frozenset(nodes_at(refs, nodes_of))
+        for refs in (step.sender, step.to, step.only_to)
+    )
     return Step(
         step.receives, step.sends, step.view, step.from_view, sender, step.times, step.drop, step.delay_ns,
-        step.send, step.vote, to, only_to,
+        step.send, step.vote, to, only_to, step.every,
     )  # fmt: skip

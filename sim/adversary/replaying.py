@@ -19,7 +19,7 @@ class Replaying(Behaviour):
 
     def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
         yield utterance
-        if not self.messages or utterance.name in self.messages:
+        if not self.messages or not self.messages.isdisjoint(utterance.names):
             self.acts += 1
             for number in range(1, self.times + 1):
                 yield dataclasses.replace(utterance, delay_ns=utterance.delay_ns + number * self.after_ns)

@@ -7,7 +7,8 @@ import functools
 from collections.abc import Iterable
 
 from sim.adversary.settings import ANY
-from sim.adversary.wrapper import Behaviour, Utterance
+from sim.adversary.wrapper import Behaviour, Utterance, names_of
+from sim.faults.rules import ROLES
 from sim.protocol import ALL, Block, Message
 
 
@@ -19,22 +20,26 @@ class Step:
     sends: str | None
     view: int | None
     from_view: int | None
-    sender: frozenset[int]
+    sender: frozenset[int] | str
     times: int | None
     drop: bool
     delay_ns: int | None
     send: str | None
     vote: str | None
-    to: frozenset[int]
-    only_to: frozenset[int]
+    to: frozenset[int] | str
+    only_to: frozenset[int] | str
+    every: int
 
-    def is_about(self, wanted: str | None, name: str, view: int | None) -> bool:
-        """Whether a message of this type and view is meant."""
-        if wanted is None or wanted not in (ANY, name):
+    def is_about(self, wanted: str | None, names: Iterable[str], view: int | None) -> bool:
+        """Whether a message of one of these types and this view is meant."""
+        if wanted is None or wanted not in (ANY, *names):
             return False
         if self.view is not None:
             return view == self.view
-        return self.from_view is None or (view is not None and view >= self.from_view)
+        if self.from_view is None and self.every == 1:
+            return True
+        low = self.from_view or 0
+        return view is not None and view >= low and (view - low) % self.every == 0
 
 
 class Scripted(Behaviour):
@@ -60,7 +65,7 @@ class Scripted(Behaviour):
             self.made[utterance.name] = utterance.message
         messages = [utterance]
         for number, step in enumerate(self.steps):
-            if not self._fits(number) or not step.is_about(step.sends, utterance.name, utterance.view):
+            if not self._fits(number) or not step.is_about(step.sends, utterance.names, utterance.view):
                 continue
             changed = [part for one in messages for part in self._change(step, one)]
             if changed != messages or step.send or step.vote:
@@ -69,12 +74,20 @@ class Scripted(Behaviour):
             self._besides(step, utterance.view, utterance.block, utterance.to)
         return messages
 
+    def _meant(self, nodes: frozenset[int] | str) -> frozenset[int]:
+        """Nodes that a step names; the leader of the replica's own view, or the next, as it stands now."""
+        if not isinstance(nodes, str):
+            return nodes
+        replica = self.seat.host.replica
+        leader = None if replica is None else replica.leader(ROLES.index(nodes))
+        return frozenset() if leader is None else frozenset({leader})
+
     def _change(self, step: Step, utterance: Utterance) -> Iterable[Utterance]:
         if step.only_to:
-            return self._to(utterance, frozenset(utterance.to) & step.only_to)
+            return self._to(utterance, frozenset(utterance.to) & self._meant(step.only_to))
         if not (step.drop or step.delay_ns):
             return (utterance,)
-        hit = frozenset(utterance.to) & step.to if step.to else frozenset(utterance.to)
+        hit = frozenset(utterance.to) & self._meant(step.to) if step.to else frozenset(utterance.to)
         rest = self._to(utterance, frozenset(utterance.to) - hit)
         if step.drop:
             return rest
@@ -92,12 +105,12 @@ class Scripted(Behaviour):
         if id(message) in self.held:
             self.held.discard(id(message))
             return True
-        name, view, given = type(message).__name__, message.place()[0], True
+        names, view, given = names_of(message), message.place()[0], True
         for number, step in enumerate(self.steps):
             if (
                 not self._fits(number)
-                or not step.is_about(step.receives, name, view)
-                or (step.sender and sender not in step.sender)
+                or not step.is_about(step.receives, names, view)
+                or (step.sender and sender not in self._meant(step.sender))
             ):
                 continue
             self._acted(number)
@@ -117,7 +130,8 @@ class Scripted(Behaviour):
 
     def _besides(self, step: Step, view: int | None, block: Block | None, to: tuple[int, ...]) -> None:
         """Send or vote besides what the replica does itself."""
-        receivers = tuple(node for node in self.seat.others if node in step.to) if step.to else to
+        meant = self._meant(step.to)
+        receivers = tuple(node for node in self.seat.others if node in meant) if step.to else to
         if step.send is not None and step.send in self.made:
             message = self.made[step.send]
             self.seat.carry_out(Utterance(step.send, message.place()[0], receivers, message))

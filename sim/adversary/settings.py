@@ -10,6 +10,8 @@ from pydantic import Field, model_validator
 from sim.network.links import Ref
 from sim.parameters import Nanoseconds, Parameters, Problem, RuleError, count, quantity
 
+Somebody = Literal["leader", "next leader"] | tuple[Ref, ...]
+_ROLES = "; leader, next leader: of the replica's view"
 ANY = "any"  # in place of a message type: every one
 _TYPES = "message types, by name; none: all that the replica sends"
 _TWO_GROUPS = "the two groups of nodes; by default the first half of the others, and the rest"
@@ -156,14 +158,15 @@ class Step(Parameters):
     sends: str | None = Field(default=None, description="type of a message it would send, or any")
     view: int | None = count(None, "in this view (term, round) only", low=0)
     from_view: int | None = count(None, "in this view and all later ones", low=0)
-    sender: tuple[Ref, ...] = Field(default=(), description="with receives: from these nodes only")
+    every: int = count(1, "in every so many views only, counted from from_view, or 0", low=1)
+    sender: Somebody = Field(default=(), description=f"with receives: from these nodes only{_ROLES}")
     times: int | None = count(None, "it acts so often at most", low=1)
     drop: bool = Field(default=False, description="the message is lost", strict=True)
     delay_ns: Nanoseconds | None = quantity(None, "the message is held back so long", positive=True)
     send: str | None = Field(default=None, description="besides, the last message of this type that it made is sent")
     vote: str | None = Field(default=None, description="besides, a vote of this type for the block of the message")
-    to: tuple[Ref, ...] = Field(default=(), description="receivers that this is about; none: all of the message's")
-    only_to: tuple[Ref, ...] = Field(default=(), description="with sends: nobody else gets the message")
+    to: Somebody = Field(default=(), description=f"receivers that this is about; none: all of the message's{_ROLES}")
+    only_to: Somebody = Field(default=(), description=f"with sends: nobody else gets the message{_ROLES}")
 
     @model_validator(mode="after")
     def _rules(self) -> Step:
@@ -182,6 +185,8 @@ class Step(Parameters):
             problems.append(Problem(("sender",), "goes with receives; remove it"))
         if self.view is not None and self.from_view is not None:
             problems.append(Problem(("from_view",), "and view are two answers to one question; remove one"))
+        if self.view is not None and self.every > 1:
+            problems.append(Problem(("every",), "goes with from_view; one view is not every so many"))
         if self.receives is not None and self.to and (self.drop or self.delay_ns):
             problems.append(Problem(("to",), "what it receives is for itself; remove it"))
         if (self.send or self.vote) and not self.to and self.receives is not None:
@@ -221,7 +226,8 @@ class Scripted(Corruption):
         yield from super().refs()
         for i, step in enumerate(self.script):
             for key in ("sender", "to", "only_to"):
-                for j, ref in enumerate(getattr(step, key)):
+                refs = getattr(step, key)
+                for j, ref in enumerate(() if isinstance(refs, str) else refs):
                     yield ("script", i, key, j), ref
 
 

@@ -15,7 +15,7 @@ class Silent(Behaviour):
         self.messages = frozenset(messages)
 
     def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
-        if self.messages and utterance.name not in self.messages:
+        if self.messages and self.messages.isdisjoint(utterance.names):
             return (utterance,)
         self.acts += 1
         return ()

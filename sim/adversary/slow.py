@@ -21,7 +21,7 @@ class Slow(Behaviour):
         self.delay_ns = delay_ns
 
     def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
-        if self.messages and utterance.name not in self.messages:
+        if self.messages and self.messages.isdisjoint(utterance.names):
             return (utterance,)
         self.acts += 1
         return (dataclasses.replace(utterance, delay_ns=utterance.delay_ns + self.delay_ns),)

@@ -18,7 +18,7 @@ class Withholding(Behaviour):
 
     def outgoing(self, utterance: Utterance) -> Iterable[Utterance]:
         kept = tuple(node for node in utterance.to if node not in self.to)
-        if kept == utterance.to or (self.messages and utterance.name not in self.messages):
+        if kept == utterance.to or (self.messages and self.messages.isdisjoint(utterance.names)):
             return (utterance,)
         self.acts += 1
         return (dataclasses.replace(utterance, to=kept),) if kept else ()

@@ -13,9 +13,31 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from sim.host import ReplicaContext
-from sim.protocol import ALL, Audience, Ballot, Block, Context, FastPath, Message, Replica, Timer, Tree, VoteType
+from sim.protocol import (
+    ALL,
+    Audience,
+    Ballot,
+    Block,
+    Context,
+    FastPath,
+    GossipMessage,
+    Message,
+    Replica,
+    Timer,
+    Tree,
+    VoteType,
+)
 
 LATER = Timer("held back by a corrupted replica")
+
+
+def names_of(message: Message) -> tuple[str, ...]:
+    """The names by which a scenario may mean a message."""
+    outside = type(message).__name__
+    inside = message.inside() if isinstance(message, GossipMessage) else None
+    if inside is None:
+        return (outside,)
+    return outside, inside.name if isinstance(inside, VoteType) else inside.__name__
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +52,11 @@ class Utterance:
     ballot: Ballot | None = None
     meant_for: int = ALL  # of a vote: all, or the one who counts it
     delay_ns: int = 0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its type, and that of what it spreads if it is gossip."""
+        return (self.name,) if self.message is None else names_of(self.message)
 
     @property
     def block(self) -> Block | None:

@@ -170,7 +170,7 @@ class Engine:
         run_state.allocate(d.CARDS, n * sharing.CARD_WIDTH)
         run_state.allocate(d.CONNECTION, n * n * sharing.LANES)
         run_state.allocate(d.QUEUED, rows * sharing.QUEUED_WIDTH)
-        run_state.allocate(d.QUEUED_PLACE, rows * 2)
+        run_state.allocate(d.QUEUED_PLACE, rows * rules.PLACE_WIDTH)
         run_state.adopt(d.QUEUED_FREE, np.arange(rows)[::-1])
         state[d.QUEUED_FREE_LEN] = rows
         run_state.allocate(d.RX_GAPS, n * sharing.GAPS_WIDTH)

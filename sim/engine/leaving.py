@@ -6,14 +6,11 @@ import numpy as np
 
 from sim.engine.arrivals import drop_copy
 from sim.kernel.post import ENVELOPE_WIDTH, FLOW_NS, KIND, REFS, STATEMENT, ref_index
-from sim.kernel.rules import begin_message
+from sim.kernel.rules import begin_message, recall_place
 from sim.kernel.run_state import (
     ENVELOPE,
-    MESSAGE_HEIGHT,
-    MESSAGE_VIEW,
     NOW,
     QUEUED,
-    QUEUED_PLACE,
     RULES,
     column,
     compiled,
@@ -64,8 +61,7 @@ def _leave(run_state, src, row):
     since_ns = rows[q + SINCE_NS]
     ref, target, key, size = rows[q + REF], rows[q + TARGET], np.uint64(rows[q + DRAWS]), rows[q + BYTES]
     if run_state[RULES] > 0:
-        place = column(run_state, QUEUED_PLACE)
-        run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT] = place[2 * (row - 1)], place[2 * (row - 1) + 1]
+        recall_place(run_state, row - 1)
     free_row(run_state, row)
     if ref & 1:
         _leave_tx(run_state, src, target, ref, key, size)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from sim.faults.rules import MessageRule, Span
+from sim.faults.rules import ROLES, MessageRule, Span
 from sim.faults.script import Ends
 from sim.host import Run
 from sim.kernel import post, rules
@@ -73,12 +73,15 @@ class MessageFilters:
         names = self.run.names
         for i, name in enumerate(names):
             kinds[i] = entry.types == "all" or name in entry.types
-            if entry.names_place and name in (TRANSACTION, REPLY):
+            if (entry.names_place or entry.names_leader) and name in (TRANSACTION, REPLY):
                 kinds[i] = False
         row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = _bounds(entry.view)
         row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = _bounds(entry.height)
         row[rules.VIEW_EVERY] = 1 if entry.view is None else entry.view.every
         row[rules.HEIGHT_EVERY] = 1 if entry.height is None else entry.height.every
+        row[rules.SRC_ROLE], row[rules.DST_ROLE] = (
+            1 + ROLES.index(end) if end in ROLES else 0 for end in (entry.src, entry.dst)
+        )
         row[rules.FROM_NS] = entry.from_ns
         row[rules.UNTIL_NS] = NEVER if entry.until_ns is None else entry.until_ns
         chosen = entry.occurrence
@@ -140,7 +143,8 @@ def _bounds(span: Span | None) -> tuple[int, int]:
 def _cuts(entry: MessageRule) -> bool:
     """Whether it drops everything that passes between its ends."""
     drops = entry.drop is not None or entry.only_to is not None
-    return drops and entry.types == "all" and not entry.names_place and entry.occurrence is None
+    anybody = not (entry.names_place or entry.names_leader)
+    return drops and entry.types == "all" and anybody and entry.occurrence is None
 
 
 def _stay_below(gst: Gst, row: np.ndarray) -> None:

@@ -10,7 +10,12 @@ from sim.network.links import DRAW_SPAN_NS, Ref
 from sim.parameters import Count, Nanoseconds, Parameters, Problem, RuleError, quantity
 
 ACTIONS = ("drop", "delay_by", "delay_until", "delay_until_healed", "duplicate", "only_to")
-_ENDS = "node numbers, names of observers, or places for the voters and clients there; all: everybody"
+ROLES = ("leader", "next leader")  # numbers 1 and 2 of sim.kernel.rules
+_ENDS = (
+    "node numbers, names of observers, or places for the voters and clients there; leader: who leads the sender's view "
+    "(round, term), next leader: the view after; all: everybody"
+)
+Ends = Literal["all", "leader", "next leader"] | tuple[Ref, ...]
 
 
 class Span(Parameters):
@@ -47,8 +52,8 @@ class Occurrence(Parameters):
 class MessageRule(Parameters):
     """One rule: which copies of messages it matches, and exactly one thing that happens to them."""
 
-    src: Literal["all"] | tuple[Ref, ...] = Field(default="all", description=f"senders: {_ENDS}")
-    dst: Literal["all"] | tuple[Ref, ...] = Field(default="all", description=f"receivers: {_ENDS}")
+    src: Ends = Field(default="all", description=f"senders: {_ENDS}")
+    dst: Ends = Field(default="all", description=f"receivers: {_ENDS}")
     types: Literal["all"] | tuple[str, ...] = Field(
         default="all", description="message types as the protocol names them, TRANSACTION and REPLY; all: every type"
     )
@@ -98,6 +103,11 @@ class MessageRule(Parameters):
     def kind(self) -> str:
         """Which action this is."""
         return next(name for name in ACTIONS if getattr(self, _FIELDS.get(name, name)) is not None)
+
+    @property
+    def names_leader(self) -> bool:
+        """Whether one of its ends is whoever leads; it then means no transactions and no replies."""
+        return {self.src, self.dst} & {*ROLES} != set()
 
     @property
     def names_place(self) -> bool:

@@ -120,6 +120,7 @@ class ReplicaContext:
             self.chain.await_decision(ballot.block)
         row = self.run.tallies.row(ballot, vote, to, self)
         local = 1 + tally.GATE if gate else 1
+        self.run.messages.name_leaders(self.seat)
         self.run.ask(entry.vote, self.seat, row, self.run.messages.target(to), local)
 
     def vote_to(
@@ -130,6 +131,7 @@ class ReplicaContext:
         if own:
             self.run.ask(entry.vote, self.seat, row, self.seat, 1 + tally.GATE if gate else 1)
         others = tuple(receivers)
+        self.run.messages.name_leaders(self.seat)
         again = entry.sends_again(self._run_state, self.seat, row) if others else 0
         for receiver in others:
             self.run.ask(entry.vote_to, self.seat, row, self.run.engine.address[receiver], again)

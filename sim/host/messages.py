@@ -60,6 +60,7 @@ class Messages:
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, message)
         if run.ruled:
             self._name_place(message)
+            self.name_leaders(src)
         handle_ns = run.costs.handle_ns
         name = run.gossip.name(cast(GossipMessage, message)) if message.is_gossip else 0
         envelope = run.ask(entry.post_message, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
@@ -81,6 +82,17 @@ class Messages:
         view, height = message.place()
         self.run.scalars[d.MESSAGE_VIEW] = rules.NOWHERE if view is None else view
         self.run.scalars[d.MESSAGE_HEIGHT] = rules.NOWHERE if height is None else height
+        if message.is_gossip:
+            kinds, inside = self.run.kinds, cast(GossipMessage, message).inside()
+            self.run.scalars[d.MESSAGE_INSIDE] = kinds[type(message)] << 32 | kinds.get(inside, kinds[type(message)])
+
+    def name_leaders(self, src: int) -> None:
+        """Tell the engine who leads the view of whoever speaks next, and the view after, if some rule asks."""
+        if self.run.rules_name_leaders:
+            replica = self.run.hosts[src].replica
+            leader, following = (None, None) if replica is None else (replica.leader(), replica.leader(1))
+            packed = (0 if leader is None else leader + 1) | (0 if following is None else following + 1) << 32
+            self.run.scalars[d.MESSAGE_LEADERS] = packed
 
     def _costs_of(self, src: int, message: Message) -> tuple[int, int, int, int, int]:
         """Type, size, signing and verification time, and identity of a message."""
@@ -169,6 +181,7 @@ class Messages:
         kind, size, sign_ns, verify_ns, key = self._costs_of(src, message)
         if run.ruled:
             self._name_place(message)
+            self.name_leaders(src)
         handle_ns = run.costs.handle_ns
         while True:
             found = enter(run.run_state, case.number, src, kind, size, sign_ns, verify_ns, handle_ns, key, *about)

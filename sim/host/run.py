@@ -27,7 +27,7 @@ from sim.host.messages import Messages
 from sim.host.parts import STORED
 from sim.host.recorder import TraceRecorder
 from sim.host.tallies import Tallies
-from sim.kernel import post
+from sim.kernel import post, rules
 from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar
 from sim.ledger import rows as r
@@ -142,6 +142,7 @@ class Run:
         self.on_serving: Callable[[int], None] = lambda voter: None  # told who begins or ends
         self.without_replica: set[int] = set()  # seats whose replica does not run, though the node does
         self.watchers: dict[int, Callable[[int], None]] = {}  # by seat: told the row of each block it decides
+        self.rules_name_leaders = False  # some rule means the leader of its message's view, or the next
         self.ruled = False  # message rules are laid: messages must say which view and height they are about
         # A subclass that changes rules must not be bypassed by its parent's fast path: it declares its own or has none.
         # Twins are adversaries: they need exact handlers, not speed, and the fast path knows one seat per voter.
@@ -365,6 +366,7 @@ class Run:
         """Message rules for the whole run, before it starts; see `Engine.lay_rules`."""
         self.engine.lay_rules(rows, kinds, sources, targets)
         self.ruled = len(rows) > 0
+        self.rules_name_leaders = bool(rows[:, rules.SRC_ROLE].any() or rows[:, rules.DST_ROLE].any())
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
         """Put a link under a rule (0: none). Rules are rows of the engine's rule table."""

@@ -18,11 +18,15 @@ import numpy as np
 from sim.kernel.chance import RULE_DELAY, below, join
 from sim.kernel.run_state import (
     END_WORDS,
+    IDENTITY,
     MESSAGE_HEIGHT,
+    MESSAGE_INSIDE,
+    MESSAGE_LEADERS,
     MESSAGE_RULE,
     MESSAGE_VIEW,
     NEVER,
     NOW,
+    QUEUED_PLACE,
     RULE_ACTIVE,
     RULE_COPIES,
     RULE_KINDS,
@@ -35,14 +39,16 @@ from sim.kernel.run_state import (
     compiled,
 )
 
-MESSAGE_RULE_WIDTH = 20
+MESSAGE_RULE_WIDTH = 24
 (
     VIEW_LOW, VIEW_HIGH, HEIGHT_LOW, HEIGHT_HIGH, FROM_NS, UNTIL_NS,  # bounds included, but for UNTIL_NS
     FIRST, EVERY, MOST,  # of the copies matched: acts on number FIRST, then on every EVERY-th, at most MOST times
     DROPS, ADD_NS, SPAN_NS, HOLD_NS, CAP_NS, COPIES,
     SEEN, HITS,  # copies matched (until MOST is reached), and acted upon
     VIEW_EVERY, HEIGHT_EVERY,  # from the low bound (or 0) on, every so many; 0 is 1
-) = range(19)  # fmt: skip
+    SRC_ROLE, DST_ROLE,  # 0: whoever the bit sets say; 1: who leads the sender's view; 2: who leads the view after it
+) = range(21)  # fmt: skip
+PLACE_WIDTH = 4  # of QUEUED_PLACE
 NOWHERE = -(1 << 60)  # view or height of a message that has none
 ANY_LOW, ANY_HIGH = -(1 << 61), 1 << 61
 
@@ -62,14 +68,17 @@ def begin_message(run_state, src, kind):
     union = run_state[RULES] * ends  # the last row of the targets
     count = 0
     for w in range(words):
-        candidates = kinds[kind * words + w] & sources[src * words + w]
+        wanted = kinds[kind * words + w]
+        if run_state[MESSAGE_INSIDE] >> 32 == kind:
+            wanted |= kinds[(run_state[MESSAGE_INSIDE] & 0xFFFFFFFF) * words + w]
+        candidates = wanted & sources[src * words + w]
         rule = 64 * w
         while candidates:
             if candidates & 0xFF == 0:
                 candidates = (candidates >> 8) & 0xFFFFFFFFFFFFFF
                 rule += 8
                 continue
-            if candidates & 1 and _holds_now(run_state, rule):
+            if candidates & 1 and _holds_now(run_state, rule) and _has_role(run_state, rule, SRC_ROLE, src):
                 for i in range(ends):
                     mask = targets[rule * ends + i]
                     targets[union + i] = mask if count == 0 else targets[union + i] | mask
@@ -92,6 +101,32 @@ def _holds_now(run_state, rule):
         and _is_every(run_state[MESSAGE_VIEW], row[r + VIEW_LOW], row[r + VIEW_EVERY])
         and _is_every(run_state[MESSAGE_HEIGHT], row[r + HEIGHT_LOW], row[r + HEIGHT_EVERY])
     )
+
+
+@compiled
+def _has_role(run_state, rule, field, end):
+    """Whether an endpoint is the one that a rule means by its role in the sender's view."""
+    role = column(run_state, MESSAGE_RULE)[rule * MESSAGE_RULE_WIDTH + field]
+    if role == 0:
+        return True
+    who = run_state[MESSAGE_LEADERS] >> 32 if role == 2 else run_state[MESSAGE_LEADERS] & 0xFFFFFFFF
+    return who > 0 and column(run_state, IDENTITY)[end] == who - 1
+
+
+@compiled
+def keep_place(run_state, number):
+    """A queued row is about what the current message is about."""
+    place, p = column(run_state, QUEUED_PLACE), number * PLACE_WIDTH
+    place[p], place[p + 1] = run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT]
+    place[p + 2], place[p + 3] = run_state[MESSAGE_LEADERS], run_state[MESSAGE_INSIDE]
+
+
+@compiled
+def recall_place(run_state, number):
+    """The current message is about what a queued row is about."""
+    place, p = column(run_state, QUEUED_PLACE), number * PLACE_WIDTH
+    run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT] = place[p], place[p + 1]
+    run_state[MESSAGE_LEADERS], run_state[MESSAGE_INSIDE] = place[p + 2], place[p + 3]
 
 
 @compiled
@@ -122,7 +157,7 @@ def apply_rules(run_state, key, dst, arrives):
         if (targets[rule * run_state[END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
             continue
         r = rule * MESSAGE_RULE_WIDTH
-        if rows[r + HITS] >= rows[r + MOST]:
+        if rows[r + HITS] >= rows[r + MOST] or not _has_role(run_state, rule, DST_ROLE, dst):
             continue
         rows[r + SEEN] += 1
         after = rows[r + SEEN] - rows[r + FIRST]

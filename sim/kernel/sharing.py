@@ -40,6 +40,7 @@ from sim.kernel.post import (
     envelope_ref,
     ref_index,
 )
+from sim.kernel.rules import PLACE_WIDTH, keep_place
 from sim.kernel.run_state import (
     CAPPED,
     CARDS,
@@ -48,8 +49,6 @@ from sim.kernel.run_state import (
     GROUP_MEMBER,
     GROUP_START,
     KIND_SMALL,
-    MESSAGE_HEIGHT,
-    MESSAGE_VIEW,
     NEVER,
     NODE,
     NODES,
@@ -112,8 +111,7 @@ def _take_row(run_state, ref, target, left_ps, ready_ns, draws, size):
     rows[q + DRAWS] = np.int64(draws)
     rows[q + BYTES] = size
     if run_state[RULES] > 0:  # rules look at it when it leaves, and must know what it is about
-        place = column(run_state, QUEUED_PLACE)
-        place[2 * number], place[2 * number + 1] = run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT]
+        keep_place(run_state, number)
     return number + 1
 
 
@@ -370,8 +368,8 @@ def _single(run_state, row, dst):
     )
     if run_state[RULES] > 0:
         place = column(run_state, QUEUED_PLACE)
-        for i in range(2):
-            place[2 * (single - 1) + i] = place[2 * (row - 1) + i]
+        for i in range(PLACE_WIDTH):
+            place[PLACE_WIDTH * (single - 1) + i] = place[PLACE_WIDTH * (row - 1) + i]
     return single
 
 

@@ -140,6 +140,10 @@ class GossipMessage(Message):
     def passed_on(self) -> GossipMessage:
         """The message with which others pass it on: unsigned by them, with its author's signature."""
 
+    def inside(self) -> type[Message] | VoteType | None:
+        """The type of what it spreads, if that is a message or a vote of the protocol: rules may name it."""
+        return None
+
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
         """If it is a vote: its type, its ballot's view, number and block, and the voter."""
         return None

@@ -130,6 +130,10 @@ class Replica(abc.ABC):
     def view_number(self) -> int:
         """The view (term, round) this replica is in, for reports."""
 
+    def leader(self, ahead: int = 0) -> int | None:
+        """Who leads the view (term, round) that I am in, or the one so many later; None: nobody that I know of."""
+        return None
+
     def waits_for(self) -> str:
         """What I wait for besides votes, and what binds my own, in words; '' if nothing. For verdicts on a halt."""
         return ""

@@ -43,13 +43,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, guard_upon, lies_on_decided, links
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import Block, Context, FastPath, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
 SCORE_MAX = (1 << 128) - 1
 
 
-class AuraParameters(Parameters):
+class AuraParameters(FirstLeader):
     """Parameters of Aura."""
 
     step_duration_ns: Nanoseconds = quantity("5 s", "length of a step, in which one block is sealed", positive=True)
@@ -235,13 +236,17 @@ class Aura(Replica):
 
     def primary(self, step: int) -> int:
         """Who may seal in a step."""
-        return step % self.context.n
+        later: int = self.parameters.steps_to(1)
+        return (step + later) % self.context.n
+
+    def leader(self, ahead: int = 0) -> int | None:
+        return self.primary(self.step_at(self.context.now_ns) + ahead)
 
     def await_step(self) -> None:
         """Wait for the next step that is mine and in which I have sealed nothing."""
         context = self.context
         step = max(self.step_at(context.now_ns), context.disk.stable["sealed_step"] + 1)
-        step += (context.me - step) % context.n
+        step += (context.me - self.primary(step)) % context.n
         begin_ns = step * self.parameters.step_duration_ns
         context.set_timer(STEP, max(begin_ns - context.now_ns, 0), step)
 

@@ -57,7 +57,8 @@ from sim.families.forks.branches import (
     lies_on_decided,
     links,
 )
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
     NO_PROGRESS,
     Block,
@@ -77,7 +78,7 @@ IN_TURN, OUT_OF_TURN = 2, 1
 HASH_MAX = (1 << 31) - 2
 
 
-class CliqueParameters(Parameters):
+class CliqueParameters(FirstLeader):
     """Parameters of Clique."""
 
     block_period_ns: Nanoseconds = quantity("5 s", "least time between a block and its parent", positive=True)
@@ -124,7 +125,8 @@ class Clique(Replica):
         super().__init__(context)
         self.head: Block | None = None
         range_ns = self.parameters.wiggle_ns * self.signer_limit()
-        self.turns = Turns(SEAL, self.parameters.block_period_ns, range_ns, place=context.me, places=context.n)
+        place = self.place_of(context.me)
+        self.turns = Turns(SEAL, self.parameters.block_period_ns, range_ns, place=place, places=context.n)
         # the head and the blocks below it, down to the one that it makes final
         self.buried: collections.deque[Block] = collections.deque(maxlen=self.confirmations() + 1)
 
@@ -252,7 +254,18 @@ class Clique(Replica):
 
     def difficulty(self, signer: int, height: int) -> int:
         """Weight of a signer's block at a height."""
-        return IN_TURN if height % self.context.n == signer else OUT_OF_TURN
+        return IN_TURN if height % self.context.n == self.place_of(signer) else OUT_OF_TURN
+
+    def place_of(self, signer: int) -> int:
+        """The first height (modulo n) at which a signer is in turn: signer 1 at height 1, or the first leader is."""
+        later: int = self.parameters.steps_to(1)
+        return (signer - later) % self.context.n
+
+    def leader(self, ahead: int = 0) -> int | None:
+        """Who is in turn on my head."""
+        height = 1 if self.head is None else self.head.height + 1
+        later: int = self.parameters.steps_to(1)
+        return (height + ahead + later) % self.context.n
 
     def may_seal(self, signer: int, parent: Header) -> bool:
         """The recency rule: whoever sealed one of the last SIGNER_LIMIT - 1 blocks may not seal the next."""

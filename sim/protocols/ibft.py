@@ -60,7 +60,8 @@ from pydantic import Field
 
 from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     Block,
     Context,
@@ -72,7 +73,7 @@ from sim.protocol import (
 )
 
 
-class IbftParameters(Parameters):
+class IbftParameters(FirstLeader):
     """Parameters of IBFT v1."""
 
     round_timeout_ns: Nanoseconds = quantity(

@@ -171,7 +171,8 @@ class Jolteon(CertifiedChain):
     def leader_of(self, view: int) -> int:
         """L_r: round robin."""
         views: int = self.parameters.leader_views
-        return view // views % self.context.n
+        later: int = self.parameters.steps_to(1 // views)
+        return (view // views + later) % self.context.n
 
     def may_vote(self, block: Block, tc: TC | None) -> bool:
         """Vote: once per view, and upon the view before or upon what its timeout certificate allows."""

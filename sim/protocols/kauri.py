@@ -133,9 +133,10 @@ class Kauri(PacedChain):
     def tree_of(self, view: int) -> Tree:
         """A tree with inner nodes from one bin after the other, then stars around one replica after the other."""
         if view not in self.trees:
-            n, k = self.context.n, (view - 1) % (self.bins + self.context.n)
+            n, k, later = self.context.n, (view - 1) % (self.bins + self.context.n), self.parameters.steps_to(0)
             binned = k < self.bins
-            self.trees[view] = Tree(n, k * self.inner, self.fanout) if binned else Tree(n, k - self.bins, n - 1)
+            first, fanout = (k * self.inner, self.fanout) if binned else (k - self.bins, n - 1)
+            self.trees[view] = Tree(n, (first + later) % n, fanout)
         return self.trees[view]
 
     def leader_of(self, view: int) -> int:

@@ -63,7 +63,8 @@ from typing import ClassVar
 from sim.families.pbft.groups import VIEW_CHANGE_TIMER, VIEWS, GroupReplica
 from sim.families.pbft.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
 from sim.families.sync import HEADER_BYTES, Fetch, Status
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
     ALL,
     BATCH,
@@ -86,7 +87,7 @@ from sim.protocol import (
 PATIENCE_MAX_NS = 3_600_000_000_000  # one hour: f + 1 who are ahead take others along, without any wait
 
 
-class PbftParameters(Parameters):
+class PbftParameters(FirstLeader):
     """Parameters of PBFT."""
 
     request_timeout_ns: Nanoseconds = quantity("2 s", "a backup waits this long for progress before a view change")

@@ -57,7 +57,8 @@ from typing import Any
 
 from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.parameters import Nanoseconds, Parameters, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     Block,
     Context,
@@ -69,7 +70,7 @@ from sim.protocol import (
 )
 
 
-class QbftParameters(Parameters):
+class QbftParameters(FirstLeader):
     """Parameters of QBFT."""
 
     round_timeout_ns: Nanoseconds = quantity(

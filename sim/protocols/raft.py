@@ -141,6 +141,7 @@ class Raft(LogServer):
 
     def start(self) -> None:
         context, stable = self.context, self.context.disk.stable
+        first = not stable
         if stable:
             self.term, self.voted_for = stable["term"], stable["voted_for"]
             self.restore()
@@ -148,6 +149,8 @@ class Raft(LogServer):
             context.disk.persist(term=0, voted_for=None)
             self.first_start()
         self.await_leader()
+        if first and self.parameters.first_leader == context.me:
+            self.on_election_timeout()
         self.begin_reads()
 
     # --- invariants --------------------------------------------------------------------------------------
@@ -170,7 +173,7 @@ class Raft(LogServer):
         """No leader was heard: stand for election."""
         if self.role is Role.CANDIDATE:
             self.context.enter_view(self.term)  # it elected nobody, and is a term like those of leaders
-        self.leader = None
+        self.known_leader = None
         self.in_step = False
         if self.parameters.pre_vote:
             self.role = Role.PRE_CANDIDATE
@@ -235,7 +238,7 @@ class Raft(LogServer):
     def has_leader(self) -> bool:
         """Whether I lead, or heard my leader within the minimal election timeout."""
         quiet_ns = self.context.clock.since_progress_ns
-        heard = self.leader is not None and quiet_ns < self.parameters.election_timeout_low_ns
+        heard = self.known_leader is not None and quiet_ns < self.parameters.election_timeout_low_ns
         return self.role is Role.LEADER or heard
 
     def may_vote_for(self, candidate: int, message: RequestVote) -> bool:
@@ -263,7 +266,7 @@ class Raft(LogServer):
         """Lead, and start the term with an entry of it."""
         context = self.context
         self.role = Role.LEADER
-        self.leader = context.me
+        self.known_leader = context.me
         self.begin_term()
         self.told_commit = 0
         context.clock.watch_progress(0)
@@ -285,10 +288,10 @@ class Raft(LogServer):
         self.in_step = False
         if self.role is Role.LEADER:
             self.await_leader()
-        elif self.leader is not None:
+        elif self.known_leader is not None:
             self.silent_until_ns = max(self.silent_until_ns, self.promised_until_ns())
         self.role = Role.FOLLOWER
-        self.leader = None
+        self.known_leader = None
 
     # --- log replication, section 5.3: leader ----------------------------------------------------------
 
@@ -411,9 +414,9 @@ class Raft(LogServer):
         if term < self.term:
             context.send(sender, Reply(self.term, False, 0, False))
             return False
-        if term > self.term or self.role is not Role.FOLLOWER or self.leader != sender:
+        if term > self.term or self.role is not Role.FOLLOWER or self.known_leader != sender:
             self.step_down(term)
-            self.leader = sender
+            self.known_leader = sender
             context.clients.follow(sender)
             context.enter_view(term)
         context.clock.made_progress()

@@ -41,7 +41,8 @@ import dataclasses
 from sim.families.pbft.groups import Group
 from sim.families.pbft.viewchange import Executed
 from sim.families.sync import HEADER_BYTES
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
     ALL,
     DECIDED,
@@ -59,7 +60,7 @@ from sim.protocol import (
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 
 
-class RpbftParameters(Parameters):
+class RpbftParameters(FirstLeader):
     """Parameters of rPBFT."""
 
     group: int = count(4, "k: replicas in the working group; all if there are fewer", low=1)
@@ -97,13 +98,19 @@ class Rpbft(Pbft):
     votes = (PREPARE, COMMIT)
 
     @staticmethod
-    def check(parameters: Parameters, voters: int) -> None:
+    def check(parameters: FirstLeader, voters: int) -> None:
         """Refuse parameters that n replicas cannot run with."""
         assert isinstance(parameters, RpbftParameters)
         if parameters.rotate > parameters.group:
             raise ValueError(
                 f"rotate: {parameters.rotate} must not be above group: {parameters.group}, which is all of them; "
                 f"write rotate: {parameters.group}, or a larger group"
+            )
+        first = parameters.first_leader
+        if first is not None and parameters.group <= first < voters:
+            raise ValueError(
+                f"first_leader: {first} is outside the first group, replicas 0 to {parameters.group - 1}; "
+                f"write one of these, or a larger group"
             )
 
     # --- the working group -----------------------------------------------------------------------------

@@ -63,7 +63,8 @@ from sim.families.heights.gossip import Relayed, Said, check_degree
 from sim.families.heights.powers import check_power
 from sim.families.heights.validators import Validator
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.parameters import Count, Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Count, Nanoseconds, count, quantity
 from sim.protocol import (
     BATCH,
     DECIDED,
@@ -83,7 +84,7 @@ from sim.protocol import (
 )
 
 
-class TendermintParameters(Parameters):
+class TendermintParameters(FirstLeader):
     """Parameters of Tendermint; the defaults of the timeouts are CometBFT's."""
 
     timeout_propose_ns: Nanoseconds = quantity("3 s", "wait for a proposal in round 0", positive=True)

@@ -95,7 +95,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         _settings(scenario, replica, adversary, gateways, floods, classes, matrix),
         _costs(scenario),
         block_interval_ns=scenario.block.interval_ns,
-        fast_path=fast_path,
+        fast_path=fast_path and not any(rule.names_leader for rule in scenario.rules),  # it asks nobody who leads
         wrappers=adversary.seats,
         members=network.member_nodes,
         learners=network.learner_nodes,

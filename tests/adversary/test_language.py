@@ -80,3 +80,82 @@ def test_a_request_told_to_nobody_is_refused() -> None:
         scenario(4, protocol="raft", membership=[{"at": "1 s", "remove": [3], "told": []}])
     with pytest.raises(ScenarioError, match="no node has this number"):
         scenario(4, protocol="raft", membership=[{"at": "1 s", "remove": [3], "told": [9]}])
+
+
+SHARED = {"network.bandwidth": "200 Mbit/s"}
+
+
+@pytest.mark.parametrize("card", [{}, SHARED])
+@pytest.mark.parametrize("name", ["hotstuff", "qbft", "pbft", "tendermint", "raft"])
+def test_rules_name_the_leader_of_the_senders_view(name: str, card: dict[str, str]) -> None:
+    """A proposal is sent by the leader: all copies match `src: leader`, and none does `dst: leader`."""
+    proposal = {"hotstuff": "Proposal", "tendermint": "Proposal", "raft": "AppendEntries"}.get(name, "PrePrepare")
+    later = {"delay_by": "1 ms", "types": [proposal]}
+    rules = [later | {"src": "leader"}, later | {"dst": "leader"}, later]
+    result = run(scenario(4, protocol=name, duration="4 s", rules=rules, **card))
+    from_leader, to_leader, all_of_them = (int(matched) for matched in result.tables["rules"]["matched"])
+    assert (from_leader, to_leader) == (all_of_them, 0) and all_of_them > 30
+
+
+@pytest.mark.parametrize("card", [{}, SHARED])
+def test_votes_of_hotstuff_go_to_the_next_leader(card: dict[str, str]) -> None:
+    """A rule for `dst: next leader` matches every VOTE; one for `dst: leader` none."""
+    later = {"delay_by": "1 ms", "types": ["VOTE"]}
+    rules = [later | {"dst": "next leader"}, later | {"dst": "leader"}, later]
+    result = run(scenario(4, protocol="hotstuff", duration="4 s", rules=rules, **card))
+    to_next, to_leader, all_of_them = (int(matched) for matched in result.tables["rules"]["matched"])
+    assert (to_next, to_leader) == (all_of_them, 0) and all_of_them > 100
+
+
+def test_a_rule_follows_the_leader_through_a_view_change() -> None:
+    """PBFT whose leaders all say nothing halts; a rule for one place only costs one view change."""
+    silent = {"drop": True, "types": ["PrePrepare"]}
+    quick = {"name": "pbft", "request_timeout": "200 ms"}
+    one = run(scenario(4, protocol=quick, duration="10 s", rules=[silent | {"src": [0]}]))
+    all_leaders = run(scenario(4, protocol=quick, duration="10 s", rules=[silent | {"src": "leader"}]))
+    assert one.status == "ok" and one.metrics["decisions"] > 100
+    assert all_leaders.metrics["decisions"] == 0
+
+
+def test_a_script_names_the_leader_and_every_second_view() -> None:
+    """A replica that keeps its votes from the next leader in every second view, and one that does in all."""
+    def decisions(step: dict[str, object]) -> int:
+        liar = [{"nodes": [0], "behaviour": "scripted", "script": [{"sends": "VOTE", "drop": True} | step]}]
+        quick = {"name": "hotstuff", "view_timeout": "200 ms"}
+        gone = [{"at": "0 s", "crash": {"nodes": [3]}}]  # all three votes are needed
+        return int(run(scenario(7, protocol=quick, duration="20 s", corrupted=liar, faults=gone)).metrics["decisions"])
+
+    never, always = decisions({"to": "leader"}), decisions({"to": "next leader"})
+    assert never == always  # six of seven vote, five are needed
+    four = {"name": "hotstuff", "view_timeout": "200 ms"}
+
+    def of_four(step: dict[str, object]) -> int:
+        liar = [{"nodes": [0], "behaviour": "scripted", "script": [{"sends": "VOTE", "drop": True} | step]}]
+        late = [{"src": [1], "types": ["VOTE"], "delay_by": "100 ms"}]
+        return int(run(scenario(4, protocol=four, duration="20 s", corrupted=liar, rules=late)).metrics["decisions"])
+
+    kept, dropped = of_four({"to": "leader"}), of_four({"to": "next leader"})
+    half = of_four({"to": "next leader", "every": 2})
+    assert dropped < half < kept
+
+
+@pytest.mark.parametrize("card", [{}, SHARED])
+def test_rules_name_what_gossip_spreads(card: dict[str, str]) -> None:
+    """With gossip a PREVOTE travels inside other messages: a rule that names it meets its copies and no others."""
+    gossip = {"name": "tendermint", "dissemination": "gossip", "gossip_degree": 4}
+    types = ["PREVOTE", "PRECOMMIT", "Proposal"]
+    rules = [{"delay_by": "1 ms", "types": [name]} for name in (*types, "Said", "Relayed")]
+    result = run(scenario(7, protocol=gossip, duration="1 s", rules=rules, **card))
+    prevotes, precommits, proposals, said, relayed = (int(matched) for matched in result.tables["rules"]["matched"])
+    assert prevotes + precommits + proposals == said + relayed
+    assert prevotes > 3 * proposals > 0 and precommits > 3 * proposals
+    halted = run(scenario(7, protocol=gossip, duration="1 s", rules=[{"drop": True, "types": ["PRECOMMIT"]}], **card))
+    assert halted.metrics["decisions"] == 0
+
+
+def test_a_liar_names_what_gossip_spreads() -> None:
+    gossip = {"name": "tendermint", "dissemination": "gossip", "gossip_degree": 4, "timeout_propose": "200 ms"}
+    for message, decides in (("PREVOTE", False), ("PRECOMMIT", False), ("Proposal", True)):
+        liars = [{"nodes": [0, 1, 2], "behaviour": "silent", "messages": [message]}]  # three of seven
+        result = run(scenario(7, protocol=gossip, duration="20 s", corrupted=liars))
+        assert (result.metrics["decisions"] > 3) == decides, message  # a liar may count its own vote, and tell

@@ -222,7 +222,7 @@ def test_a_leader_is_elected_and_followers_follow() -> None:
     lab = Lab(5)
     leader = lab.until_elected()
     lab.advance(100)
-    assert [lab.server(v).leader for v in range(5)] == [leader] * 5
+    assert [lab.server(v).known_leader for v in range(5)] == [leader] * 5
     assert lab.run.now_ns < 1000 * MS
     term = lab.server(leader).term
     lab.advance(5000)

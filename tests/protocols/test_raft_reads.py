@@ -146,7 +146,7 @@ def test_a_voter_keeps_the_promise_to_a_leader_that_a_late_answer_makes_it_forge
     voter, rival = (leader + 1) % 3, (leader + 2) % 3
     found, term = run.replica(voter), run.replica(leader).term
     found.on_reply(rival, Reply(term + 5, False, 0, False))
-    assert found.leader is None
+    assert found.known_leader is None
     found.on_request_vote(rival, RequestVote(term + 6, 1 << 20, term + 5, rival, False))
     assert found.voted_for is None
 

@@ -61,7 +61,7 @@ def test_a_fork_is_a_finding_and_shrinks_to_what_it_needs() -> None:
     """IBFT v1 with six voters parted three and three: both halves have a quorum (attack D2)."""
     data = {
         "name": "fork", "duration": "8 s", "network": {"nodes": 6, "latency": {"model": "fixed", "one_way": "10 ms"}},
-        "protocol": {"name": "ibft", "round_timeout": "300 ms"}, "workload": [{"kind": "backlog"}],
+        "protocol": {"name": "ibft", "round_timeout": "200 ms"}, "workload": [{"kind": "backlog"}],
         "faults": [{"at": "1 s", "until": "3 s", "partition": {"groups": [[0, 1, 2]]}},
                    {"at": "2 s", "until": "3 s", "cut_link": {"between": [0, 1]}}],
         "cpu": {"crypto": "ed25519"}, "block": {"max_transactions": 10},

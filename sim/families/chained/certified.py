@@ -59,7 +59,11 @@ class CertifiedChain(Replica, abc.ABC):
 
     def leader_of(self, view: int) -> int:
         """Round robin."""
-        return view % self.context.n
+        later: int = self.parameters.steps_to(1)
+        return (view + later) % self.context.n
+
+    def leader(self, ahead: int = 0) -> int | None:
+        return self.leader_of(self.view + ahead)
 
     def valid(self, sender: int, message: Any) -> bool:
         """A proposal by the right leader, with a certificate for the parent from an earlier view."""

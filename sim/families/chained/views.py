@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sim.families.chained.tree import HEADER_BYTES, QC
-from sim.parameters import Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import Block, Context, Message, Signing, Timer
 from sim.units import format_ns
 
@@ -49,7 +50,7 @@ def few_leaders(
     return f"no commit without {leaders} correct leaders in a row (attack D6)"
 
 
-class ViewParameters(Parameters):
+class ViewParameters(FirstLeader):
     """How long views last, and how many faults they bear."""
 
     view_timeout_ns: Nanoseconds = quantity("2 s", "how long a replica waits in a view at first", positive=True)

@@ -55,6 +55,10 @@ class Said(GossipMessage):
     def passed_on(self) -> Relayed:
         return Relayed(self.author, self.height, self.content)
 
+    def inside(self) -> type[Message] | VoteType:
+        content = self.content
+        return content.vote if isinstance(content, CastVote) else type(content)
+
     def counts(self) -> tuple[VoteType, int, int, Block | None, int] | None:
         cast = self.content
         return (cast.vote, cast.round, cast.height, cast.block, cast.voter) if isinstance(cast, CastVote) else None

@@ -200,9 +200,14 @@ class RoundByRound(HeightByHeight):
         self.propose()
 
     def proposer_of(self, round_: int) -> int:
-        """Who proposes in a round of this height. The first block is validator 0's."""
+        """Who proposes in a round of this height. The first block is the first leader's."""
         last = self.context.chain.decided(self.context.height)
-        return self.turn_after(-1, round_) if last is None else self.proposer_after(last.proposer, round_)
+        if last is None:
+            return self.turn_after(self.parameters.steps_to(0) - 1, round_)
+        return self.proposer_after(last.proposer, round_)
+
+    def leader(self, ahead: int = 0) -> int | None:
+        return self.proposer_of(self.round + ahead)
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
@@ -278,7 +283,7 @@ class RoundByRound(HeightByHeight):
 
     @upon(SAY_AGAIN_TIMER)
     def say_again(self, height: int) -> None:
-        """What I said last may have been lost: ROUND-CHANGE, or the proposal I accepted (my own) and my votes for it."""
+        """What I said last may have been lost: ROUND-CHANGE, or my own proposal and my votes in this round."""
         self.saying_again = 0
         if height != self.height or not self.is_member:
             return

@@ -44,6 +44,8 @@ class Validator(HeightByHeight):
         self.power = p.power or (1,) * context.n
         self.powers = powers_of(self.power)
         self.first_height = 1  # from which on these powers are in force
+        turns = range(self.powers.total) if p.first_leader is not None else ()
+        self.steps_before = next((step for step in turns if self.powers.turn(step) == p.first_leader), 0)
         peers = None if self.gossip is None else self.gossip.neighbours
         super().__init__(context, patience_ns, peers=peers, delay=2)
         self.step = 0  # how many of the two votes it has cast in this round
@@ -97,7 +99,10 @@ class Validator(HeightByHeight):
     def proposer_of(self, height: int, round_: int) -> int:
         """proposer(h, r): round robin weighted by power, one step for every height and every round."""
         first, powers = self.powers_at(height) if height > self.height else (self.first_height, self.powers)
-        return powers.turn(height - first + round_)
+        return powers.turn(self.steps_before + height - first + round_)
+
+    def leader(self, ahead: int = 0) -> int | None:
+        return self.proposer_of(self.height, self.round + ahead)
 
     def quorum_size(self) -> int:
         """How many sign a certificate."""

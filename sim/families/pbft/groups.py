@@ -144,7 +144,12 @@ class GroupReplica(Replica, abc.ABC):
 
     def primary_of(self, view: int) -> int:
         """p = v mod |R|, in the group's order; views are counted from the group's first."""
-        return self.members[(view - self.epoch * VIEWS) % len(self.members)]
+        members, first = self.members, self.parameters.first_leader
+        place = members.index(first) if first in members else 0
+        return members[(place + view - self.epoch * VIEWS) % len(members)]
+
+    def leader(self, ahead: int = 0) -> int | None:
+        return self.primary_of(self.view + ahead)
 
     @property
     def is_primary(self) -> bool:

@@ -29,7 +29,8 @@ from sim.families.raft.log import Log
 from sim.families.raft.members import Members, Membership
 from sim.families.raft.reads import READ, LeaderReads, Read, ReadAnswer
 from sim.families.raft.rpc import Granted, Heartbeat, InstallSnapshot, Received, Reply, RequestVote, Stored
-from sim.parameters import Bytes, Nanoseconds, Parameters, count, quantity
+from sim.families.turns import FirstLeader
+from sim.parameters import Bytes, Nanoseconds, count, quantity
 from sim.protocol import (
     MEMBERSHIP,
     Ballot,
@@ -58,7 +59,7 @@ HEARTBEAT_TIMER = Timer("heartbeat")
 QUORUM_TIMER = Timer("check quorum")
 
 
-class LogParameters(Parameters):
+class LogParameters(FirstLeader):
     """Parameters of what this file adds."""
 
     membership: Literal["single", "joint"] = Field(
@@ -87,7 +88,7 @@ class LogServer(Replica, abc.ABC):
         self.term = 0
         self.voted_for: int | None = None
         self.role = Role.FOLLOWER
-        self.leader: int | None = None
+        self.known_leader: int | None = None
         self.log = Log(context)
         self.sent_ns = 0  # of a leader: when all followers were last sent something
         self.commit_at_election = 0  # of a leader: commit index when its term began
@@ -217,6 +218,10 @@ class LogServer(Replica, abc.ABC):
 
     def abstract_state(self) -> tuple[int, str]:
         return self.context.height, self.role.value
+
+    def leader(self, ahead: int = 0) -> int | None:
+        """Nobody knows who will win a later term."""
+        return None if ahead else self.known_leader
 
     # --- leaders and those who wait for one ------------------------------------------------------------------
 
@@ -414,10 +419,10 @@ class LogServer(Replica, abc.ABC):
         context = self.context
         context.set_timer(READ, self.parameters.read_interval_ns)
         read = Read(context.now_ns)
-        if self.leader == context.me:
+        if self.known_leader == context.me:
             self.on_read(context.me, read)
-        elif self.leader is not None:
-            context.send(self.leader, read)
+        elif self.known_leader is not None:
+            context.send(self.known_leader, read)
 
     @upon(Read)
     def on_read(self, asker: int, read: Read) -> None:

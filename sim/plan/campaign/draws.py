@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from sim.kernel import chance
+from sim.faults.rules import ROLES
 from sim.parameters import key_of
 from sim.protocols import Entry
 
@@ -411,4 +412,8 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
         data["rules"] = rules
     if dice.happens(0.05):
         data["observers"] = [{"name": "watcher"}]
+    if dice.happens(0.2):
+        data["protocol"]["first_leader"] = dice.among(min(3, int(parameters.get("group", 3))))
+    if rules and dice.happens(0.2):
+        rules[0] |= {"src": dice.one(ROLES)} if "only_to" in rules[0] or dice.happens(0.5) else {"dst": dice.one(ROLES)}
     return Draw(data, corrupted, liars)
