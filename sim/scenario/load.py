@@ -292,8 +292,8 @@ def _late(source: Source, scenario: Scenario, protocols: Mapping[str, ProtocolEn
     first = getattr(scenario.protocol.parameters, "first_leader", None)
     if first is not None and first not in network.member_nodes:
         members = ", ".join(map(str, sorted(network.member_nodes)))
-        problem = Problem(("protocol", "first_leader"), f"first_leader is no voter at the start; write one of {members}")
-        found.append(messages.rule_line(source, problem))
+        rule = f"first_leader is no voter at the start; write one of {members}"
+        found.append(messages.rule_line(source, Problem(("protocol", "first_leader"), rule)))
     found += [messages.rule_line(source, problem) for problem in _message_names(scenario, table)]
     entry = table[scenario.protocol.name]
     followed = tuple(message.__name__ for message in MESSAGES) if scenario.observers or scenario.catch_up else ()

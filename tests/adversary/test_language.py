@@ -119,6 +119,7 @@ def test_a_rule_follows_the_leader_through_a_view_change() -> None:
 
 def test_a_script_names_the_leader_and_every_second_view() -> None:
     """A replica that keeps its votes from the next leader in every second view, and one that does in all."""
+
     def decisions(step: dict[str, object]) -> int:
         liar = [{"nodes": [0], "behaviour": "scripted", "script": [{"sends": "VOTE", "drop": True} | step]}]
         quick = {"name": "hotstuff", "view_timeout": "200 ms"}

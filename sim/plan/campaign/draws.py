@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from sim.kernel import chance
 from sim.faults.rules import ROLES
+from sim.kernel import chance
 from sim.parameters import key_of
 from sim.protocols import Entry
 
