@@ -197,6 +197,60 @@ def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     )  # fmt: skip
 
 
+SHARINGS = ("fifo", "fair", "priority")
+CARDS = {
+    "idle": ("stop_after_decisions=400",),  # 10 Gbit/s: one message at a time
+    "busy": (  # transactions and answers among blocks and votes: trains are taken apart
+        "stop_after_decisions=60",
+        "network.bandwidth=100 Mbit/s",
+        "block.max_transactions=200",
+        "workload=[{kind: open, rate: 1000 tx/s, bytes: 500 B}]",
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class SharingRow:
+    """What a way to share network cards costs. `ratio`: to a queue, of the best CPU times per message."""
+
+    cards: str
+    sharing: str
+    ns_per_message: float
+    ratio: float
+
+
+def measure_sharing(turns: int, voters: int = 64) -> list[SharingRow]:
+    """PBFT on idle and on busy cards under each way to share them, in turns: the machine's moods strike all alike."""
+    best: dict[tuple[str, str], float] = {}
+    for _ in range(turns):
+        for cards in CARDS:
+            for sharing in SHARINGS:
+                found = _ns_per_message(cards, sharing, voters)
+                best[cards, sharing] = min(best.get((cards, sharing), float("inf")), found)
+    return [
+        SharingRow(cards, sharing, time_ns, time_ns / best[cards, "fifo"]) for (cards, sharing), time_ns in best.items()
+    ]
+
+
+def _ns_per_message(cards: str, sharing: str, voters: int) -> float:
+    """CPU time per message of one run without checks."""
+    from sim.engine import loop
+    from sim.kernel import run_state as d
+    from sim.scenario.build import build
+
+    changes = [f"network.nodes={voters}", f"network.sharing={sharing}", *CARDS[cards]]
+    chosen = load_scenario(SCENARIOS / "pbft-whole.yaml", changes)
+    world = build(chosen)
+    begin = time.process_time()
+    world.clock.drive(world.run.advance, loop.UNTIL, chosen.duration_ns)
+    return (time.process_time() - begin) * 1e9 / int(world.run.run_state[d.SENT])
+
+
+def sharing_line(row: SharingRow) -> str:
+    """A row in words."""
+    return f"{row.cards} cards, {row.sharing:<9} {row.ns_per_message:7.1f} ns per message, {row.ratio:.2f} of fifo"
+
+
 def oracle() -> Callable[[int, int], float] | None:
     """The naive engine's PBFT (voters, decisions) -> decisions per second; None without the tests' folder."""
     path = ORACLE / "pbft.py"
@@ -265,6 +319,9 @@ def bench(*, quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
         tell(line(rows[-1]))
     rows.append(measure_flood(runs))
     tell(line(rows[-1]))
+    shared = measure_sharing(1 if quick else 7)
+    for one in shared:
+        tell(sharing_line(one))
     compared = list(ratios())
     for ratio in compared:
         tell(
@@ -276,6 +333,7 @@ def bench(*, quick: bool, tell: Callable[[str], None]) -> dict[str, Any]:
     return {
         "machine": machine(),
         "rows": [dataclasses.asdict(row) for row in rows],
+        "sharing": [dataclasses.asdict(one) for one in shared],
         "oracle": compared,
         "peak_memory_mb": peak_mb,
     }

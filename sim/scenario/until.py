@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from sim.measure.names import METRICS, unknown
+from sim.measure.names import METRICS, possible, unknown
 
 if TYPE_CHECKING:
     from sim.measure.statistics import Interval, Target
@@ -124,5 +124,6 @@ def stand(until: Until, value_of: Callable[[int], Value]) -> Standing:
         except SampleError as error:
             return Standing("out of reach", wanted, None, str(error))
         if now.outcome != "go on":
-            return Standing(now.outcome, wanted, now.interval)
+            cut = None if now.interval is None else now.interval.within(*possible(until.metric))
+            return Standing(now.outcome, wanted, cut)
         wanted += now.more

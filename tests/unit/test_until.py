@@ -125,3 +125,11 @@ def test_what_cannot_be_reached_is_an_error_and_loses_nothing(tmp_path: Path) ->
     told = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert (told["reused"], told["done"]) == (6, 0)
     assert [one["outcome"] for one in told["targets"]] == ["out of reach"] * 2
+
+
+def test_the_interval_ends_where_no_value_can_be() -> None:
+    """Four recoveries of 0 s and one of 3 s: the interval of Student's t would begin below zero."""
+    reached = stand(parse("recovery_s +-1 s", 3, 5), [0.0, 0.0, 3.0, 0.0, 0.0].__getitem__)
+    assert reached.outcome == "capped" and reached.interval is not None
+    assert reached.interval.low == 0 < reached.interval.estimate
+    assert "[0.0, " in reached.words(parse("recovery_s +-1 s", 3, 5))
