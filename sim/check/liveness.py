@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -20,17 +20,31 @@ class Decisions:
     What corrupted voters decide must have been left out of the rows.
     """
 
-    def __init__(self, voters: int) -> None:
+    def __init__(self, voters: int, played_short: Sequence[tuple[int, int, int]] = ()) -> None:
+        """`played_short`: outages that stand for longer ones: begin, end, and how much more time, ns."""
         self.voters = voters
+        self.played_short = tuple(played_short)
         self.last_ns = -1
         self.height = 0  # the highest decided by anybody: catching up below it decides nothing new
         self.count = 0
-        self.gaps: list[tuple[int, int]] = []  # the longest pauses: (start, end), ns
+        self.longest: tuple[int, int, int] | None = None  # pause: start, end, length (`lengths_ns`), ns
         self.marks: dict[int, int] = {}  # time asked about -> first decision after it
         self.last_pauses_ns: collections.deque[int] = collections.deque(maxlen=3)  # before the last decisions
         self.last_of_ns = np.full(voters, -1, dtype=np.int64)  # each voter's last decision
         # Height modulo their length, of the last ones: the first decision, and whether transactions are in its block.
         self._first_ns, self._is_full = np.zeros(_RING, dtype=np.int64), np.zeros(_RING, dtype=bool)
+
+    def lengths_ns(self, begins_ns: np.ndarray, ends_ns: np.ndarray) -> np.ndarray:
+        """How long pauses are, shape (pauses,): one that lasts as long as an outage, as long as that stands for.
+
+        It goes on from the first half of what is played to the end. What a design pauses within an outage, or when it
+        is over, its timers say: that is no longer in a longer one.
+        """
+        lengths_ns: np.ndarray = ends_ns - begins_ns
+        for at_ns, end_ns, more_ns in self.played_short:
+            lasts = (begins_ns <= at_ns + (end_ns - at_ns) // 2) & (ends_ns >= end_ns)
+            lengths_ns = lengths_ns + lasts * more_ns
+        return lengths_ns
 
     def watch(self, time_ns: int) -> None:
         """Note the first decision after this time."""
@@ -58,11 +72,12 @@ class Decisions:
                 after = times[np.searchsorted(times, mark, side="right") :]
                 if len(after):
                     self.marks[mark] = int(after[0])
-        steps = np.diff(np.concatenate(([max(self.last_ns, 0)], times)))
-        self.last_pauses_ns.extend(steps[-3:].tolist())
-        longest = int(steps.argmax())
-        end = int(times[longest])
-        self.gaps = sorted([*self.gaps, (end - int(steps[longest]), end)], key=lambda gap: gap[0] - gap[1])[:8]
+        since = np.concatenate(([max(self.last_ns, 0)], times[:-1]))
+        self.last_pauses_ns.extend((times - since)[-3:].tolist())
+        lengths_ns = self.lengths_ns(since, times)
+        longest = int(lengths_ns.argmax())
+        if not self.longest or lengths_ns[longest] > self.longest[2]:
+            self.longest = (int(since[longest]), int(times[longest]), int(lengths_ns[longest]))
         self.last_ns = int(times[-1])
 
     def missing_since_ns(self, node: int, height: int) -> int | None:

@@ -8,6 +8,11 @@ from sim.faults.disasters import CutCable, LoseDomain, LosePower, Storm
 from sim.faults.gray import ClientBurst, FlapLink, InvalidFlood, SkewClock, SlowNode
 from sim.network.links import Ref
 from sim.parameters import Fraction, Nanoseconds, Parameters, Problem, RuleError, quantity
+from sim.units import format_ns
+
+AT_LENGTH = (
+    "a pause through all of it is given at that length; latencies, rates and counts are those of the run as played"
+)
 
 ACTIONS = (
     "crash", "lose_domain", "lose_power", "storm", "cut_link", "cut_cable", "partition", "degrade_link", "flap_link",
@@ -56,6 +61,9 @@ class Fault(Parameters):
     at_ns: Nanoseconds = quantity(..., "when it begins")
     for_ns: Nanoseconds | None = quantity(None, "how long it lasts", positive=True)
     until_ns: Nanoseconds | None = quantity(None, "when it ends")
+    stands_for_ns: Nanoseconds | None = quantity(
+        None, "the longer time that it stands for, where an outage is played short: a pause through it is given so long"
+    )
     crash: Crash | None = Field(default=None, description="nodes stop and restart")
     lose_domain: LoseDomain | None = Field(default=None, description="a whole fault domain stops and restarts")
     cut_link: CutLink | None = Field(default=None, description="one link carries nothing")
@@ -80,6 +88,11 @@ class Fault(Parameters):
             problems.append(Problem(("until",), "says the same as for; remove one of them"))
         elif self.until_ns is not None and self.until_ns <= self.at_ns:
             problems.append(Problem(("until",), "must be later than at; write a later time, or for: 30 s"))
+        if self.stands_for_ns is not None:
+            if self.end_ns is None:
+                problems.append(Problem(("stands_for",), "belongs to a fault that ends; write for: 2 min beside it"))
+            elif self.stands_for_ns < self.end_ns - self.at_ns:
+                problems.append(Problem(("stands_for",), "is shorter than the fault itself; exchange the two"))
         if self.draws_its_end and (self.for_ns is not None or self.until_ns is not None):
             key = "for" if self.for_ns is not None else "until"
             problems.append(Problem((key,), "nodes return at times drawn for each of them here; remove it"))
@@ -96,6 +109,19 @@ class Fault(Parameters):
     def end_ns(self) -> int | None:
         """When the fault heals, ns; None if it lasts to the end, or ends by draws."""
         return self.at_ns + self.for_ns if self.for_ns is not None else self.until_ns
+
+    @property
+    def played_short(self) -> tuple[int, int, int] | None:
+        """If it stands for a longer time: when it begins and ends, and how much longer that is, ns."""
+        if self.stands_for_ns is None or self.end_ns is None:
+            return None
+        return self.at_ns, self.end_ns, self.stands_for_ns - (self.end_ns - self.at_ns)
+
+    def scale(self) -> str:
+        """What a reader must know of an outage that is played short."""
+        if self.stands_for_ns is None or self.end_ns is None:
+            return ""
+        return f"{format_ns(self.end_ns - self.at_ns)} stand for {format_ns(self.stands_for_ns)} ({AT_LENGTH})"
 
     @property
     def kind(self) -> str:

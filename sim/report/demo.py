@@ -139,7 +139,8 @@ def timeline(by_name: dict[str, Outcome]) -> Figure:
             calm = None if design.calm is None else by_name[design.calm]
             figures.draw_throughput(axes, line, calm=calm, top=top)
             pause = line.outcome.metrics["longest_pause_s"] or 0
-            figures.name_strip(axes, line, f": longest pause {pause:,.2f} s")
+            long = f" ({pause / 3600:,.1f} h)" if pause >= 3600 else ""
+            figures.name_strip(axes, line, f": longest pause {pause:,.2f} s{long}")
             axes.set_ylabel("tx/s (A)")
         title = "Committed transactions; shaded: northern voters and clients lost; grey: without the storm"
         figures.heading(figure, title)

@@ -8,6 +8,7 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from sim.faults.settings import Fault
 from sim.report.outcome import Outcome
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     if reasons:
         titles = {column.metric: column.title.replace("/ ", "/") for column in COLUMNS}
         lines += [f"(A) {', '.join(titles[m] for m in metrics)}: {reason}." for reason, metrics in reasons.items()]
+    played_short: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        for fault in outcome.scenario["faults"]:
+            if scale := Fault.model_validate(fault).scale():
+                played_short.setdefault(scale, []).append(outcome.label)
+    lines += [f"{', '.join(labels)}: {text}." for text, labels in played_short.items()]
     lines.append(VENDOR_NOTE)
     return lines
 

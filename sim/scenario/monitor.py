@@ -51,7 +51,7 @@ class RunMonitor:
             restarts=world.run.protocol.rounds_restart,
         )
         self.lags = Lags(n, engine.seats, scenario.warm_up_ns)
-        self.decisions = Decisions(n)
+        self.decisions = Decisions(n, [fault.played_short for fault in world.scenario.faults if fault.played_short])
         self.decisions.watch(0)
         self.enough = world.run.voters_needed
         self.bound_ns = scenario.liveness_bound_ns + world.run.time_to_final_ns
@@ -321,6 +321,9 @@ class RunMonitor:
 
     def _sometimes(self, verdict: Verdict) -> None:
         """What the scenario meant to happen, and whether it did."""
+        for number, fault in enumerate(self.world.scenario.faults):
+            if fault.stands_for_ns is not None and fault.end_ns is not None:
+                verdict.warnings.append(f"fault {number} ({fault.kind}): {fault.scale()}")
         for report in self.world.faults.finish():
             verdict.sometimes[f"fault {report.number} ({report.kind}) took effect"] = report.fired
             if not report.fired:
@@ -389,9 +392,10 @@ class RunMonitor:
         """Time from the healing of the last fault to the next decision, s, and the longest pause."""
         ends = [report.ended_ns for report in self.world.faults.reports if report.ended_ns is not None]
         first = self.decisions.marks.get(max(ends), -1) if ends else -1
-        longest = self.decisions.gaps[0] if self.decisions.gaps else (0, 0)
-        tail = end_ns - max(self.decisions.last_ns, 0)  # the whole run if nothing was decided
+        tail = (max(self.decisions.last_ns, 0), end_ns)  # the whole run if nothing was decided
+        (tail_ns,) = self.decisions.lengths_ns(*(np.array([time_ns]) for time_ns in tail))
+        longest_ns = 0 if self.decisions.longest is None else self.decisions.longest[2]
         return {
             "recovery_s": (first - max(ends)) / 1e9 if ends and first >= 0 else None,
-            "longest_pause_s": max(longest[1] - longest[0], tail) / 1e9,
+            "longest_pause_s": max(longest_ns, int(tail_ns)) / 1e9,
         }

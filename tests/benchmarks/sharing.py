@@ -1,7 +1,4 @@
-"""What sharing a network card costs: the rows of `pilotzone bench` about it, and nothing else.
-
-    python tests/benchmarks/sharing.py --turns 7
-"""
+"""What sharing a network card costs: `python tests/benchmarks/sharing.py`, some rows of `pilotzone bench` alone."""
 
 from __future__ import annotations
 

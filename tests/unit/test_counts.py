@@ -10,6 +10,8 @@ import pytest
 from sim.ledger import rows as r
 from sim.measure.metrics import collect, done_by
 from sim.protocols import PROTOCOLS
+from sim.scenario.errors import ScenarioError
+from sim.scenario.run import run as run_scenario
 from tests.runs import S, play, scenario
 
 SLOW_LOAD = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
@@ -87,6 +89,46 @@ def test_what_is_queued_at_the_end_is_not_done() -> None:
     assert done_by(100, busy_ns, free_ns, nobody).tolist() == [60, 120, 0]
     assert done_by(100, busy_ns, free_ns, all_).tolist() == [60, 150 / 1.3, 150]
     assert done_by(100, np.array([900, 900, 1200]), free_ns, nobody).tolist() == [200, 200, 200]
+
+
+@pytest.mark.parametrize(("protocol", "halts"), [("pbft", True), ("raft", False)])
+def test_a_pause_through_an_outage_that_is_played_short_is_as_long_as_what_it_stands_for(
+    protocol: str, halts: bool
+) -> None:
+    """Gone for 20 s that stand for an hour: PBFT halts all the time without two of four, Raft goes on without one."""
+    gone = [{"at": "5 s", "for": "20 s", "crash": {"nodes": [2, 3] if halts else [3]}}]
+    played = run_scenario(scenario(4, protocol=protocol, duration="40 s", faults=gone))
+    stands = run_scenario(scenario(4, protocol=protocol, duration="40 s", faults=[gone[0] | {"stands_for": "1 h"}]))
+    assert stands.digest == played.digest
+    before, after = (result.metrics["longest_pause_s"] for result in (played, stands))
+    assert after == pytest.approx(before + (3600 - 20 if halts else 0))
+    assert any("20 s stand for 1 h" in warning for warning in stands.warnings)
+
+
+def test_a_view_change_within_such_an_outage_is_as_long_as_it_is() -> None:
+    """The primary is gone: two seconds of patience, however long it stays away."""
+    gone = {"at": "5 s", "for": "20 s", "stands_for": "74 h", "crash": {"nodes": [0]}}
+    result = run_scenario(scenario(4, duration="40 s", faults=[gone]))
+    assert 2 < result.metrics["longest_pause_s"] < 3
+
+
+@pytest.mark.parametrize(
+    ("fault", "rule"),
+    [
+        ({"at": "1 s", "crash": {"nodes": [0]}, "stands_for": "1 h"}, "belongs to a fault that ends"),
+        (
+            {"at": "1 s", "for": "20 s", "crash": {"nodes": [0]}, "stands_for": "10 s"},
+            "is shorter than the fault itself",
+        ),
+        (
+            {"at": "1 s", "until": "20 s", "crash": {"nodes": [0]}, "stands_for": "18 s"},
+            "is shorter than the fault itself",
+        ),
+    ],
+)
+def test_an_outage_stands_for_a_longer_one(fault: dict[str, object], rule: str) -> None:
+    with pytest.raises(ScenarioError, match=rule):
+        scenario(4, duration="40 s", faults=[fault])
 
 
 def metrics(run):  # type: ignore[no-untyped-def]
