@@ -65,6 +65,7 @@ class BlockSync:
         self.patience_ns = patience_ns
         self.peers = tuple(peer for peer in range(context.n) if peer != context.me) if peers is None else peers
         self.waiting = 0  # timer of the answer awaited
+        self.asked = -1, -1  # whom it asked last, and above which height
         self.keeps_asking = False  # when level, ask again after the patience: nobody sends it blocks
         self.again = 0  # timer of that
 
@@ -74,6 +75,7 @@ class BlockSync:
         if self.waiting or context.n == 1:
             return
         context.cancel(self.again)
+        self.asked = peer, context.height
         context.send(peer, Fetch(context.height))
         self.waiting = context.set_timer(FETCH_TIMER, self.patience_ns, peer)
 
@@ -100,14 +102,20 @@ class BlockSync:
         context.send(peer, Blocks(tuple(block for block in blocks if block is not None), signers, context.height))
 
     def take(self, peer: int, message: Blocks) -> bool:
-        """Decide what was fetched, and go on until level with the peer: True."""
+        """Decide what was fetched, and go on until level with the peer: True.
+
+        While an answer is awaited no other is a reason to ask again: else each that comes late doubles the questions.
+        """
         context = self.context
-        context.cancel(self.waiting)
-        self.waiting = 0
+        above = message.blocks[0].height - 1 if message.blocks else self.asked[1]
+        late = bool(self.waiting) and (peer, above) != self.asked
+        if not late:
+            context.cancel(self.waiting)
+            self.waiting = 0
         for block in message.blocks:
             if block.height == context.height + 1 and block.parent is context.chain.decided(context.height):
                 context.decide(block)
-        if context.height < message.last and message.blocks:
+        if late or (context.height < message.last and message.blocks):
             self.fetch(peer)
             return False
         if self.keeps_asking:

@@ -60,7 +60,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from sim.families.pbft.groups import VIEW_CHANGE_TIMER, VIEWS, GroupReplica
+from sim.families.pbft.groups import PATIENCE_MAX_NS, VIEW_CHANGE_TIMER, VIEWS, GroupReplica
 from sim.families.pbft.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
 from sim.families.sync import HEADER_BYTES, Fetch, Status
 from sim.families.turns import FirstLeader
@@ -83,8 +83,6 @@ from sim.protocol import (
     invariant,
     upon,
 )
-
-PATIENCE_MAX_NS = 3_600_000_000_000  # one hour: f + 1 who are ahead take others along, without any wait
 
 
 class PbftParameters(FirstLeader):

@@ -37,6 +37,7 @@ from sim.protocol import (
     upon,
 )
 
+PATIENCE_MAX_NS = 3_600_000_000_000  # one hour: f + 1 who are ahead take others along, without any wait
 VIEWS = 1000  # numbers of views per group, where groups change
 VIEW_CHANGE_TIMER = Timer("view change")
 LATE_TIMER = Timer("late batches")
@@ -84,6 +85,9 @@ class GroupReplica(Replica, abc.ABC):
         self.timeout_ns = self.parameters.request_timeout_ns
         self.fetching = 0  # timer of a state transfer under way
         self.fetch_from = context.me
+        self.fetch_above = -1  # the height above which it asked last
+        self.awaits_blocks = False  # the answer has not come, nor has patience with it ended
+        self.fetch_patience_ns = context.parameters.request_timeout_ns
         if self.groups_change:
             self.join_group()
 
@@ -345,6 +349,8 @@ class GroupReplica(Replica, abc.ABC):
 
     def fetch_once(self) -> None:
         """Fetch, once at each height; again after a while, for whoever was asked may have been behind itself."""
+        if self.awaits_blocks:
+            return
         now_ns, height = self.context.now_ns, self.context.height
         if self.asked_at < height or now_ns >= self.asked_ns + self.parameters.request_timeout_ns:
             self.asked_at, self.asked_ns = height, now_ns
@@ -402,8 +408,9 @@ class GroupReplica(Replica, abc.ABC):
             self.enter(self.view)
             return
         self.fetch_from = next((peer for peer in peers if peer > self.fetch_from), peers[0])
+        self.fetch_above, self.awaits_blocks = context.height, True
         context.send(self.fetch_from, Fetch(context.height))
-        self.fetching = context.set_timer(FETCH_TIMER, self.parameters.request_timeout_ns)
+        self.fetching = context.set_timer(FETCH_TIMER, self.fetch_patience_ns)
 
     def fetches_instead(self) -> bool:
         """In place of a view change: if a later batch is committed here, others know more. Once at each height."""
@@ -428,7 +435,10 @@ class GroupReplica(Replica, abc.ABC):
 
     @upon(FETCH_TIMER)
     def on_fetch_timeout(self, _: None) -> None:
-        """No answer: ask somebody else."""
+        """No answer: ask somebody else; wait longer for it, for an answer may take long to send and to verify."""
+        stuck = self.context.height == self.fetch_above
+        least_ns: int = self.parameters.request_timeout_ns
+        self.fetch_patience_ns = min(2 * self.fetch_patience_ns, max(PATIENCE_MAX_NS, least_ns)) if stuck else least_ns
         self.fetch()
 
     @upon(Fetch)
@@ -444,17 +454,24 @@ class GroupReplica(Replica, abc.ABC):
 
     @upon(Executed)
     def on_executed(self, sender: int, message: Executed) -> None:
-        """Execute what was fetched; go on until level with the sender, then take part in its view."""
+        """Execute what was fetched; go on until level with the sender, then take part in its view.
+
+        Only the answer to what was asked last is a reason to ask again: else what comes late doubles the questions.
+        """
         context = self.context
+        awaited = not message.blocks or message.blocks[0].height == self.fetch_above + 1
+        self.awaits_blocks = self.awaits_blocks and not awaited
         for block in message.blocks:
             if block.height == context.height + 1:
                 context.decide(block)
         self.begin_group()
         self.checkpoint()
         if context.height < message.last:
-            self.fetch()
+            if awaited:
+                self.fetch()
             return
         context.cancel(self.fetching)
+        self.awaits_blocks = False
         if not self.belongs:
             self.say_level()
         elif self.groups_change and message.view // VIEWS != self.epoch:
