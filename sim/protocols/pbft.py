@@ -35,7 +35,8 @@ Deviations
   a primary that was cut off must learn of the view that followed (the paper assumes retransmission of NEW-VIEW).
 * A backup passes requests of its own clients to the primary; to all, as the paper's clients do, if its VIEW-CHANGE
   finds too few others that wait for something.
-* VIEW-CHANGE is sent again while fewer than a quorum are known (the paper assumes retransmission below).
+* VIEW-CHANGE is sent again while fewer than a quorum are known, and so are pre-prepares and votes of a view that has a
+  longer patience than the first, every first patience in which nothing was executed (the paper's library retransmits).
 * What a replica voted for, and its NEW-VIEW, is on disk before it is sent; it keeps its votes through a crash (section
   4.5 assumes replicas that do not forget). A restarted replica takes no part until it has heard the current view.
 * The primary alone keeps below H; a backup accepts any batch above its h.
@@ -60,7 +61,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
-from sim.families.pbft.groups import PATIENCE_MAX_NS, VIEW_CHANGE_TIMER, VIEWS, GroupReplica
+from sim.families.pbft.groups import PATIENCE_MAX_NS, VIEW_CHANGE_TIMER, VIEWS, VOTES_TIMER, GroupReplica
 from sim.families.pbft.viewchange import Executed, NewView, ViewChange, first_quorum, min_s
 from sim.families.sync import HEADER_BYTES, Fetch, Status
 from sim.families.turns import FirstLeader
@@ -142,6 +143,7 @@ class Pbft(GroupReplica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.checkpointed = 0  # of which height a CHECKPOINT was last sent, as far as known since the start
+        self.voting_again = 0  # handle of the timer of a view with a longer patience
         self.patient_since = -1  # executed height when this view was entered or asked for; -1: it is a first one
 
     def quorums(self) -> dict[VoteType, Quorum]:
@@ -224,6 +226,7 @@ class Pbft(GroupReplica):
         self.context.clients.follow(self.primary_of(view))
         self.checkpoint(again=True)
         self.context.clock.watch_progress(self.timeout_ns if self.active else 0)
+        self.vote_again_later()
         for sender, message in self.kept():
             self.on_pre_prepare(sender, message)
         if self.is_primary:
@@ -281,6 +284,34 @@ class Pbft(GroupReplica):
             block = block.parent
         for lost in reversed(under_way):
             self.context.broadcast(PrePrepare(self.view, lost.height, lost), self.audience)
+
+    def vote_again_later(self) -> None:
+        """In a view of a longer patience, what is said may be lost: it is said again after the first patience."""
+        self.context.cancel(self.voting_again)
+        first_ns = self.parameters.request_timeout_ns
+        if self.timeout_ns > first_ns:
+            about = self.view, self.context.height
+            self.voting_again = self.context.set_timer(VOTES_TIMER, first_ns, about)
+
+    @upon(VOTES_TIMER)
+    def vote_again(self, about: tuple[int, int]) -> None:
+        """Nothing was executed since: my pre-prepares and votes of this view once more; others may have executed it."""
+        context = self.context
+        if about[0] != self.view or not self.active:
+            return
+        self.vote_again_later()
+        if context.height > about[1]:
+            return
+        if self.is_primary:
+            self.pre_prepare_again()
+        top = min(self.high_mark, context.votes.highest_number())
+        for sequence in range(context.height + 1, top + 1):
+            for ballot in context.votes.ballots(self.view, sequence):
+                for vote in (PREPARE, COMMIT):
+                    if context.votes.has_voted(vote, ballot):
+                        context.vote(vote, ballot, self.audience, gate=vote is COMMIT)
+        if top > context.height:
+            self.fetch()
 
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""

@@ -52,8 +52,7 @@ Not modelled: invalid blocks, the time to write to disk.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
@@ -169,14 +168,6 @@ class Qbft(RoundByRound):
         earlier, block = prepared
         signers = self.context.votes.signers(PREPARE, self.context.votes.ballot(earlier, self.height, block))
         return 0 <= earlier < round_ and len({*signers} & {*self.members}) >= self.quorum_size()
-
-    @staticmethod
-    def known_weakness(
-        kind: str, *, sizes: Collection[int], gone: Collection[int], lying: bool, lossy: bool,
-        parameters: Mapping[str, Any],
-    ) -> str:  # fmt: skip
-        few = kind == "liveness" and lossy and len(gone) >= (min(sizes) - 1) // 3
-        return "a lost vote costs the round where all are needed, and each round lasts twice as long" if few else ""
 
     # --- invariants --------------------------------------------------------------------------------------
 

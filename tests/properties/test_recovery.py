@@ -42,3 +42,29 @@ def test_recovery_does_not_grow_with_the_outage(protocol: str) -> None:
         times_s = [recovery_s(named, outage_s, seed) for outage_s in (10, 40, 150)]
         assert max(times_s) < 6, times_s
         assert times_s[2] < times_s[1] + 1, times_s
+
+
+@pytest.mark.parametrize(
+    "protocol",
+    [
+        {"name": "pbft", "request_timeout": "300 ms"},
+        {"name": "rpbft", "request_timeout": "300 ms", "group": 7},
+        {"name": "qbft", "round_timeout": "300 ms"},
+        {"name": "tendermint", "timeout_propose": "300 ms", "resend_after": "1 s"},
+    ],
+    ids=lambda protocol: str(protocol["name"]),
+)
+def test_what_is_lost_is_said_again(protocol: dict[str, object]) -> None:
+    """Two of seven are silent, so that every other vote counts, and one message in twenty is lost for good."""
+    for seed in range(3):
+        result = run(
+            scenario(
+                7, protocol=protocol, duration="2 min", liveness_bound="60 s", seed=seed,
+                block={"max_transactions": 10},
+                corrupted=[{"nodes": [0, 5], "behaviour": "silent"}],
+                workload=[{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}],
+                **{"network.links": "datagram", "network.loss": "5 %"},
+            )
+        )  # fmt: skip
+        assert result.status == "ok"
+        assert result.metrics["decisions"] > 20

@@ -29,7 +29,7 @@ def test_a_late_answer_of_the_pbft_family_asks_nothing(protocol: str, monkeypatc
 
 
 def test_who_waits_in_vain_waits_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An answer may take longer to send and to verify than a first patience: twice as long each time, until it helps."""
+    """An answer may take longer to send and to verify than a first patience."""
     run = begin(scenario(4, protocol={"name": "pbft", "request_timeout": "300 ms"}))
     run.until(100 * MS)
     replica = run.replica(3)

@@ -41,6 +41,7 @@ PATIENCE_MAX_NS = 3_600_000_000_000  # one hour: f + 1 who are ahead take others
 VIEWS = 1000  # numbers of views per group, where groups change
 VIEW_CHANGE_TIMER = Timer("view change")
 LATE_TIMER = Timer("late batches")
+VOTES_TIMER = Timer("votes again")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
