@@ -65,7 +65,7 @@ class VotesToAll(HotStuff):
         else:
             self.learn(justify, None)
 
-    def commits(self, view: int, justify: QC) -> Block | None:
+    def commits(self, justify: QC) -> Block | None:
         two = justify.block
         if two is None or two.body is None or two.body.block is None or justify.view != two.body.view + 1:
             return None

@@ -34,8 +34,10 @@ between block.view and block.parent.view stands for them, and `Block.height` cou
 "b.parent = b'" reads "b'.view = b.view - 1", and neither locks nor commits reach across a gap.
 
 Deviations
-* `high` is the highest certificate seen (qc_high of Algorithm 4), also across a gap; locks and commits follow
-  Algorithm 3. The leader that forms a certificate applies the rules at once, before it proposes.
+* `high` is the highest certificate seen (qc_high of Algorithm 4), also across a gap; locks follow Algorithm 3, commits
+  Algorithm 4: three certificates of successive views commit, whichever node carries the last. Under Algorithm 3 that
+  must be a node of the next view; who formed it commits, and if it tells nobody else the others may do so never.
+* The leader that forms a certificate applies the rules at once, before it proposes.
 * The paper leaves the pacemaker open. Here a replica whose view expires doubles its patience (until the next commit)
   and sends NEW-VIEW with `high` to the leader of the next view, which proposes upon n - f of them. A proposal or
   certificate of a higher view, or NEW-VIEW of f + 1 replicas above, draw a replica forward. After f + 1 expiries in a
@@ -101,9 +103,9 @@ class HotStuff(PacedChain):
         one: QC = two.body
         return one
 
-    def commits(self, view: int, justify: QC) -> Block | None:
-        """Three-chain: the block that b* makes final, if b'', b' and b are direct parents each."""
-        one = self.locks(view, justify)
+    def commits(self, justify: QC) -> Block | None:
+        """Three-chain: the block that this certificate makes final, if b'', b' and b are direct parents each."""
+        one = self.locks(justify.view + 1, justify)
         if one is None or one.block is None or one.block.body is None or one.view != one.block.body.view + 1:
             return None
         zero: Block | None = one.block.body.block
@@ -222,7 +224,7 @@ class HotStuff(PacedChain):
                 before=before if justify.view == view - 1 else NOBODY,
                 after=block.number,
                 to=self.leader_of(view + 1),
-                decided=self.commits(view, justify),
+                decided=self.commits(justify),
             ),
         )
         self.accept(block)
@@ -265,7 +267,7 @@ class HotStuff(PacedChain):
         lock = self.locks(view, justify)
         if lock is not None and lock.view > self.locked.view:
             self.locked = lock
-        final = self.commits(view, justify)
+        final = self.commits(justify)
         if final is not None and final.height > self.context.height:
             self.commit(final)
 

@@ -72,7 +72,7 @@ def test_a_commit_rule_that_ignores_gaps_is_told_apart() -> None:
     """Without dummy nodes the chain of four with one crash would commit: the paper's does not."""
 
     class Gapped(HotStuff):
-        def commits(self, view: int, justify: QC) -> Block | None:
+        def commits(self, justify: QC) -> Block | None:
             two = justify.block
             one = None if two is None else two.body.block
             return None if one is None or one.body is None else one.body.block
@@ -163,9 +163,9 @@ def test_lock_and_certificate_rules() -> None:
     two = found.high.block
     assert two is not None
     assert found.locks(two.view + 1, found.high) is two.body
-    assert found.commits(two.view + 1, found.high) is two.body.block.parent
+    assert found.commits(found.high) is two.body.block.parent
     assert found.locks(two.view + 2, found.high) is None
-    assert found.commits(two.view + 2, found.high) is None
+    assert found.commits(QC(two.view + 1, two, 3)) is None  # one view lies between it and the certificate below
     stray = Block(10_000, found.locked.block.height + 1, 99, 3, found.locked.block.parent)  # type: ignore[union-attr]
     stray.body = QC(found.locked.view, stray.parent, 3)
     assert not found.safe_node(stray)  # neither extends the lock nor has a higher certificate

@@ -43,7 +43,7 @@ class LockNotRaised(HotStuff):
 class CommitsAcrossGaps(HotStuff):
     """Three certified blocks in a row commit, whatever views lie between them."""
 
-    def commits(self, view: int, justify: QC) -> Block | None:
+    def commits(self, justify: QC) -> Block | None:
         block = justify.block
         for _ in range(2):
             if block is None or block.body is None:
