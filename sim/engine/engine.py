@@ -97,6 +97,10 @@ class Engine:
         state[r.REPLY_KIND] = s.reply_kind
         state[r.RECEIPT_BYTES] = s.receipt_bytes
         state[r.EXECUTE_NS] = s.execute_ns
+        state[r.EXECUTE_BLOCK_NS] = s.execute_block_ns
+        state[r.EXECUTE_PLACE] = s.execute_place
+        state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
+        state[r.POOL_LIMIT] = s.pool_limit
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
         state[r.TX_VERIFY_NS] = s.tx_verify_ns
         state[actions.EVENTS_MAX] = s.events_max

@@ -65,8 +65,11 @@ from sim.kernel.tally import (
 )
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.chain import resubmit as chain_resubmit
-from sim.ledger.pool import empty_pool, forward_again, lead, spread_to
+from sim.ledger.execution import BETWEEN_BLOCKS
+from sim.ledger.pool import empty_pool, forward_again, lead, oldest_waiting_ns, spread_to
 from sim.ledger.rows import (
+    BACKLOG_BYTES,
+    EXECUTE_PLACE,
     OPEN_NS,
     PEER,
     PEER_WIDTH,
@@ -361,6 +364,13 @@ def follow(array, node, leader):
     return np.int64(0)
 
 
+@entry(_I(_D, _I))
+def waits(array, node):
+    """Whether a transaction waits at a node to be decided: 1 or 0."""
+    run_state = pointer(array)
+    return np.int64(oldest_waiting_ns(run_state, node) >= 0 or run_state[BACKLOG_BYTES] > 0)
+
+
 @entry(_I(_D, _I, _I, _I))
 def resend(array, node, before_ns, most):
     """The entry voter passes on again what has waited since before a time; returns how many transactions."""
@@ -444,10 +454,12 @@ def watch_progress(array, node, low_ns, span_ns, again):
     state[s + PROGRESS_TOKEN] += 1
     if low_ns > 0:
         state[s + PROGRESS_NS] = run_state[NOW]
+        if run_state[EXECUTE_PLACE] == BETWEEN_BLOCKS:
+            state[s + PROGRESS_NS] = max(run_state[NOW], state[s + EXECUTE_FREE])
         state[s + PROGRESS_NUMBER] += again
         ready_push(
             run_state,
-            run_state[NOW] + progress_period_ns(run_state, node),
+            state[s + PROGRESS_NS] + progress_period_ns(run_state, node),
             PROGRESS_CHECK,
             node,
             state[s + PROGRESS_TOKEN],

@@ -19,7 +19,7 @@ from sim.engine.cases import CASE_GATED, CASE_VOTE, CASE_WIDTH, CASES, first_vot
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, cast_vote, count_now
 from sim.kernel.chance import JITTER, join
 from sim.kernel.due import BATCH, ready_push
-from sim.kernel.post import KINDS, MESSAGE, NODE_WIDTH, UP, new_envelope
+from sim.kernel.post import EXECUTE_FREE, KINDS, MESSAGE, NODE_WIDTH, UP, new_envelope
 from sim.kernel.rules import NOWHERE
 from sim.kernel.run_state import (
     MESSAGE_HEIGHT,
@@ -39,8 +39,9 @@ from sim.kernel.run_state import (
 from sim.kernel.sending import send_group
 from sim.kernel.tally import GATE, REFERENCES, ROW
 from sim.ledger.chain import await_decision, free_block, new_block
+from sim.ledger.execution import BEFORE_VOTE, BETWEEN_BLOCKS, execution_ns
 from sim.ledger.payload import parent_of
-from sim.ledger.pool import batch_is_due
+from sim.ledger.pool import batch_due_ns, batch_is_due
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
@@ -54,6 +55,7 @@ from sim.ledger.rows import (
     CASE_ROWS,
     CLOSED,
     CLOSED_LEN,
+    EXECUTE_PLACE,
     FRESH,
     HANDED,
     HEIGHT,
@@ -67,6 +69,7 @@ from sim.ledger.rows import (
     SEEN,
     TIP,
     TIP_HEIGHT,
+    TXS,
 )
 
 # columns
@@ -109,10 +112,11 @@ def arm_batch(run_state, node):
     p = node * PEER_WIDTH
     if batch_is_due(run_state, node):
         return True
-    at = peer[p + BATCH_AT]
-    if at > run_state[NOW] and peer[p + BATCH_TIMER] != at and (run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0):
-        peer[p + BATCH_TIMER] = at
-        ready_push(run_state, at, BATCH, node, 0)
+    if run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0:
+        at = batch_due_ns(run_state, node)
+        if at > run_state[NOW] and peer[p + BATCH_TIMER] != at:
+            peer[p + BATCH_TIMER] = at
+            ready_push(run_state, at, BATCH, node, 0)
     return False
 
 
@@ -183,12 +187,18 @@ def _propose(run_state, node, parent, height):
     kind = lease[at + OF_KIND]
     size = lease[at + EXTRA_BYTES] + rows[b + BYTES]
     verify_ns = lease[at + VERIFY_NS] + size * lease[at + HASH_PS] // 1000
+    sign_ns = lease[at + SIGN_NS]
+    if run_state[EXECUTE_PLACE] == BEFORE_VOTE:
+        verify_ns += execution_ns(run_state, rows[b + TXS])
+        sign_ns += execution_ns(run_state, rows[b + TXS])
+    elif run_state[EXECUTE_PLACE] == BETWEEN_BLOCKS:
+        sign_ns += max(column(run_state, NODE)[node * NODE_WIDTH + EXECUTE_FREE] - run_state[NOW], 0)
     case, to, audience = lease[at + IN_CASE], lease[at + VOTES_TO], lease[at + AUDIENCE]
     if run_state[RULES] > 0:
         run_state[MESSAGE_VIEW] = lease[at + SAID_VIEW]
         run_state[MESSAGE_HEIGHT] = NOWHERE if lease[at + SAID_HEIGHT] == NOWHERE else height + lease[at + SAID_HEIGHT]
     _, action, row_1, row_2, row_3 = send_case(
-        run_state, case, node, kind, size, lease[at + SIGN_NS], verify_ns, lease[at + HANDLE_NS],
+        run_state, case, node, kind, size, sign_ns, verify_ns, lease[at + HANDLE_NS],
         post_number(run_state, node, kind), lease[at + NEEDS], lease[at + RUNNING], lease[at + AFTER], block,
         lease[at + IN_VIEW], height, to, audience, np.int64(-1), node, (rows[b + NUMBER] << NAME_BITS) | block,
     )  # fmt: skip

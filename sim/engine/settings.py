@@ -53,7 +53,11 @@ class Settings:
     reply_kind: int = 1
     receipt_bytes: int = 100
     reply_sign_ns: int = 0
-    execute_ns: int = 0  # per transaction of a decided block
+    execute_ns: int = 0  # per transaction
+    execute_block_ns: int = 0
+    execute_place: int = 0  # sim.ledger.execution.PLACES
+    batch_timeout_ns: int = 0
+    pool_limit: int = NO_LIMIT
     events_max: int = NO_LIMIT
     still_max: int = 200_000
     log_messages: bool = False

@@ -112,7 +112,7 @@ class BlockStore:
         rows, at = self.run.blocks, row * r.BLOCK_WIDTH
         height, view = rows[at + r.HEIGHT], rows[at + r.VIEW]
         block = LinkedBlock(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
-        block.txs, block.bytes = rows[at + r.TXS], rows[at + r.BYTES]
+        block.txs, block.bytes, block.made_ns = rows[at + r.TXS], rows[at + r.BYTES], rows[at + r.PROPOSED_NS]
         entry.see_block(self.run.run_state, row)
         self.add(block)
         if rows[at + r.CASE_ACTION] > 0:

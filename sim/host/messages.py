@@ -62,6 +62,9 @@ class Messages:
             self._name_place(message)
             self.name_leaders(src)
         handle_ns = run.costs.handle_ns
+        if run.costs.executes != "after":
+            before_ns, before_vote_ns = self._executes(src, message)
+            sign_ns, verify_ns = sign_ns + before_ns, verify_ns + before_vote_ns
         name = run.gossip.name(cast(GossipMessage, message)) if message.is_gossip else 0
         envelope = run.ask(entry.post_message, src, to, kind, size, sign_ns, verify_ns, handle_ns, key, name, 0)
         self.bodies[envelope] = message
@@ -104,6 +107,18 @@ class Messages:
         number = run.posted[at]
         run.posted[at] = number + 1
         return kind, size, sign_ns, verify_ns, (kind << 48) + number
+
+    def _executes(self, src: int, message: Message) -> tuple[int, int]:
+        """What a proposer executes before its proposal leaves, and its receivers before they handle it, ns."""
+        run, block = self.run, message.carries()
+        if block is None:
+            return 0, 0
+        proposes = block.proposer == run.name_of_seat[src]
+        if run.costs.executes == "before_vote":
+            execution_ns = run.costs.execution_ns(block)
+            return execution_ns if proposes else 0, execution_ns
+        still_ns = int(run.nodes[src * post.NODE_WIDTH + post.EXECUTE_FREE]) - run.scalars[d.NOW]
+        return max(still_ns, 0) if proposes else 0, 0  # receivers' consensus waits by itself
 
     def size_and_verification(self, message: Message) -> tuple[int, int]:
         """Bytes of a message with its signature, and time to verify it."""
@@ -183,8 +198,10 @@ class Messages:
             self._name_place(message)
             self.name_leaders(src)
         handle_ns = run.costs.handle_ns
+        before_ns, before_vote_ns = (0, 0) if run.costs.executes == "after" else self._executes(src, message)
+        costs_ns = sign_ns + before_ns, verify_ns + before_vote_ns, handle_ns
         while True:
-            found = enter(run.run_state, case.number, src, kind, size, sign_ns, verify_ns, handle_ns, key, *about)
+            found = enter(run.run_state, case.number, src, kind, size, *costs_ns, key, *about)
             if found[0] >= 0:
                 break
             run.make_capacity()

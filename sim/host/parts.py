@@ -153,6 +153,13 @@ class PacingPart(Part):
         super().__init__(host)
         self._last_at = self.seat * lease.LEASE_WIDTH + lease.LAST_NS
         self.block_interval_ns = self.run.block_interval_ns
+        self.period_ns, self.empty_period_ns = self.run.block_period_ns, self.run.empty_period_ns
+
+    def something_waits(self) -> bool:
+        waits = bool(entry.waits(self.run.engine.state, self.seat))
+        if not waits:
+            self.run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
+        return waits
 
     def await_batch(self) -> bool:
         due = self.run.leases[self._last_at] + self.block_interval_ns

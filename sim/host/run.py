@@ -82,6 +82,8 @@ class Run:
         costs: Costs,
         *,
         block_interval_ns: int = 0,
+        block_period_ns: int = 0,
+        empty_period_ns: int = 0,
         fast_path: bool = True,
         wrappers: Mapping[int, Wrapper] | None = None,
         members: tuple[int, ...] | None = None,
@@ -99,6 +101,7 @@ class Run:
         self.signing = Signing(settings.voters, costs.signature_bytes, costs.certificates)
         self.seed = settings.seed
         self.block_interval_ns = block_interval_ns
+        self.block_period_ns, self.empty_period_ns = block_period_ns, empty_period_ns
         self.backlog = settings.backlog_bytes > 0
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]

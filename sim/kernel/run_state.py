@@ -37,7 +37,7 @@ from sim.kernel import CHECKED, COMPLETE
 from sim.kernel.cold import GUARD, LINE, ColdColumn
 
 # --- scalars ---------------------------------------------------------------------------------------------
-SCALARS = 136
+SCALARS = 144
 NOW = 0  # current simulated time, ns
 READY_LEN = 1  # entries in the ready heap
 READY_SEQ = 2  # next sequence number of the ready heap

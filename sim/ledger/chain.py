@@ -21,6 +21,7 @@ from sim.kernel.post import (
     PROGRESS_NS,
     PROGRESS_NUMBER,
     REPLY,
+    THREAD_FREE,
     new_envelope,
 )
 from sim.kernel.run_state import (
@@ -36,6 +37,7 @@ from sim.kernel.run_state import (
     make_capacity,
 )
 from sim.kernel.sending import send_one
+from sim.ledger.execution import BEFORE_VOTE, BETWEEN_BLOCKS, execution_ns
 from sim.ledger.payload import fill_block, free_payload, settle_payload
 from sim.ledger.rows import (
     ACKS_NEEDED,
@@ -61,7 +63,7 @@ from sim.ledger.rows import (
     DECISIONS,
     EVENT_DECIDED,
     EVENT_PROPOSED,
-    EXECUTE_NS,
+    EXECUTE_PLACE,
     GATEWAY_FIRST,
     GATEWAYS,
     HEIGHT,
@@ -322,13 +324,16 @@ def _decide_one(run_state, node, block):
         ready_push(run_state, run_state[NOW], DECIDED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     if peer[node * PEER_WIDTH + QUIET]:
         pass
-    elif run_state[EXECUTE_NS] > 0 and rows[b + TXS] > 0:
+    elif run_state[EXECUTE_PLACE] != BEFORE_VOTE and execution_ns(run_state, rows[b + TXS]) > 0:
         state = column(run_state, NODE)
         s = node * NODE_WIDTH
-        cost = (rows[b + TXS] * run_state[EXECUTE_NS] * state[s + CPU_Q10]) >> 10
+        cost = (execution_ns(run_state, rows[b + TXS]) * state[s + CPU_Q10]) >> 10
         done = max(run_state[NOW], state[s + EXECUTE_FREE]) + cost
         state[s + EXECUTE_FREE] = done
         state[s + EXECUTE_BUSY] += cost
+        if run_state[EXECUTE_PLACE] == BETWEEN_BLOCKS:  # its consensus waits, and so does its patience
+            state[s + THREAD_FREE] = max(state[s + THREAD_FREE], done)
+            state[s + PROGRESS_NS] = done
         ready_push(run_state, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     else:
         _reply(run_state, node, block, False)

@@ -13,7 +13,9 @@ from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
     BATCH_ON,
+    BATCH_TIMEOUT_NS,
     BATCH_TIMER,
+    BLOCK_BYTES_MAX,
     BROADCAST_TXS,
     CLASS,
     CLASS_BYTES,
@@ -24,10 +26,12 @@ from sim.ledger.rows import (
     FRESH,
     INVALID_CLASS,
     MUTE,
+    PAYLOAD_SIZE,
     PEER,
     PEER_WIDTH,
     POOL,
     POOL_HEAD,
+    POOL_LIMIT,
     POOL_SIZE,
     POOL_TAIL,
     REJECTED,
@@ -73,6 +77,14 @@ def pool_enter(run_state, tx, node):
     entered = not holds(run_state, tx, node) and not known_decided(run_state, tx, node)
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
+    if entered and peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= run_state[POOL_LIMIT]:
+        trim_pool(run_state, node)
+        if peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= run_state[POOL_LIMIT]:
+            if rows[tx * TX_WIDTH + TX_ENTRY] == node and rows[tx * TX_WIDTH + TX_REFS] == 1:
+                run_state[REJECTED] += 1
+                run_state[EXPIRED] -= 1  # release_tx counts it there
+            release_tx(run_state, tx)
+            return False
     if entered:
         at = tx * run_state[BITS_WORDS] + (node >> 6)
         column(run_state, TX_HELD)[at] |= np.int64(1) << (node & 63)
@@ -112,9 +124,28 @@ def batch_is_due(run_state, node):
     """Whether a proposer waits, its interval is over, and there is something to order; however much, not before."""
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if peer[p + BATCH_ON] == 0 or run_state[NOW] < peer[p + BATCH_AT]:
+    if peer[p + BATCH_ON] == 0 or (run_state[BACKLOG_BYTES] == 0 and peer[p + FRESH] == 0):
         return False
-    return run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0
+    return run_state[NOW] >= batch_due_ns(run_state, node)
+
+
+@compiled
+def batch_due_ns(run_state, node):
+    """When a block of what waits at a node is due: after its interval, and if it is not full after the batch timeout.
+
+    It is full with as many transactions as a block holds, or as many bytes if all are as long as the first.
+    """
+    peer = column(run_state, PEER)
+    p = node * PEER_WIDTH
+    fresh = peer[p + FRESH]
+    if run_state[BATCH_TIMEOUT_NS] == 0 or run_state[BACKLOG_BYTES] > 0 or fresh >= run_state[PAYLOAD_SIZE]:
+        return peer[p + BATCH_AT]
+    slot = 2 * (node * run_state[POOL_SIZE] + ((peer[p + POOL_TAIL] - fresh) & (run_state[POOL_SIZE] - 1)))
+    first = column(run_state, POOL)[slot]
+    bytes_ = column(run_state, CLASS)[column(run_state, TX)[first * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    if run_state[BLOCK_BYTES_MAX] > 0 and (fresh + 1) * bytes_ > run_state[BLOCK_BYTES_MAX]:
+        return peer[p + BATCH_AT]
+    return max(peer[p + BATCH_AT], column(run_state, POOL)[slot + 1] + run_state[BATCH_TIMEOUT_NS])
 
 
 @compiled

@@ -42,6 +42,10 @@ COMMITTED_MEASURED = 99
 DECIDES = 100  # (node, block) pairs
 TX_BYTES_COMMITTED = 101
 DECIDING_KINDS = 102  # bit mask of the message types that count in messages per decision
+BATCH_TIMEOUT_NS = 131  # a block that is not full waits so long, from its first transaction on; 0: not at all
+POOL_LIMIT = 132  # a node at which so many wait takes no more of its clients'
+EXECUTE_PLACE = 133  # when blocks are executed (sim.ledger.execution)
+EXECUTE_BLOCK_NS = 136
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
 # columns

@@ -15,6 +15,7 @@ class Block:
         "body",
         "bytes",
         "height",
+        "made_ns",
         "number",
         "parent",
         "proposer",
@@ -34,6 +35,7 @@ class Block:
         self.row = -1  # the ledger's row while it has one
         self.ballots: list[Any] = []  # about it (`sim.protocol.ballots`)
         self.actions: list[int] = []  # of the fast path
+        self.made_ns = 0  # when its proposer made it: what stands in its header
         self.body: Any = None  # what the protocol keeps with it (a certificate)
 
     def __repr__(self) -> str:

@@ -92,6 +92,17 @@ class Pacing(Interface):
     def block_interval_ns(self) -> int:
         """The least time between two proposals of one proposer."""
 
+    @property
+    def period_ns(self) -> int:
+        """The time from block to block; 0: there is no period."""
+
+    @property
+    def empty_period_ns(self) -> int:
+        """The time to a block without transactions, if it is longer than the period; else 0."""
+
+    def something_waits(self) -> bool:
+        """Whether a transaction waits here that is not known to be decided."""
+
     def await_batch(self) -> bool:
         """Ask for BATCH when the next block is due. True: it is due now, and no BATCH follows."""
 

@@ -26,6 +26,8 @@ class Replica(abc.ABC):
     decides_out_of_order: ClassVar[bool] = False
     lasting_leader: ClassVar[bool] = True  # clients' transactions can be passed on to one leader
     rounds_restart: ClassVar[bool] = False  # views are rounds of a height, and begin at 0 at the next one
+    block_rules: ClassVar[frozenset[str]] = frozenset()  # of a scenario's block: batch_timeout, period
+    executes: ClassVar[Literal["before_vote", "between", "after"]] = "after"  # blocks, where platforms run it
     answers_reads: ClassVar[bool] = False  # clients may read, too (`Clients.answer_read`)
     forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one
     group_changes: ClassVar[Literal["never", "voters", "learners"]] = "never"  # live: no; yes; and it has learners

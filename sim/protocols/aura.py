@@ -126,6 +126,7 @@ class Aura(Replica):
     votes = ()
     lasting_leader = False
     forks = True
+    executes = "before_vote"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

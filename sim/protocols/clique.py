@@ -120,6 +120,7 @@ class Clique(Replica):
     lasting_leader = False
     forks = True
     progress = "always"  # a new head
+    executes = "before_vote"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

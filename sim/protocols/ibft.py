@@ -191,7 +191,7 @@ class Ibft(RoundByRound):
         self.accepted = None
         context.disk.persist(height=self.height, round=round_, changing=False)
         context.enter_view(round_)
-        context.clock.watch_progress(self.timeout_ns(round_))
+        self.watch(round_)
         self.resume()
 
     def proposal(self) -> PrePrepare | None:
@@ -207,7 +207,7 @@ class Ibft(RoundByRound):
         parent = context.chain.decided(context.height)
         if self.round > 0:
             return context.new_block(parent, self.round, empty=True)
-        return self.new_block(parent)
+        return self.first_block(parent)
 
     # --- PRE-PREPARED, PREPARED, COMMITTED ---------------------------------------------------------------
 
@@ -248,7 +248,7 @@ class Ibft(RoundByRound):
         self.round, self.changing = round_, True
         self.accepted = None
         context.disk.persist(height=self.height, round=round_, changing=True)
-        context.clock.watch_progress(self.timeout_ns(round_))
+        self.watch(round_)
         self.say_again_later()
         self.send_round_change()
 

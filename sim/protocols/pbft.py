@@ -124,6 +124,8 @@ class Pbft(GroupReplica):
     later_messages = (Status,)
     decides_out_of_order = True
     progress = "waiting"
+    block_rules = frozenset({"batch_timeout"})
+    executes = "between"
 
     @staticmethod
     def check(parameters: PbftParameters, voters: int) -> None:

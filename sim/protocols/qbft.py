@@ -218,7 +218,7 @@ class Qbft(RoundByRound):
         context = self.context
         parent = context.chain.decided(context.height)
         if self.round == 0:
-            block = self.new_block(parent)
+            block = self.first_block(parent)
             return None if block is None else PrePrepare(self.height, 0, block)
         changes = tuple(self.changes.get(self.round, {}).values())[: self.quorum_size()]
         if len(changes) < self.quorum_size():
@@ -265,7 +265,7 @@ class Qbft(RoundByRound):
         self.accepted = None
         context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
-        context.clock.watch_progress(self.timeout_ns(round_))
+        self.watch(round_)
         self.say_again_later()
 
     def send_round_change(self) -> None:

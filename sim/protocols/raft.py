@@ -105,6 +105,7 @@ class Raft(LogServer):
     group_changes = "learners"
     answers_reads = True
     progress = "always"
+    block_rules = frozenset({"batch_timeout"})
 
     @staticmethod
     def check(parameters: RaftParameters, voters: int) -> None:

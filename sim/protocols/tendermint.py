@@ -156,6 +156,7 @@ PROPOSING, PREVOTED, PRECOMMITTED = range(3)  # step_p: propose, prevote, precom
 class Tendermint(Validator):
     """One process of Tendermint."""
 
+    executes = "between"
     messages = (Proposal, Status, Fetch, Blocks)
     later_messages = (Said, Relayed, Certified)
     votes = (PREVOTE, PRECOMMIT, PREVOTES, PRECOMMITS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Literal
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from sim.kernel import post, sharing
 from sim.kernel.chance import lognormal_table
 from sim.kernel.process import Clock
 from sim.ledger import rows as r
+from sim.ledger.execution import PLACES
 from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns, without_cables_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
@@ -93,8 +95,10 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         replica,
         scenario.protocol.parameters,
         _settings(scenario, replica, adversary, gateways, floods, classes, matrix),
-        _costs(scenario),
+        _costs(scenario, replica),
         block_interval_ns=scenario.block.interval_ns,
+        block_period_ns=scenario.block.period_ns or 0,
+        empty_period_ns=scenario.block.empty_period_ns or 0,
         fast_path=fast_path and not any(rule.names_leader for rule in scenario.rules),  # it asks nobody who leads
         wrappers=adversary.seats,
         members=network.member_nodes,
@@ -318,7 +322,11 @@ def _settings(
         tx_verify_ns=profile.verify_ns,
         receipt_bytes=RECEIPT_BYTES,
         reply_sign_ns=profile.sign_ns,
-        execute_ns=scenario.cpu.execute_ns,
+        execute_ns=_execute_ns(scenario),
+        execute_block_ns=scenario.cpu.execute_block_ns,
+        execute_place=PLACES.index(_executes(scenario, replica)),
+        batch_timeout_ns=scenario.block.batch_timeout_ns,
+        pool_limit=scenario.pool.max_transactions or NO_LIMIT,
         log_messages=scenario.trace == "messages",
         events_max=scenario.limits.max_events or NO_LIMIT,
     )
@@ -353,7 +361,17 @@ def _jitter(scenario: Scenario) -> tuple[int, int, int, np.ndarray | None]:
     return post.NO_JITTER, 0, 0, None
 
 
-def _costs(scenario: Scenario) -> Costs:
+def _executes(scenario: Scenario, replica: type[Replica]) -> Literal["after", "between", "before_vote"]:
+    """When blocks are executed."""
+    return replica.executes if scenario.cpu.execution == "auto" else scenario.cpu.execution
+
+
+def _execute_ns(scenario: Scenario) -> int:
+    """Time that a transaction adds to its block's execution, lanes side by side."""
+    return -(-scenario.cpu.execute_ns // scenario.cpu.lanes)
+
+
+def _costs(scenario: Scenario, replica: type[Replica]) -> Costs:
     cpu = scenario.cpu
     profile = profiles()[cpu.crypto]
     return Costs(
@@ -365,6 +383,9 @@ def _costs(scenario: Scenario) -> Costs:
         handle_ns=cpu.handle_ns,
         hash_ps_per_byte=cpu.hash_ps_per_byte,
         persist_ns=cpu.fsync_ns,
+        execute_ns=_execute_ns(scenario),
+        execute_block_ns=cpu.execute_block_ns,
+        executes=_executes(scenario, replica),
     )
 
 

@@ -17,6 +17,7 @@ from sim.check.safety import Conflict, Safety
 from sim.check.stuck import Moves, failure, waits
 from sim.check.verdict import Verdict, Violation
 from sim.host import Contradiction
+from sim.kernel import post
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
@@ -30,6 +31,7 @@ from sim.units import format_ns
 
 _BINS = 300  # of the timeline
 _OWN_OPINION = (r.EVENT_DECIDED, r.EVENT_VIEW, r.EVENT_HEAD, r.EVENT_REVERTED, r.EVENT_READ)
+_LATE_NS = 1_000_000_000  # so much execution at the end of a run is no backlog
 _LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
 
 
@@ -324,6 +326,7 @@ class RunMonitor:
         for number, fault in enumerate(self.world.scenario.faults):
             if fault.stands_for_ns is not None and fault.end_ns is not None:
                 verdict.warnings.append(f"fault {number} ({fault.kind}): {fault.scale()}")
+        self._executed(verdict)
         for report in self.world.faults.finish():
             verdict.sometimes[f"fault {report.number} ({report.kind}) took effect"] = report.fired
             if not report.fired:
@@ -338,6 +341,17 @@ class RunMonitor:
             verdict.sometimes[f"corrupted replica {part.node} ({part.name}) acted"] = part.behaviour.acts > 0
             if part.behaviour.acts == 0:
                 verdict.warnings.append(f"corrupted replica {part.node} ({part.name}) never acted")
+
+    def _executed(self, verdict: Verdict) -> None:
+        """Whether nodes keep up with executing what is decided, where they do it beside consensus."""
+        run = self.world.run
+        nodes = run.engine.run_state[d.NODE].reshape(-1, post.NODE_WIDTH)
+        late_ns = int(nodes[list(self.correct), post.EXECUTE_FREE].max(initial=0)) - run.now_ns
+        if late_ns > _LATE_NS:
+            verdict.warnings.append(
+                f"execution does not keep up: at the end a voter had {late_ns / 1e9:.1f} s of blocks to execute, "
+                f"and their clients wait; committed_tps is what is ordered"
+            )
 
     def _requests(self, verdict: Verdict) -> None:
         """Requests of the operator, by their place in the scenario, and whether the protocol has carried them out."""

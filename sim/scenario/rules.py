@@ -14,7 +14,7 @@ from sim.network.crypto import profiles
 from sim.network.links import Ref
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
-from sim.parameters import Problem
+from sim.parameters import Problem, key_of
 from sim.protocols import PROTOCOLS
 from sim.scenario.followers import problems as follower_problems
 from sim.units import format_ns
@@ -35,6 +35,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     if scenario.cpu.certificates == "aggregate" and not profiles()[scenario.cpu.crypto].aggregates:
         message = f"{scenario.cpu.crypto} signatures do not aggregate; write crypto: bls12-381, or certificates: list"
         yield Problem(("cpu", "certificates"), message)
+    yield from _block_rules(scenario)
     yield from _workload(scenario)
     yield from _clients(scenario)
     for i, fault in enumerate(scenario.faults):
@@ -48,6 +49,35 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         yield Problem(("network", "gst", "at"), message)
     for i, rule in enumerate(scenario.rules):
         yield from _message_rule(rule, scenario, ("rules", i))
+
+
+_OWN_PERIODS = ("block_period", "step_duration", "timeout_commit", "min_block_delay")  # parameters of protocols
+
+
+def _block_rules(scenario: Scenario) -> Iterator[Problem]:
+    """Rules of block production and execution that the protocol knows, and a pool that holds a block."""
+    block, cpu, name = scenario.block, scenario.cpu, scenario.protocol.name
+    known = PROTOCOLS[name].protocol.block_rules if name in PROTOCOLS else frozenset()
+    keys = {key_of(field) for field in type(scenario.protocol.parameters).model_fields}
+    own = next((f"write protocol: {{{key}: ...}}" for key in _OWN_PERIODS if key in keys), "write interval")
+    for key, given in (("period", block.period_ns), ("batch_timeout", block.batch_timeout_ns)):
+        if given and key not in known:
+            remedy = "write period, or interval" if "period" in known else own
+            able = ", ".join(other for other, entry in PROTOCOLS.items() if key in entry.protocol.block_rules)
+            yield Problem(("block", key), f"{name} has no {key} ({able} do); {remedy}")
+    if cpu.execution != "auto" and not cpu.execute_ns and not cpu.execute_block_ns:
+        yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")
+    if cpu.lanes > 1 and not cpu.execute_ns:
+        yield Problem(("cpu", "lanes"), "executing takes no time here; write execute: 1 ms beside it")
+    limit = scenario.pool.max_transactions
+    if limit is not None and limit < block.max_transactions:
+        rule = f"is below block.max_transactions, {block.max_transactions}, so that no block is ever full"
+        yield Problem(("pool", "max_transactions"), f"{rule}; raise it, or lower that")
+    backlog = any(isinstance(entry, Backlog) for entry in scenario.workload)
+    if limit is not None and backlog:
+        yield Problem(("pool", "max_transactions"), "a backlog goes through no pool; write workload: {kind: open, ...}")
+    if block.batch_timeout_ns and backlog:
+        yield Problem(("block", "batch_timeout"), "blocks of a backlog are always full; write another workload")
 
 
 def _membership(scenario: Scenario) -> Iterator[Problem]:

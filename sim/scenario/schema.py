@@ -25,7 +25,17 @@ from sim.network.crypto import CryptoName
 from sim.network.settings import Network
 from sim.network.sites import suggestion
 from sim.observers.settings import CatchUp, Observer
-from sim.parameters import MESSAGE_BYTES_MAX, Bandwidth, Bytes, Count, Nanoseconds, Parameters, RuleError, quantity
+from sim.parameters import (
+    MESSAGE_BYTES_MAX,
+    Bandwidth,
+    Bytes,
+    Count,
+    Nanoseconds,
+    Parameters,
+    Problem,
+    RuleError,
+    quantity,
+)
 from sim.units import UnitError
 from sim.workload.settings import Clients, Workload
 
@@ -76,7 +86,14 @@ class Cpu(Parameters):
     )
     handle_ns: Nanoseconds = quantity("0 us", "time of the consensus thread per message")
     hash_ps_per_byte: Bandwidth = quantity("unlimited", "hashing speed, for example 1.63 GB/s")
-    execute_ns: Nanoseconds = quantity("0 us", "time per transaction of a decided block")
+    execute_ns: Nanoseconds = quantity("0 us", "time to execute a transaction")
+    execute_block_ns: Nanoseconds = quantity("0 us", "time to execute a block, besides that of its transactions")
+    lanes: Count = Field(default=1, ge=1, le=1024, description="transactions executed side by side")
+    execution: Literal["auto", "before_vote", "between", "after"] = Field(
+        default="auto",
+        description="when a block is executed: before its proposer proposes it and before others vote for it; between "
+        "blocks, before the next is proposed; or after, beside consensus; auto: as the protocol's platforms do",
+    )
     fsync_ns: Nanoseconds = quantity("0 us", "time of one write to stable storage, where the protocol persists")
 
 
@@ -107,6 +124,40 @@ class BlockLimits(Parameters):
         "1 MB", "size of a block's transactions", key="max_bytes", positive=True, most=MESSAGE_BYTES_MAX
     )
     interval_ns: Nanoseconds = quantity("0 ms", "least time between two proposals of one proposer")
+    batch_timeout_ns: Nanoseconds = quantity(
+        "0 ms", "a block that is not full waits so long for more, from its first transaction on; 0: for none"
+    )
+    period_ns: Nanoseconds | None = quantity(
+        None, "time from block to block, full, half full or empty; round timers begin when it is over", positive=True
+    )
+    empty_period_ns: Nanoseconds | None = quantity(
+        None, "with period: the time to a block without transactions, if it is to be longer", positive=True
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> BlockLimits:
+        problems = []
+        if self.period_ns is not None:
+            if self.interval_ns:
+                problems.append(Problem(("interval",), "and period are two answers to one question; remove one"))
+            if self.batch_timeout_ns:
+                problems.append(Problem(("batch_timeout",), "and period are two answers to one question; remove one"))
+        if self.empty_period_ns is not None:
+            if self.period_ns is None:
+                problems.append(Problem(("empty_period",), "belongs to period; write period beside it"))
+            elif self.empty_period_ns < self.period_ns:
+                problems.append(Problem(("empty_period",), "is below period; raise it, or remove it"))
+        if problems:
+            raise RuleError(problems)
+        return self
+
+
+class Pool(Parameters):
+    """What waits at a voter to be put into blocks, and when that is too much."""
+
+    max_transactions: Count | None = Field(
+        default=None, ge=1, description="a voter at which so many wait refuses more of its clients'; absent: no limit"
+    )
 
 
 class Limits(Parameters):
@@ -139,6 +190,7 @@ class Scenario(Parameters):
     block: BlockLimits = Field(default=BlockLimits(), description="size and spacing of blocks")
     workload: tuple[Workload, ...] = Field(min_length=1, max_length=1000, description="who sends what")
     clients: Clients = Field(default=Clients(), description="how clients reach voters")
+    pool: Pool = Field(default=Pool(), description="what waits at voters to be put into blocks")
     faults: tuple[Fault, ...] = Field(default=(), description="what breaks, and when")
     corrupted: tuple[Corrupted, ...] = Field(
         default=(), max_length=1000, description="which replicas do not follow the protocol, and how"

@@ -36,12 +36,16 @@ from sim.protocol import (
 PREPARE = VoteType("PREPARE", HEADER_BYTES)
 COMMIT = VoteType("COMMIT", HEADER_BYTES)
 SAY_AGAIN_TIMER = Timer("say again")
+PERIOD_TIMER = Timer("block period")
+ROUND_TIMER = Timer("round")
 
 
 class RoundByRound(HeightByHeight):
     """One validator."""
 
     votes = (PREPARE, COMMIT)
+    block_rules = frozenset({"period"})
+    executes = "before_vote"
 
     def __init__(self, context: Context, *, by_vote: bool = False) -> None:
         super().__init__(context, context.parameters.round_timeout_ns, by_vote=by_vote)
@@ -50,6 +54,9 @@ class RoundByRound(HeightByHeight):
         self.received: list[Block] = []  # proposed at this height
         self.changes: dict[int, Any] = {}  # round -> the ROUND-CHANGEs for it, at this height
         self.proposed: tuple[int, int, Any] | None = None  # height, round, PRE-PREPARE: what this validator proposed
+        self.period_ns = context.pacing.period_ns
+        self.period_timer = self.round_timer = 0  # handles, where blocks have a period
+        self.period_over = self.period_ns == 0  # round 0 has begun
         self.saying_again = 0  # handle of the timer; 0: this height's round 0 has not been left
 
     # --- what a protocol says ----------------------------------------------------------------------------
@@ -111,8 +118,8 @@ class RoundByRound(HeightByHeight):
 
     def round_without_trouble(self, proposal: type[Message]) -> tuple[NormalCase, ...]:
         """The normal case, for the protocol to declare (`Replica.normal_cases`): nobody inherits one."""
-        if self.context.membership.may_change:
-            return ()  # the fast path knows one set of validators
+        if self.context.membership.may_change or self.period_ns:
+            return ()  # the fast path knows one set of validators, and no period
         return (NormalCase(upon=proposal, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
     def waits_for(self) -> str:
@@ -130,15 +137,17 @@ class RoundByRound(HeightByHeight):
 
     def start(self) -> None:
         context, stable = self.context, self.context.disk.stable
-        context.clock.watch_progress(self.timeout_ns(0))
         if "height" not in stable:
             context.disk.persist(height=1, round=0, changing=False, proposed=None)
+            self.begin_round_0()
             self.resume()
             return
         self.proposed = stable["proposed"]
-        if stable["height"] == self.height:
+        if stable["height"] == self.height and stable["round"] > 0:
             self.round, self.changing = stable["round"], stable["changing"]
-            context.clock.watch_progress(self.timeout_ns(self.round))
+            self.watch(self.round)
+        else:
+            self.begin_round_0()
         for round_ in range(self.round + 1):
             for ballot in context.votes.ballots(round_, self.height):
                 if context.votes.has_voted(COMMIT, ballot) and ballot.block is not None:
@@ -174,6 +183,54 @@ class RoundByRound(HeightByHeight):
         ordinary = self.round == 0 and not self.changing and self.early_quorum < self.height and not self.early
         return self.guard_base() + (self.accepted is not None) if ordinary else None
 
+    # --- the block period, and the round timer -----------------------------------------------------------
+
+    def watch(self, round_: int) -> None:
+        """A round's timer begins: of waiting transactions, or where blocks have a period, of the round alone."""
+        if not self.period_ns:
+            self.context.clock.watch_progress(self.timeout_ns(round_))
+            return
+        self.context.cancel(self.round_timer)
+        self.round_timer = self.context.set_timer(ROUND_TIMER, self.timeout_ns(round_), (self.height, round_))
+
+    def begin_round_0(self) -> None:
+        """Round 0 begins: at once, or a period after the last block was made."""
+        if not self.period_ns:
+            self.watch(0)
+            return
+        self.period_over = False
+        self.context.cancel(self.round_timer)
+        self.await_period(self.period_ns)
+
+    def await_period(self, period_ns: int) -> None:
+        """Wait until so long after the last block was made."""
+        last = self.context.chain.decided(self.context.height)
+        due_ns = period_ns + (0 if last is None else last.made_ns)
+        self.context.cancel(self.period_timer)
+        delay_ns = max(due_ns - self.context.now_ns, 0)
+        self.period_timer = self.context.set_timer(PERIOD_TIMER, delay_ns, (self.height, period_ns))
+
+    @upon(PERIOD_TIMER)
+    def on_period_over(self, about: tuple[int, int]) -> None:
+        """Round 0 begins; where empty blocks have a longer period and nothing waits, after that, or with what comes."""
+        height, period_ns = about
+        if height != self.height or self.round > 0 or self.period_over:
+            return
+        pacing = self.context.pacing
+        if period_ns < pacing.empty_period_ns and not pacing.something_waits():
+            pacing.await_batch()
+            self.await_period(pacing.empty_period_ns)
+            return
+        self.period_over = True
+        self.watch(0)
+        self.propose()
+
+    @upon(ROUND_TIMER)
+    def on_round_over(self, about: tuple[int, int]) -> None:
+        """Nothing was decided in a round."""
+        if about == (self.height, self.round):
+            self.on_round_timeout()
+
     # --- a round without trouble -------------------------------------------------------------------------
 
     def begin_height(self) -> None:
@@ -190,7 +247,8 @@ class RoundByRound(HeightByHeight):
             self.saying_again = 0
         if round_before > 0:
             context.enter_view(0)
-            context.clock.watch_progress(self.timeout_ns(0))
+        if round_before > 0 or self.period_ns:
+            self.begin_round_0()
 
     def resume(self) -> None:
         """Deal with what came early, propose if it is this validator's turn."""
@@ -212,6 +270,8 @@ class RoundByRound(HeightByHeight):
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:
         """A transaction came, or the fast path decided the block after which this validator proposes."""
+        if self.period_ns and not self.period_over and self.round == 0:
+            self.await_period(self.period_ns)
         self.propose()
 
     def propose(self) -> None:
@@ -236,6 +296,17 @@ class RoundByRound(HeightByHeight):
         else:
             self.say(message, new=self.round == 0)
         self.accept(ballot)
+
+    def first_block(self, parent: Block | None) -> Block | None:
+        """A block for round 0: as soon as something waits, or with its period, empty or not."""
+        if not self.period_ns:
+            return self.new_block(parent)
+        if not self.period_over:
+            return None
+        block = self.context.new_block(parent, 0, empty=True)
+        assert block is not None
+        self.voters.attach(block)
+        return block
 
     def accept(self, ballot: Ballot) -> None:
         """Multicast PREPARE."""
@@ -274,7 +345,7 @@ class RoundByRound(HeightByHeight):
         if self.is_member:
             self.leave_round()
         else:
-            self.context.clock.watch_progress(self.timeout_ns(0))
+            self.watch(0)
 
     def say_again_later(self) -> None:
         """I have left round 0: till this height is decided I say again what I said last."""

@@ -298,6 +298,24 @@ def _fault(dice: _Dice, n: int, *, slow: bool) -> list[Data]:
     ]
 
 
+def _produce(dice: _Dice, entry: Entry, data: Data) -> None:
+    """Another rule of block production, if the protocol knows one; where blocks are executed; a pool that fills up."""
+    block: Data = data.get("block", {})
+    backlog = data["workload"][0]["kind"] == "backlog"
+    if "period" in entry.protocol.block_rules and dice.happens(0.3):
+        block.pop("interval", None)
+        data["block"] = block | {"period": _ms(dice.one((100, 500)))}
+        if dice.happens(0.3):
+            data["block"]["empty_period"] = "1 s"
+    if "batch_timeout" in entry.protocol.block_rules and not backlog and dice.happens(0.3):
+        data["block"] = block | {"batch_timeout": _ms(dice.one((20, 200)))}
+    if "execute" in data.get("cpu", {}) and dice.happens(0.5):
+        data["cpu"]["execution"] = dice.one(("before_vote", "between", "after"))
+    if not backlog and dice.happens(0.1):
+        data["pool"] = {"max_transactions": 100}
+        data["block"] = data.get("block", {}) | {"max_transactions": 100}
+
+
 def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
     rule: Data = {"types": [dice.one(types)], "until": f"{QUIET_S:g} s"}
     if dice.happens(0.3):
@@ -412,6 +430,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
         data["rules"] = rules
     if dice.happens(0.05):
         data["observers"] = [{"name": "watcher"}]
+    _produce(dice, entry, data)
     if dice.happens(0.2):
         data["protocol"]["first_leader"] = dice.among(min(3, int(parameters.get("group", 3))))
     if rules and dice.happens(0.2):
