@@ -27,7 +27,8 @@ Deviations
 * A replica enters an epoch when it has executed the last block before it; there is no message for it. The last block
   of an epoch is its checkpoint. What was executed is certified, so h of a VIEW-CHANGE is the sender's height.
 * Who asks for a view of an epoch that is over is sent the blocks that ended it.
-* A node outside that misses a block (a gap, or silence while transactions wait) fetches it from the group.
+* A node outside that misses a block (a gap, or silence while transactions wait) fetches it from the group; and once at
+  each height when none came for a request timeout, for whoever was to hand out the last may be down.
 * Nodes that join or leave change the order of all at the end of an epoch; when they do is open in the documentation.
 
 Not modelled: choosing the group by a verifiable random function, the tree in which 2.x can pass on blocks and
@@ -55,6 +56,7 @@ from sim.protocol import (
     NormalCase,
     Quorum,
     Signing,
+    Timer,
     upon,
 )
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
@@ -70,6 +72,9 @@ class RpbftParameters(FirstLeader):
         "2 s", "a member waits this long for progress before a view change, a node outside before it fetches"
     )
     pipeline: int = count(1, "batches the primary has under way at a time", low=1)
+
+
+LOOK_TIMER = Timer("look for blocks")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -212,6 +217,20 @@ class Rpbft(Pbft):
 
     # --- outside the group -----------------------------------------------------------------------------
 
+    def start(self) -> None:
+        self.level_at = -1  # height at which a member last had no more than this node
+        super().start()
+        if self.parameters.group < self.context.n:
+            self.context.set_timer(LOOK_TIMER, self.parameters.request_timeout_ns, -1)
+
+    @upon(LOOK_TIMER)
+    def look(self, height: int) -> None:
+        """No block came for a while: the last one may be lost with who was to hand it out. Once at each height."""
+        context = self.context
+        if context.height == height and self.level_at < height and self.belongs and not self.is_voter:
+            self.fetch_once()
+        context.set_timer(LOOK_TIMER, self.parameters.request_timeout_ns, context.height)
+
     def hand_out(self) -> None:
         """Send each block executed since the last call to the nodes outside that are mine for its height."""
         context, first = self.context, self.handed_out + 1
@@ -260,6 +279,8 @@ class Rpbft(Pbft):
     def on_executed(self, sender: int, message: Executed) -> None:
         super().on_executed(sender, message)
         self.handed_out = self.context.height
+        if message.last <= self.context.height:
+            self.level_at = self.context.height
         if self.context.chain.is_behind():
             self.fetch_once()
 

@@ -54,6 +54,7 @@ CASES = {
     "wheat-patience-beyond-time": "patience with views doubled without an end, and a timer passed 64 bits",
     "wheat-votes-lost-for-good": "a vote that was lost was never said again, and no view was without a loss",
     "hotstuff-certificate-for-some": "a commit asked for a node of the next view, which a liar showed to some only",
+    "rpbft-last-block-lost": "a node outside the group lacked the last block, and no later one showed the gap",
     "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }
 FAILS = {  # and must be found to; the others end well
