@@ -14,6 +14,7 @@ from sim.cli import attacking
 from sim.cli import hunting
 from sim.cli import campaigning
 from sim.cli import publishing
+from sim.cli import importing
 from sim.cli import about
 # isort: on
 
@@ -31,6 +32,7 @@ __all__ = [
     "campaigning",
     "comparing",
     "hunting",
+    "importing",
     "main",
     "planning",
     "publishing",

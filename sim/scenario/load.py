@@ -41,7 +41,13 @@ def load_scenario(
     Raises ScenarioError, whose message has a line "file:line:column: VALUE: rule; remedy" per problem.
     """
     file = FilePath(path)
-    source = _read(file, ())
+    try:
+        source = _read(file, ())
+    except ScenarioError:
+        _refuse_foreign(file)
+        raise
+    if not {*source.data} & {"network", "protocol", "base"}:
+        _refuse_foreign(file)
     if "base" in source.data and "network" not in source.data:
         remedy = f"use pilotzone sweep {file} (a scenario starts from another one by extends:)"
         raise ScenarioError(f"{file}:1:1: {file.name}: is a study, not a scenario; {remedy}")
@@ -51,6 +57,16 @@ def load_scenario(
         label = f"--seed {seed}"
         _override(source, ("seed",), read_text(str(seed), "", label), label)
     return _validate(source, file, protocols)
+
+
+def _refuse_foreign(file: FilePath) -> None:
+    """If it is another program's file, say so, and what to do with it."""
+    from sim.scenario.foreign import kind_of
+
+    kind = kind_of(file)
+    if kind is not None:
+        remedy = f"make one of it with: pilotzone import {file}"
+        raise ScenarioError(f"{file}:1:1: {file.name}: is {kind}, not a scenario; {remedy}") from None
 
 
 def _read(file: FilePath, trail: tuple[FilePath, ...]) -> Source:
