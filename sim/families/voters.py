@@ -7,8 +7,9 @@ An operator's request rides in a block and is in force from a fixed number of he
 * each proposer's block carries that proposer's vote for one candidate, and more than half of the voters change the set:
   header votes of EIP-650 (IBFT), as in Clique.
 
-Whoever is to join fetches the blocks first and says so when it is level; only then is the request put into a block, as
-operators are told to do. A block that carries a request need not carry transactions, nor wait for the block interval.
+Whoever is to join fetches the blocks and says so when it is level. Operators are told to wait for that, and a request
+may say that they do; no platform does it for them, so one that is carried out at once may admit a voter that is not
+there. A block that carries a request need not carry transactions, nor wait for the block interval.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ class Voters:
         """What the next block says of the voters, if a request waits of which all newcomers are level."""
         voter, latest = self.context.me, self.latest
         for request in self._open():
-            if not {*request.add} <= self.level:
+            if not request.at_once and not {*request.add} <= self.level:
                 continue
             if not self.by_vote:
                 return latest.after(request)

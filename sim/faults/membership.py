@@ -20,6 +20,11 @@ class MembershipChange(Parameters):
         default=(), description="voters that receive everything and have no vote from then on"
     )
 
+    when: Literal["auto", "level", "at_once"] = Field(
+        default="auto",
+        description="whoever joins has a vote when it has what was decided (level), or at once, there or not; auto: as "
+        "platforms do, at once with ibft, qbft and tendermint",
+    )
     told: Literal["all"] | tuple[Ref, ...] = Field(
         default="all", description="the voters that the operator tells; others learn of it from the protocol, if at all"
     )

@@ -31,6 +31,7 @@ class MembersChange:
     add: tuple[int, ...] = ()
     remove: tuple[int, ...] = ()
     learn: tuple[int, ...] = ()  # receive everything, have no vote
+    at_once: bool = False  # whoever joins is not waited for until it has what was decided
 
 
 class Signal:

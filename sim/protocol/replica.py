@@ -31,6 +31,7 @@ class Replica(abc.ABC):
     answers_reads: ClassVar[bool] = False  # clients may read, too (`Clients.answer_read`)
     forks: ClassVar[bool] = False  # undecided blocks may compete on several branches; a replica adopts one
     group_changes: ClassVar[Literal["never", "voters", "learners"]] = "never"  # live: no; yes; and it has learners
+    admits_at_once: ClassVar[bool] = False  # newcomers are not waited for, where the platforms that run it do not
     progress: ClassVar[str] = "never"  # the progress timer runs: never, waiting (a transaction waits), always
 
     def __init_subclass__(cls, **keywords: Any) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sim.faults.settings import Fault
 from sim.report.outcome import Outcome
+from sim.units import format_ns
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -84,9 +85,31 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         for fault in outcome.scenario["faults"]:
             if scale := Fault.model_validate(fault).scale():
                 played_short.setdefault(scale, []).append(outcome.label)
+    produced: dict[str, list[str]] = {}
+    for outcome in outcomes:
+        produced.setdefault(block_production(outcome), []).append(outcome.label)
+    if len(produced) > 1:
+        ways = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in produced.items())
+        lines.append(f"Blocks are made by different rules: {ways}.")
     lines += [f"{', '.join(labels)}: {text}." for text, labels in played_short.items()]
     lines.append(VENDOR_NOTE)
     return lines
+
+
+_PERIODS = {  # parameters with which protocols space blocks
+    "block_period_ns": "block_period", "step_duration_ns": "step_duration", "timeout_commit_ns": "timeout_commit",
+    "min_block_delay_ns": "min_block_delay",
+}  # fmt: skip
+
+
+def block_production(outcome: Outcome) -> str:
+    """When a run's blocks are made, in words."""
+    block, parameters = outcome.scenario["block"], outcome.scenario["protocol"]["parameters"]
+    rules = [(key, block[f"{key}_ns"]) for key in ("period", "empty_period", "batch_timeout", "interval")]
+    rules += [(name, parameters.get(field)) for field, name in _PERIODS.items()]
+    return (
+        ", ".join(f"{name} {format_ns(time_ns)}" for name, time_ns in rules if time_ns) or "as soon as something waits"
+    )
 
 
 def headings(outcomes: Sequence[Outcome]) -> list[str]:

@@ -166,7 +166,8 @@ def _plan_membership(scenario: Scenario, run: Run) -> None:
             tuple(node for ref in refs for node in nodes_of(ref)) for refs in (change.add, change.remove, change.learn)
         )
         told = None if change.told == "all" else frozenset(node for ref in change.told for node in nodes_of(ref))
-        request = MembersChange(number, add, remove, learn)
+        at_once = change.when == "at_once" or (change.when == "auto" and run.protocol.admits_at_once)
+        request = MembersChange(number, add, remove, learn, at_once)
         run.call_at(change.at_ns, functools.partial(run.change_members, request, told))
 
 

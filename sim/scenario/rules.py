@@ -100,6 +100,8 @@ def _membership(scenario: Scenario) -> Iterator[Problem]:
         if change.at_ns >= scenario.duration_ns:
             length = format_ns(scenario.duration_ns)
             yield Problem((*path, "at"), f"must be earlier than the end of the run, {length}; write an earlier time")
+        if allowed == "learners" and change.when != "auto":
+            yield Problem((*path, "when"), f"{name}'s newcomers catch up before they vote; remove it")
         for key in ("add", "remove", "learn", "told"):
             refs = getattr(change, key)
             for j, ref in enumerate(() if refs == "all" else refs):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sim.families.voters import ValidatorSet
@@ -13,6 +14,7 @@ from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
 from sim.protocols.tendermint import Tendermint
 from sim.scenario.load import ScenarioError
+from sim.scenario.run import run as run_scenario
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 SHORT: dict[str, dict[str, Any]] = {
@@ -187,7 +189,8 @@ def test_a_partition_around_the_change_is_safe_and_heals(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_newcomer_first_fetches_what_it_lacks(name: str) -> None:
-    run = begin(changing(name, 5, 4, {"at": "2 s", "add": [4]}, **{"network.bandwidth": "100 Mbit/s"}))
+    asked = {"at": "2 s", "add": [4], "when": "level"}
+    run = begin(changing(name, 5, 4, asked, **{"network.bandwidth": "100 Mbit/s"}))
     run.until(2 * S - 1)
     height = run.world.run.hosts[0].height
     assert run.world.run.hosts[4].height == 0
@@ -440,7 +443,8 @@ def test_pbft_proposes_nothing_above_a_batch_that_changes_the_group() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_newcomer_that_is_down_leaves_the_others_to_be_judged(name: str) -> None:
     down = {"at": "300 ms", "crash": {"nodes": [4]}}
-    found = play(changing(name, 5, 4, {"at": "500 ms", "add": [4]}, faults=[down], liveness_bound="1 s")).verdict()
+    asked = {"at": "500 ms", "add": [4], "when": "level"}
+    found = play(changing(name, 5, 4, asked, faults=[down], liveness_bound="1 s")).verdict()
     assert found.outcomes["liveness"] == "pass"
     assert found.warnings == ["membership 0 (at 500 ms) never took effect"]
 
@@ -469,3 +473,31 @@ def test_a_group_grown_smaller_needs_a_quorum_of_those_who_stayed(name: str) -> 
     other = play(changing(name, 5, 5, request, faults=[two], liveness_bound="1 s")).verdict()
     assert other.outcomes["liveness"] == "not applicable"  # two of four: who left does not count
     assert "too few linked voters ran" in other.warnings[0]
+
+
+# --- a newcomer that is not there ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ibft", "qbft"])
+def test_who_is_admitted_at_once_and_is_away_costs_a_round_at_each_of_its_turns(name: str) -> None:
+    """As polygon-edge#637 tells of IBFT: three members, a fourth that starts at 120 s is voted in at 30 s."""
+    away = [{"at": "0 s", "for": "120 s", "crash": {"nodes": [3]}}]
+    asked = {"at": "30 s", "add": [3]}
+    common: dict[str, Any] = {
+        "n": 4, "protocol": {"name": name, "round_timeout": "10 s"}, "duration": "4 min", "faults": away,
+        "workload": [{"kind": "open", "rate": "20 tx/s"}], "network.members": [0, 1, 2],
+    }  # fmt: skip
+    result = run_scenario(scenario(membership=[asked], **common))
+    assert result.status == "ok"
+    assert 10 < result.metrics["longest_pause_s"] < 11
+    made_s = np.sort(np.asarray(result.tables["blocks"]["proposed_ns"])) / 1e9
+    pauses = np.flatnonzero(np.diff(made_s) > 9)
+    assert ((30 < made_s[pauses]) & (made_s[pauses] < 120)).all() and len(pauses) >= 7
+    waited = run_scenario(scenario(membership=[asked | {"when": "level"}], **common))
+    assert waited.metrics["longest_pause_s"] < 1
+
+
+def test_raft_refuses_to_be_told_when() -> None:
+    with pytest.raises(ScenarioError, match="newcomers catch up before they vote"):
+        asked = [{"at": "1 s", "add": [3], "when": "at_once"}]
+        scenario(4, protocol="raft", membership=asked, **{"network.members": [0, 1, 2]})

@@ -13,6 +13,7 @@ from sim.ledger import rows as r
 from sim.protocol import Block, MembersChange
 from sim.protocols.raft import Raft
 from sim.scenario.errors import ScenarioError
+from sim.scenario.run import run as run_scenario
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
 
 
@@ -291,3 +292,46 @@ def test_liveness_is_judged_while_a_majority_of_the_voters_of_the_moment_runs(me
     assert outcome({"add": [4]}, [4], 4) == "pass"  # the newcomer is down: the four go on
     assert outcome({"remove": [3, 4]}, [0], 5) == "pass"  # two of three
     assert outcome({"remove": [3, 4]}, [1, 2], 5) == "not applicable"  # one of three, and two that left
+
+
+# --- configurations in force once they are committed (etcd) -------------------------------------------------------
+
+APPLIED = {"name": "raft", "configurations": "applied"}
+
+
+@pytest.mark.parametrize("configurations", ["appended", "applied"])
+def test_removing_the_dead_one_of_two(configurations: str) -> None:
+    """Consensys-Incorporated/quorum#1096: in etcd it counts with the old members, and waits for the dead one."""
+    slow = {"election_timeout_low": "1 s", "election_timeout_high": "2 s", "heartbeat_interval": "100 ms"}
+    result = run_scenario(
+        scenario(
+            2, protocol={"name": "raft", "configurations": configurations} | slow, duration="60 s",
+            workload=[{"kind": "open", "rate": "10 tx/s", "bytes": "500 B"}],
+            faults=[{"at": "10 s", "for": "20 s", "crash": {"nodes": [1]}}], membership=[{"at": "15 s", "remove": [1]}],
+        )
+    )  # fmt: skip
+    assert result.status == "ok"
+    pause_s = result.metrics["longest_pause_s"]
+    assert pause_s == pytest.approx(5, abs=0.5) if configurations == "appended" else pause_s >= 20
+
+
+@pytest.mark.parametrize("membership", ["single", "joint"])
+def test_members_join_and_leave_where_configurations_are_applied(membership: str) -> None:
+    changes = [{"at": "1 s", "add": [3, 4]}, {"at": "3 s", "remove": [0]}]
+    result = run_scenario(
+        scenario(5, protocol=APPLIED | {"membership": membership}, duration="8 s", membership=changes,
+                 **{"network.members": [0, 1, 2]})
+    )  # fmt: skip
+    assert result.status == "ok" and not result.warnings
+    assert result.metrics["decisions"] > 100
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_applied_configurations_are_safe_under_crashes(seed: int) -> None:
+    faults = [{"at": f"{1000 + 400 * k} ms", "for": "300 ms", "crash": {"nodes": [(seed + k) % 4]}} for k in range(8)]
+    result = run_scenario(
+        scenario(4, protocol=APPLIED, duration="12 s", seed=seed, faults=faults,
+                 membership=[{"at": "1.2 s", "add": [3]}, {"at": "2.5 s", "remove": [1]}],
+                 **{"network.members": [0, 1, 2]})
+    )  # fmt: skip
+    assert result.status == "ok", result.violations[:1]

@@ -226,3 +226,18 @@ def test_the_demo_says_where_it_looked_for_its_scenarios(tmp_path: Path, monkeyp
     monkeypatch.setattr(demo, "FOLDER", Path("scenarios") / "nowhere")
     with pytest.raises(ScenarioError, match="checkout"):
         demo.scenario_folder()
+
+
+def test_designs_that_make_blocks_by_different_rules_are_told_apart() -> None:
+    from sim.report.outcome import of_result
+    from sim.scenario.run import run
+    from tests.runs import scenario
+
+    load = {"workload": [{"kind": "open", "rate": "20 tx/s"}], "duration": "5 s"}
+    spaced = of_result(run(scenario(4, protocol="qbft", block={"period": "2 s"}, **load)), "spaced")
+    tendermint = {"name": "tendermint", "timeout_commit": "1 s"}
+    paused = of_result(run(scenario(4, protocol=tendermint, **load)), "paused")
+    soon = of_result(run(scenario(4, protocol="pbft", **load)), "soon")
+    (line,) = [note for note in tables.notes([spaced, soon, paused]) if "different rules" in note]
+    assert line.endswith("spaced: period 2 s; soon: as soon as something waits; paused: timeout_commit 1 s.")
+    assert not any("different rules" in note for note in tables.notes([soon, soon]))

@@ -45,6 +45,7 @@ class HeightByHeight(Replica, abc.ABC):
     rounds_restart = True
     progress = "waiting"
     group_changes = "voters"
+    admits_at_once = True
 
     def __init__(
         self,

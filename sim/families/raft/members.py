@@ -1,9 +1,11 @@
 """Who belongs to a group whose members change, as a configuration that entries of the log carry.
 
 A configuration with `leaving` is joint (Raft's C_old,new): decisions need a majority of both sets of voters. The
-latest one in the log is in force, committed or not (Raft thesis, chapter 4). Whoever asked for votes counts them, as
-messages, since the simulator's own count of votes knows no configurations. A configuration rides on an entry together
-with transactions.
+latest one in the log is in force, committed or not (Raft thesis, chapter 4); or, as in etcd and what is built on it
+(Fabric, GoQuorum), the latest that is committed: a change counts with the members before it.
+
+Whoever asked for votes counts them, as messages, since the simulator's own count of votes knows no configurations. A
+configuration rides on an entry together with transactions.
 """
 
 from __future__ import annotations
@@ -77,9 +79,10 @@ def pending(requests: Collection[MembersChange], members: Members) -> Iterator[M
 class Membership:
     """What one server knows of its group, and of the changes asked for."""
 
-    def __init__(self, context: Context, *, joint: bool) -> None:
+    def __init__(self, context: Context, *, joint: bool, when_applied: bool = False) -> None:
         self.context = context
         self.joint = joint  # all at once, or one voter at a time
+        self.when_applied = when_applied  # a configuration is in force once it is committed, not before
         self.settled = Members(context.membership.members, context.membership.learners)  # as of the last decided entry
         self.members = self.settled  # as of the log's last entry: in force
         self.requests: list[MembersChange] = []
@@ -118,8 +121,14 @@ class Membership:
         me = self.context.me
         before = self.members.votes(me)
         found = (entry.body for entry in reversed(tail) if isinstance(entry.body, Members))
-        self.members = next(found, self.settled)
+        self.members = self.settled if self.when_applied else next(found, self.settled)
         return self.members.votes(me) != before
+
+    def is_under_way(self, tail: list[Block]) -> bool:
+        """Whether a configuration is not committed yet: there is one at a time."""
+        if self.when_applied:
+            return any(isinstance(entry.body, Members) for entry in tail)
+        return self.members != self.settled
 
     def settle(self, block: Block) -> None:
         """An entry is decided, perhaps one with a configuration."""

@@ -65,6 +65,9 @@ class LogParameters(FirstLeader):
     membership: Literal["single", "joint"] = Field(
         "single", description="members change one voter at a time, or all at once through a joint configuration"
     )
+    configurations: Literal["appended", "applied"] = Field(
+        "appended", description="a configuration is in force once it is in the log (thesis), or once committed (etcd)"
+    )
     reads: Literal["off", "read_index", "lease"] = Field(
         "off", description="how the leader answers reads: not at all, after a round of heartbeats, or under a lease"
     )
@@ -95,7 +98,11 @@ class LogServer(Replica, abc.ABC):
         self.left_index = 0  # of a leader: no entry up to this one waits at its network card
         self.heard: set[int] = set()  # of a leader: followers heard from since the last quorum check
         self.catchup = Catchup(context, self.log)
-        self.membership = Membership(context, joint=self.parameters.membership == "joint")
+        self.membership = Membership(
+            context,
+            joint=self.parameters.membership == "joint",
+            when_applied=self.parameters.configurations == "applied",
+        )
         self.reads = LeaderReads(context, self.lease_ns(), self.send_heartbeat)
         self.silent_until_ns = 0  # no vote before: whoever was given a lease may have been promised it by me
 
@@ -330,7 +337,7 @@ class LogServer(Replica, abc.ABC):
         )
 
     def take_members(self) -> None:
-        """The latest configuration in the log is in force, committed or not."""
+        """The latest configuration in the log is in force, committed or not, or the latest that is committed."""
         if self.context.membership.may_change and self.membership.take(self.log.tail) and self.role is not Role.LEADER:
             self.await_leader()
 
@@ -338,6 +345,8 @@ class LogServer(Replica, abc.ABC):
         """A configuration is committed."""
         self.membership.settle(block)
         if isinstance(block.body, Members):
+            if self.membership.when_applied:
+                self.take_members()
             self.context.clients.serve(yes=self.context.me in block.body.everyone())
 
     @upon(MEMBERSHIP)
@@ -351,7 +360,7 @@ class LogServer(Replica, abc.ABC):
         context, membership = self.context, self.membership
         if not context.membership.may_change or self.role is not Role.LEADER:
             return
-        if membership.members != membership.settled or self.log.term_at(context.height) != self.term:
+        if membership.is_under_way(self.log.tail) or self.log.term_at(context.height) != self.term:
             return
         if membership.has_left_me:
             self.retire()
@@ -365,7 +374,8 @@ class LogServer(Replica, abc.ABC):
         block = self.context.new_block(self.log.entry(self.log.last_index), self.term, empty=True)
         assert block is not None
         block.body = members
-        self.membership.joining -= members.everyone()
+        if not self.membership.when_applied:
+            self.membership.joining -= members.everyone()
         self.replicate(block)
 
     def retire(self) -> None:
