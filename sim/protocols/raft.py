@@ -52,6 +52,7 @@ Not modelled: leadership transfer, grouping of disk writes. Messages are not sig
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 from pydantic import Field
 
@@ -85,6 +86,10 @@ class RaftParameters(LogParameters):
     heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "longest silence of a leader", positive=True)
     pipeline: int = count(1, "entries the leader has under way, not yet committed, at a time", low=1)
     entries_per_append: int = count(64, "most entries sent at a time to repair a follower's log", low=1)
+    commits: Literal["next", "at_once"] = Field(
+        "next",
+        description="followers learn of a commit with the next entry or heartbeat, or by one sent at once (etcd)",
+    )
     pre_vote: bool = Field(False, description="ask if an election could be won before starting it", strict=True)
     check_quorum: bool = Field(
         False, description="a leader that hears no majority for the least timeout steps down", strict=True
@@ -127,6 +132,7 @@ class Raft(LogServer):
         self.round_ = 0  # of trials before elections
         self.in_step = False  # a follower whose whole log is known to agree with its leader's
         self.told_commit = 0  # of a leader: commit index in the last AppendEntries
+        self.told_commit_to = 0  # of a leader that tells of commits at once: the last one
 
     def quorum(self) -> int:
         """A majority."""
@@ -355,6 +361,7 @@ class Raft(LogServer):
         if ballot.number > self.context.height and block is not None and self.may_commit(block):
             self.commit_to(ballot.number)
         self.propose()
+        self.tell_commit()
 
     def may_commit(self, block: Block) -> bool:
         """Section 5.4.2, figure 8: only entries of the leader's own term are committed by counting."""
@@ -385,6 +392,15 @@ class Raft(LogServer):
         self.commit_to(block.height)
         self.change_members()
         self.propose()
+        self.tell_commit()
+
+    def tell_commit(self) -> None:
+        """Followers hear of what was committed just now, if no entry has told them."""
+        late = self.parameters.commits == "at_once" and self.told_commit_to < self.context.height
+        if late and self.role is Role.LEADER:
+            if self.sent_ns < self.context.now_ns:
+                self.send_heartbeat()
+            self.told_commit_to = self.context.height
 
     @upon(Reply)
     def on_reply(self, follower: int, message: Reply) -> None:

@@ -19,6 +19,7 @@ from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
+from sim.scenario.run import run as run_scenario
 from tests.runs import S, begin, play, scenario, unsafe
 
 MS = 1_000_000
@@ -686,3 +687,20 @@ def test_election_timeouts_of_any_length_are_drawn_evenly() -> None:
     assert max(first_s) < 10
     assert np.mean(first_s) == pytest.approx(5 + 5 / 4 + 0.02, abs=0.35)  # 0.97 s / sqrt(80) is one deviation
     assert max(first_s) > 7.2, "wider than what one draw covers"
+
+
+@pytest.mark.parametrize("fast_path", [True, False])
+@pytest.mark.parametrize(("commits", "answer_ms"), [("next", 504), ("at_once", 14)])
+def test_clients_of_followers_wait_for_the_news_of_a_commit(commits: str, answer_ms: float, *, fast_path: bool) -> None:
+    """Three servers 4 ms apart, heartbeats of half a second: etcd's followers hear at once."""
+    named = {
+        "name": "raft", "commits": commits, "first_leader": 0, "heartbeat_interval": "500 ms",
+        "election_timeout_low": "5 s", "election_timeout_high": "7 s",
+    }  # fmt: skip
+    chosen = scenario(
+        3, protocol=named, duration="2 min", workload=[{"kind": "open", "rate": "0.2 tx/s", "sites": ["1"]}],
+        **{"network.latency": {"model": "fixed", "one_way": "4 ms"}},
+    )  # fmt: skip
+    result = run_scenario(chosen, fast_path=fast_path)
+    assert result.metrics["latency_p99_ms"] == pytest.approx(answer_ms + 8, abs=8)
+    assert result.digest == run_scenario(chosen).digest

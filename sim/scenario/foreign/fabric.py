@@ -74,6 +74,8 @@ def _raft(draft: Draft, raft: Mapping[str, Any]) -> None:
     draft.put("protocol.heartbeat_interval", shown_time(tick_ns * beat), f"{beat} tick of {shown_time(tick_ns)}{given}")
     draft.put("protocol.pre_vote", "true", "etcd's Raft in Fabric has it on")
     draft.put("protocol.check_quorum", "true", "etcd's Raft in Fabric has it on")
+    draft.put("protocol.commits", "at_once", "etcd's Raft")
+    draft.put("protocol.configurations", "applied", "etcd's Raft")
     if "MaxInflightBlocks" in options:
         draft.put(
             "protocol.pipeline",
