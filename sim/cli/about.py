@@ -24,6 +24,29 @@ def protocols() -> None:
             typer.echo(f"    {key_of(field)}: {info.description} (default: {info.default})")
 
 
+@app.command("platforms")
+def list_platforms(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="one of them, with all its values")] = None,
+) -> None:
+    """List the deployed platforms that a scenario may name, or what one of them sets and where that is from."""
+    from sim.network.sites import suggestion
+    from sim.scenario.platforms import platforms
+
+    known = platforms()
+    if name is None:
+        for one in known.values():
+            typer.echo(f"{one.name}: {one.what}, version {one.version}; {one.protocol}")
+        return
+    if name not in known:
+        typer.echo(f"{name}: no such platform; {suggestion(name, tuple(known), limit=30)}", err=True)
+        raise typer.Exit(2)
+    chosen = known[name]
+    typer.echo(f"{chosen.name}: {chosen.what}, version {chosen.version}")
+    for value in chosen.values:
+        typer.echo(f"    {'.'.join(value.path)}: {value.text}  # {value.source}")
+    typer.echo(f"    not in the model: {'; '.join(chosen.missing)}")
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of scenario and study files, for editors."""

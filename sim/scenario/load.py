@@ -16,6 +16,7 @@ from sim.observers.messages import MESSAGES
 from sim.parameters import Parameters, Problem, RuleError, key_of, text_context
 from sim.scenario import messages
 from sim.scenario.errors import ScenarioError
+from sim.scenario.platforms import platforms
 from sim.scenario.schema import ProtocolChoice, ProtocolEntry, Scenario, protocol_table
 from sim.scenario.source import DEPTH_MAX, Origin, Path, Source, read_file, read_text
 
@@ -56,7 +57,46 @@ def load_scenario(
     if seed is not None:
         label = f"--seed {seed}"
         _override(source, ("seed",), read_text(str(seed), "", label), label)
+    _stand_on_platform(source)
     return _validate(source, file, protocols)
+
+
+def _stand_on_platform(source: Source) -> None:
+    """What the scenario's platform sets, where the scenario says nothing itself."""
+    name = source.data.get("platform")
+    if name is None:
+        return
+    origin = source.origin(("platform",))
+    at = f"{origin.where}: {origin.text}"
+    version = None
+    if isinstance(name, dict):
+        if not {*name} <= {"name", "version"} or "name" not in name:
+            raise ScenarioError(f"{at}: a platform has a name and a version; write platform: besu-qbft")
+        name, version = name["name"], name.get("version")
+        source.data["platform"] = name
+    if not isinstance(name, str) or name not in platforms():
+        raise ScenarioError(f"{at}: no such platform; {suggestion(str(name), tuple(platforms()), limit=30)}")
+    platform = platforms()[name]
+    if version is not None and str(version) != platform.version:
+        raise ScenarioError(f"{at}: {name} is described as of version {platform.version}; leave the version out")
+    said = source.data.get("protocol")
+    named = said.get("name") if isinstance(said, dict) else None
+    if named is not None and named != platform.protocol:
+        where = source.origin(("protocol", "name"))
+        rule = f"platform {name} runs {platform.protocol}; remove one of the two"
+        raise ScenarioError(f"{where.where}: {where.text}: {rule}")
+    block = source.data.get("block")
+    block = dict(block) if isinstance(block, dict) else block
+    load = source.data.get("workload")
+    full = isinstance(load, list) and any(isinstance(entry, dict) and entry.get("kind") == "backlog" for entry in load)
+    for value in platform.values:
+        if full and value.path in (("pool", "max_transactions"), ("block", "batch_timeout")):
+            continue  # blocks of a backlog are always full, and go through no pool
+        section = source.data.get(value.path[0])
+        given = isinstance(section, dict) and value.path[1] in section
+        if (section is None or isinstance(section, dict)) and not given and platform.applies(value, block):
+            label = f"platform {name} ({value.source})"
+            _override(source, value.path, read_text(value.text, "", label), label)
 
 
 def _refuse_foreign(file: FilePath) -> None:

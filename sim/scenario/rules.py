@@ -65,7 +65,8 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
             remedy = "write period, or interval" if "period" in known else own
             able = ", ".join(other for other, entry in PROTOCOLS.items() if key in entry.protocol.block_rules)
             yield Problem(("block", key), f"{name} has no {key} ({able} do); {remedy}")
-    if cpu.execution != "auto" and not cpu.execute_ns and not cpu.execute_block_ns:
+    idle = not cpu.execute_ns and not cpu.execute_block_ns
+    if cpu.execution != "auto" and idle and scenario.platform is None:
         yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")
     if cpu.lanes > 1 and not cpu.execute_ns:
         yield Problem(("cpu", "lanes"), "executing takes no time here; write execute: 1 ms beside it")

@@ -184,6 +184,10 @@ class Scenario(Parameters):
     stop_after_decisions: Count | None = Field(
         default=None, ge=1, le=COUNT_MAX, description="end early after this many decided blocks"
     )
+    platform: str | None = Field(
+        default=None,
+        description="a deployed platform (`pilotzone platforms`): start from what it sets, overridden by the rest",
+    )
     network: Network = Field(description="voters, their places and links")
     cpu: Cpu = Field(default=Cpu(), description="processor and disk of each node")
     protocol: ProtocolChoice = Field(description="consensus protocol")

@@ -406,7 +406,7 @@ def test_a_handler_that_never_returns_ends_by_the_limit_of_wall_time(tmp_path: P
 
 def test_a_request_of_the_operator_that_is_never_carried_out_is_a_warning(tmp_path: Path) -> None:
     scenario = ROOT / "scenarios" / "protocols" / "qbft" / "membership.yaml"
-    newcomer = "membership=[{at: 20 s, add: [4]}, {at: 10 s, remove: [0]}]"
+    newcomer = "membership=[{at: 20 s, add: [4], when: level}, {at: 10 s, remove: [0]}]"
     crash = "faults=[{at: 1 s, crash: {nodes: [4]}}]"
     done = cli("run", scenario, "--out", tmp_path, "--set", "duration=30 s", "--set", newcomer, "--set", crash)
     assert done.exit_code == 0
