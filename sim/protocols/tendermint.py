@@ -44,6 +44,7 @@ Deviations
 * So that all hear what one has heard, <PROPOSAL> with vr >= 0 carries the 2f + 1 PREVOTEs as a certificate, which does
   for line 28, and directly, who locks a value in a later round sends all the certificate, which does for line 36
   (CometBFT sends them to who lacks them). It is true if so many have signed them, in transit or not.
+* For the same reason, directly, who leaves a round casts the votes that it has not cast there, for nil.
 * Processes join and leave as with CometBFT's validator updates: a block at height h changes who has power from h + 2 on
   (sim.families.voters), and the others' priorities go on (sim.families.heights.powers).
 
@@ -334,6 +335,8 @@ class Tendermint(Validator):
     def start_round(self, round_: int) -> None:
         """Lines 12 to 21."""
         context = self.context
+        if self.gossip is None:
+            self.leave_round()
         self.round, self.step = round_, PROPOSING
         context.disk.persist(height=self.height, round=round_)
         context.enter_view(round_)
@@ -341,6 +344,16 @@ class Tendermint(Validator):
         for earlier in sorted({self.locked_round, round_ - 1} - {-1}) if self.gossip is None else ():
             self.repeat_votes(earlier, values_only=True)
         self.propose()
+
+    def leave_round(self) -> None:
+        """The votes that I have not cast in this round are cast for nil: others may need them to leave it too.
+
+        By gossip they would hear of whatever let me leave it. Directly, a liar's vote may have come to me alone.
+        """
+        votes = self.context.votes
+        for vote in (PREVOTE, PRECOMMIT):
+            if not any(votes.has_voted(vote, ballot) for ballot in votes.ballots(self.round, self.height)):
+                self.cast(vote, None)
 
     @upon(BATCH, DECIDED)
     def on_turn(self) -> None:

@@ -55,6 +55,7 @@ CASES = {
     "wheat-votes-lost-for-good": "a vote that was lost was never said again, and no view was without a loss",
     "hotstuff-certificate-for-some": "a commit asked for a node of the next view, which a liar showed to some only",
     "rpbft-last-block-lost": "a node outside the group lacked the last block, and no later one showed the gap",
+    "tendermint-left-with-a-liars-vote": "who left a round without a vote in it kept the vote from those who needed it",
     "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }
 FAILS = {  # and must be found to; the others end well

@@ -77,6 +77,8 @@ def judge(data: Data, *, both_paths: bool = False) -> tuple[str, str, str, int]:
     kind = _KINDS.get(result.status, INTERNAL)
     if result.violations:
         first = result.violations[0]
+        if kind == LIMIT:  # cut short after it was broken
+            kind = SAFETY if first.kind == "safety" else LIVENESS
         return kind, first.check, f"{first.time_ns / 1e9:.6f} s: {first.evidence}", fired
     return kind, result.status if kind != OK else "", result.warnings[-1] if kind == LIMIT else "", fired
 
