@@ -94,7 +94,10 @@ def compare(
     folder = out / "compare" / comparing.folder_of(found)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "table.csv"]
-    files[0].write_text(tables.as_csv([run for runs in found.outcomes for run in runs]), encoding="utf-8")
+    every = [run for runs in found.outcomes for run in runs]
+    files[0].write_text(tables.as_csv(every), encoding="utf-8")
+    files.append(folder / "caliper.csv")
+    files[-1].write_text(tables.as_caliper(every), encoding="utf-8")
     for name, frame in (("summary", found.summary()), ("differences", found.differences())):
         files.append(folder / f"{name}.csv")
         frame.to_csv(files[-1], index=False)

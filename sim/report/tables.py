@@ -8,6 +8,8 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.faults.settings import Fault
 from sim.report.outcome import Outcome
 from sim.units import format_ns
@@ -201,6 +203,40 @@ def as_csv(outcomes: Sequence[Outcome]) -> str:
         values = ["" if o.metrics.get(name) is None else repr(o.metrics[name]) for name in names]
         marked = " ".join(column.metric for column in COLUMNS if column.metric in assumed_metrics([o]))
         writer.writerow([o.label, o.status, *values, marked, o.seed, o.version, o.scenario_hash, o.digest])
+    return stream.getvalue()
+
+
+CALIPER = (
+    "Name", "Succ", "Fail", "Send Rate (TPS)", "Max Latency (s)", "Min Latency (s)", "Avg Latency (s)",
+    "Throughput (TPS)",
+)  # fmt: skip
+
+
+def as_caliper(outcomes: Sequence[Outcome]) -> str:
+    """The columns of Caliper's report, so that runs and measurements stand in one table. A run without clients: none.
+
+    Succ are transactions whose clients were answered, Fail those that were refused or lost; what still waits is
+    neither, as in Caliper. Latencies are of transactions submitted after the warm-up; throughput is of the whole run.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(CALIPER)
+    for o in outcomes:
+        latency_us, weight = (
+            np.asarray(o.tables["latency_client"][key], float) for key in ("latency_us", "transactions")
+        )
+        if o.metrics["offered_tps"] is None:
+            continue
+        succ, fail = (
+            int(o.metrics["acknowledged"] or 0),
+            int((o.metrics["rejected"] or 0) + (o.metrics["expired"] or 0)),
+        )
+        times = [""] * 3
+        if weight.sum() > 0:
+            mean_us = (latency_us * weight).sum() / weight.sum()
+            times = [f"{us / 1e6:.3f}" for us in (latency_us[-1], latency_us[0], mean_us)]
+        throughput = succ / float(o.metrics["simulated_s"] or 1)
+        writer.writerow([o.label, succ, refused + lost, f"{o.metrics['offered_tps']:.1f}", *times, f"{throughput:.1f}"])
     return stream.getvalue()
 
 

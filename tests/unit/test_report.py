@@ -165,7 +165,7 @@ def test_compare_writes_tables_and_figures_and_reuses_runs(tmp_path: Path) -> No
     data = json.loads(first.stdout)
     assert [run["design"] for run in data["runs"]] == ["quickstart", "other"]
     names = ["comparison.png", "comparison.svg", "differences.csv", "differences.png", "differences.svg"]
-    assert sorted(Path(file).name for file in data["files"]) == [*names, "summary.csv", "table.csv"]
+    assert sorted(Path(file).name for file in data["files"]) == ["caliper.csv", *names, "summary.csv", "table.csv"]
     assert all(Path(file).is_file() for file in data["files"])
     manifests = sorted(out.glob("*/runs/*/manifest.json"))
     stamps = [manifest.stat().st_mtime_ns for manifest in manifests]
@@ -241,3 +241,14 @@ def test_designs_that_make_blocks_by_different_rules_are_told_apart() -> None:
     (line,) = [note for note in tables.notes([spaced, soon, paused]) if "different rules" in note]
     assert line.endswith("spaced: period 2 s; soon: as soon as something waits; paused: timeout_commit 1 s.")
     assert not any("different rules" in note for note in tables.notes([soon, soon]))
+
+
+def test_runs_stand_in_one_table_with_calipers(outcomes: list[Outcome]) -> None:
+    header, *rows = [line.split(",") for line in tables.as_caliper(outcomes).splitlines()]
+    assert header == list(tables.CALIPER)
+    assert [row[0] for row in rows] == [one.label for one in outcomes]
+    for row, one in zip(rows, outcomes, strict=True):
+        assert int(row[1]) == one.metrics["acknowledged"]
+        least, mean, most = float(row[5]), float(row[6]), float(row[4])
+        assert 0 < least <= mean <= most
+        assert mean == pytest.approx((one.metrics["latency_mean_ms"] or 0) / 1000, abs=1e-3)
