@@ -222,15 +222,11 @@ def as_caliper(outcomes: Sequence[Outcome]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(CALIPER)
     for o in outcomes:
-        latency_us, weight = (
-            np.asarray(o.tables["latency_client"][key], float) for key in ("latency_us", "transactions")
-        )
         if o.metrics["offered_tps"] is None:
             continue
-        succ, fail = (
-            int(o.metrics["acknowledged"] or 0),
-            int((o.metrics["rejected"] or 0) + (o.metrics["expired"] or 0)),
-        )
+        waits = o.tables["latency_client"]
+        latency_us, weight = np.asarray(waits["latency_us"], float), np.asarray(waits["transactions"], float)
+        succ, refused, lost = (int(o.metrics[name] or 0) for name in ("acknowledged", "rejected", "expired"))
         times = [""] * 3
         if weight.sum() > 0:
             mean_us = (latency_us * weight).sum() / weight.sum()
