@@ -255,8 +255,9 @@ def _plan_workload(
             plan += [(place, (first, share)) for place, share in zip(at, shares, strict=True) if share]
             continue
         for i, (rate_tps, shape) in enumerate(rates):
-            for place in at:
-                plan.append((place, Source(-1, first + i, rate_tps / len(at), shape, load.start_hour)))
+            of = len(at) if isinstance(load, OpenLoop) and load.arrivals == "uniform" else 0
+            for turn, place in enumerate(at):
+                plan.append((place, Source(-1, first + i, rate_tps / len(at), shape, load.start_hour, of, turn)))
     return tuple(classes), plan
 
 

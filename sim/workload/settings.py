@@ -50,12 +50,15 @@ class Backlog(Parameters):
 
 
 class OpenLoop(Parameters):
-    """Transactions arrive whether or not earlier ones were answered (a Poisson process)."""
+    """Transactions arrive whether or not earlier ones were answered."""
 
     kind: Literal["open"] = Field(description="arrivals do not wait for answers")
     rate_tps: Rate = quantity(..., "mean rate, all sites together, split equally between them", positive=True)
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
+    arrivals: Literal["poisson", "uniform"] = Field(
+        default="poisson", description="at random, or evenly spaced over all sites in turn, as harnesses send"
+    )
     shape: ShapeName = Field(default="constant", description="rate over the day (A)")
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
     name: str = Field(default="open", description="name of this class in tables")
@@ -64,6 +67,13 @@ class OpenLoop(Parameters):
         description="data label; shown with results; nothing keeps personal or important records where they are "
         "(see exported_bytes)",
     )
+
+    @model_validator(mode="after")
+    def _even_or_shaped(self) -> OpenLoop:
+        if self.arrivals == "uniform" and self.shape != "constant":
+            message = "goes with arrivals at random; write arrivals: poisson, or shape: constant"
+            raise RuleError([Problem(("shape",), message)])
+        return self
 
 
 class DemandLoad(Parameters):

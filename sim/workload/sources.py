@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -21,13 +22,18 @@ _WINDOW_MAX_NS = 3600 * NS_PER_S
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One Poisson stream: a class of transactions at a gateway. `rate_tps` is the mean over a day."""
+    """One stream: a class of transactions at a gateway. `rate_tps` is the mean over a day.
+
+    `of` is 0 for a Poisson process; else the stream is evenly spaced, number `turn` of so many that take turns.
+    """
 
     gateway: int
     class_: int
     rate_tps: float
     shape: str = "constant"
     start_hour: float = 0.0
+    of: int = 0
+    turn: int = 0
 
 
 class Streams:
@@ -44,7 +50,10 @@ class Streams:
             clock.start(self._feed(number, source))
 
     def _feed(self, number: int, source: Source) -> Process:
-        """Draw times window by window, each before it begins, and start the engine on them."""
+        """Times window by window, each before it begins, drawn or even, and start the engine on them."""
+        if source.of:
+            yield from self._feed_evenly(number, source)
+            return
         permille = np.array(multipliers_permille(source.shape), dtype=np.int64)
         peak = int(permille.max())
         shape = (permille * Q20) // peak
@@ -75,6 +84,22 @@ class Streams:
             times = np.concatenate(parts)
             if len(times):
                 self._start(number, source, times)
+            yield self.clock.wait(stop_ns - start_ns)
+            start_ns = stop_ns
+
+    def _feed_evenly(self, number: int, source: Source) -> Process:
+        """Transaction k of all that take turns is due half an interval after k intervals."""
+        wait_ns = NS_PER_S / (source.rate_tps * source.of)
+        window_ns = min(max(round(wait_ns * source.of * _WINDOW_TXS), NS_PER_S), _WINDOW_MAX_NS)
+        start_ns = sent = 0
+        while start_ns < self.end_ns:
+            stop_ns = min(start_ns + window_ns, self.end_ns)
+            below = math.ceil((stop_ns / wait_ns - 0.5 - source.turn) / source.of)
+            turns = np.arange(sent, max(below, sent), dtype=np.int64) * source.of + source.turn
+            times = np.floor((turns + 0.5) * wait_ns).astype(np.int64)
+            if len(times):
+                self._start(number, source, times)
+            sent += len(times)
             yield self.clock.wait(stop_ns - start_ns)
             start_ns = stop_ns
 

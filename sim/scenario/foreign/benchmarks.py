@@ -52,9 +52,7 @@ def convert_caliper(data: Mapping[str, Any]) -> Draft:
     if rate is not None:
         if rate == 0:
             raise ForeignFileError(f"{at}.opts: the rate is 0 tx/s, so that nothing is sent; raise it")
-        draft.put(
-            "workload", f"[{{kind: open, rate: {rate:g} tx/s}}]", f"{at}: {kind}; here arrivals are a Poisson process"
-        )
+        draft.put("workload", f"[{{kind: open, rate: {rate:g} tx/s, arrivals: uniform}}]", f"{at}: {kind}")
     if "txDuration" in first:
         time_ns = seconds_ns(first["txDuration"], "test.rounds.0.txDuration")
         draft.put("duration", shown_time(time_ns), f"test.rounds.0.txDuration: {first['txDuration']}")
@@ -95,7 +93,7 @@ def convert_diablo(data: Mapping[str, Any]) -> Draft:
         raise ForeignFileError("bench.txs: the rate is 0 tx/s, so that nothing is sent; raise it")
     if len({value for _, value in points}) > 1:
         draft.leave("bench.txs", "the rate changes over time there, and is its mean here")
-    draft.put("workload", f"[{{kind: open, rate: {rate:g} tx/s}}]", "bench.txs; here arrivals are a Poisson process")
+    draft.put("workload", f"[{{kind: open, rate: {rate:g} tx/s, arrivals: uniform}}]", "bench.txs")
     draft.leave_rest(section(data, "bench", ""), {"txs"}, "bench.")
     draft.leave_rest(data, {"bench"}, "")
     draft.assume()
