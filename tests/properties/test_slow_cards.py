@@ -17,7 +17,15 @@ PER_DECISION = {
     "tendermint": lambda n: (n - 1) * (2 * n + 1),
     "hotstuff-basic": lambda n: 8 * (n - 1),
     "hotstuff-2": lambda n: 4 * (n - 1),
+    "hotstuff": lambda n: 2 * (n - 1),
+    "jolteon": lambda n: 2 * (n - 1),
+    "raft": lambda n: 2 * (n - 1),
 }
+# In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md). With 40 voters a chained leader's own view lasts
+# two sendings of a block, longer than its timer of 2 s, and in a queue so do rounds: those cases are left out.
+AT_40 = ["pbft", "wheat", "ibft", "qbft", "tendermint", "hotstuff-basic", "hotstuff-2", "raft"]
+CASES = [(protocol, n, sharing) for protocol in PER_DECISION for n in (4, 16) for sharing in ("fifo", "fair")]
+CASES = [case for case in CASES if case[::2] != ("raft", "fifo")] + [(protocol, 40, "fair") for protocol in AT_40]
 FETCHING = {"Fetch", "Executed", "Blocks", "ViewChange", "RoundChange", "NewView"}
 
 
@@ -33,10 +41,8 @@ def types(result: Result) -> dict[str, int]:
     return dict(zip(table["type"], map(int, table["messages"]), strict=True))
 
 
-@pytest.mark.parametrize("sharing", ["fifo", "fair"])
 @pytest.mark.parametrize("jitter", [False, True])
-@pytest.mark.parametrize("n", [4, 16])
-@pytest.mark.parametrize("protocol", PER_DECISION)
+@pytest.mark.parametrize(("protocol", "n", "sharing"), CASES)
 def test_the_law_of_messages_holds(protocol: str, n: int, jitter: bool, sharing: str) -> None:
     result = on_slow_cards({"name": protocol}, n, jitter, sharing)
     assert result.status == "ok"
