@@ -21,7 +21,7 @@ PER_DECISION = {
     "jolteon": lambda n: 2 * (n - 1),
     "raft": lambda n: 2 * (n - 1),
 }
-# In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md). With 40 voters a chained leader's own view lasts
+# In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md). With 40 voters a chained leader's view lasts
 # two sendings of a block, longer than its timer of 2 s, and in a queue so do rounds: those cases are left out.
 AT_40 = ["pbft", "wheat", "ibft", "qbft", "tendermint", "hotstuff-basic", "hotstuff-2", "raft"]
 CASES = [(protocol, n, sharing) for protocol in PER_DECISION for n in (4, 16) for sharing in ("fifo", "fair")]
