@@ -306,13 +306,14 @@ class Pbft(GroupReplica):
             return
         if self.is_primary:
             self.pre_prepare_again()
-        top = min(self.high_mark, context.votes.highest_number())
-        for sequence in range(context.height + 1, top + 1):
+        waits = False
+        for sequence in range(context.height + 1, min(self.high_mark, context.votes.highest_number()) + 1):
             for ballot in context.votes.ballots(self.view, sequence):
-                for vote in (PREPARE, COMMIT):
+                for vote in (COMMIT,) if self.is_primary else (PREPARE, COMMIT):  # its pre-prepare is its prepare
                     if context.votes.has_voted(vote, ballot):
                         context.vote(vote, ballot, self.audience, gate=vote is COMMIT)
-        if top > context.height:
+                        waits = True
+        if waits:
             self.fetch()
 
     def accept(self, ballot: Ballot, primary: int) -> None:

@@ -60,3 +60,18 @@ def test_a_late_answer_between_heights_asks_nothing(protocol: str, monkeypatch: 
         replica.on_blocks(sender, Blocks((old,), 3, height + 100))
     replica.on_blocks(1, Blocks((old,), 3, height + 100))  # to an older question
     assert asked == [(1, height)]
+
+
+@pytest.mark.parametrize("protocol", ["pbft", "wheat", "rpbft"])
+def test_a_primary_says_no_prepare_again(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its pre-prepare is its prepare: a PREPARE besides would count it twice. Backups say theirs again."""
+    run = begin(scenario(4, protocol=protocol, faults=[{"at": "300 ms", "crash": {"nodes": [2, 3]}}]), fast_path=False)
+    run.until(400 * MS)
+    said: dict[int, list[str]] = {0: [], 1: []}
+    for node, votes in said.items():
+        replica = run.replica(node)
+        replica.timeout_ns *= 2  # as after a failed view
+        monkeypatch.setattr(replica.context, "vote", lambda vote, *_, votes=votes, **__: votes.append(vote.name))
+        replica.vote_again((replica.view, replica.context.height))
+    assert "PREPARE" not in said[0]
+    assert "PREPARE" in said[1]
