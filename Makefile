@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 JOBS ?= 2
-NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+NOTEBOOKS := tests/unit/test_notebooks.py
 
 export MPLBACKEND ?= Agg
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -47,15 +47,13 @@ BROKE_THE_HEAP := tests/trust/test_trust_cases.py::test_it_ends_as_it_should_and
 # The checked build compiles on one core, for minutes, while the notebooks compile the fast one on another.
 test: lint
 	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=target test-checked test-notebooks
-	$(BIN)/pytest -q -n $(JOBS)
+	$(BIN)/pytest -q -n $(JOBS) --ignore=$(NOTEBOOKS)
 
 test-checked: setup
 	PILOTZONE_CHECKED=1 $(BIN)/pytest -q tests/properties/test_kernel_oracle.py tests/unit/test_memory.py "$(BROKE_THE_HEAP)"
 
 test-notebooks: setup
-ifneq ($(NOTEBOOKS),)
-	$(BIN)/pytest -q --nbmake --nbmake-timeout=1500 notebooks
-endif
+	$(BIN)/pytest -q $(NOTEBOOKS)
 
 bench: setup
 	$(BIN)/pilotzone bench

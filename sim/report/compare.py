@@ -18,6 +18,7 @@ from sim.report.outcome import Outcome
 from sim.scenario import store
 from sim.scenario.load import load_scenario
 from sim.scenario.schema import Scenario
+from sim.scenario.workers import end_with_parent
 
 Progress = Callable[[float], None]
 Announce = Callable[[], AbstractContextManager[None]]
@@ -137,6 +138,7 @@ _seen: MutableSequence[float] = []  # in a worker: the progress of each job, sha
 
 def _start_worker(seen: MutableSequence[float]) -> None:
     global _seen
+    end_with_parent()
     _seen = seen
 
 

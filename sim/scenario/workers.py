@@ -17,6 +17,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -290,6 +291,18 @@ def sweep_up(study: Path) -> int:
                 left.unlink(missing_ok=True)
             found += 1
     return found
+
+
+def end_with_parent() -> None:
+    """Have this process end when its parent does; for pools whose idle processes would wait for ever for more to do."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="ends with its parent", daemon=True).start()
 
 
 def _is_alive(pid: int) -> bool:

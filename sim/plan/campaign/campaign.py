@@ -17,6 +17,7 @@ from sim.measure.statistics import rule_of_three
 from sim.plan.campaign.draws import draw
 from sim.plan.campaign.runs import INTERNAL, LIMIT, LIVENESS, PATHS, REFUSED, SAFETY, Outcome, attempt, shrink, write
 from sim.protocols import PROTOCOLS
+from sim.scenario.workers import end_with_parent
 
 _AHEAD = 4  # configurations handed out per worker
 _CHILD_RUNS = 400  # after which a worker is replaced: what leaks ends with it
@@ -166,7 +167,10 @@ def _alone(name: str, seed: int, number: int, beyond: bool, both_paths: bool) ->
 
 def _pool(workers: int) -> concurrent.futures.ProcessPoolExecutor:
     return concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), max_tasks_per_child=_CHILD_RUNS
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=end_with_parent,
+        max_tasks_per_child=_CHILD_RUNS,
     )
 
 
