@@ -27,6 +27,7 @@ from sim import units
 MESSAGE_BYTES_MAX = 10**9  # on the slowest card its time is still a 64-bit count of picoseconds
 _SUFFIXES = ("_ps_per_byte", "_bytes", "_tps", "_ns")
 _FROM_TEXT = "from_text"
+PATIENCE = "x-raised-on-slow-cards"  # in the schema of a field
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +116,18 @@ def quantity(
     positive: bool = False,
     key: str | None = None,
     most: int | None = None,
+    patience: bool = False,
 ) -> Any:
     """A field that holds a quantity.
 
     `default`: as written in YAML ("2 s"), `...` if the field is required, None if it may be absent.
     `positive` refuses 0, `most` what is larger (in the field's unit). `key`: the YAML key where it is not the field's
-    name without its unit.
+    name without its unit. `patience`: a wait for others, whose default is raised where cards are slow
+    (`sim.scenario.patience`); the first such field of a class is what a full block must get through in.
     """
     more: dict[str, Any] = {} if key is None else {"alias": key}
+    if patience:
+        more["json_schema_extra"] = {PATIENCE: True}
     if positive:
         more["gt"] = 0
     if most is not None:
@@ -154,6 +159,12 @@ class Parameters(BaseModel):
     def from_text(cls, data: Mapping[str, Any], **context: Any) -> Self:
         """Validate what a file says: YAML keys, quantities with units. Raises pydantic.ValidationError."""
         return cls.model_validate(data, context=text_context(**context), by_alias=True, by_name=False)
+
+    @classmethod
+    def patience(cls) -> tuple[str, ...]:
+        """The fields that say how long to wait for others, in order."""
+        extras = ((name, field.json_schema_extra) for name, field in cls.model_fields.items())
+        return tuple(name for name, extra in extras if isinstance(extra, dict) and PATIENCE in extra)
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:

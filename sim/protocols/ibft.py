@@ -77,7 +77,10 @@ class IbftParameters(FirstLeader):
     """Parameters of IBFT v1."""
 
     round_timeout_ns: Nanoseconds = quantity(
-        "2 s", "how long round 0 may take before a round change; doubles with every round", positive=True
+        "2 s",
+        "how long round 0 may take before a round change; doubles with every round",
+        positive=True,
+        patience=True,
     )
     proposer_policy: Literal["round-robin", "sticky"] = Field(
         "round-robin", description="whether the proposer changes with every block, or with round changes only"

@@ -69,7 +69,10 @@ class KauriParameters(ViewParameters):
     )
     pipeline: int = count(3, "blocks under way without a certificate: 1 and the stretch", low=1)
     aggregation_timeout_ns: Nanoseconds = quantity(
-        "200 ms", "how long an inner node waits for its children, for each level below it", positive=True
+        "200 ms",
+        "how long an inner node waits for its children, for each level below it",
+        positive=True,
+        patience=True,
     )
 
 

@@ -89,7 +89,9 @@ from sim.protocol import (
 class PbftParameters(FirstLeader):
     """Parameters of PBFT."""
 
-    request_timeout_ns: Nanoseconds = quantity("2 s", "a backup waits this long for progress before a view change")
+    request_timeout_ns: Nanoseconds = quantity(
+        "2 s", "a backup waits this long for progress before a view change", patience=True
+    )
     checkpoint_interval: int = count(128, "K: sequence numbers between checkpoints", low=1)
     log_window: int = count(256, "L: sequence numbers that may be under way above the stable checkpoint", low=1)
     pipeline: int = count(1, "batches the primary has under way at a time", low=1)

@@ -69,7 +69,9 @@ class RpbftParameters(FirstLeader):
     epoch: int = count(1000, "E: blocks that a group decides before it moves on", low=1)
     rotate: int = count(1, "r: replicas that leave and join after an epoch")
     request_timeout_ns: Nanoseconds = quantity(
-        "2 s", "a member waits this long for progress before a view change, a node outside before it fetches"
+        "2 s",
+        "a member waits this long for progress before a view change, a node outside before it fetches",
+        patience=True,
     )
     pipeline: int = count(1, "batches the primary has under way at a time", low=1)
 

@@ -88,11 +88,15 @@ from sim.protocol import (
 class TendermintParameters(FirstLeader):
     """Parameters of Tendermint; the defaults of the timeouts are CometBFT's."""
 
-    timeout_propose_ns: Nanoseconds = quantity("3 s", "wait for a proposal in round 0", positive=True)
+    timeout_propose_ns: Nanoseconds = quantity("3 s", "wait for a proposal in round 0", positive=True, patience=True)
     timeout_propose_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
-    timeout_prevote_ns: Nanoseconds = quantity("1 s", "wait after 2f + 1 prevotes for anything, in round 0")
+    timeout_prevote_ns: Nanoseconds = quantity(
+        "1 s", "wait after 2f + 1 prevotes for anything, in round 0", patience=True
+    )
     timeout_prevote_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
-    timeout_precommit_ns: Nanoseconds = quantity("1 s", "wait after 2f + 1 precommits for anything, in round 0")
+    timeout_precommit_ns: Nanoseconds = quantity(
+        "1 s", "wait after 2f + 1 precommits for anything, in round 0", patience=True
+    )
     timeout_precommit_delta_ns: Nanoseconds = quantity("500 ms", "how much longer with every round")
     timeout_commit_ns: Nanoseconds = quantity("0 s", "wait of the next proposer after a decision")
     resend_after_ns: Nanoseconds = quantity(

@@ -110,6 +110,12 @@ class ProtocolChoice(Parameters):
             f"{self.name} has no {key}: what was written for {of} is dropped" for key, of in keys.items()
         )
 
+    def lengthen(self, waits_ns: Mapping[str, int], note: str) -> None:
+        """Raise waits that nobody has set, before anybody has seen them."""
+        if waits_ns:
+            self.__dict__["parameters"] = self.parameters.model_copy(update=dict(waits_ns))
+        self._notes += (note,)
+
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of results must know of how this came about."""
@@ -221,11 +227,15 @@ class Scenario(Parameters):
 
     @model_validator(mode="after")
     def _rules(self) -> Scenario:
-        from sim.scenario.rules import problems  # rules import this module for its types
+        from sim.scenario.patience import raised  # these import this module for its types
+        from sim.scenario.rules import problems
 
         found = list(problems(self))
         if found:
             raise RuleError(found)
+        longer, note = raised(self)
+        if note:
+            self.protocol.lengthen(longer, note)
         return self
 
     @property

@@ -5,34 +5,38 @@ from __future__ import annotations
 import pytest
 
 from sim.scenario.run import Result, run
+from tests.protocols.laws import LAWS
 from tests.runs import scenario
 
 JITTER = {"model": "lognormal", "sigma": 0.3}
-CARDS = {"network.bandwidth": "100 Mbit/s", "block": {"max_transactions": 1000}, "liveness_bound": "1 min"}
-PER_DECISION = {
-    "pbft": lambda n: 2 * n * (n - 1),
-    "wheat": lambda n: (n - 1) * (2 * n + 1),
-    "ibft": lambda n: (n - 1) * (2 * n + 1),
-    "qbft": lambda n: (n - 1) * (2 * n + 1),
-    "tendermint": lambda n: (n - 1) * (2 * n + 1),
-    "hotstuff-basic": lambda n: 8 * (n - 1),
-    "hotstuff-2": lambda n: 4 * (n - 1),
-    "hotstuff": lambda n: 2 * (n - 1),
-    "jolteon": lambda n: 2 * (n - 1),
-    "raft": lambda n: 2 * (n - 1),
-}
-# In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md). With 40 voters a chained leader's view lasts
-# two sendings of a block, longer than its timer of 2 s, and in a queue so do rounds: those cases are left out.
-AT_40 = ["pbft", "wheat", "ibft", "qbft", "tendermint", "hotstuff-basic", "hotstuff-2", "raft"]
-CASES = [(protocol, n, sharing) for protocol in PER_DECISION for n in (4, 16) for sharing in ("fifo", "fair")]
-CASES = [case for case in CASES if case[::2] != ("raft", "fifo")] + [(protocol, 40, "fair") for protocol in AT_40]
+BY_CLOCK = ("clique", "aura")  # their blocks come when it is time, whether or not the last one has arrived
+# Half a megabyte and a whole one on a card of 100 Mbit/s, and half a one on a tenth of that: with 40 voters a block
+# takes 1.6, 3.2 and 16 s to send to all. Most protocols' patience is two seconds unless it is raised.
+CARDS = {"usual": ("100 Mbit/s", 1000), "large": ("100 Mbit/s", 2000), "slow": ("10 Mbit/s", 1000)}
+# In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md).
+CASES = [
+    (protocol, n, sharing)
+    for protocol in LAWS
+    for n in (4, 16, 40)
+    for sharing in ("fifo", "fair")
+    if protocol not in BY_CLOCK and (protocol, sharing) != ("raft", "fifo")
+]
 FETCHING = {"Fetch", "Executed", "Blocks", "ViewChange", "RoundChange", "NewView"}
 
 
-def on_slow_cards(protocol: dict[str, object], n: int, jitter: bool, sharing: str = "fifo") -> Result:
-    """A minute of blocks of 0.5 MB. In a queue the last copy leaves 40 ms times n after the first."""
-    more = {"network.sharing": sharing} | ({"network.jitter": JITTER} if jitter else {})
-    return run(scenario(n, protocol=protocol, duration="1 min", **CARDS, **more))
+def on_slow_cards(protocol: dict[str, object], n: int, jitter: bool, sharing: str, cards: str = "usual") -> Result:
+    """As long as some forty blocks take, a minute at least."""
+    bandwidth, transactions = CARDS[cards]
+    sending_s = (n - 1) * transactions * 512 * 8 / 1e6 / float(bandwidth.split()[0])
+    length = f"{max(60, round(40 * sending_s))} s"
+    more = {
+        "network.bandwidth": bandwidth,
+        "network.sharing": sharing,
+        "block": {"max_transactions": transactions, "max_bytes": "2 MB"},
+        "liveness_bound": length,
+    }
+    more |= {"network.jitter": JITTER} if jitter else {}
+    return run(scenario(n, protocol=protocol, duration=length, **more))
 
 
 def types(result: Result) -> dict[str, int]:
@@ -41,20 +45,25 @@ def types(result: Result) -> dict[str, int]:
     return dict(zip(table["type"], map(int, table["messages"]), strict=True))
 
 
-@pytest.mark.parametrize("jitter", [False, True])
+@pytest.mark.parametrize(
+    ("cards", "jitter"),
+    [(c, j) if c == "usual" or not j else pytest.param(c, j, marks=pytest.mark.slow) for c in CARDS for j in (0, 1)],
+)
 @pytest.mark.parametrize(("protocol", "n", "sharing"), CASES)
-def test_the_law_of_messages_holds(protocol: str, n: int, jitter: bool, sharing: str) -> None:
-    result = on_slow_cards({"name": protocol}, n, jitter, sharing)
+def test_the_law_of_messages_holds(protocol: str, n: int, sharing: str, cards: str, jitter: bool) -> None:
+    result = on_slow_cards({"name": protocol}, n, jitter, sharing, cards)
     assert result.status == "ok"
     assert result.metrics["view_changes"] == 0
+    assert result.metrics["decisions"] > 20
     assert not FETCHING & {name for name, sent in types(result).items() if sent}
-    law = PER_DECISION[protocol](n)
+    law = LAWS[protocol].messages(n)
     if (
         sharing == "fifo" and protocol in ("ibft", "qbft", "tendermint") and n > 4
     ):  # who gets a block after its commit quorum need not vote
         assert law * (2 * n // 3 + 1) / n < result.metrics["messages_per_decision"] < law
     else:
-        assert result.metrics["messages_per_decision"] == pytest.approx(law, rel=0.002)
+        under_way = law / result.metrics["decisions"]  # when the run ends
+        assert result.metrics["messages_per_decision"] == pytest.approx(law, abs=max(under_way, 0.002 * law))
 
 
 @pytest.mark.parametrize("jitter", [False, True])
@@ -65,7 +74,7 @@ def test_a_stable_checkpoint_that_overtakes_its_batch_is_no_reason_to_fetch(
     protocol: str, n: int, every: int, jitter: bool
 ) -> None:
     """At n = 40 the last copy leaves 1.6 s after the first, and others are several checkpoints ahead."""
-    result = on_slow_cards({"name": protocol, "checkpoint_interval": every}, n, jitter)
+    result = on_slow_cards({"name": protocol, "checkpoint_interval": every}, n, jitter, "fifo")
     assert result.status == "ok"
     assert not FETCHING & {name for name, sent in types(result).items() if sent}
-    assert result.metrics["messages_per_decision"] == pytest.approx(PER_DECISION[protocol](n), rel=0.002)
+    assert result.metrics["messages_per_decision"] == pytest.approx(LAWS[protocol].messages(n), rel=0.002)

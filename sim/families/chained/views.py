@@ -53,8 +53,12 @@ def few_leaders(
 class ViewParameters(FirstLeader):
     """How long views last, and how many faults they bear."""
 
-    view_timeout_ns: Nanoseconds = quantity("2 s", "how long a replica waits in a view at first", positive=True)
-    view_timeout_max_ns: Nanoseconds = quantity("30 s", "the wait doubles with each expiry up to this, until a commit")
+    view_timeout_ns: Nanoseconds = quantity(
+        "2 s", "how long a replica waits in a view at first", positive=True, patience=True
+    )
+    view_timeout_max_ns: Nanoseconds = quantity(
+        "30 s", "the wait doubles with each expiry up to this, until a commit", patience=True
+    )
     faults: int | None = count(None, "f: Byzantine replicas tolerated; by default the most that n allows", low=0)
 
     def tolerated(self, voters: int) -> int:
