@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-# Fault-free PBFT decisions per wall second of other simulators on a machine of the same kind, n -> figure, as
+# Fault-free PBFT decisions per wall second of other simulators on two cores of an Intel Xeon, n -> figure, as
 # measured for this project's design (release versions, their own fidelity: no NIC or CPU queues in the first two).
 PEERS: dict[str, dict[int, float]] = {
     "Wittgenstein (Java), minimal PBFT": {4: 178_600, 16: 12_600, 32: 3_475, 64: 974, 128: 231, 256: 51},
@@ -39,13 +39,13 @@ def _markdown(found: dict[str, Any]) -> str:
         f"Numba {machine['numba']}, with `{COMMAND}`. Median of {found['rows'][0]['runs']} runs; "
         "timings move with the machine.",
         "",
-        "| what | n | per wall second | least-greatest | million messages/s |",
-        "|---|---:|---:|---:|---:|",
+        "| what | n | per wall second | least-greatest | million messages/s | checks, share of time |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for row in found["rows"]:
         lines.append(
             f"| {row['name']} ({row['unit']}) | {row['voters']:,} | {row['per_second']:,.0f} | "
-            f"{row['low']:,.0f}-{row['high']:,.0f} | {row['messages_per_second'] / 1e6:.1f} |"
+            f"{row['low']:,.0f}-{row['high']:,.0f} | {row['messages_per_second'] / 1e6:.1f} | {row['checks_percent']:.0f} % |"
         )
     lines.append("")
     for ratio in found["oracle"]:
@@ -53,6 +53,10 @@ def _markdown(found: dict[str, Any]) -> str:
             f"PBFT n={ratio['voters']}: {ratio['ratio']:,.0f} times the naive SimPy engine of tests/oracle "
             f"({ratio['oracle_per_second']:,.2f} decisions/s) on the same work in the same run."
         )
+    lines += ["", "| cards | sharing | ns per message | of fifo |", "|---|---|---:|---:|"]
+    for row in found["sharing"]:
+        lines.append(f"| {row['cards']} | {row['sharing']} | {row['ns_per_message']:.0f} | {row['ratio']:.2f} |")
+    lines.append("")
     lines.append(f"Peak memory {found['peak_memory_mb']:,.0f} MB.")
     return "\n".join(lines) + "\n"
 
@@ -85,8 +89,8 @@ def _plot(found: dict[str, Any], path: Path) -> None:
     axes.set_title("Fault-free PBFT, message by message", loc="left", fontsize=11)
     machine = found["machine"]
     figure.text(
-        0.005, -0.03, f"{machine['cpu']}, {machine['cores']} cores; {COMMAND}. Other simulators: earlier measurement "
-        "on a machine of the same kind, see sim/report/speed.py.", fontsize=6, color="#555555",
+        0.005, -0.03, f"{machine['cpu']}, {machine['cores']} cores; {COMMAND}. Other simulators: measured earlier on "
+        "two cores of an Intel Xeon, see sim/report/speed.py.", fontsize=6, color="#555555",
     )  # fmt: skip
     figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
     plt.close(figure)
