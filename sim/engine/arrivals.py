@@ -41,13 +41,13 @@ from sim.ledger.chain import maybe_close, trace
 from sim.ledger.payload import acknowledge
 from sim.ledger.rows import (
     ACKS_NEEDED,
+    ASKING_CLASSES,
     BLOCK,
     BLOCK_REPLIES,
     BLOCK_WIDTH,
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
-    CLOSED_LOOP,
     EVENT_TOLD,
     GATEWAY_FIRST,
     GATEWAYS,
@@ -68,17 +68,7 @@ from sim.ledger.rows import (
     TX_WIDTH,
     VIEW,
 )
-from sim.ledger.transactions import release_tx, submit_one
-
-
-@compiled
-def _closed_loop(run_state, gateway, count):
-    """Clients that got their answer submit again at once."""
-    class_ = column(run_state, PEER)[gateway * PEER_WIDTH + CLOSED_LOOP] - 1
-    if class_ < 0:
-        return
-    for _ in range(count):
-        submit_one(run_state, gateway, class_)
+from sim.ledger.transactions import ask_next, release_tx
 
 
 @compiled
@@ -105,7 +95,8 @@ def reply_arrives(run_state, envelope, gateway):
         blocks[at + STANDING] = TOLD
         trace(run_state, EVENT_TOLD, gateway, blocks[at + NUMBER], blocks[at + HEIGHT], blocks[at + VIEW], count, 0)
     maybe_close(run_state, block)
-    _closed_loop(run_state, gateway, count)
+    if run_state[ASKING_CLASSES]:
+        ask_next(run_state, gateway)
 
 
 @compiled

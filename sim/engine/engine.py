@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sim.engine import actions, cases, dissemination, gossip, growth, lease, timers, votes
-from sim.engine.settings import NO_LIMIT, Settings
+from sim.engine.settings import NO_LIMIT, ClassRules, Settings
 from sim.kernel import post, rules, sharing, tally
 from sim.kernel import run_state as d
 from sim.kernel.calendar import grow_calendar, lay_calendar
+from sim.kernel.chance import exponential_table
 from sim.kernel.heap import WIDTH
 from sim.kernel.run_state import RunState
 from sim.ledger import rows as r
@@ -85,6 +86,7 @@ class Engine:
         state[r.DECIDE_WAITS] = s.decide_waits
         state[r.STOP_AFTER] = s.stop_after
         state[r.WARM_UP_NS] = s.warm_up_ns
+        state[r.MEASURE_END_NS] = s.measure_end_ns
         state[r.PAYLOAD_SIZE] = s.block_txs
         state[r.BLOCK_BYTES_MAX] = s.block_bytes
         state[r.BACKLOG_BYTES] = s.backlog_bytes
@@ -101,6 +103,14 @@ class Engine:
         state[r.EXECUTE_PLACE] = s.execute_place
         state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
         state[r.POOL_LIMIT] = s.pool_limit
+        state[r.POOL_BYTES_LIMIT] = s.pool_bytes
+        state[r.POOL_SENDER_LIMIT] = s.pool_per_sender
+        state[r.POOL_EVICTS] = s.pool_evicts
+        state[r.POOL_KEEPS_NS] = s.pool_keeps_ns
+        state[r.POOL_LIMITED] = s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
+        state[r.RETRIES_MAX] = s.retries
+        state[r.RETRY_NS] = s.retry_ns
+        state[r.RETRY_MOST_NS] = s.retry_most_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
         state[r.TX_VERIFY_NS] = s.tx_verify_ns
         state[actions.EVENTS_MAX] = s.events_max
@@ -263,6 +273,8 @@ class Engine:
         run_state.allocate(r.TX, txs * r.TX_WIDTH)
         run_state.adopt(r.TX_FREE, np.arange(txs)[::-1])
         run_state.allocate(r.TX_HELD, txs * self.words)
+        run_state.allocate(r.TX_MORE, txs * r.TX_MORE_WIDTH)
+        run_state.allocate(r.POOL_FILL, self.seats * r.POOL_FILL_WIDTH)
         state[r.TX_FREE_LEN] = txs
         state[r.POOL_SIZE] = _POOL_START
         run_state.allocate(r.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
@@ -288,11 +300,29 @@ class Engine:
         state[actions.SWEEP_CLOSED] = self.sweep_every
         state[actions.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
         classes = run_state.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
-        classes.reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES] = s.class_bytes
+        senders = self._lay_classes(classes.reshape(-1, r.CLASS_WIDTH))
+        run_state.allocate(r.SENDER_HELD, max(senders * self.seats, 1) if s.pool_per_sender else 1)
         state[r.CLASSES] = len(s.class_bytes)
         run_state.allocate(r.WAITED, r.WAITED_WIDTH * max(s.gateways * len(s.class_bytes), 1))
         run_state.allocate(r.STREAM, r.STREAM_WIDTH * 1)
         run_state.allocate(r.REPLY_COUNT, max(s.gateways, 1))
+
+    def _lay_classes(self, classes: np.ndarray) -> int:
+        """The table of classes of transactions; returns how many senders there are at all gateways."""
+        s, senders = self.settings, 0
+        classes[:, r.CLASS_BYTES] = s.class_bytes
+        for row, entry in zip(classes, s.class_rules or [ClassRules()] * len(classes), strict=True):
+            row[r.CLASS_MOST] = entry.most
+            row[r.CLASS_ASKS] = entry.asks
+            row[r.CLASS_THINK_NS] = entry.think_ns
+            row[r.CLASS_THINK_DRAWN] = entry.think_drawn
+            row[r.CLASS_SENDERS] = entry.senders
+            row[r.CLASS_SENDER_FIRST] = senders
+            senders += entry.senders * s.gateways
+        self.state[r.ASKING_CLASSES] = any(entry.asks for entry in s.class_rules)
+        drawn = any(entry.think_drawn for entry in s.class_rules)
+        self.run_state.adopt(r.THINK_QUANTILE, exponential_table() if drawn else np.zeros(1, dtype=np.int64))
+        return senders
 
     # --- room ------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
 from sim.engine.votes import cast_vote, count_now, open_tally, send_vote, vote_arrives
 from sim.kernel.chance import JITTER, join
-from sim.kernel.due import CALL, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
+from sim.kernel.due import CALL, CLIENT, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
 from sim.kernel.post import (
     DISK_FREE,
     EXECUTE_FREE,
@@ -66,7 +66,7 @@ from sim.kernel.tally import (
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.chain import resubmit as chain_resubmit
 from sim.ledger.execution import BETWEEN_BLOCKS
-from sim.ledger.pool import empty_pool, forward_again, lead, oldest_waiting_ns, spread_to
+from sim.ledger.pool import empty_pool, forward_again, lead, oldest_waiting_ns, spread_to, trim_pool
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     EXECUTE_PLACE,
@@ -364,6 +364,15 @@ def follow(array, node, leader):
     return np.int64(0)
 
 
+@entry(_I(_D))
+def trim_pools(array):
+    """Take out of every mempool what its node knows to be decided, or what is too old, as far as it stands first."""
+    run_state = pointer(array)
+    for node in range(run_state[SEATS]):
+        trim_pool(run_state, node)
+    return np.int64(0)
+
+
 @entry(_I(_D, _I))
 def waits(array, node):
     """Whether a transaction waits at a node to be decided: 1 or 0."""
@@ -483,6 +492,14 @@ def submit_now(array, gateway, class_, count):
         return np.int64(-1)
     for _ in range(count):
         submit_one(run_state, gateway, class_)
+    return np.int64(0)
+
+
+@entry(_I(_D, _I, _I, _I))
+def begin(array, gateway, class_, at_ns):
+    """A client at a gateway submits its first request at a time."""
+    run_state = pointer(array)
+    ready_push(run_state, at_ns, CLIENT, gateway, -1 - class_)
     return np.int64(0)
 
 

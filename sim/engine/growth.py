@@ -51,7 +51,7 @@ def double_envelopes(run_state: RunState) -> None:
 
 def double_transactions(run_state: RunState) -> None:
     """Double the table of transactions."""
-    double(run_state, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0)))
+    double(run_state, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0), (r.TX_MORE, 0)))
 
 
 def add_tallies(run_state: RunState, *, seats: int, wide: bool, count: int) -> None:

@@ -51,6 +51,7 @@ from sim.kernel.due import (
     BATCH,
     CALL,
     CARD,
+    CLIENT,
     DECIDED,
     DELIVER,
     DISK_DONE,
@@ -135,7 +136,7 @@ from sim.ledger.rows import (
     TX_NUMBER,
     TX_WIDTH,
 )
-from sim.ledger.transactions import release_tx, submit_next
+from sim.ledger.transactions import client_acts, client_is_gone, release_tx, submit_next
 
 # What advance returns.
 (
@@ -315,6 +316,8 @@ def advance(array, until):
             run_state[READY_DROPPED] += 1  # the node has crashed in between
             if kind == TX_ARRIVES:
                 release_tx(run_state, argument)
+            elif kind == CLIENT:
+                client_is_gone(run_state, node, argument)
             elif kind == DELIVER or kind == RELAY:
                 drop_reference(run_state, argument)
             elif kind == FIRE:
@@ -335,7 +338,7 @@ def advance(array, until):
             identity = argument  # never a row number: rows are reused in an order that means nothing
             if kind == DELIVER or kind == FIRE:
                 identity = np.int64(0)
-            elif kind == TX_ARRIVES:
+            elif kind == TX_ARRIVES or (kind == CLIENT and argument >= 0):
                 identity = column(run_state, TX)[argument * TX_WIDTH + TX_NUMBER]
             elif kind == EXECUTED or kind == DECIDED or kind == TIMER:
                 identity = argument & ((1 << TIMER_BITS) - 1)
@@ -400,6 +403,8 @@ def advance(array, until):
             after = submit_next(run_state, argument)
             if after >= 0:
                 ready_push(run_state, after, SUBMIT, none, argument)
+        elif kind == CLIENT:
+            client_acts(run_state, node, argument)
         elif kind == BATCH:
             peer = column(run_state, PEER)
             if peer[node * PEER_WIDTH + BATCH_TIMER] != time:

@@ -12,6 +12,17 @@ NO_LIMIT = 1 << 62
 
 
 @dataclasses.dataclass(frozen=True)
+class ClassRules:
+    """What a class of transactions has besides its size."""
+
+    most: int = NO_LIMIT  # transactions submitted
+    senders: int = 1  # at each gateway
+    asks: bool = False  # each answer is followed by the next request,
+    think_ns: int = 0  # so long after it,
+    think_drawn: bool = False  # or an exponential wait with that mean
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What the engine must know of a run. Arrays are indexed by endpoint: seats first, then gateways.
 
@@ -42,11 +53,13 @@ class Settings:
     block_bytes: int = 0
     backlog_bytes: int = 0
     warm_up_ns: int = 0
+    measure_end_ns: int = NO_LIMIT
     stop_after: int = 0
     acks_needed: int = 0  # 0: the entry node's word is enough
     broadcast_txs: bool = False
     decide_waits: bool = False
     class_bytes: tuple[int, ...] = (512,)
+    class_rules: tuple[ClassRules, ...] = ()  # one per class, or none
     invalid_class: int = NO_LIMIT  # transactions of this class and later ones are verified, and rejected
     tx_verify_ns: int = 0
     tx_kind: int = 0
@@ -58,6 +71,13 @@ class Settings:
     execute_place: int = 0  # sim.ledger.execution.PLACES
     batch_timeout_ns: int = 0
     pool_limit: int = NO_LIMIT
+    pool_bytes: int = NO_LIMIT
+    pool_per_sender: int = 0  # 0: no limit
+    pool_evicts: bool = False
+    pool_keeps_ns: int = NO_LIMIT
+    retries: int = 0
+    retry_ns: int = 0
+    retry_most_ns: int = 0
     events_max: int = NO_LIMIT
     still_max: int = 200_000
     log_messages: bool = False

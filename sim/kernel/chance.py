@@ -23,12 +23,11 @@ _M2 = np.uint64(0x94D049BB133111EB)
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _S27, _S30, _S31, _S32, _S34 = np.uint64(27), np.uint64(30), np.uint64(31), np.uint64(32), np.uint64(34)
 
-# Purposes. A number is never used twice and never changes its meaning.
+# Purposes. A number is never used twice and never changes its meaning; 5 has been used.
 JITTER = 1
 LOSS = 2
 DUPLICATE = 3
 ARRIVALS = 4
-CLASS = 5
 TIMEOUT = 6
 PLACEMENT = 7
 LATENCY_PAIR = 8
@@ -38,6 +37,7 @@ REPLICATION = 11
 TOPOLOGY = 12
 RULE_DELAY = 13
 TURN_DRAW = 14
+THINK = 15
 
 TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20

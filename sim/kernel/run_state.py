@@ -37,7 +37,7 @@ from sim.kernel import CHECKED, COMPLETE
 from sim.kernel.cold import GUARD, LINE, ColdColumn
 
 # --- scalars ---------------------------------------------------------------------------------------------
-SCALARS = 144
+SCALARS = 160
 NOW = 0  # current simulated time, ns
 READY_LEN = 1  # entries in the ready heap
 READY_SEQ = 2  # next sequence number of the ready heap
@@ -169,7 +169,7 @@ CARDS = 90  # per endpoint
 CONNECTION = 91  # per lane, sender and receiver: the last row queued + 1, or 0
 KIND_SMALL = 92  # per message type: 1 if it goes beside blocks, not behind them, where cards are shared
 RX_GAPS = 93  # per endpoint: when its card was idle (sim.kernel.sharing)
-COLUMNS = 94
+COLUMNS = 98
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

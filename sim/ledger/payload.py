@@ -28,6 +28,7 @@ from sim.ledger.rows import (
     HIST_CLIENT,
     HIST_FINAL,
     MARK,
+    MEASURE_END_NS,
     MEASURED,
     NUMBER,
     PARENT,
@@ -183,7 +184,7 @@ def settle_payload(run_state, block):
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
         classes[class_ + CLASS_COMMITTED] += 1
         run_state[TX_BYTES_COMMITTED] += classes[class_ + CLASS_BYTES]
-        if rows[t + TX_SUBMIT] >= run_state[WARM_UP_NS]:
+        if run_state[WARM_UP_NS] <= rows[t + TX_SUBMIT] < run_state[MEASURE_END_NS]:
             run_state[COMMITTED_MEASURED] += 1
             histogram[histogram_bucket(run_state[NOW] - rows[t + TX_SUBMIT])] += 1
 
@@ -226,7 +227,7 @@ def acknowledge(run_state, block, gateway, entry):
         count += 1
         run_state[ACKED] += 1
         classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_ACKED] += 1
-        if rows[t + TX_SUBMIT] >= run_state[WARM_UP_NS]:
+        if run_state[WARM_UP_NS] <= rows[t + TX_SUBMIT] < run_state[MEASURE_END_NS]:
             wait_ns = run_state[NOW] - rows[t + TX_SUBMIT]
             run_state[MEASURED] += 1
             histogram[histogram_bucket(wait_ns)] += 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.run_state import BITS_WORDS, GROUP_MEMBER, GROUP_START, NOW, column, compiled
+from sim.kernel.run_state import BITS_WORDS, GROUP_MEMBER, GROUP_START, NOW, SEATS, column, compiled
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
@@ -20,7 +20,6 @@ from sim.ledger.rows import (
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
-    EXPIRED,
     FORKS,
     FORWARD_TO,
     FRESH,
@@ -30,11 +29,20 @@ from sim.ledger.rows import (
     PEER,
     PEER_WIDTH,
     POOL,
+    POOL_BYTES,
+    POOL_BYTES_LIMIT,
+    POOL_EVICTS,
+    POOL_FILL,
+    POOL_FILL_WIDTH,
     POOL_HEAD,
+    POOL_KEEPS_NS,
     POOL_LIMIT,
+    POOL_LIMITED,
+    POOL_SENDER_LIMIT,
     POOL_SIZE,
+    POOL_SORTED_HEIGHT,
     POOL_TAIL,
-    REJECTED,
+    SENDER_HELD,
     TIP_HEIGHT,
     TX,
     TX_BLOCK,
@@ -42,10 +50,13 @@ from sim.ledger.rows import (
     TX_DECIDED,
     TX_ENTRY,
     TX_HELD,
+    TX_MORE,
+    TX_MORE_WIDTH,
     TX_REFS,
+    TX_SENDER,
     TX_WIDTH,
 )
-from sim.ledger.transactions import release_tx, send_tx
+from sim.ledger.transactions import refuse, reject, release_tx, send_tx
 
 
 @compiled
@@ -62,6 +73,98 @@ def known_decided(run_state, tx, node):
 
 
 @compiled
+def _bytes(run_state, tx):
+    class_ = column(run_state, TX)[tx * TX_WIDTH + TX_CLASS]
+    return column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_BYTES]
+
+
+@compiled
+def _sender_at(run_state, tx, node):
+    """Where it is counted how many transactions of a transaction's sender a node holds."""
+    return column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_SENDER] * run_state[SEATS] + node
+
+
+@compiled
+def _leave(run_state, tx, node):
+    """A transaction is in a node's mempool no more; its place in the ring is the caller's business."""
+    column(run_state, TX_HELD)[tx * run_state[BITS_WORDS] + (node >> 6)] &= ~(np.int64(1) << (node & 63))
+    if run_state[POOL_LIMITED]:
+        column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_BYTES] -= _bytes(run_state, tx)
+        if run_state[POOL_SENDER_LIMIT] > 0:
+            column(run_state, SENDER_HELD)[_sender_at(run_state, tx, node)] -= 1
+    release_tx(run_state, tx)
+
+
+@compiled
+def _sender_has_room(run_state, tx, node):
+    limit = run_state[POOL_SENDER_LIMIT]
+    return limit == 0 or column(run_state, SENDER_HELD)[_sender_at(run_state, tx, node)] < limit
+
+
+@compiled
+def _has_room(run_state, tx, node):
+    """Whether one more transaction, this one, keeps to a mempool's limits on count and bytes."""
+    peer = column(run_state, PEER)
+    p = node * PEER_WIDTH
+    held_bytes = column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_BYTES]
+    return (
+        peer[p + POOL_TAIL] - peer[p + POOL_HEAD] < run_state[POOL_LIMIT]
+        and held_bytes + _bytes(run_state, tx) <= run_state[POOL_BYTES_LIMIT]
+    )
+
+
+@compiled
+def _sort_out(run_state, node):
+    """Take out of a ring what its node knows to be decided, wherever it stands; the rest keeps its order."""
+    peer, pool = column(run_state, PEER), column(run_state, POOL)
+    p = node * PEER_WIDTH
+    first, mask = node * run_state[POOL_SIZE], run_state[POOL_SIZE] - 1
+    fresh_from = peer[p + POOL_TAIL] - peer[p + FRESH]
+    kept, fresh = peer[p + POOL_HEAD], np.int64(0)
+    for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
+        slot = 2 * (first + (i & mask))
+        tx = pool[slot]
+        if known_decided(run_state, tx, node):
+            _leave(run_state, tx, node)
+            continue
+        to = 2 * (first + (kept & mask))
+        pool[to] = tx
+        pool[to + 1] = pool[slot + 1]
+        kept += 1
+        if i >= fresh_from:
+            fresh += 1
+    peer[p + POOL_TAIL] = kept
+    peer[p + FRESH] = fresh
+    column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_SORTED_HEIGHT] = peer[p + TIP_HEIGHT]
+
+
+@compiled
+def _make_place(run_state, tx, node):
+    """Whether a mempool with limits takes a transaction; what is decided or too old goes first, then what is oldest."""
+    if _has_room(run_state, tx, node) and _sender_has_room(run_state, tx, node):
+        return True
+    trim_pool(run_state, node)
+    peer = column(run_state, PEER)
+    p = node * PEER_WIDTH
+    if column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_SORTED_HEIGHT] != peer[p + TIP_HEIGHT]:
+        _sort_out(run_state, node)
+    if not _sender_has_room(run_state, tx, node) or _bytes(run_state, tx) > run_state[POOL_BYTES_LIMIT]:
+        return False
+    while run_state[POOL_EVICTS] and not _has_room(run_state, tx, node):
+        _leave(run_state, _oldest(run_state, node), node)
+        peer[p + POOL_HEAD] += 1
+        peer[p + FRESH] = min(peer[p + FRESH], peer[p + POOL_TAIL] - peer[p + POOL_HEAD])
+    return _has_room(run_state, tx, node)
+
+
+@compiled
+def _oldest(run_state, node):
+    """The transaction that stands first in a ring that is not empty."""
+    head = column(run_state, PEER)[node * PEER_WIDTH + POOL_HEAD]
+    return column(run_state, POOL)[2 * (node * run_state[POOL_SIZE] + (head & (run_state[POOL_SIZE] - 1)))]
+
+
+@compiled
 def pool_enter(run_state, tx, node):
     """A transaction reaches a mempool now (its reference passes from the copy to the pool).
 
@@ -70,22 +173,24 @@ def pool_enter(run_state, tx, node):
     rows = column(run_state, TX)
     if rows[tx * TX_WIDTH + TX_CLASS] >= run_state[INVALID_CLASS]:
         if rows[tx * TX_WIDTH + TX_REFS] == 1:
-            run_state[REJECTED] += 1
-            run_state[EXPIRED] -= 1  # release_tx counts it there
-        release_tx(run_state, tx)
+            reject(run_state, tx)
+        else:
+            release_tx(run_state, tx)
         return False
     entered = not holds(run_state, tx, node) and not known_decided(run_state, tx, node)
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if entered and peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= run_state[POOL_LIMIT]:
-        trim_pool(run_state, node)
-        if peer[p + POOL_TAIL] - peer[p + POOL_HEAD] >= run_state[POOL_LIMIT]:
-            if rows[tx * TX_WIDTH + TX_ENTRY] == node and rows[tx * TX_WIDTH + TX_REFS] == 1:
-                run_state[REJECTED] += 1
-                run_state[EXPIRED] -= 1  # release_tx counts it there
+    if entered and run_state[POOL_LIMITED] and not _make_place(run_state, tx, node):
+        if rows[tx * TX_WIDTH + TX_ENTRY] == node and rows[tx * TX_WIDTH + TX_REFS] == 1:
+            refuse(run_state, tx)
+        else:
             release_tx(run_state, tx)
-            return False
+        return False
     if entered:
+        if run_state[POOL_LIMITED]:
+            column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_BYTES] += _bytes(run_state, tx)
+            if run_state[POOL_SENDER_LIMIT] > 0:
+                column(run_state, SENDER_HELD)[_sender_at(run_state, tx, node)] += 1
         at = tx * run_state[BITS_WORDS] + (node >> 6)
         column(run_state, TX_HELD)[at] |= np.int64(1) << (node & 63)
         tail = peer[p + POOL_TAIL]
@@ -107,7 +212,7 @@ def forward(run_state, tx, node, again):
     """Pass a transaction on from its entry node: to all voters or to the leader; `again` as for `send_tx`."""
     if column(run_state, PEER)[node * PEER_WIDTH + MUTE] > 0:
         return
-    bytes_ = column(run_state, CLASS)[column(run_state, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    bytes_ = _bytes(run_state, tx)
     if run_state[BROADCAST_TXS]:
         for i in range(column(run_state, GROUP_START)[1]):
             dst = column(run_state, GROUP_MEMBER)[i]
@@ -142,7 +247,7 @@ def batch_due_ns(run_state, node):
         return peer[p + BATCH_AT]
     slot = 2 * (node * run_state[POOL_SIZE] + ((peer[p + POOL_TAIL] - fresh) & (run_state[POOL_SIZE] - 1)))
     first = column(run_state, POOL)[slot]
-    bytes_ = column(run_state, CLASS)[column(run_state, TX)[first * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    bytes_ = _bytes(run_state, first)
     if run_state[BLOCK_BYTES_MAX] > 0 and (fresh + 1) * bytes_ > run_state[BLOCK_BYTES_MAX]:
         return peer[p + BATCH_AT]
     return max(peer[p + BATCH_AT], column(run_state, POOL)[slot + 1] + run_state[BATCH_TIMEOUT_NS])
@@ -150,22 +255,24 @@ def batch_due_ns(run_state, node):
 
 @compiled
 def trim_pool(run_state, node):
-    """Drop transactions that the node knows to be decided from the head of its ring."""
+    """Drop transactions that the node knows to be decided, or that are too old, from the head of its ring."""
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     pool = column(run_state, POOL)
     mask = run_state[POOL_SIZE] - 1
-    held = column(run_state, TX_HELD)
-    words = run_state[BITS_WORDS]
     head = peer[p + POOL_HEAD]
     while head < peer[p + POOL_TAIL]:
-        tx = pool[2 * (node * run_state[POOL_SIZE] + (head & mask))]
-        if not known_decided(run_state, tx, node):
+        slot = 2 * (node * run_state[POOL_SIZE] + (head & mask))
+        if (
+            not known_decided(run_state, pool[slot], node)
+            and run_state[NOW] - pool[slot + 1] < run_state[POOL_KEEPS_NS]
+        ):
             break
-        held[tx * words + (node >> 6)] &= ~(np.int64(1) << (node & 63))
-        release_tx(run_state, tx)
+        _leave(run_state, pool[slot], node)
         head += 1
     peer[p + POOL_HEAD] = head
+    if run_state[POOL_LIMITED]:
+        peer[p + FRESH] = min(peer[p + FRESH], peer[p + POOL_TAIL] - head)
 
 
 @compiled
@@ -239,12 +346,10 @@ def spread_to(run_state, node, dst, most):
     if peer[p + MUTE] > 0:
         return
     pool = column(run_state, POOL)
-    rows, classes = column(run_state, TX), column(run_state, CLASS)
     for i in range(peer[p + POOL_HEAD], min(peer[p + POOL_TAIL], peer[p + POOL_HEAD] + most)):
         tx = pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))]
         if not known_decided(run_state, tx, node):
-            bytes_ = classes[rows[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-            send_tx(run_state, tx, node, dst, bytes_, True)
+            send_tx(run_state, tx, node, dst, _bytes(run_state, tx), True)
 
 
 @compiled
@@ -253,12 +358,8 @@ def empty_pool(run_state, node):
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     pool = column(run_state, POOL)
-    held = column(run_state, TX_HELD)
-    words = run_state[BITS_WORDS]
     for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
-        tx = pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))]
-        held[tx * words + (node >> 6)] &= ~(np.int64(1) << (node & 63))
-        release_tx(run_state, tx)
+        _leave(run_state, pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))], node)
     peer[p + POOL_HEAD] = peer[p + POOL_TAIL]
     peer[p + FRESH] = 0
     peer[p + BATCH_ON] = 0

@@ -46,6 +46,17 @@ BATCH_TIMEOUT_NS = 131  # a block that is not full waits so long, from its first
 POOL_LIMIT = 132  # a node at which so many wait takes no more of its clients'
 EXECUTE_PLACE = 133  # when blocks are executed (sim.ledger.execution)
 EXECUTE_BLOCK_NS = 136
+POOL_BYTES_LIMIT = 137
+POOL_SENDER_LIMIT = 138  # transactions of one sender
+POOL_EVICTS = 139  # 1: a full pool lets its oldest go, 0: it takes nothing
+POOL_KEEPS_NS = 140  # what has waited so long in a pool leaves it
+POOL_LIMITED = 141  # 1: some limit is set, so what leaves a pool is counted
+RETRIES_MAX = 142  # how often a client whose transaction was refused tries again
+RETRY_NS = 143  # after how long; then twice as long, and so on
+RETRY_MOST_NS = 144
+RETRIED = 145
+MEASURE_END_NS = 146  # transactions submitted from here on are not measured
+ASKING_CLASSES = 147  # 1: some class is of clients who ask again once they have an answer
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
 # columns
@@ -68,6 +79,10 @@ CLASS = 51  # CLASS_WIDTH per transaction class
 STREAM = 52
 REPLY_COUNT = 53  # scratch, per gateway
 WAITED = 88  # WAITED_WIDTH per gateway and class: how long its clients waited for answers
+POOL_FILL = 94  # POOL_FILL_WIDTH per seat
+SENDER_HELD = 95  # per seat and sender: its transactions in the mempool; read only with POOL_SENDER_LIMIT
+TX_MORE = 96  # TX_MORE_WIDTH per transaction
+THINK_QUANTILE = 97  # quantiles of exponential waits (sim.kernel.chance)
 HANDED = 84  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
@@ -75,7 +90,8 @@ TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUM
 
 PEER_WIDTH = 24
 POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
-TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS, CLOSED_LOOP, ACCEPTED, OWED, WAITING = range(8, 16)
+TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS = range(8, 12)
+THOUGHTS, ACCEPTED, WAITING = 12, 13, 15
 QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers clients
 WATCHED = 18  # 1: Python is told of each block that this node decides
 OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision
@@ -92,14 +108,29 @@ PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_ACTION, CASE_ROWS = 16, 17, 18, 19,
 # STANDING: nobody has decided it; only those who are APART; a correct voter; and a client knows
 UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)
 
-CLASS_WIDTH = 4
-CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)
+TX_MORE_WIDTH = 2
+TX_REFUSALS, TX_SENDER = range(2)
 
-WAITED_WIDTH = 4
+POOL_FILL_WIDTH = 2
+POOL_BYTES, POOL_SORTED_HEIGHT = range(2)  # the latter: its node's tip when what is decided was last taken out
+
+CLASS_WIDTH = 12
+CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)
+CLASS_ASKS = 4  # 1: each answer is followed by the next request
+CLASS_FOLLOWED = 5  # answers that have been
+CLASS_THINK_NS = 6  # how long after the answer
+CLASS_THINK_DRAWN = 7  # 1: that is the mean of an exponential wait
+CLASS_MOST = 8  # requests that may be submitted
+CLASS_SENDERS = 9  # at each gateway, who take turns
+CLASS_SENDER_FIRST = 10  # number of the first one
+
+WAITED_WIDTH = 5
 WAITED_COUNT, WAITED_SUM_NS, WAITED_LEAST_NS, WAITED_GREATEST_NS = range(4)
+OWED = 4  # requests of closed-loop clients that were lost, and which they will replace
 
 STREAM_WIDTH = 8
-STREAM_GATEWAY, STREAM_POS, STREAM_LEN, STREAM_TIMES, STREAM_CLASS, STREAM_CLASSES = range(6)
+STREAM_GATEWAY, STREAM_POS, STREAM_LEN, STREAM_TIMES, STREAM_CLASS = range(5)
+STREAM_EACH = 5  # address of the class of each transaction, added to STREAM_CLASS; 0: they are all of that one
 
 TRACE_WIDTH = 8
 (

@@ -11,30 +11,56 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.chance import CLASS as DRAW_CLASS
-from sim.kernel.chance import JITTER, below, join
+from sim.kernel.chance import JITTER, THINK, exponential_ns, join
+from sim.kernel.due import CLIENT, ready_push
 from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
-from sim.kernel.run_state import BITS_WORDS, NODE, NOW, SEED, VOTERS, _pointer, column, compiled, make_capacity
+from sim.kernel.run_state import (
+    BITS_WORDS,
+    LATENCY,
+    NODE,
+    NOW,
+    SEED,
+    SITE_OF,
+    SITES,
+    VOTERS,
+    _pointer,
+    column,
+    compiled,
+    make_capacity,
+)
 from sim.kernel.sending import count_kind, is_shared, put_on_link, transmit
 from sim.kernel.sharing import queue
 from sim.ledger.rows import (
     APART,
     CLASS,
+    CLASS_ACKED,
+    CLASS_ASKS,
     CLASS_BYTES,
+    CLASS_FOLLOWED,
+    CLASS_MOST,
+    CLASS_SENDER_FIRST,
+    CLASS_SENDERS,
     CLASS_SUBMITTED,
+    CLASS_THINK_DRAWN,
+    CLASS_THINK_NS,
     CLASS_WIDTH,
-    CLOSED_LOOP,
+    CLASSES,
     ENTRY,
     EXPIRED,
+    GATEWAY_FIRST,
     LIVE_TXS,
     OWED,
     PEER,
     PEER_WIDTH,
     REJECTED,
+    RETRIED,
+    RETRIES_MAX,
+    RETRY_MOST_NS,
+    RETRY_NS,
     STREAM,
     STREAM_CLASS,
-    STREAM_CLASSES,
+    STREAM_EACH,
     STREAM_GATEWAY,
     STREAM_LEN,
     STREAM_POS,
@@ -42,6 +68,8 @@ from sim.ledger.rows import (
     STREAM_WIDTH,
     SUBMISSIONS,
     SUBMITTED,
+    THINK_QUANTILE,
+    THOUGHTS,
     TIP_HEIGHT,
     TX,
     TX_BLOCK,
@@ -53,10 +81,16 @@ from sim.ledger.rows import (
     TX_GATEWAY,
     TX_HELD,
     TX_KIND,
+    TX_MORE,
+    TX_MORE_WIDTH,
     TX_NUMBER,
     TX_REFS,
+    TX_REFUSALS,
+    TX_SENDER,
     TX_SUBMIT,
     TX_WIDTH,
+    WAITED,
+    WAITED_WIDTH,
 )
 
 HIST_EXACT_BITS = 20  # below 2**21 us a bucket is one microsecond; above, 2**20 buckets per doubling
@@ -81,11 +115,17 @@ def tx_ref(tx, dst):
 
 
 @compiled
-def _owe(run_state, gateway):
+def _asks(run_state, class_):
+    """Whether this class of transactions comes from clients who ask again once they have an answer."""
+    return column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_ASKS] > 0
+
+
+@compiled
+def _owe(run_state, gateway, class_):
     """A closed-loop client's request is lost: it will submit another (see sim.workload.sources)."""
-    peer = column(run_state, PEER)
-    if peer[gateway * PEER_WIDTH + CLOSED_LOOP] > 0:
-        peer[gateway * PEER_WIDTH + OWED] += 1
+    if _asks(run_state, class_):
+        at = (gateway - run_state[GATEWAY_FIRST]) * run_state[CLASSES] + class_
+        column(run_state, WAITED)[at * WAITED_WIDTH + OWED] += 1
 
 
 @compiled
@@ -98,7 +138,7 @@ def release_tx(run_state, tx):
         return
     if rows[t + TX_DECIDED] == 0:
         run_state[EXPIRED] += 1
-        _owe(run_state, rows[t + TX_GATEWAY])
+        _owe(run_state, rows[t + TX_GATEWAY], rows[t + TX_CLASS])
     words = run_state[BITS_WORDS]
     held = column(run_state, TX_HELD)
     for i in range(words):
@@ -133,18 +173,20 @@ def send_tx(run_state, tx, src, dst, bytes_, again):
 
 @compiled
 def submit_one(run_state, gateway, class_):
-    """A client at `gateway` submits a transaction now; it goes to the gateway's entry node."""
-    run_state[SUBMITTED] += 1
+    """A client at `gateway` submits a transaction now, if its class may; it goes to the gateway's entry node."""
     classes = column(run_state, CLASS)
-    classes[class_ * CLASS_WIDTH + CLASS_SUBMITTED] += 1
+    c = class_ * CLASS_WIDTH
+    if classes[c + CLASS_SUBMITTED] >= classes[c + CLASS_MOST]:
+        return
+    run_state[SUBMITTED] += 1
+    classes[c + CLASS_SUBMITTED] += 1
     peer = column(run_state, PEER)
-    entry = peer[gateway * PEER_WIDTH + ENTRY]
+    entry = _entry_of(run_state, gateway)
     number = peer[gateway * PEER_WIDTH + SUBMISSIONS]
     peer[gateway * PEER_WIDTH + SUBMISSIONS] = number + 1
-    node = column(run_state, NODE)
-    if entry < 0 or node[gateway * NODE_WIDTH + UP] == 0 or node[entry * NODE_WIDTH + UP] == 0:
+    if entry < 0 and run_state[RETRIES_MAX] == 0:
         run_state[REJECTED] += 1
-        _owe(run_state, gateway)
+        _owe(run_state, gateway, class_)
         return
     if run_state[TX_FREE_LEN] == 0:
         make_capacity(run_state, TX_FREE)
@@ -162,10 +204,112 @@ def submit_one(run_state, gateway, class_):
     rows[t + TX_REFS] = 1
     rows[t + TX_ENTRY] = entry
     rows[t + TX_NUMBER] = (gateway << 40) + number
-    if not send_tx(run_state, tx, gateway, entry, classes[class_ * CLASS_WIDTH + CLASS_BYTES], False):
-        run_state[REJECTED] += 1
-        run_state[EXPIRED] -= 1  # release_tx counts it there
+    more = column(run_state, TX_MORE)
+    senders = classes[c + CLASS_SENDERS]
+    more[tx * TX_MORE_WIDTH + TX_REFUSALS] = 0
+    more[tx * TX_MORE_WIDTH + TX_SENDER] = (
+        classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
+    )
+    if entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
+        release_tx(run_state, tx)
+    else:
+        refuse(run_state, tx)
+
+
+@compiled
+def _entry_of(run_state, gateway):
+    """The voter that takes a gateway's transactions now, or -1."""
+    entry = column(run_state, PEER)[gateway * PEER_WIDTH + ENTRY]
+    node = column(run_state, NODE)
+    if entry < 0 or node[gateway * NODE_WIDTH + UP] == 0 or node[entry * NODE_WIDTH + UP] == 0:
+        return np.int64(-1)
+    return entry
+
+
+@compiled
+def reject(run_state, tx):
+    """Nobody holds a transaction but who refuses it now, for good."""
+    run_state[REJECTED] += 1
+    run_state[EXPIRED] -= 1  # release_tx counts it there
     release_tx(run_state, tx)
+
+
+@compiled
+def refuse(run_state, tx):
+    """Nobody holds a transaction but who refuses it now: its client tries again after a while, or is left without.
+
+    The word comes back as fast as the link is long, and costs its card nothing.
+    """
+    rows, more = column(run_state, TX), column(run_state, TX_MORE)
+    t = tx * TX_WIDTH
+    refusals = more[tx * TX_MORE_WIDTH + TX_REFUSALS]
+    if refusals >= run_state[RETRIES_MAX]:
+        reject(run_state, tx)
+        return
+    more[tx * TX_MORE_WIDTH + TX_REFUSALS] = refusals + 1
+    wait_ns = run_state[RETRY_NS]
+    for _ in range(refusals):
+        wait_ns = min(2 * wait_ns, run_state[RETRY_MOST_NS])
+    gateway, entry = rows[t + TX_GATEWAY], rows[t + TX_ENTRY]
+    if entry >= 0:
+        site = column(run_state, SITE_OF)
+        wait_ns += column(run_state, LATENCY)[site[entry] * run_state[SITES] + site[gateway]]
+    rows[t + TX_ENTRY] = -1  # with its client, who asks nobody else meanwhile
+    ready_push(run_state, run_state[NOW] + wait_ns, CLIENT, gateway, tx)
+
+
+@compiled
+def client_acts(run_state, gateway, argument):
+    """A client sends a transaction (>= 0) that was refused again, or having thought submits one of class -1 - argument.
+
+    What it sends again is the same transaction: its latency counts from when it was first submitted.
+    """
+    if argument < 0:
+        submit_one(run_state, gateway, -1 - argument)
+        return
+    rows = column(run_state, TX)
+    t = argument * TX_WIDTH
+    run_state[RETRIED] += 1
+    entry = _entry_of(run_state, gateway)
+    bytes_ = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    rows[t + TX_ENTRY] = entry
+    if entry >= 0 and send_tx(run_state, argument, gateway, entry, bytes_, True):
+        release_tx(run_state, argument)
+    else:
+        refuse(run_state, argument)
+
+
+@compiled
+def client_is_gone(run_state, gateway, argument):
+    """Its place lost its power before a client did what it was about to do: what it held is refused for good."""
+    if argument < 0:
+        _owe(run_state, gateway, -1 - argument)
+    else:
+        reject(run_state, argument)
+
+
+@compiled
+def ask_next(run_state, gateway):
+    """Clients who have just been answered submit their next requests, at once or having thought."""
+    classes = column(run_state, CLASS)
+    peer = column(run_state, PEER)
+    for class_ in range(run_state[CLASSES]):
+        c = class_ * CLASS_WIDTH
+        answered = classes[c + CLASS_ACKED] - classes[c + CLASS_FOLLOWED]
+        classes[c + CLASS_FOLLOWED] = classes[c + CLASS_ACKED]
+        if classes[c + CLASS_ASKS] == 0:
+            continue
+        for _ in range(answered):
+            wait_ns = classes[c + CLASS_THINK_NS]
+            if wait_ns == 0:
+                submit_one(run_state, gateway, class_)
+                continue
+            if classes[c + CLASS_THINK_DRAWN]:
+                thoughts = peer[gateway * PEER_WIDTH + THOUGHTS]
+                peer[gateway * PEER_WIDTH + THOUGHTS] = thoughts + 1
+                state = join(join(join(join(0, run_state[SEED]), THINK), gateway), thoughts)
+                wait_ns = exponential_ns(state, wait_ns, column(run_state, THINK_QUANTILE))
+            ready_push(run_state, run_state[NOW] + wait_ns, CLIENT, gateway, -1 - class_)
 
 
 @compiled
@@ -217,12 +361,12 @@ def submit_again(run_state, tx, before_ns):
     t = tx * TX_WIDTH
     rows, peer = column(run_state, TX), column(run_state, PEER)
     gateway = rows[t + TX_GATEWAY]
-    if rows[t + TX_REFS] <= 0 or rows[t + TX_SUBMIT] > before_ns:
+    if rows[t + TX_REFS] <= 0 or rows[t + TX_SUBMIT] > before_ns or rows[t + TX_ENTRY] < 0:
         return np.int64(-1)
     if not _loses_patience(run_state, rows[t + TX_SUBMIT], before_ns):
         return np.int64(-1)
     if rows[t + TX_DECIDED] > 0:
-        if peer[gateway * PEER_WIDTH + CLOSED_LOOP] == 0:
+        if not _asks(run_state, rows[t + TX_CLASS]):
             return np.int64(-1)
         entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
         if entry < 0 or peer[entry * PEER_WIDTH + TIP_HEIGHT] < rows[t + TX_DECIDED]:
@@ -248,13 +392,8 @@ def submit_next(run_state, stream):
     count = rows[s + STREAM_LEN]
     times = _pointer(rows[s + STREAM_TIMES])
     class_ = rows[s + STREAM_CLASS]
-    if rows[s + STREAM_CLASSES] > 1:  # cumulative shares in 1/2**20 follow at STREAM_CLASS
-        shares = _pointer(rows[s + STREAM_CLASSES])
-        u = below(join(join(join(join(0, run_state[SEED]), DRAW_CLASS), stream), times[position]), 1 << 20)
-        k = 0
-        while shares[k] <= u:
-            k += 1
-        class_ += k
+    if rows[s + STREAM_EACH] != 0:
+        class_ += _pointer(rows[s + STREAM_EACH])[position]
     submit_one(run_state, rows[s + STREAM_GATEWAY], class_)
     rows[s + STREAM_POS] = position + 1
     if position + 1 < count:

@@ -28,13 +28,15 @@ _REST_EVERY = 1 << 13  # blocks
 class Blocks:
     """Fold over trace rows. Sums cover all blocks; the rows of old ones are let go.
 
+    What begins before `warm_up_ns`, or at `measure_end_ns` and later, is not measured.
     `restarts`: rounds begin at 0 at each height, so what a replica leaves is a round of a height.
     """
 
-    def __init__(self, warm_up_ns: int, bin_ns: int, voters: int, *, restarts: bool = False) -> None:
+    def __init__(self, warm_up_ns: int, bin_ns: int, voters: int, *, measure_end_ns: int, restarts: bool) -> None:
         self.voters = voters  # what others decide is not counted
         self.restarts = restarts
         self.warm_up_ns = warm_up_ns
+        self.measure_end_ns = measure_end_ns
         self.bin_ns = bin_ns
         self._past = Past(len(COLUMNS))
         self._rest_at = 0  # block number
@@ -146,7 +148,7 @@ class Blocks:
         np.maximum.at(self.rows[:, _LAST], at, times)
         np.add.at(self.rows[:, _DECIDES], at, 1)
         waits = times - self.rows[at, _PROPOSED]
-        measured = self.rows[at, _PROPOSED] >= self.warm_up_ns
+        measured = self._measured(self.rows[at, _PROPOSED])
         self.replica_sum_ns += int(waits[measured].sum())
         self.replica_count += int(measured.sum())
         if len(new):
@@ -156,17 +158,20 @@ class Blocks:
                 self.first_messages = self.first_messages or int(sent[0])
                 self.last_messages = int(sent[-1])
 
+    def _measured(self, times_ns: np.ndarray) -> np.ndarray:
+        return np.asarray((times_ns >= self.warm_up_ns) & (times_ns < self.measure_end_ns))
+
     def _first_decisions(self, new: np.ndarray, first: np.ndarray) -> None:
         self.count += len(new)
         if self.first_decision_ns < 0:
             self.first_decision_ns = int(first.min())
         self.last_decision_ns = max(self.last_decision_ns, int(first.max()))
         waits = first - self.rows[new, _PROPOSED]
-        measured = self.rows[new, _PROPOSED] >= self.warm_up_ns
+        measured = self._measured(self.rows[new, _PROPOSED])
         self.measured += int(measured.sum())
         self.latency_sum_ns += int(waits[measured].sum())
         self.latency_max_ns = max(self.latency_max_ns, int(waits.max()))
-        late = new[first >= self.warm_up_ns]
+        late = new[self._measured(first)]
         self.measured_txs += int(self.rows[late, _TXS].sum())
         self.measured_bytes += int(self.rows[late, _BYTES].sum())
         self.measured_decisions += len(late)

@@ -64,7 +64,7 @@ def quantile_ms(latency_us: np.ndarray, count: np.ndarray, q: float) -> float | 
 def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: float) -> Metrics:
     """All metrics but wall-clock ones."""
     s = run.run_state
-    measured_s = max(end_ns - blocks.warm_up_ns, 0) / 1e9
+    measured_s = max(min(end_ns, blocks.measure_end_ns) - blocks.warm_up_ns, 0) / 1e9
     simulated_s = end_ns / 1e9
     m: Metrics = {}
     clients = run.engine.settings.gateways > 0
@@ -99,6 +99,7 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m["committed"] = int(s[r.COMMITTED])
     m["acknowledged"] = int(s[r.ACKED])
     m["rejected"] = rejected
+    m["retries"] = int(s[r.RETRIED])
     m["expired"] = int(s[r.EXPIRED])
     m["pending"] = max(submitted - int(s[r.COMMITTED] + s[r.EXPIRED]) - rejected, 0) if clients else 0
     m["repeated"] = int(s[r.REPEATED])

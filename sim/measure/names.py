@@ -78,6 +78,7 @@ METRICS: dict[str, Metric] = {
     "committed": Metric("committed transactions", "tx", "higher"),
     "acknowledged": Metric("answered transactions", "tx", "higher"),
     "rejected": Metric("rejected transactions", "tx", "lower"),
+    "retries": Metric("further tries of refused transactions", "tx", "lower"),
     "attack_submitted": Metric("transactions of a flood", "tx"),
     "expired": Metric("expired transactions", "tx", "lower"),
     "pending": Metric("pending transactions", "tx", "lower"),

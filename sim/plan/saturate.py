@@ -36,7 +36,7 @@ from sim.scenario.sweep import Tell, executor, run_study
 from sim.scenario.workers import Executor
 from sim.units import UnitError, parse_rate_tps
 from sim.workload.demand import total_tps
-from sim.workload.settings import DemandLoad, OpenLoop
+from sim.workload.settings import DemandLoad, OpenLoop, Workload
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -236,25 +236,28 @@ def saturate(
 
 def nominal_tps(scenario: Scenario) -> float | None:
     """What the open-loop entries of a workload ask for together, tx/s; None if there are none."""
-    rates = [_rate_of(entry) for entry in scenario.workload if isinstance(entry, (OpenLoop, DemandLoad))]
+    rates = [_rate_of(entry, scenario) for entry in scenario.workload if isinstance(entry, (OpenLoop, DemandLoad))]
     return sum(rates) if rates else None
 
 
-def _rate_of(entry: OpenLoop | DemandLoad) -> float:
+def _rate_of(entry: OpenLoop | DemandLoad, scenario: Scenario) -> float:
     if isinstance(entry, OpenLoop):
-        return entry.rate_tps
+        return entry.mean_tps(scenario.duration_ns) if entry.rate_tps is None else entry.rate_tps
     return total_tps(entry.tier, entry.level) if entry.rate_tps is None else entry.rate_tps
 
 
 def scaled(scenario: Scenario, factor: float) -> Scenario:
     """The scenario with all open-loop rates multiplied, to six significant digits."""
-    workload = tuple(
-        entry.model_copy(update={"rate_tps": float(f"{_rate_of(entry) * factor:.6g}")})
-        if isinstance(entry, (OpenLoop, DemandLoad))
-        else entry
-        for entry in scenario.workload
-    )
+    workload = tuple(_scaled(entry, scenario, factor) for entry in scenario.workload)
     return scenario.model_copy(update={"workload": workload})
+
+
+def _scaled(entry: Workload, scenario: Scenario, factor: float) -> Workload:
+    if isinstance(entry, OpenLoop) and entry.steps:
+        return entry.model_copy(update={"steps": tuple(step.scaled(factor) for step in entry.steps)})
+    if isinstance(entry, (OpenLoop, DemandLoad)):
+        return entry.model_copy(update={"rate_tps": float(f"{_rate_of(entry, scenario) * factor:.6g}")})
+    return entry
 
 
 class _Search:

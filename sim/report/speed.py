@@ -45,7 +45,8 @@ def _markdown(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         lines.append(
             f"| {row['name']} ({row['unit']}) | {row['voters']:,} | {row['per_second']:,.0f} | "
-            f"{row['low']:,.0f}-{row['high']:,.0f} | {row['messages_per_second'] / 1e6:.1f} | {row['checks_percent']:.0f} % |"
+            f"{row['low']:,.0f}-{row['high']:,.0f} | {row['messages_per_second'] / 1e6:.1f} | "
+            f"{row['checks_percent']:.0f} % |"
         )
     lines.append("")
     for ratio in found["oracle"]:

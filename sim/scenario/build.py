@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sim.adversary.corruption import Adversary
-from sim.engine.settings import NO_LIMIT, Settings
+from sim.engine.settings import NO_LIMIT, ClassRules, Settings
 from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
@@ -28,9 +28,10 @@ from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
 from sim.scenario.followers import Followers, sides
 from sim.scenario.schema import Scenario
+from sim.units import NS_PER_S
 from sim.workload.demand import classes as demand_classes
-from sim.workload.settings import Backlog, DemandLoad, OpenLoop
-from sim.workload.sources import Source, Streams, resend, start_closed_loop
+from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
+from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
 _SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
@@ -81,7 +82,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
     network, n = scenario.network, scenario.network.n
     replica = protocol or PROTOCOLS[scenario.protocol.name].protocol
-    classes, plan = _plan_workload(scenario)
+    classes, class_rules, plan = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
     observed = n + len(scenario.observer_of_seat)
@@ -94,7 +95,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, adversary, gateways, floods, classes, matrix),
+        _settings(scenario, replica, adversary, gateways, floods, classes, class_rules, matrix),
         _costs(scenario, replica),
         block_interval_ns=scenario.block.interval_ns,
         block_period_ns=scenario.block.period_ns or 0,
@@ -120,7 +121,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         gateways_of=seats.others_at,
         domain=seats.in_domain,
         voters_in=lambda domain: tuple(i for i, d in enumerate(network.domain_of_node) if d == domain),
-        clients=lambda site: (index[site], next(_class_of(item) for place, item in plan if place == site)),
+        clients=lambda site: (index[site], next(item.class_ for place, item in plan if place == site)),
         attacker=lambda number: next((f.gateway.endpoint, f.class_) for f in floods if f.fault == number),
         latency_ns=lambda cut: without_cables_ns(network, scenario.seed, scenario.places, cut),
         endpoints=run.engine.endpoints,
@@ -139,9 +140,9 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     _plan_membership(scenario, run)
     run.start()
     for place, item in plan:
-        if isinstance(item, tuple):
-            start_closed_loop(run, index[place], *item)
-    offered = sum(source.rate_tps for source in sources)
+        if isinstance(item, ClosedClients):
+            start_closed_loop(run, index[place], item)
+    offered = sum(source.rate_tps if source.offered_tps is None else source.offered_tps for source in sources)
     gateways += tuple(flood.gateway for flood in floods)
     classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
     return World(scenario, run, clock, faults, filters, adversary, followers, gateways, classes, streams, offered)
@@ -191,10 +192,6 @@ def _floods(scenario: Scenario, first: int, classes: int) -> tuple[Flood, ...]:
     )
 
 
-def _class_of(item: Source | tuple[int, int]) -> int:
-    return item[0] if isinstance(item, tuple) else item.class_
-
-
 def _one_distance(scenario: Scenario) -> bool:
     """Whether every link takes the same time: then one entry stands for the whole latency matrix."""
     network = scenario.network
@@ -230,35 +227,83 @@ def _nearest(scenario: Scenario, matrix: np.ndarray, place: str) -> list[int]:
     return sorted(range(scenario.network.n), key=lambda node: (_distance_ns(scenario, matrix, place, node), node))
 
 
-def _plan_workload(
-    scenario: Scenario,
-) -> tuple[tuple[TransactionClass, ...], list[tuple[str, Source | tuple[int, int]]]]:
-    """Transaction classes, and per place what its clients do: a source, or (class, outstanding)."""
+Plan = list[tuple[str, Source | ClosedClients]]
+
+
+def _plan_workload(scenario: Scenario) -> tuple[tuple[TransactionClass, ...], tuple[ClassRules, ...], Plan]:
+    """Transaction classes, their rules, and per place what its clients do."""
     classes: list[TransactionClass] = []
-    plan: list[tuple[str, Source | tuple[int, int]]] = []
-    everywhere = scenario.network.places
+    rules: list[ClassRules] = []
+    plan: Plan = []
     for load in scenario.workload:
         if isinstance(load, Backlog):
             continue
-        at = everywhere if load.sites == "all" else load.sites
+        at = scenario.network.places if load.sites == "all" else load.sites
         first = len(classes)
+        rule = ClassRules(senders=load.senders)
         if isinstance(load, OpenLoop):
             classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A"))
-            rates: list[tuple[float, str]] = [(load.rate_tps, load.shape)]
+            plan += _open(load, first, at, scenario.duration_ns)
         elif isinstance(load, DemandLoad):
             found = [c for c in demand_classes(load.tier, load.level, load.rate_tps) if c.rate_tps > 0]
             classes += [TransactionClass(c.name, c.size_bytes, c.data_label, c.tag) for c in found]
-            rates = [(c.rate_tps, c.shape if load.shape == "own" else "constant") for c in found]
+            for i, c in enumerate(found):
+                shape = c.shape if load.shape == "own" else "constant"
+                plan += [(place, Source(-1, first + i, c.rate_tps / len(at), shape, load.start_hour)) for place in at]
+        elif isinstance(load, Trace):
+            classes += _trace(load, first, at, scenario.duration_ns, plan)
         else:
-            classes.append(TransactionClass("closed", load.size_bytes))
+            classes.append(TransactionClass(load.name, load.size_bytes))
+            rule = ClassRules(
+                NO_LIMIT if load.count is None else load.count,
+                load.senders,
+                asks=True,
+                think_ns=load.think_time_ns,
+                think_drawn=load.thinking == "exponential",
+            )
             shares = [load.outstanding // len(at) + (i < load.outstanding % len(at)) for i in range(len(at))]
-            plan += [(place, (first, share)) for place, share in zip(at, shares, strict=True) if share]
-            continue
-        for i, (rate_tps, shape) in enumerate(rates):
-            of = len(at) if isinstance(load, OpenLoop) and load.arrivals == "uniform" else 0
-            for turn, place in enumerate(at):
-                plan.append((place, Source(-1, first + i, rate_tps / len(at), shape, load.start_hour, of, turn)))
-    return tuple(classes), plan
+            clients = (ClosedClients(first, share, load.think_time_ns) for share in shares)
+            plan += [(place, who) for place, who in zip(at, clients, strict=True) if who.outstanding]
+        rules += [rule] * (len(classes) - first)
+    return tuple(classes), tuple(rules), plan
+
+
+def _open(load: OpenLoop, class_: int, at: tuple[str, ...], duration_ns: int) -> Plan:
+    """The sources of an open loop, one per place."""
+    even = load.arrivals == "uniform"
+    places = len(at)
+    source = Source(
+        -1,
+        class_,
+        (load.rate_tps or 0.0) / places,
+        load.shape,
+        load.start_hour,
+        places if even else 0,
+        pace=load.pace(1 if even else places),
+        offered_tps=None if load.is_plain else load.mean_tps(duration_ns) / places,
+        gap_ns=0 if load.send_limit_tps is None else round(NS_PER_S * places / load.send_limit_tps),
+    )
+    shares = [None if load.count is None else load.count // places + (i < load.count % places) for i in range(places)]
+    return [
+        (place, dataclasses.replace(source, turn=turn, count=share))
+        for turn, (place, share) in enumerate(zip(at, shares, strict=True))
+    ]
+
+
+def _trace(load: Trace, first: int, at: tuple[str, ...], duration_ns: int, plan: Plan) -> list[TransactionClass]:
+    """The classes of a trace, one per class and size that it has; its sources are added to the plan."""
+    rows = load.rows
+    kinds, kind = np.unique(rows[:, 1:3], axis=0, return_inverse=True)
+    elsewhere = np.array([not name for name in load.place_names])[rows[:, 3]]  # rows that name no place
+    place = rows[:, 3].copy()
+    place[elsewhere] = len(load.place_names) + np.arange(int(elsewhere.sum())) % len(at)
+    for number, name in enumerate((*load.place_names, *at)):
+        mine = place == number
+        if mine.any():
+            times_ns, kinds_here = rows[mine, 0], np.ascontiguousarray(kind.reshape(-1)[mine])
+            rate_tps = float((times_ns < duration_ns).sum() * NS_PER_S / duration_ns)
+            plan.append((name, Source(-1, first, rate_tps, times_ns=times_ns, kinds=kinds_here)))
+    return [TransactionClass(load.class_names[class_], size_bytes) for class_, size_bytes in kinds.tolist()]
 
 
 def _settings(
@@ -268,6 +313,7 @@ def _settings(
     gateways: tuple[Gateway, ...],
     floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
+    class_rules: tuple[ClassRules, ...],
     matrix: np.ndarray,
 ) -> Settings:
     network = scenario.network
@@ -316,10 +362,12 @@ def _settings(
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,
         warm_up_ns=scenario.warm_up_ns,
+        measure_end_ns=scenario.measure_end_ns,
         stop_after=scenario.stop_after_decisions or 0,
         acks_needed=_acks(scenario),
         broadcast_txs=_broadcasts(scenario, replica),
         class_bytes=(*(c.size_bytes for c in classes), *(flood.size_bytes for flood in floods)) or (512,),
+        class_rules=(*class_rules, *[ClassRules()] * len(floods)),
         invalid_class=len(classes) if floods else NO_LIMIT,
         tx_verify_ns=profile.verify_ns,
         receipt_bytes=RECEIPT_BYTES,
@@ -329,6 +377,13 @@ def _settings(
         execute_place=PLACES.index(_executes(scenario, replica)),
         batch_timeout_ns=scenario.block.batch_timeout_ns,
         pool_limit=scenario.pool.max_transactions or NO_LIMIT,
+        pool_bytes=scenario.pool.max_bytes or NO_LIMIT,
+        pool_per_sender=scenario.pool.per_sender or 0,
+        pool_evicts=scenario.pool.when_full == "evict_oldest",
+        pool_keeps_ns=scenario.pool.expires_after_ns or NO_LIMIT,
+        retries=scenario.clients.retries,
+        retry_ns=scenario.clients.retry_after_ns,
+        retry_most_ns=scenario.clients.retry_at_most_ns,
         log_messages=scenario.trace == "messages",
         events_max=scenario.limits.max_events or NO_LIMIT,
     )

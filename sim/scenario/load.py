@@ -148,6 +148,10 @@ def _by_prefix(source: Source) -> dict[Path, list[Path]]:
 
 def _move_files(data: Any, old: FilePath, new: FilePath) -> None:
     """Make file names that were relative to one directory relative to another."""
+    load = data.get("workload")
+    for entry in load if isinstance(load, list) else ():
+        if isinstance(entry, dict) and isinstance(entry.get("file"), str):
+            entry["file"] = os.path.relpath(old / entry["file"], new)
     for *section, key in _FILES:
         inner = data
         for part in section:

@@ -50,6 +50,7 @@ class RunMonitor:
             scenario.warm_up_ns,
             max(scenario.duration_ns // _BINS, 1),
             n,
+            measure_end_ns=scenario.measure_end_ns,
             restarts=world.run.protocol.rounds_restart,
         )
         self.lags = Lags(n, engine.seats, scenario.warm_up_ns)

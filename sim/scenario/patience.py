@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sim.parameters import Parameters, key_of
 from sim.units import format_ns
 from sim.workload.demand import classes as demand_classes
-from sim.workload.settings import DemandLoad
+from sim.workload.settings import DemandLoad, Trace
 
 if TYPE_CHECKING:
     from sim.scenario.schema import Scenario
@@ -21,15 +21,22 @@ SENDINGS = 3
 _STEP_NS = 100_000_000
 
 
-def block_bytes(scenario: Scenario) -> int:
-    """The most that the transactions of a block can take here, bytes."""
+def transaction_bytes(scenario: Scenario) -> int:
+    """The largest transaction that anybody sends here, bytes."""
     largest = 0
     for load in scenario.workload:
         if isinstance(load, DemandLoad):
             largest = max(largest, *(c.size_bytes for c in demand_classes(load.tier, load.level, load.rate_tps)))
+        elif isinstance(load, Trace):
+            largest = max(largest, int(load.rows[:, 2].max()))
         else:
             largest = max(largest, load.size_bytes)
-    return min(scenario.block.max_bytes, scenario.block.max_transactions * largest)
+    return largest
+
+
+def block_bytes(scenario: Scenario) -> int:
+    """The most that the transactions of a block can take here, bytes."""
+    return min(scenario.block.max_bytes, scenario.block.max_transactions * transaction_bytes(scenario))
 
 
 def sending_ns(scenario: Scenario) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from sim.adversary.settings import Corruption, nodes_meant
 from sim.faults.disasters import CutCable, LoseDomain, LosePower, Storm
 from sim.faults.gray import ClientBurst, FlapLink, InvalidFlood, SkewClock, SlowNode
@@ -17,8 +19,9 @@ from sim.network.sites import domains, suggestion
 from sim.parameters import Problem, key_of
 from sim.protocols import PROTOCOLS
 from sim.scenario.followers import problems as follower_problems
+from sim.scenario.patience import transaction_bytes
 from sim.units import format_ns
-from sim.workload.settings import Backlog
+from sim.workload.settings import Backlog, Trace
 
 if TYPE_CHECKING:
     from sim.scenario.schema import Scenario
@@ -32,6 +35,9 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     if scenario.warm_up_ns >= duration_ns:
         message = f"must be shorter than the duration, {format_ns(duration_ns)}; shorten it"
         yield Problem(("warm_up",), message)
+    elif scenario.warm_up_ns + scenario.cool_down_ns >= duration_ns:
+        message = f"and warm_up together leave nothing of the duration, {format_ns(duration_ns)}; shorten one of them"
+        yield Problem(("cool_down",), message)
     if scenario.cpu.certificates == "aggregate" and not profiles()[scenario.cpu.crypto].aggregates:
         message = f"{scenario.cpu.crypto} signatures do not aggregate; write crypto: bls12-381, or certificates: list"
         yield Problem(("cpu", "certificates"), message)
@@ -51,6 +57,8 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         yield from _message_rule(rule, scenario, ("rules", i))
 
 
+_SENDERS_MAX = 20_000_000  # counts of pool.per_sender
+_KINDS_MAX = 2_000  # classes of transactions in a trace, each size apart
 _OWN_PERIODS = ("block_period", "step_duration", "timeout_commit", "min_block_delay")  # parameters of protocols
 
 
@@ -70,15 +78,44 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
         yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")
     if cpu.lanes > 1 and not cpu.execute_ns:
         yield Problem(("cpu", "lanes"), "executing takes no time here; write execute: 1 ms beside it")
-    limit = scenario.pool.max_transactions
-    if limit is not None and limit < block.max_transactions:
-        rule = f"is below block.max_transactions, {block.max_transactions}, so that no block is ever full"
-        yield Problem(("pool", "max_transactions"), f"{rule}; raise it, or lower that")
     backlog = any(isinstance(entry, Backlog) for entry in scenario.workload)
-    if limit is not None and backlog:
-        yield Problem(("pool", "max_transactions"), "a backlog goes through no pool; write workload: {kind: open, ...}")
+    yield from _pool(scenario, backlog)
     if block.batch_timeout_ns and backlog:
         yield Problem(("block", "batch_timeout"), "blocks of a backlog are always full; write another workload")
+
+
+def _pool(scenario: Scenario, backlog: bool) -> Iterator[Problem]:
+    """A pool holds a block and each transaction; its keys and those of retries have something to act upon."""
+    pool, block, clients = scenario.pool, scenario.block, scenario.clients
+    set_ = [key for key in ("max_transactions", "max_bytes", "per_sender") if getattr(pool, key) is not None]
+    limits = [*set_, *["expires_after"] * (pool.expires_after_ns is not None)]
+    if backlog and limits:
+        yield Problem(("pool", limits[0]), "a backlog goes through no pool; write workload: {kind: open, ...}")
+    if pool.max_transactions is not None and pool.max_transactions < block.max_transactions:
+        rule = f"is below block.max_transactions, {block.max_transactions}, so that no block is ever full"
+        yield Problem(("pool", "max_transactions"), f"{rule}; raise it, or lower that")
+    largest = transaction_bytes(scenario)
+    if pool.max_bytes is not None and pool.max_bytes < largest and not backlog:
+        rule = f"is below the size of a transaction, {largest} B, which no voter would ever take"
+        yield Problem(("pool", "max_bytes"), f"{rule}; raise it")
+    if pool.when_full != "reject" and not {"max_transactions", "max_bytes"} & {*set_}:
+        yield Problem(
+            ("pool", "when_full"), "no pool is ever full here; write max_transactions, or max_bytes, beside it"
+        )
+    for i, entry in enumerate(scenario.workload):
+        if not isinstance(entry, Backlog) and entry.senders > 1 and pool.per_sender is None:
+            message = "nothing asks who sends here; write pool: {per_sender: 100}, or remove it"
+            yield Problem(("workload", i, "senders"), message)
+    if pool.per_sender is not None:
+        places = len(scenario.places)
+        most = sum(places * entry.senders for entry in scenario.workload if not isinstance(entry, Backlog))
+        if most * scenario.network.n > _SENDERS_MAX:
+            rule = f"is counted for {most:,} senders at {scenario.network.n} voters, more than {_SENDERS_MAX:,} in all"
+            yield Problem(("pool", "per_sender"), f"{rule}; write fewer senders in workload")
+    if clients.retries and clients.retry_at_most_ns < clients.retry_after_ns:
+        yield Problem(("clients", "retry_at_most"), "is below retry_after; raise it, or lower that")
+    if backlog and clients.retries:
+        yield Problem(("clients", "retries"), "a backlog has no clients; write workload: {kind: open, ...}")
 
 
 def _membership(scenario: Scenario) -> Iterator[Problem]:
@@ -177,11 +214,30 @@ def _workload(scenario: Scenario) -> Iterator[Problem]:
             if len(scenario.workload) > 1:
                 message = "keeps every block full, so nothing else can be sent; make it the only entry"
                 yield Problem(("workload", i, "kind"), message)
+        elif isinstance(entry, Trace):
+            yield from _trace(entry, scenario, ("workload", i))
         elif entry.sites != "all":
             for j, site in enumerate(entry.sites):
                 problem = scenario.network.client_problem(site)
                 if problem is not None:
                     yield Problem(("workload", i, "sites", j), problem)
+
+
+def _trace(entry: Trace, scenario: Scenario, path: Path) -> Iterator[Problem]:
+    """Places that exist, transactions within the run, and not too many classes."""
+    rows = entry.rows
+    for key, names in (("sites", () if entry.sites == "all" else entry.sites), ("file", entry.own_places)):
+        for name in names:
+            problem = scenario.network.client_problem(name)
+            if problem is not None:
+                yield Problem((*path, key), problem if key == "sites" else f"names the site {name}: {problem}")
+    if rows[0, 0] >= scenario.duration_ns:
+        rule = f"begins at {format_ns(int(rows[0, 0]))}, after the run is over"
+        yield Problem((*path, "file"), f"{rule}; write starts_at: first, or another time_unit")
+    kinds = len(np.unique(rows[:, 1:3], axis=0))
+    if kinds > _KINDS_MAX:
+        rule = f"has {kinds:,} different pairs of class and size, more than {_KINDS_MAX:,}"
+        yield Problem((*path, "file"), f"{rule}; round the sizes")
 
 
 def _clients(scenario: Scenario) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from sim.check.verdict import Verdict, Violation
-from sim.engine import loop
+from sim.engine import entry, loop
 from sim.host import OUT_OF_TIME
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
@@ -117,6 +117,8 @@ def _run(
     driving = time.perf_counter()
     truncated = _drive(world, monitor, progress, limits, until_ns)
     world.run.flush_trace()
+    if scenario.pool.expires_after_ns is not None:
+        entry.trim_pools(world.run.run_state)  # what is too old is gone, whether or not anybody has looked
     _verify(world)
     drive_s = time.perf_counter() - driving
     for file in files:
@@ -299,11 +301,14 @@ def _waits(world: World) -> dict[str, list[Any]]:
         name: [] for name in ("place", "class", "transactions", "least_ms", "mean_ms", "greatest_ms")
     }
     for gateway in gateways:
-        for number, kind in enumerate(world.classes):
-            row = waited[(gateway.endpoint - first) * classes + number].tolist()
-            count, sum_ns, least_ns, greatest_ns = row
-            if count:
-                shown = (gateway.place, kind.name, count, least_ns / 1e6, sum_ns / count / 1e6, greatest_ns / 1e6)
+        here = waited[(gateway.endpoint - first) * classes :][: len(world.classes)]
+        for name in dict.fromkeys(kind.name for kind in world.classes):  # a trace has a class per size
+            rows = here[[kind.name == name for kind in world.classes]]
+            rows = rows[rows[:, r.WAITED_COUNT] > 0]
+            if len(rows):
+                count, sum_ns = int(rows[:, r.WAITED_COUNT].sum()), int(rows[:, r.WAITED_SUM_NS].sum())
+                least_ns, greatest_ns = int(rows[:, r.WAITED_LEAST_NS].min()), int(rows[:, r.WAITED_GREATEST_NS].max())
+                shown = (gateway.place, name, count, least_ns / 1e6, sum_ns / count / 1e6, greatest_ns / 1e6)
                 for column, value in zip(found.values(), shown, strict=True):
                     column.append(value)
     return found

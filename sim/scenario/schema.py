@@ -36,8 +36,8 @@ from sim.parameters import (
     RuleError,
     quantity,
 )
-from sim.units import UnitError
-from sim.workload.settings import Clients, Workload
+from sim.units import LONGEST_NS, UnitError
+from sim.workload.settings import Clients, Trace, Workload
 
 SEED_MAX = (1 << 62) - 1
 COUNT_MAX = 10**15  # of events or decisions: more than any run has
@@ -164,6 +164,18 @@ class Pool(Parameters):
     max_transactions: Count | None = Field(
         default=None, ge=1, description="a voter at which so many wait refuses more of its clients'; absent: no limit"
     )
+    max_bytes: Bytes | None = quantity(
+        None, "the same for their bytes; absent: no limit", key="max_bytes", positive=True
+    )
+    per_sender: Count | None = Field(
+        default=None, ge=1, description="the same for those of one sender (workload senders); absent: no limit"
+    )
+    when_full: Literal["reject", "evict_oldest"] = Field(
+        default="reject", description="refuse what comes, or let go of what has waited longest; per_sender refuses"
+    )
+    expires_after_ns: Nanoseconds | None = quantity(
+        None, "what has waited so long at a voter leaves its pool; absent: never", positive=True
+    )
 
 
 class Limits(Parameters):
@@ -187,6 +199,7 @@ class Scenario(Parameters):
     seed: Count = Field(default=1, ge=0, le=SEED_MAX, description="of every random draw")
     duration_ns: Nanoseconds = quantity(..., "simulated time", positive=True)
     warm_up_ns: Nanoseconds = quantity("0 s", "transactions submitted before this are not measured")
+    cool_down_ns: Nanoseconds = quantity("0 s", "nor those submitted within this before the duration is over")
     stop_after_decisions: Count | None = Field(
         default=None, ge=1, le=COUNT_MAX, description="end early after this many decided blocks"
     )
@@ -239,6 +252,11 @@ class Scenario(Parameters):
         return self
 
     @property
+    def measure_end_ns(self) -> int:
+        """When transactions that are submitted are measured no more."""
+        return self.duration_ns - self.cool_down_ns if self.cool_down_ns else LONGEST_NS
+
+    @property
     def places(self) -> tuple[str, ...]:
         """All places latency is counted between: the voters', then those that only clients are at."""
         more = [site for entry in self.workload for site in _sites(entry) if site not in self.network.places]
@@ -271,6 +289,8 @@ class Scenario(Parameters):
 
 
 def _sites(entry: Workload) -> tuple[str, ...]:
+    if isinstance(entry, Trace) and entry.own_places:
+        return entry.own_places
     chosen = getattr(entry, "sites", "all")
     return () if chosen == "all" else tuple(chosen)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
+from sim.network.links import BASE_DIR
 from sim.parameters import (
     MESSAGE_BYTES_MAX,
     Bytes,
@@ -17,9 +21,11 @@ from sim.parameters import (
     RuleError,
     quantity,
 )
-from sim.units import UnitError
+from sim.units import NS_PER_S, UnitError
 from sim.workload.demand import Level, Tier
+from sim.workload.pace import Leg, Pace
 from sim.workload.shapes import ShapeName
+from sim.workload.traces import COLUMNS, read_trace, unpack
 
 
 def _sites(value: Any) -> Any:
@@ -36,6 +42,20 @@ def _sites(value: Any) -> Any:
 SiteChoice = Annotated[Literal["all"] | tuple[str, ...], BeforeValidator(_sites)]
 _SITES = "places of the clients: all places of voters, or a list of site codes (a voter there is not needed)"
 _START = "local hour of the day at simulated time zero"
+_NAME = "name of this class in tables"
+
+
+def _senders() -> Any:
+    return Field(
+        default=1,
+        ge=1,
+        le=100_000,
+        description="accounts at each place, whose transactions take turns; see pool.per_sender",
+    )
+
+
+def _count() -> Any:
+    return Field(default=None, ge=1, le=10**12, description="so many transactions in all, and no more")
 
 
 def _transaction_size() -> Any:
@@ -49,11 +69,36 @@ class Backlog(Parameters):
     size_bytes: Bytes = _transaction_size()
 
 
+class RateStep(Parameters):
+    """A rate for a time; with `to`, the rate at its end, that it grows or falls to evenly."""
+
+    rate_tps: Rate = quantity(..., "rate, or that at its beginning")
+    to_tps: Rate | None = quantity(None, "rate at its end; absent: the same")
+    for_ns: Nanoseconds = quantity(..., "how long", positive=True)
+
+    def scaled(self, factor: float) -> RateStep:
+        """The step with its rates multiplied, to six significant digits."""
+        end = None if self.to_tps is None else float(f"{self.to_tps * factor:.6g}")
+        return self.model_copy(update={"rate_tps": float(f"{self.rate_tps * factor:.6g}"), "to_tps": end})
+
+
 class OpenLoop(Parameters):
     """Transactions arrive whether or not earlier ones were answered."""
 
     kind: Literal["open"] = Field(description="arrivals do not wait for answers")
-    rate_tps: Rate = quantity(..., "mean rate, all sites together, split equally between them", positive=True)
+    rate_tps: Rate | None = quantity(
+        None, "mean rate, all sites together, split equally between them; this or steps", positive=True
+    )
+    steps: tuple[RateStep, ...] = Field(
+        default=(), max_length=10_000, description="one rate after the other from the beginning, then nothing more"
+    )
+    count: Count | None = _count()
+    send_limit_tps: Rate | None = quantity(
+        None,
+        "what the load generator itself can send, all sites together; what is due while it sends waits in it, and "
+        "latency counts from when it is sent",
+        positive=True,
+    )
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
     arrivals: Literal["poisson", "uniform"] = Field(
@@ -61,7 +106,8 @@ class OpenLoop(Parameters):
     )
     shape: ShapeName = Field(default="constant", description="rate over the day (A)")
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
-    name: str = Field(default="open", description="name of this class in tables")
+    senders: Count = _senders()
+    name: str = Field(default="open", description=_NAME)
     label: Literal["general", "public", "personal", "important"] = Field(
         default="general",
         description="data label; shown with results; nothing keeps personal or important records where they are "
@@ -73,7 +119,40 @@ class OpenLoop(Parameters):
         if self.arrivals == "uniform" and self.shape != "constant":
             message = "goes with arrivals at random; write arrivals: poisson, or shape: constant"
             raise RuleError([Problem(("shape",), message)])
+        if self.rate_tps is None and not self.steps:
+            raise RuleError([Problem((), "says neither rate nor steps; write rate: 100 tx/s")])
+        if self.steps:
+            if self.rate_tps is not None:
+                raise RuleError([Problem(("steps",), "and rate are two answers to one question; remove one")])
+            if self.shape != "constant":
+                raise RuleError([Problem(("shape",), "goes with a rate; remove it, or write the day as steps")])
+            if not any(step.rate_tps or step.to_tps for step in self.steps):
+                raise RuleError([Problem(("steps",), "send nothing at all; write a rate in one of them")])
         return self
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it sends at its rate from the beginning to the end."""
+        return not self.steps and self.count is None and self.send_limit_tps is None
+
+    def pace(self, places: int) -> Pace | None:
+        """The steps at one of so many places, or None."""
+        if not self.steps:
+            return None
+        legs = [
+            Leg(step.rate_tps / places, (step.rate_tps if step.to_tps is None else step.to_tps) / places, step.for_ns)
+            for step in self.steps
+        ]
+        return Pace(legs)
+
+    def mean_tps(self, duration_ns: int) -> float:
+        """Mean rate within a duration, all places together, as far as `count` allows."""
+        pace = self.pace(1)
+        seconds = duration_ns / NS_PER_S
+        due = float(self.rate_tps or 0) * seconds if pace is None else pace.due(duration_ns)
+        if self.send_limit_tps is not None:
+            due = min(due, self.send_limit_tps * seconds)
+        return min(due, due if self.count is None else self.count) / seconds
 
 
 class DemandLoad(Parameters):
@@ -88,6 +167,7 @@ class DemandLoad(Parameters):
         default="constant", description="constant rate, or each class its own shape of the day (A)"
     )
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
+    senders: Count = _senders()
 
     @model_validator(mode="after")
     def _no_double_peak(self) -> DemandLoad:
@@ -98,15 +178,81 @@ class DemandLoad(Parameters):
 
 
 class ClosedLoop(Parameters):
-    """Each answer is followed at once by the next request."""
+    """Each answer is followed by the next request, at once or after a time to think."""
 
     kind: Literal["closed"] = Field(description="a fixed number of requests in flight")
     outstanding: Count = Field(ge=1, le=10_000_000, description="requests in flight, all sites together, split evenly")
+    think_time_ns: Nanoseconds = quantity("0 s", "from an answer to the client's next request")
+    thinking: Literal["fixed", "exponential"] = Field(
+        default="fixed", description="each time as long, or drawn with that mean"
+    )
+    count: Count | None = _count()
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
+    senders: Count = _senders()
+    name: str = Field(default="closed", description=_NAME)
 
 
-Workload = Annotated[Backlog | OpenLoop | DemandLoad | ClosedLoop, Field(discriminator="kind")]
+class Trace(Parameters):
+    """Transactions as recorded, from a file."""
+
+    kind: Literal["trace"] = Field(description="recorded transactions, from a file")
+    file: str | None = Field(
+        default=None,
+        description="csv or Parquet file, relative to this one, with a column time and perhaps class, bytes and site",
+    )
+    columns: dict[Literal["time", "class", "bytes", "site"], str] = Field(
+        default={}, description="what the file calls these columns"
+    )
+    time_unit: Literal["s", "ms", "us", "ns"] = Field(default="s", description="of the column time")
+    starts_at: Literal["zero", "first"] = Field(
+        default="zero", description="simulated time zero is the file's zero, or its first transaction"
+    )
+    size_bytes: Bytes = _transaction_size()
+    sites: SiteChoice = Field(default="all", description=f"{_SITES}; in turn, where the file has no column site")
+    senders: Count = _senders()
+    class_names: tuple[str, ...] = Field(default=(), description="classes of the file; written by pilotzone")
+    place_names: tuple[str, ...] = Field(default=(), description="places of the file; written by pilotzone")
+    packed: str = Field(default="", description="rows of the file; written by pilotzone")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any, info: ValidationInfo) -> Any:
+        if not isinstance(data, dict) or data.get("packed"):
+            return data
+        name, columns, unit = data.get("file"), data.get("columns") or {}, data.get("time_unit", "s")
+        sound = isinstance(columns, dict) and {*columns} <= {*COLUMNS} and unit in ("s", "ms", "us", "ns")
+        if name is None:
+            raise RuleError([Problem((), "says no file; write file: transactions.csv")])
+        if not isinstance(name, str) or not sound or not all(isinstance(one, str) for one in columns.values()):
+            return data  # the fields' own checks say what is wrong
+        base = Path((info.context or {}).get(BASE_DIR, "."))
+        return data | read_trace(base / name, columns, unit, from_first=data.get("starts_at") == "first")
+
+    @model_validator(mode="after")
+    def _sound(self) -> Trace:
+        try:
+            rows = self.rows
+        except ValueError as error:
+            raise RuleError([Problem(("packed",), str(error))]) from None
+        if not len(rows) or rows[:, 1].max() >= len(self.class_names) or rows[:, 3].max() >= len(self.place_names):
+            raise RuleError([Problem(("packed",), "is not what a trace was packed to; name its file instead")])
+        return self
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Time (ns), class, size (bytes) and place of each transaction, int64, shape (rows, 4), in order of time."""
+        rows = unpack(self.packed)
+        rows[:, 2] = np.where(rows[:, 2] < 0, self.size_bytes, rows[:, 2])
+        return rows
+
+    @property
+    def own_places(self) -> tuple[str, ...]:
+        """Places that the file names."""
+        return tuple(name for name in self.place_names if name)
+
+
+Workload = Annotated[Backlog | OpenLoop | DemandLoad | ClosedLoop | Trace, Field(discriminator="kind")]
 
 
 class Clients(Parameters):
@@ -131,6 +277,13 @@ class Clients(Parameters):
         "the client asks the next one, after 1, 2, 4, 8, 16, 24 ... such times; under overload that is more traffic; "
         "0: never",
     )
+    retries: Count = Field(
+        default=0, ge=0, le=1000, description="how often a client whose transaction was refused sends it again"
+    )
+    retry_after_ns: Nanoseconds = quantity(
+        "1 s", "how long after the first refusal; after each further one twice as long", positive=True
+    )
+    retry_at_most_ns: Nanoseconds = quantity("1 min", "but not longer than this", positive=True)
     failover_after_ns: Nanoseconds = quantity(
         "1 s",
         "how long a client's entry voter may be down before the client turns to the next",

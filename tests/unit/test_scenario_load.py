@@ -239,8 +239,8 @@ BAD = {
         "",
         "9:5",
         "workload[0]",
-        "the key rate is missing",
-        "add rate:",
+        "says neither rate nor steps",
+        "write rate: 100 tx/s",
     ),
     "not a mapping": (
         "{model: distance, quality: mid}",
