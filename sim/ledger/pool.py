@@ -139,8 +139,19 @@ def _sort_out(run_state, node):
 
 
 @compiled
+def _take_in(run_state, tx, node):
+    """Whether a mempool with limits takes a transaction, which is counted then."""
+    if not _make_place(run_state, tx, node):
+        return False
+    column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_BYTES] += _bytes(run_state, tx)
+    if run_state[POOL_SENDER_LIMIT] > 0:
+        column(run_state, SENDER_HELD)[_sender_at(run_state, tx, node)] += 1
+    return True
+
+
+@compiled
 def _make_place(run_state, tx, node):
-    """Whether a mempool with limits takes a transaction; what is decided or too old goes first, then what is oldest."""
+    """Whether there is room for a transaction; what is decided or too old goes first, then what is oldest."""
     if _has_room(run_state, tx, node) and _sender_has_room(run_state, tx, node):
         return True
     trim_pool(run_state, node)
@@ -180,17 +191,13 @@ def pool_enter(run_state, tx, node):
     entered = not holds(run_state, tx, node) and not known_decided(run_state, tx, node)
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if entered and run_state[POOL_LIMITED] and not _make_place(run_state, tx, node):
+    if entered and run_state[POOL_LIMITED] and not _take_in(run_state, tx, node):
         if rows[tx * TX_WIDTH + TX_ENTRY] == node and rows[tx * TX_WIDTH + TX_REFS] == 1:
             refuse(run_state, tx)
         else:
             release_tx(run_state, tx)
         return False
     if entered:
-        if run_state[POOL_LIMITED]:
-            column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_BYTES] += _bytes(run_state, tx)
-            if run_state[POOL_SENDER_LIMIT] > 0:
-                column(run_state, SENDER_HELD)[_sender_at(run_state, tx, node)] += 1
         at = tx * run_state[BITS_WORDS] + (node >> 6)
         column(run_state, TX_HELD)[at] |= np.int64(1) << (node & 63)
         tail = peer[p + POOL_TAIL]
@@ -256,9 +263,31 @@ def batch_due_ns(run_state, node):
 @compiled
 def trim_pool(run_state, node):
     """Drop transactions that the node knows to be decided, or that are too old, from the head of its ring."""
+    if run_state[POOL_LIMITED]:
+        _trim_limited(run_state, node)
+        return
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     pool = column(run_state, POOL)
+    mask = run_state[POOL_SIZE] - 1
+    held = column(run_state, TX_HELD)
+    words = run_state[BITS_WORDS]
+    head = peer[p + POOL_HEAD]
+    while head < peer[p + POOL_TAIL]:
+        tx = pool[2 * (node * run_state[POOL_SIZE] + (head & mask))]
+        if not known_decided(run_state, tx, node):
+            break
+        held[tx * words + (node >> 6)] &= ~(np.int64(1) << (node & 63))
+        release_tx(run_state, tx)
+        head += 1
+    peer[p + POOL_HEAD] = head
+
+
+@compiled
+def _trim_limited(run_state, node):
+    """`trim_pool` where leaving is counted."""
+    peer, pool = column(run_state, PEER), column(run_state, POOL)
+    p = node * PEER_WIDTH
     mask = run_state[POOL_SIZE] - 1
     head = peer[p + POOL_HEAD]
     while head < peer[p + POOL_TAIL]:
@@ -271,8 +300,7 @@ def trim_pool(run_state, node):
         _leave(run_state, pool[slot], node)
         head += 1
     peer[p + POOL_HEAD] = head
-    if run_state[POOL_LIMITED]:
-        peer[p + FRESH] = min(peer[p + FRESH], peer[p + POOL_TAIL] - head)
+    peer[p + FRESH] = min(peer[p + FRESH], peer[p + POOL_TAIL] - head)
 
 
 @compiled

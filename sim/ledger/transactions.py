@@ -53,6 +53,7 @@ from sim.ledger.rows import (
     OWED,
     PEER,
     PEER_WIDTH,
+    POOL_SENDER_LIMIT,
     REJECTED,
     RETRIED,
     RETRIES_MAX,
@@ -204,12 +205,13 @@ def submit_one(run_state, gateway, class_):
     rows[t + TX_REFS] = 1
     rows[t + TX_ENTRY] = entry
     rows[t + TX_NUMBER] = (gateway << 40) + number
-    more = column(run_state, TX_MORE)
-    senders = classes[c + CLASS_SENDERS]
-    more[tx * TX_MORE_WIDTH + TX_REFUSALS] = 0
-    more[tx * TX_MORE_WIDTH + TX_SENDER] = (
-        classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
-    )
+    if run_state[RETRIES_MAX] > 0 or run_state[POOL_SENDER_LIMIT] > 0:  # who else would read it
+        more = column(run_state, TX_MORE)
+        senders = classes[c + CLASS_SENDERS]
+        more[tx * TX_MORE_WIDTH + TX_REFUSALS] = 0
+        more[tx * TX_MORE_WIDTH + TX_SENDER] = (
+            classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
+        )
     if entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
         release_tx(run_state, tx)
     else:
@@ -242,10 +244,10 @@ def refuse(run_state, tx):
     """
     rows, more = column(run_state, TX), column(run_state, TX_MORE)
     t = tx * TX_WIDTH
-    refusals = more[tx * TX_MORE_WIDTH + TX_REFUSALS]
-    if refusals >= run_state[RETRIES_MAX]:
+    if run_state[RETRIES_MAX] == 0 or more[tx * TX_MORE_WIDTH + TX_REFUSALS] >= run_state[RETRIES_MAX]:
         reject(run_state, tx)
         return
+    refusals = more[tx * TX_MORE_WIDTH + TX_REFUSALS]
     more[tx * TX_MORE_WIDTH + TX_REFUSALS] = refusals + 1
     wait_ns = run_state[RETRY_NS]
     for _ in range(refusals):
