@@ -124,11 +124,14 @@ class Engine:
         node = run_state.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
         node[:, post.UP] = 1
         node[:, post.GUARD] = -1
-        node[:, post.CPU_Q10] = 1024
-        node[:, post.DISK_Q10] = 1024
+        self.set_speeds()
         node[:, post.TX_PS] = s.tx_ps_per_byte
         node[:, post.RX_PS] = s.rx_ps_per_byte
         run_state.allocate(d.WORKER_FREE, n * s.workers)
+        if s.cores_of is not None:  # workers that a node does not have are never free
+            run_state[d.WORKER_FREE].reshape(n, -1)[np.arange(s.workers) >= s.cores_of[:, None]] = NO_LIMIT
+        caps = run_state.allocate(d.LINK_CAP, post.CAP_WIDTH * (1 + len(s.link_caps_ps)))
+        caps.reshape(-1, post.CAP_WIDTH)[1:, post.CAP_PS] = s.link_caps_ps
         envelopes = 8 * n + 16 * s.gateways + 1024
         run_state.allocate(d.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
         run_state.adopt(d.ENVELOPE_FREE, np.arange(envelopes)[::-1])
@@ -306,6 +309,13 @@ class Engine:
         run_state.allocate(r.WAITED, r.WAITED_WIDTH * max(s.gateways * len(s.class_bytes), 1))
         run_state.allocate(r.STREAM, r.STREAM_WIDTH * 1)
         run_state.allocate(r.REPLY_COUNT, max(s.gateways, 1))
+
+    def set_speeds(self) -> None:
+        """Each endpoint's equipment works as it was built to."""
+        node, speeds = self.node(), self.settings.speeds
+        node[:, post.CPU_Q10] = 1024 if speeds is None else speeds.cpu_q10
+        node[:, post.CRYPTO_Q10] = 1024 if speeds is None else speeds.crypto_q10
+        node[:, post.DISK_Q10] = 1024 if speeds is None else speeds.disk_q10
 
     def _lay_classes(self, classes: np.ndarray) -> int:
         """The table of classes of transactions; returns how many senders there are at all gateways."""

@@ -15,6 +15,7 @@ from sim.engine.capacity import has_capacity
 from sim.engine.cases import open_any_value, release_tally
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
+from sim.engine.settings import NO_LIMIT
 from sim.engine.votes import cast_vote, count_now, open_tally, send_vote, vote_arrives
 from sim.kernel.chance import JITTER, join
 from sim.kernel.due import CALL, CLIENT, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
@@ -548,7 +549,8 @@ def restart(array, node):
     state[s + PROGRESS_NS] = run_state[NOW]
     free = column(run_state, WORKER_FREE)
     for w in range(run_state[WORKERS]):
-        free[node * run_state[WORKERS] + w] = run_state[NOW]
+        if free[node * run_state[WORKERS] + w] < NO_LIMIT:
+            free[node * run_state[WORKERS] + w] = run_state[NOW]
     column(run_state, PEER)[node * PEER_WIDTH + TX_LAST] = run_state[NOW]
     column(run_state, PEER)[node * PEER_WIDTH + OPEN_NS] = run_state[NOW]  # it had written down what it voted for
     return np.int64(0)

@@ -23,6 +23,15 @@ class ClassRules:
 
 
 @dataclasses.dataclass(frozen=True)
+class Speeds:
+    """How many times as long things take at each endpoint, times 1024, int64, shape (endpoints,)."""
+
+    cpu_q10: np.ndarray
+    crypto_q10: np.ndarray  # signing and verifying, the processor's slowness included
+    disk_q10: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Settings:
     """What the engine must know of a run. Arrays are indexed by endpoint: seats first, then gateways.
 
@@ -39,7 +48,10 @@ class Settings:
     identity: tuple[int, ...] = ()  # seat -> the voter as whom it votes, -1: observer; default: the voters alone
     listeners: tuple[int, ...] = ()  # observers that broadcasts go to as well
     side: tuple[int, ...] = ()  # endpoint -> 0 at home, 1 abroad, -1 nowhere; empty: there is no border
-    workers: int = 1
+    workers: int = 1  # of each node, or the most that any has
+    cores_of: np.ndarray | None = None  # workers of each endpoint, if they differ
+    speeds: Speeds | None = None  # of each endpoint's equipment, if they differ
+    link_caps_ps: tuple[int, ...] = ()  # picoseconds per byte of links with a bandwidth of their own
     jitter_mode: int = post.NO_JITTER
     jitter_low_ns: int = 0
     jitter_span: int = 0

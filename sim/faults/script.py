@@ -30,10 +30,18 @@ class LinkEffect:
     down: bool = False
     add_ns: int = 0
     loss: float = 0.0
+    span_ns: int = 0  # and longer by up to this
+    cap: int = 0  # place in LINK_CAP
 
     def joined(self, other: LinkEffect) -> LinkEffect:
         """Both at once."""
-        return LinkEffect(self.down or other.down, self.add_ns + other.add_ns, 1 - (1 - self.loss) * (1 - other.loss))
+        return LinkEffect(
+            self.down or other.down,
+            self.add_ns + other.add_ns,
+            1 - (1 - self.loss) * (1 - other.loss),
+            self.span_ns + other.span_ns,
+            self.cap or other.cap,
+        )
 
 
 @dataclasses.dataclass
@@ -110,6 +118,8 @@ class Links:
         rule[post.RULE_DOWN] = effect.down
         rule[post.RULE_ADD_NS] = effect.add_ns
         rule[post.RULE_LOSS_Q32] = int(effect.loss * (1 << 32))
+        rule[post.RULE_SPAN_NS] = effect.span_ns
+        rule[post.RULE_CAP] = effect.cap
         rule[post.RULE_HITS] = 0
         return row
 
@@ -265,8 +275,8 @@ class FaultScript:
 
     def _set_speeds(self) -> None:
         nodes = self.run.engine.node()
-        for column, speed in ((post.CPU_Q10, "cpu"), (post.DISK_Q10, "disk")):
-            nodes[:, column] = 1024
+        self.run.engine.set_speeds()
+        for column, speed in ((post.CPU_Q10, "cpu"), (post.CRYPTO_Q10, "cpu"), (post.DISK_Q10, "disk")):
             for action in self.slow.values():
                 for node in self.ends.nodes(action.nodes):
                     nodes[node, column] = round(int(nodes[node, column]) * getattr(action, speed))

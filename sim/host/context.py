@@ -39,7 +39,7 @@ class ReplicaContext:
         self.seat = seat
         self.me = run.name_of_seat[seat]
         self.n = run.engine.voters
-        self.parameters = run.parameters
+        self.parameters = run.parameters_of.get(seat, run.parameters)
         self.replica: Replica | None = None
         self.handlers: dict[Any, Callable[..., None]] = {}
         self._asked: dict[str, int] = {}

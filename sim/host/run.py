@@ -90,13 +90,16 @@ class Run:
         learners: tuple[int, ...] = (),
         members_change: bool = False,
         messages: tuple[type[Message], ...] = (),
+        parameters_of: Mapping[int, Any] | None = None,
     ) -> None:
+        """`parameters_of`: those of seats that run with others, without a fast path."""
         self.protocol = protocol
         self.members = tuple(range(settings.voters)) if members is None else members
         self.learners = learners
         self.members_change = members_change or len(self.members) < settings.voters
         self.wrappers = dict(wrappers or {})
         self.parameters = parameters
+        self.parameters_of = parameters_of or {}
         self.costs = costs
         self.signing = Signing(settings.voters, costs.signature_bytes, costs.certificates)
         self.seed = settings.seed

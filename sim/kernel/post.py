@@ -48,6 +48,7 @@ UP, INCARNATION, CPU_Q10, GUARD = 4, 5, 6, 7
 RX_BUSY, VERIFY_BUSY, THREAD_BUSY, RX_WAIT, CPU_WAIT, RX_BYTES = 8, 9, 10, 11, 12, 13
 TX_FREE, TX_PS, SIGN_FREE, TX_BUSY, SIGN_BUSY, TX_BYTES, TX_WAIT = 16, 17, 18, 19, 20, 21, 22
 DISK_FREE, DISK_BUSY, DISK_Q10, EXECUTE_FREE, EXECUTE_BUSY = 23, 24, 25, 26, 27
+CRYPTO_Q10 = 30  # of signing and verifying, CPU_Q10 included
 PROGRESS_NS, PROGRESS_NUMBER = 28, 29  # last progress and how often, for the progress timer
 RX_COUNT, RX_LAST = 14, 15  # RX_LAST: when the copy that arrived last was received; kept where cards are shared
 PROGRESS_TOKEN = 31  # which progress timer is the current one
@@ -65,6 +66,10 @@ COUNT_SENT, COUNT_BYTES, COUNT_SIGNED, COUNT_DROPPED = 0, 1, 2, 3
 
 RULE_WIDTH = 8
 RULE_DOWN, RULE_ADD_NS, RULE_LOSS_Q32, RULE_DUPLICATE_Q32, RULE_HITS, RULE_SPAN_NS = 0, 1, 2, 3, 4, 5
+RULE_CAP = 6  # its place in LINK_CAP; 0: it carries whatever comes
+
+CAP_WIDTH = 2
+CAP_PS, CAP_FREE = range(2)  # picoseconds per byte; when all that has been sent over it is through, ns
 
 NO_JITTER, ADDED_JITTER, PROPORTIONAL_JITTER, TABLE_JITTER = 0, 1, 2, 3
 

@@ -10,6 +10,7 @@ import numpy as np
 from sim.kernel.post import (
     CPU_Q10,
     CPU_WAIT,
+    CRYPTO_Q10,
     NODE_WIDTH,
     RULE_DOWN,
     RULE_HITS,
@@ -111,7 +112,7 @@ def receive(run_state, time, src, dst, size, verify_ns, flow_ns):
     run_state[DIGEST_SUM] += (received ^ (np.int64(dst) << 48)) * np.int64(0x9E3779B97F4A7C1) + size
     verified = received
     if verify_ns > 0:
-        verified = verified_at(run_state, dst, received, (verify_ns * node[d + CPU_Q10]) >> 10)
+        verified = verified_at(run_state, dst, received, (verify_ns * node[d + CRYPTO_Q10]) >> 10)
     return received, verified
 
 

@@ -169,7 +169,8 @@ CARDS = 90  # per endpoint
 CONNECTION = 91  # per lane, sender and receiver: the last row queued + 1, or 0
 KIND_SMALL = 92  # per message type: 1 if it goes beside blocks, not behind them, where cards are shared
 RX_GAPS = 93  # per endpoint: when its card was idle (sim.kernel.sharing)
-COLUMNS = 98
+LINK_CAP = 98  # CAP_WIDTH per link of a bandwidth of its own; row 0 is none
+COLUMNS = 99
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

@@ -12,11 +12,14 @@ from sim.kernel.calendar import BUCKETS, append_to_bucket, calendar_push, count_
 from sim.kernel.chance import DUPLICATE, JITTER, LOSS, TABLE, below, join
 from sim.kernel.post import (
     ADDED_JITTER,
+    CAP_FREE,
+    CAP_PS,
+    CAP_WIDTH,
     COUNT_BYTES,
     COUNT_DROPPED,
     COUNT_SENT,
     COUNT_SIGNED,
-    CPU_Q10,
+    CRYPTO_Q10,
     ENVELOPE_WIDTH,
     FATE_LOST_SENDING,
     FATE_RULED_OUT,
@@ -28,6 +31,7 @@ from sim.kernel.post import (
     PROPORTIONAL_JITTER,
     REFS,
     RULE_ADD_NS,
+    RULE_CAP,
     RULE_DOWN,
     RULE_DUPLICATE_Q32,
     RULE_HITS,
@@ -67,6 +71,7 @@ from sim.kernel.run_state import (
     KIND_COUNT,
     LAST_ARRIVAL,
     LATENCY,
+    LINK_CAP,
     LINK_RULE,
     LINKS_CHANGED,
     LOG_ON,
@@ -121,8 +126,8 @@ def _lost_ns(run_state, key, dst, loss_q32, salt):
 
 
 @compiled
-def _ruled(run_state, rule, key, dst, arrives, ref):
-    """A link rule in force: the new arrival time, or -1 if the copy is dropped. May enter a duplicate."""
+def _ruled(run_state, rule, key, dst, leaves, arrives, size):
+    """A link rule in force: the new arrival time, or -1 if the copy is dropped."""
     r = rule * RULE_WIDTH
     rules = column(run_state, RULE)
     rules[r + RULE_HITS] += 1
@@ -136,6 +141,11 @@ def _ruled(run_state, rule, key, dst, arrives, ref):
         if wait < 0:
             return np.int64(-1)
         arrives += wait
+    if rules[r + RULE_CAP] > 0:
+        caps, c = column(run_state, LINK_CAP), rules[r + RULE_CAP] * CAP_WIDTH
+        through = max(leaves, caps[c + CAP_FREE]) + (size * caps[c + CAP_PS]) // 1000
+        caps[c + CAP_FREE] = through
+        arrives += through - leaves
     return arrives
 
 
@@ -182,7 +192,7 @@ def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     if run_state[LINKS_CHANGED]:
         rule = column(run_state, LINK_RULE)[src * run_state[NODES] + dst]
         if rule > 0 and not lost:
-            ruled = _ruled(run_state, rule, key, dst, arrives, ref)
+            ruled = _ruled(run_state, rule, key, dst, leaves, arrives, size)
             lost = ruled < 0
             arrives = ruled
     if lost:
@@ -235,7 +245,7 @@ def sign(run_state, src, sign_ns):
     """Stage 1: returns when the message is signed."""
     node = column(run_state, NODE)
     s = src * NODE_WIDTH
-    cost = (sign_ns * node[s + CPU_Q10]) >> 10
+    cost = (sign_ns * node[s + CRYPTO_Q10]) >> 10
     signed = max(run_state[NOW], node[s + SIGN_FREE]) + cost
     node[s + SIGN_FREE] = signed
     node[s + SIGN_BUSY] += cost

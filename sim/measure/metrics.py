@@ -199,15 +199,18 @@ def _resources(run: Run, end_ns: int) -> Metrics:
     sending_ns = run.engine.sending_ns()[: run.engine.seats]
     free = {name: nodes[:, [getattr(post, f"{name}_FREE")]] for name in ("SIGN", "TX", "RX", "THREAD", "EXECUTE")}
     free["VERIFY"] = nodes[:, [post.VERIFY_FREE]]
+    cores = np.ones(len(nodes), dtype=np.int64)
     if workers > 1:
         free["VERIFY"] = run.engine.run_state[d.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
+        there = free["VERIFY"] < NO_LIMIT  # of workers that a node does not have, none is ever free
+        free["VERIFY"], cores = np.where(there, free["VERIFY"], 0), there.sum(axis=1)
 
     def used(stage: str, before: str = "") -> float:
         """The greatest share of the run for which a node's stage was at work; `before`: the stage that feeds it."""
         behind = free[before].max(axis=1) > end_ns if before else np.zeros(len(nodes), dtype=bool)
         taken_in_ns = nodes[:, getattr(post, f"{stage}_BUSY")] + (sending_ns if stage == "TX" else 0)
         busy = done_by(end_ns, taken_in_ns, free[stage], behind)
-        return float(busy.max() / (end_ns * free[stage].shape[1]))
+        return float((busy / (end_ns * (cores if stage == "VERIFY" else 1))).max())
 
     return {
         "nic_send_utilisation_max": used("TX", "SIGN"),

@@ -26,6 +26,7 @@ from sim.network.sites import sites
 from sim.observers.messages import MESSAGES
 from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
+from sim.scenario import equipment
 from sim.scenario.followers import Followers, sides
 from sim.scenario.schema import Scenario
 from sim.units import NS_PER_S
@@ -92,15 +93,20 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         Gateway(seated + k, place, _home(scenario, place, matrix)) for k, place in enumerate(client_places)
     )
     floods = _floods(scenario, seated + len(gateways), len(classes))
+    ends_of_run = _endpoints(scenario, adversary, (*gateways, *(flood.gateway for flood in floods)))
+    links = equipment.StaticLinks(scenario, ends_of_run)
+    own = equipment.own_parameters(scenario)
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, adversary, gateways, floods, classes, class_rules, matrix),
+        _settings(scenario, replica, adversary, ends_of_run, floods, classes, class_rules, matrix, links),
         _costs(scenario, replica),
         block_interval_ns=scenario.block.interval_ns,
         block_period_ns=scenario.block.period_ns or 0,
         empty_period_ns=scenario.block.empty_period_ns or 0,
-        fast_path=fast_path and not any(rule.names_leader for rule in scenario.rules),  # it asks nobody who leads
+        # it asks nobody who leads, and takes all nodes to run with the same parameters
+        fast_path=fast_path and not own and not any(rule.names_leader for rule in scenario.rules),
+        parameters_of={seat: own[node] for seat, node in enumerate(ends_of_run.node) if node in own},
         wrappers=adversary.seats,
         members=network.member_nodes,
         learners=network.learner_nodes,
@@ -111,7 +117,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     _silence(adversary, run)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
-    seats = ClientFailover(scenario, run, gateways)
+    seats = ClientFailover(scenario, run, gateways, matrix)
     followers.joined = seats.restarted
     for flood in floods:
         run.engine.peer()[flood.gateway.endpoint, r.ENTRY] = flood.gateway.home
@@ -130,6 +136,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         restarted=seats.restarted,
     )
     faults = FaultScript(clock, run, scenario.faults, ends)
+    links.hold(faults.links)
     for twin in adversary.twins:
         faults.links.hold(-1 - twin.seat, twin.cut_links(adversary.twins), LinkEffect(down=True))
     filters = MessageFilters(clock, run, scenario.rules, network.gst, ends, faults.heals_ns)
@@ -146,6 +153,15 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     gateways += tuple(flood.gateway for flood in floods)
     classes += tuple(TransactionClass("invalid", flood.size_bytes) for flood in floods)
     return World(scenario, run, clock, faults, filters, adversary, followers, gateways, classes, streams, offered)
+
+
+def _endpoints(scenario: Scenario, adversary: Adversary, gateways: tuple[Gateway, ...]) -> equipment.Endpoints:
+    """Who stands where: voters, observers, twins, then the gateways."""
+    network = scenario.network
+    nodes = (*range(network.n + len(scenario.observer_of_seat)), *(twin.node for twin in adversary.twins))
+    copies = (network.place_of_node[twin.node] for twin in adversary.twins)
+    clients = (gateway.place for gateway in gateways)
+    return equipment.Endpoints((*network.place_of_node, *scenario.place_of_observer, *copies, *clients), nodes)
 
 
 def _silence(adversary: Adversary, run: Run) -> None:
@@ -310,45 +326,47 @@ def _settings(
     scenario: Scenario,
     replica: type[Replica],
     adversary: Adversary,
-    gateways: tuple[Gateway, ...],
+    ends: equipment.Endpoints,
     floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
     class_rules: tuple[ClassRules, ...],
     matrix: np.ndarray,
+    links: equipment.StaticLinks,
 ) -> Settings:
     network = scenario.network
     places = scenario.places
-    gateways += tuple(flood.gateway for flood in floods)
-    copies = (network.place_of_node[twin.node] for twin in adversary.twins)
-    clients = (gateway.place for gateway in gateways)
-    where = (*network.place_of_node, *scenario.place_of_observer, *copies, *clients)
     if _one_distance(scenario):
-        at = [0] * len(where)
+        at = [0] * len(ends.place)
     else:
         index = {place: i for i, place in enumerate(places)}
-        at = [index[place] for place in where]
-    ends = len(at)
+        at = [index[place] for place in ends.place]
+    latency_ns, site_of = links.latency_ns(matrix, at)
     mode, low, span, table = _jitter(scenario)
     profile = profiles()[scenario.cpu.crypto]
     backlog = [load for load in scenario.workload if isinstance(load, Backlog)]
     ordered = network.links == "ordered"
-    tx_ps = np.full(ends, network.bandwidth_ps_per_byte)
+    tx_ps = np.full(len(at), network.bandwidth_ps_per_byte)
     for seat, observer in enumerate(scenario.observer_of_seat, network.n):
         if observer.bandwidth_ps_per_byte is not None:
             tx_ps[seat] = observer.bandwidth_ps_per_byte
     rx_ps = tx_ps.copy()
-    tx_ps[ends - len(floods) :] = 0  # an attacker has all the bandwidth it needs
+    equipment.cards_ps(scenario, ends, tx_ps, rx_ps)
+    cores = equipment.cores_of(scenario, ends)
+    tx_ps[len(at) - len(floods) :] = 0  # an attacker has all the bandwidth it needs
     return Settings(
         voters=network.n,
-        gateways=len(gateways),
+        gateways=len(at) - len(ends.node),
         seed=scenario.seed,
-        site_of=np.array(at),
-        latency_ns=matrix,
+        site_of=site_of,
+        latency_ns=latency_ns,
         tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=rx_ps,
         identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in adversary.twins)),
-        side=sides(tuple(_site(scenario, place) for place in where)),
-        workers=scenario.cpu.cores,
+        side=sides(tuple(_site(scenario, place) for place in ends.place)),
+        workers=scenario.cpu.cores if cores is None else int(cores.max()),
+        cores_of=cores,
+        speeds=equipment.speeds(scenario, ends),
+        link_caps_ps=tuple(links.caps_ps),
         jitter_mode=mode,
         jitter_low_ns=low,
         jitter_span=span,
@@ -357,7 +375,7 @@ def _settings(
         retransmit_ns=network.retransmit_after_ns if ordered else 0,
         ordered=ordered,
         sharing=_SHARING[network.sharing],
-        links_change=bool(adversary.twins) or any(fault.kind in ON_LINKS for fault in scenario.faults),
+        links_change=bool(adversary.twins or links.effects) or any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,
@@ -449,12 +467,12 @@ def _costs(scenario: Scenario, replica: type[Replica]) -> Costs:
 class ClientFailover:
     """Which clients turn to which voter, as nodes fail and return."""
 
-    def __init__(self, scenario: Scenario, run: Run, gateways: tuple[Gateway, ...]) -> None:
+    def __init__(self, scenario: Scenario, run: Run, gateways: tuple[Gateway, ...], matrix: np.ndarray) -> None:
+        """`matrix`: latency between places, without what single links add."""
         self.scenario = scenario
         self.run = run
         self.gateways = gateways
         self.wait_ns = scenario.clients.failover_after_ns
-        matrix = run.engine.settings.latency_ns
         self.order: dict[int, list[int]] = {}
         everyone = range(scenario.network.n)
         for gateway in gateways:

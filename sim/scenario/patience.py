@@ -40,10 +40,11 @@ def block_bytes(scenario: Scenario) -> int:
 
 
 def sending_ns(scenario: Scenario) -> int:
-    """How long a voter's card takes to send a full block, or as many as may be under way, to all other voters, ns."""
+    """How long the slowest card of a voter takes to send a full block, or as many as may be under way, to all, ns."""
     at_once = getattr(scenario.protocol.parameters, "pipeline", 1)
     copies = (scenario.network.n - 1) * at_once
-    return block_bytes(scenario) * copies * scenario.network.bandwidth_ps_per_byte // 1000
+    cards = (rule.upload_ps_per_byte for rule in scenario.nodes if rule.upload_ps_per_byte is not None)
+    return block_bytes(scenario) * copies * max(scenario.network.bandwidth_ps_per_byte, *cards, 0) // 1000
 
 
 def raised(scenario: Scenario) -> tuple[dict[str, int], str]:

@@ -18,6 +18,7 @@ from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
 from sim.parameters import Problem, key_of
 from sim.protocols import PROTOCOLS
+from sim.scenario.equipment import problems as equipment_problems
 from sim.scenario.followers import problems as follower_problems
 from sim.scenario.patience import transaction_bytes
 from sim.units import format_ns
@@ -42,6 +43,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
         message = f"{scenario.cpu.crypto} signatures do not aggregate; write crypto: bls12-381, or certificates: list"
         yield Problem(("cpu", "certificates"), message)
     yield from _block_rules(scenario)
+    yield from equipment_problems(scenario)
     yield from _workload(scenario)
     yield from _clients(scenario)
     for i, fault in enumerate(scenario.faults):

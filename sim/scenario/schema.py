@@ -22,6 +22,7 @@ from sim.faults.rules import MessageRule
 from sim.faults.settings import Fault
 from sim.files import is_plain_name
 from sim.network.crypto import CryptoName
+from sim.network.equipment import LinkRule, NodeRule
 from sim.network.settings import Network
 from sim.network.sites import suggestion
 from sim.observers.settings import CatchUp, Observer
@@ -209,6 +210,12 @@ class Scenario(Parameters):
     )
     network: Network = Field(description="voters, their places and links")
     cpu: Cpu = Field(default=Cpu(), description="processor and disk of each node")
+    nodes: tuple[NodeRule, ...] = Field(
+        default=(), max_length=20_000, description="nodes whose equipment or parameters differ from the rest"
+    )
+    links: tuple[LinkRule, ...] = Field(
+        default=(), max_length=20_000, description="links that differ from the rest, one or both directions"
+    )
     protocol: ProtocolChoice = Field(description="consensus protocol")
     block: BlockLimits = Field(default=BlockLimits(), description="size and spacing of blocks")
     workload: tuple[Workload, ...] = Field(min_length=1, max_length=1000, description="who sends what")

@@ -281,6 +281,7 @@ class Compiled(Stage):
         if shift is not None:
             self.run_state[d.CAL_SHIFT] = shift
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
+        self.engine.node()[:, post.CRYPTO_Q10] = net.cpu_q10
         costs = self.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
         for kind in script.kinds:
             self.engine.run_state[d.KIND_SMALL][kind.number] = kind.small
