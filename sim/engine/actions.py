@@ -43,6 +43,7 @@ from sim.ledger.rows import (
     ACCEPTED,
     BLOCK,
     BLOCK_WIDTH,
+    BUILT_NS,
     DECIDE_WAITS,
     EVENT_HEAD,
     HEIGHT,
@@ -179,6 +180,7 @@ def react(run_state, node, action, voter):
             state[s + PROGRESS_NS] = run_state[NOW]
         column(run_state, PEER)[node * PEER_WIDTH + ACCEPTED] = rows[r + OF_BLOCK]
         if run_state[ADOPTS]:
+            column(run_state, PEER)[node * PEER_WIDTH + BUILT_NS] = run_state[NOW]
             blocks, b = column(run_state, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
             trace(run_state, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
     if rows[r + PERSIST_NS] > 0:

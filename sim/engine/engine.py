@@ -83,6 +83,8 @@ class Engine:
         state[d.ORDERED] = s.ordered and order_matters
         state[d.WORKERS] = s.workers
         state[d.LOG_ON] = s.log_messages
+        state[d.FLUSH_NS] = s.flush_ns
+        state[d.LOOK_NS] = s.look_ns
         state[r.DECIDE_WAITS] = s.decide_waits
         state[r.STOP_AFTER] = s.stop_after
         state[r.WARM_UP_NS] = s.warm_up_ns
@@ -102,6 +104,8 @@ class Engine:
         state[r.EXECUTE_BLOCK_NS] = s.execute_block_ns
         state[r.EXECUTE_PLACE] = s.execute_place
         state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
+        state[r.BUILDS_EARLY] = s.builds_early
+        state[r.REBUILD_NS] = s.rebuild_ns
         state[r.POOL_LIMIT] = s.pool_limit
         state[r.POOL_BYTES_LIMIT] = s.pool_bytes
         state[r.POOL_SENDER_LIMIT] = s.pool_per_sender
@@ -140,6 +144,7 @@ class Engine:
         run_state.adopt(d.LATENCY, s.latency_ns)
         run_state.allocate(d.LAST_ARRIVAL, n * n if self.state[d.ORDERED] else 1)
         run_state.allocate(d.LINK_RULE, n * n if s.links_change else 1)
+        run_state.adopt(d.FLUSH_AT, np.full(n * n if s.flush_ns else 1, -1))
         run_state.allocate(d.RULE, post.RULE_WIDTH * 256)
         run_state.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
         run_state.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)

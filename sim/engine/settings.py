@@ -60,6 +60,8 @@ class Settings:
     retransmit_ns: int = 0  # 0: datagrams
     ordered: bool = True
     sharing: int = sharing.FIFO  # how copies share their sender's card
+    flush_ns: int = 0  # after which a connection between seats is flushed; 0: at once
+    look_ns: int = 0  # how often a seat looks what it has for a peer
     links_change: bool = False  # link rules will be used
     block_txs: int = 1000
     block_bytes: int = 0
@@ -82,6 +84,8 @@ class Settings:
     execute_block_ns: int = 0
     execute_place: int = 0  # sim.ledger.execution.PLACES
     batch_timeout_ns: int = 0
+    builds_early: bool = False  # a block holds what waited when its parent came,
+    rebuild_ns: int = 0  # or when so many such times had gone by since
     pool_limit: int = NO_LIMIT
     pool_bytes: int = NO_LIMIT
     pool_per_sender: int = 0  # 0: no limit

@@ -107,6 +107,7 @@ class ChainPart(Part):
                 entry.undecide_tip(run.engine.state, self.seat)
                 height = self.host.height
         self.head = head
+        peers[self._at + r.BUILT_NS] = run.now_ns
         if old:
             peers[self._at + r.FRESH] = peers[self._at + r.POOL_TAIL] - peers[self._at + r.POOL_HEAD]
 
@@ -154,6 +155,7 @@ class PacingPart(Part):
         self._last_at = self.seat * lease.LEASE_WIDTH + lease.LAST_NS
         self.block_interval_ns = self.run.block_interval_ns
         self.period_ns, self.empty_period_ns = self.run.block_period_ns, self.run.empty_period_ns
+        self.time_step_ns = self.run.time_step_ns
 
     def something_waits(self) -> bool:
         waits = bool(entry.waits(self.run.engine.state, self.seat))

@@ -84,6 +84,7 @@ class Run:
         block_interval_ns: int = 0,
         block_period_ns: int = 0,
         empty_period_ns: int = 0,
+        time_step_ns: int = 0,
         fast_path: bool = True,
         wrappers: Mapping[int, Wrapper] | None = None,
         members: tuple[int, ...] | None = None,
@@ -105,6 +106,7 @@ class Run:
         self.seed = settings.seed
         self.block_interval_ns = block_interval_ns
         self.block_period_ns, self.empty_period_ns = block_period_ns, empty_period_ns
+        self.time_step_ns = time_step_ns
         self.backlog = settings.backlog_bytes > 0
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]

@@ -113,6 +113,8 @@ WRONG_INDEX = 63
 SHARING = 128  # how copies share their sender's card (sim.kernel.sharing)
 CAPPED = 129  # 1: some card takes in less than another sends
 QUEUED_FREE_LEN = 130
+FLUSH_NS = 148  # after which a connection between seats is flushed; 0: at once
+LOOK_NS = 149  # how often a seat looks what it has for a peer; 0: always
 LEDGER_SCALARS = 64
 
 # --- columns ---------------------------------------------------------------------------------------------
@@ -170,7 +172,8 @@ CONNECTION = 91  # per lane, sender and receiver: the last row queued + 1, or 0
 KIND_SMALL = 92  # per message type: 1 if it goes beside blocks, not behind them, where cards are shared
 RX_GAPS = 93  # per endpoint: when its card was idle (sim.kernel.sharing)
 LINK_CAP = 98  # CAP_WIDTH per link of a bandwidth of its own; row 0 is none
-COLUMNS = 99
+FLUSH_AT = 99  # src x dst: when what waits in the connection goes; empty without FLUSH_NS
+COLUMNS = 100
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.calendar import BUCKETS, append_to_bucket, calendar_push, count_appended
-from sim.kernel.chance import DUPLICATE, JITTER, LOSS, TABLE, below, join
+from sim.kernel.chance import DUPLICATE, JITTER, LOOK, LOSS, TABLE, below, join
 from sim.kernel.post import (
     ADDED_JITTER,
     CAP_FREE,
@@ -63,6 +63,8 @@ from sim.kernel.run_state import (
     DROPPED,
     DUPLICATED,
     ENVELOPE,
+    FLUSH_AT,
+    FLUSH_NS,
     GROUP_MEMBER,
     GROUP_START,
     JITTER_LOW_NS,
@@ -75,6 +77,7 @@ from sim.kernel.run_state import (
     LINK_RULE,
     LINKS_CHANGED,
     LOG_ON,
+    LOOK_NS,
     LOSS_Q32,
     NODE,
     NODES,
@@ -85,6 +88,7 @@ from sim.kernel.run_state import (
     RULE,
     RULE_COPIES,
     RULES_ACTIVE,
+    SEATS,
     SENT,
     SHARING,
     SIDE,
@@ -165,8 +169,28 @@ def _sent_ns(run_state, ref):
 
 
 @compiled
+def _flushed(run_state, key, ref, src, dst, ready):
+    """When a message that is ready for a connection leaves: with the flush that its first byte, or another's, set off.
+
+    What it tells of itself goes in at once and sets off the flush; itself it goes in when the sender looks next, and
+    waits for another flush if that one is over. A transaction is passed on as it comes.
+    """
+    at = src * run_state[NODES] + dst
+    flush = column(run_state, FLUSH_AT)
+    if flush[at] < ready:
+        flush[at] = ready + run_state[FLUSH_NS]
+    if ref & 1 == 0 and run_state[LOOK_NS] > 0:
+        looked = ready + below(join(join(key, LOOK), dst), run_state[LOOK_NS])
+        if looked > flush[at]:
+            flush[at] = looked + run_state[FLUSH_NS]
+    return flush[at]
+
+
+@compiled
 def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     """Stage 3 for one copy that leaves the sender's NIC at `leaves`. Returns copies entered: 0, 1, or more."""
+    if run_state[FLUSH_NS] > 0 and max(src, dst) < run_state[SEATS]:
+        leaves = _flushed(run_state, key, ref, src, dst, leaves)
     site = column(run_state, SITE_OF)
     base = column(run_state, LATENCY)[site[src] * run_state[SITES] + site[dst]]
     arrives = leaves + base
@@ -407,7 +431,7 @@ def _copies_in_a_row(run_state, envelope, src, group, ready, queues):
 def put_group(run_state, envelope, src, group, ready, queues):
     """Stages 2 and 3 of a message to a group, or 3 alone for one that leaves now. Returns copies (entered, sent)."""
     begin_message(run_state, src, column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND])
-    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON]:
+    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON] or run_state[FLUSH_NS] > 0:
         return _copies_one_by_one(run_state, envelope, src, group, ready, queues)
     return _copies_in_a_row(run_state, envelope, src, group, ready, queues)
 

@@ -49,6 +49,7 @@ from sim.ledger.rows import (
     BLOCK_SERIAL,
     BLOCK_WIDTH,
     BLOCKS_FREE,
+    BUILT_NS,
     BYTES,
     CASE_ACTION,
     CASE_ROWS,
@@ -64,6 +65,7 @@ from sim.ledger.rows import (
     EVENT_DECIDED,
     EVENT_PROPOSED,
     EXECUTE_PLACE,
+    FORKS,
     GATEWAY_FIRST,
     GATEWAYS,
     HEIGHT,
@@ -302,6 +304,8 @@ def _decide_one(run_state, node, block):
     peer = column(run_state, PEER)
     peer[node * PEER_WIDTH + TIP] = block
     peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
+    if run_state[FORKS] == 0:  # else it is the head that counts
+        peer[node * PEER_WIDTH + BUILT_NS] = run_state[NOW]
     ready = column(run_state, BLOCK_READY)
     at = block * run_state[BITS_WORDS] + (node >> 6)
     if (ready[at] >> (node & 63)) & 1:

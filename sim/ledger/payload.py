@@ -12,6 +12,8 @@ from sim.ledger.rows import (
     BLOCK,
     BLOCK_BYTES_MAX,
     BLOCK_WIDTH,
+    BUILDS_EARLY,
+    BUILT_NS,
     BYTES,
     CLASS,
     CLASS_ACKED,
@@ -42,6 +44,7 @@ from sim.ledger.rows import (
     POOL_HEAD,
     POOL_SIZE,
     POOL_TAIL,
+    REBUILD_NS,
     REPEATED,
     SETTLED,
     STAMP,
@@ -96,6 +99,17 @@ def _claim_payload(run_state, block):
 
 
 @compiled
+def _built_ns(run_state, node):
+    """When the block that a node proposes now was put together: what came later waits for the next."""
+    if run_state[BUILDS_EARLY] == 0:
+        return run_state[NOW]
+    since_ns = column(run_state, PEER)[node * PEER_WIDTH + BUILT_NS]
+    if run_state[REBUILD_NS] > 0:
+        since_ns += (run_state[NOW] - since_ns) // run_state[REBUILD_NS] * run_state[REBUILD_NS]
+    return since_ns
+
+
+@compiled
 def fill_block(run_state, node, block):
     """Move waiting transactions into a new block, oldest first, up to the limits on count and bytes.
 
@@ -132,11 +146,15 @@ def fill_block(run_state, node, block):
     rows = column(run_state, TX)
     classes = column(run_state, CLASS)
     mask = run_state[POOL_SIZE] - 1
+    built_ns = _built_ns(run_state, node)
     total = 0
     count = 0
     i = peer[p + POOL_HEAD]
     while i < peer[p + POOL_TAIL] and count < limit:
-        tx = pool[2 * (node * run_state[POOL_SIZE] + (i & mask))]
+        slot = 2 * (node * run_state[POOL_SIZE] + (i & mask))
+        tx = pool[slot]
+        if pool[slot + 1] > built_ns:
+            break
         t = tx * TX_WIDTH
         inside = rows[t + TX_BLOCK]
         decided = rows[t + TX_DECIDED] > 0 if run_state[FORKS] else known_decided(run_state, tx, node)

@@ -56,6 +56,8 @@ RETRY_NS = 143  # after how long; then twice as long, and so on
 RETRY_MOST_NS = 144
 RETRIED = 145
 MEASURE_END_NS = 146  # transactions submitted from here on are not measured
+BUILDS_EARLY = 150  # 1: a block holds what waited when its parent came
+REBUILD_NS = 151  # or when so many such times had gone by since; 0: never again
 ASKING_CLASSES = 147  # 1: some class is of clients who ask again once they have an answer
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
@@ -91,7 +93,7 @@ TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUM
 PEER_WIDTH = 24
 POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
 TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS = range(8, 12)
-THOUGHTS, ACCEPTED, WAITING = 12, 13, 15
+THOUGHTS, ACCEPTED, BUILT_NS, WAITING = range(12, 16)  # BUILT_NS: when its last block, or head, came
 QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers clients
 WATCHED = 18  # 1: Python is told of each block that this node decides
 OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision

@@ -73,6 +73,12 @@ class Network(Parameters):
         default="ordered",
         description="ordered: like TCP, late but in order; datagram: lost messages stay lost",
     )
+    flush_after_ns: Nanoseconds = quantity(
+        "0 ms", "a connection between nodes is flushed so long after the first byte that waits in it; 0: at once"
+    )
+    look_every_ns: Nanoseconds = quantity(
+        "0 ms", "how often a node looks what it has for a peer (gossip); with flush_after, in which such times overlap"
+    )
     topology: Topology = Field(default=Topology(family="full-mesh"), description="which places are linked directly")
 
     gst: Gst | None = Field(
@@ -176,6 +182,8 @@ def _network_problems(network: Network) -> Iterator[Problem]:
         remedy = "remove one of them" if both else "write nodes: 4 or sites: [HAK, RSC, WEC, QHI]"
         yield Problem(("nodes",) if both else (), f"{message}; {remedy}")
         return
+    if network.look_every_ns and not network.flush_after_ns:
+        yield Problem(("look_every",), "goes with flush_after; write flush_after: 100 ms beside it")
     if network.site is not None:
         if network.sites is not None:
             yield Problem(("site",), "goes with nodes, not with sites; remove it")

@@ -75,6 +75,11 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
             remedy = "write period, or interval" if "period" in known else own
             able = ", ".join(other for other, entry in PROTOCOLS.items() if key in entry.protocol.block_rules)
             yield Problem(("block", key), f"{name} has no {key} ({able} do); {remedy}")
+    chosen = PROTOCOLS[name].protocol if name in PROTOCOLS else None
+    if block.built == "at_parent" and block.period_ns is None and chosen is not None and not chosen.forks:
+        forking = ", ".join(other for other, entry in PROTOCOLS.items() if entry.protocol.forks)
+        message = f"goes with blocks that come when their time has, full or empty ({forking}, or period); remove it"
+        yield Problem(("block", "built"), message)
     idle = not cpu.execute_ns and not cpu.execute_block_ns
     if cpu.execution != "auto" and idle and scenario.platform is None:
         yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")

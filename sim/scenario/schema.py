@@ -141,9 +141,26 @@ class BlockLimits(Parameters):
         None, "with period: the time to a block without transactions, if it is to be longer", positive=True
     )
 
+    built: Literal["when_due", "at_parent"] = Field(
+        default="when_due",
+        description="with a period: a block holds what waits when it is due, or what waited when its parent came",
+    )
+    rebuilt_every_ns: Nanoseconds | None = quantity(
+        None, "with built: at_parent: it is put together anew so often until it is due; absent: never", positive=True
+    )
+    time_step_ns: Nanoseconds = quantity(
+        "0 s", "with period: times in headers are rounded down to this, so that periods begin at whole ones"
+    )
+
     @model_validator(mode="after")
     def _one_rule(self) -> BlockLimits:
         problems = []
+        if self.rebuilt_every_ns is not None and self.built == "when_due":
+            problems.append(Problem(("rebuilt_every",), "belongs to built: at_parent; write that beside it"))
+        if self.time_step_ns and self.period_ns is None:
+            problems.append(Problem(("time_step",), "belongs to period; write period beside it"))
+        elif self.time_step_ns and self.period_ns is not None and self.period_ns % self.time_step_ns:
+            problems.append(Problem(("time_step",), "does not go into period whole times; change one of them"))
         if self.period_ns is not None:
             if self.interval_ns:
                 problems.append(Problem(("interval",), "and period are two answers to one question; remove one"))

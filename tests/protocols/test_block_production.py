@@ -234,3 +234,74 @@ def test_each_protocol_says_which_rules_it_knows() -> None:
     assert {name for name, entry in PROTOCOLS.items() if "period" in entry.protocol.block_rules} == {"ibft", "qbft"}
     batching = {name for name, entry in PROTOCOLS.items() if "batch_timeout" in entry.protocol.block_rules}
     assert batching == {"pbft", "wheat", "rpbft", "raft"}
+
+
+# --- when a block is put together ------------------------------------------------------------------------
+
+EARLY = {"period": "2 s", "built": "at_parent"}
+
+
+def client_waits_ms(result: Result) -> list[float]:
+    """How long clients waited, by place."""
+    waits: list[float] = result.tables["latency_by_place"]["mean_ms"]
+    return waits
+
+
+@pytest.mark.parametrize("protocol", ["qbft", "ibft"])
+def test_a_block_holds_what_waited_when_its_parent_came(protocol: str) -> None:
+    """A client right after each block is in the block after the next: two periods, or one if built when due."""
+    load = [{"kind": "closed", "outstanding": 1, "sites": ["0"]}]
+    early = both_paths(n=4, protocol=protocol, duration="41 s", workload=load, block=EARLY)
+    late = both_paths(n=4, protocol=protocol, duration="41 s", workload=load, block={"period": "2 s"})
+    assert client_waits_ms(early) == pytest.approx([4000], abs=60)
+    assert client_waits_ms(late) == pytest.approx([2000], abs=60)
+    assert proposed_s(early) == proposed_s(late)
+
+
+def test_poisson_clients_wait_for_one_and_a_half_periods() -> None:
+    load = [{"kind": "open", "rate": "20 tx/s", "bytes": "300 B"}]
+    result = both_paths(n=4, protocol="qbft", duration="10 min", workload=load, block=EARLY)
+    assert result.metrics["latency_mean_ms"] == pytest.approx(1.5 * 2000 + 30 + 10, rel=0.02)
+
+
+def test_a_block_may_be_put_together_anew() -> None:
+    """Every half second: what came in the last of four waits for the next block, a quarter of all."""
+    load = [{"kind": "open", "rate": "20 tx/s", "bytes": "300 B"}]
+    block = EARLY | {"rebuilt_every": "500 ms"}
+    result = both_paths(n=4, protocol="qbft", duration="10 min", workload=load, block=block)
+    assert result.metrics["latency_mean_ms"] == pytest.approx(1000 + 500 + 40, rel=0.03)
+
+
+def test_cliques_blocks_are_put_together_when_the_head_comes() -> None:
+    load = [{"kind": "open", "rate": "20 tx/s", "bytes": "300 B"}]
+    waits = []
+    for block in ({}, {"built": "at_parent"}, {"built": "at_parent", "rebuilt_every": "500 ms"}):
+        named = {"name": "clique", "block_period": "2 s"}
+        result = both_paths(n=4, protocol=named, duration="10 min", workload=load, block=block)
+        waits.append(result.metrics["latency_mean_ms"])
+    assert waits[1] - waits[0] == pytest.approx(2000, rel=0.03)
+    assert waits[2] - waits[0] == pytest.approx(500, rel=0.1)
+
+
+def test_periods_begin_at_whole_seconds_again_after_a_round_change() -> None:
+    """The block after a round change bears the second that has begun, so the next is due earlier by the rest of it."""
+    named = {"name": "qbft", "round_timeout": "4 s"}
+    gone = [{"at": "0 s", "crash": {"nodes": [4]}}]
+    block = {"period": "2 s", "time_step": "1 s"}
+    result = both_paths(n=5, protocol=named, duration="30 s", workload=SOME, block=block, faults=gone)
+    assert proposed_s(result)[:9] == [2, 4, 6, 8, 14.01, 16, 18, 20, 26.01]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "block", "rule"),
+    [
+        ("pbft", {"built": "at_parent"}, "goes with blocks that come when their time has"),
+        ("qbft", {"built": "at_parent"}, "goes with blocks that come when their time has"),
+        ("qbft", {"period": "2 s", "rebuilt_every": "1 s"}, "belongs to built: at_parent"),
+        ("qbft", {"time_step": "1 s"}, "belongs to period; write period beside it"),
+        ("qbft", {"period": "1500 ms", "time_step": "1 s"}, "does not go into period whole times"),
+    ],
+)
+def test_building_early_needs_a_period(protocol: str, block: dict[str, str], rule: str) -> None:
+    with pytest.raises(ScenarioError, match=rule):
+        scenario(protocol=protocol, block=block)

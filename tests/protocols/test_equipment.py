@@ -290,3 +290,49 @@ def test_bad_equipment(case: str) -> None:
         scenario(**changes)
     assert rule in str(error.value)
     assert "; " in str(error.value)
+
+
+# --- timers on the way -----------------------------------------------------------------------------------
+
+
+def test_each_step_waits_for_a_flush() -> None:
+    """PBFT's three steps of 10 ms, each set off 100 ms before it leaves: 330 ms; the round back to clients has none."""
+    result = both_paths(scenario(duration="20 s", **{"network.flush_after": "100 ms"}))
+    assert result.metrics["decision_latency_mean_ms"] == 330
+    load = [{"kind": "open", "rate": "0.5 tx/s", "arrivals": "uniform"}]
+    lone = both_paths(scenario(duration="40 s", workload=load, **{"network.flush_after": "100 ms"}))
+    waits = lone.tables["latency_by_place"]
+    assert waits["mean_ms"] == pytest.approx([10 + 330 + 10, *[10 + 110 + 330 + 10] * 3], abs=0.01)
+
+
+def test_what_comes_meanwhile_goes_with_the_same_flush() -> None:
+    """Two transactions at one entry 60 ms apart leave it together: the second waited for 40 ms."""
+    steps = [{"rate": "0 tx/s", "for": "1 s"}, {"rate": "16.6667 tx/s", "for": "120 ms"}]
+    load = [{"kind": "open", "steps": steps, "arrivals": "uniform", "sites": ["3"]}]
+    block = {"batch_timeout": "5 ms"}  # so that one block holds both
+    result = both_paths(scenario(duration="4 s", workload=load, block=block, **{"network.flush_after": "100 ms"}))
+    waits = result.tables["latency_by_place"]
+    assert waits["transactions"] == [2]
+    assert waits["greatest_ms"][0] - waits["least_ms"][0] == pytest.approx(60, abs=0.1)
+
+
+def test_a_look_that_comes_too_late_costs_another_flush() -> None:
+    """A flush after 1 ms and looks every 5 ms: a step takes 1 to 6 ms more than its 10 ms, 2 to 5 on average."""
+    timers = {"network.flush_after": "1 ms", "network.look_every": "5 ms"}
+    metrics = both_paths(scenario(n=7, duration="20 s", **timers)).metrics
+    assert 3 * (10 + 2) < metrics["decision_latency_mean_ms"] < 3 * (10 + 5)
+    assert metrics["decision_latency_max_ms"] <= 3 * 16
+
+
+@pytest.mark.parametrize("protocol", ["raft", "tendermint", "hotstuff", "kauri", "ibft", "clique"])
+@pytest.mark.parametrize("bandwidth", ["unlimited", "50 Mbit/s"])
+def test_flushes_are_the_same_on_both_paths(protocol: str, bandwidth: str) -> None:
+    load = [{"kind": "open", "rate": "200 tx/s", "bytes": "1 kB"}]
+    network = {"network.flush_after": "20 ms", "network.look_every": "30 ms", "network.bandwidth": bandwidth}
+    gossip = {"name": "tendermint", "dissemination": "gossip"} if protocol == "tendermint" else protocol
+    both_paths(scenario(protocol=gossip, duration="10 s", workload=load, **network))
+
+
+def test_looks_need_flushes() -> None:
+    with pytest.raises(ScenarioError, match="goes with flush_after; write flush_after: 100 ms beside it"):
+        scenario(**{"network.look_every": "100 ms"})

@@ -14,6 +14,7 @@ from sim.cli import app
 from sim.scenario.errors import ScenarioError
 from sim.scenario.foreign import KINDS, kind_of, scenario_text
 from sim.scenario.load import load_scenario
+from sim.scenario.run import run
 from sim.scenario.schema import Scenario
 from sim.units import NS_PER_S
 
@@ -88,7 +89,46 @@ def test_harnesses(tmp_path: Path) -> None:
     assert load.rate_tps == 100  # type: ignore[union-attr]
     diablo = imported(FOLDER / "diablo.yaml", tmp_path)
     (load,) = diablo.workload
-    assert (load.rate_tps, diablo.duration_ns) == ((10 * 70 + 20 * 55) / 30, 30 * NS_PER_S)  # type: ignore[union-attr]
+    assert diablo.duration_ns == 30 * NS_PER_S
+    assert load.mean_tps(diablo.duration_ns) == (10 * 70 + 20 * 55) / 30  # type: ignore[union-attr]
+    assert [step.rate_tps for step in load.steps] == [70, 70]  # type: ignore[union-attr]
+
+
+ROUNDS = """
+test:
+  rounds:
+    - {label: warm, txDuration: 10, rateControl: {type: fixed-rate, opts: {tps: 50}}}
+    - {label: ramp, txNumber: 1500, rateControl: {type: linear-rate, opts: {startingTps: 50, finishingTps: 250}}}
+    - {label: peak, txDuration: 5, rateControl: {type: fixed-rate, opts: {tps: 250}}}
+"""
+
+
+def test_rounds_of_caliper_are_steps_one_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(ROUNDS)
+    made = imported(tmp_path / "r.yaml", tmp_path)
+    (load,) = made.workload
+    assert made.duration_ns == 25 * NS_PER_S
+    assert load.mean_tps(made.duration_ns) == (500 + 1500 + 1250) / 25  # type: ignore[union-attr]
+    assert run(made).metrics["submitted"] == 3250
+
+
+def test_a_fixed_load_of_caliper_is_a_closed_loop(tmp_path: Path) -> None:
+    control = "{type: fixed-load, opts: {transactionLoad: 7}}"
+    (tmp_path / "r.yaml").write_text(f"test: {{rounds: [{{label: a, txNumber: 90, rateControl: {control}}}]}}")
+    made = imported(tmp_path / "r.yaml", tmp_path)
+    assert run(made).metrics["submitted"] == 90
+    later = ROUNDS + f"    - {{label: closed, txNumber: 90, rateControl: {control}}}\n"
+    (tmp_path / "r.yaml").write_text(later)
+    assert "what comes before closed is the scenario" in scenario_text(tmp_path / "r.yaml")
+
+
+def test_timers_of_cometbft_that_hold_messages_back(tmp_path: Path) -> None:
+    text = (
+        FOLDER / "config.toml"
+    ).read_text() + 'peer_gossip_sleep_duration = "5ms"\n[p2p]\nflush_throttle_timeout = "1ms"\n'
+    (tmp_path / "c.toml").write_text(text)
+    network = imported(tmp_path / "c.toml", tmp_path).network
+    assert (network.flush_after_ns, network.look_every_ns) == (1_000_000, 5_000_000)
 
 
 def test_the_command_prints_or_writes_and_overwrites_nothing(tmp_path: Path) -> None:

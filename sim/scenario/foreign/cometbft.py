@@ -41,6 +41,15 @@ def convert_config(data: Mapping[str, Any]) -> Draft:
             used.add(key)
             time_ns = duration_ns(consensus[key], f"consensus.{key}")
             draft.put(f"protocol.{key}", shown_time(time_ns), f"consensus.{key}")
+    look = "peer_gossip_sleep_duration"
+    p2p = section(data, "p2p", "")
+    if "flush_throttle_timeout" in p2p:
+        time_ns = duration_ns(p2p["flush_throttle_timeout"], "p2p.flush_throttle_timeout")
+        draft.put("network.flush_after", shown_time(time_ns), "p2p.flush_throttle_timeout")
+        if look in consensus:
+            used.add(look)
+            time_ns = duration_ns(consensus[look], f"consensus.{look}")
+            draft.put("network.look_every", shown_time(time_ns), f"consensus.{look}")
     if consensus.get("create_empty_blocks", True) is True:
         used.add("create_empty_blocks")
         draft.leave("consensus.create_empty_blocks", "an idle chain makes no blocks here")
@@ -51,7 +60,8 @@ def convert_config(data: Mapping[str, Any]) -> Draft:
         draft.put("pool.max_transactions", size, "mempool.size")
         draft.put("block.max_transactions", min(size, 1000), "assumed (A): it stands in the genesis file, in bytes")
     draft.leave_rest(pool, {"size"}, "mempool.")
-    draft.leave_rest(data, {"consensus", "mempool"}, "")
+    draft.leave_rest(p2p, {"flush_throttle_timeout"}, "p2p.")
+    draft.leave_rest(data, {"consensus", "mempool", "p2p"}, "")
     draft.assume()
     return draft
 

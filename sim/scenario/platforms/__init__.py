@@ -11,6 +11,7 @@ from pathlib import Path
 
 FILE = Path(__file__).with_name("profiles.yaml")
 _RULES = ("interval", "batch_timeout", "period", "empty_period")  # of block: ways to say when blocks are made
+_BUILT = ("built", "rebuilt_every")  # what goes with a period
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,12 @@ class Platform:
 
     def applies(self, value: Value, block: object) -> bool:
         """Whether a value goes with what a scenario says of blocks: one rule of production at a time."""
-        other = isinstance(block, dict) and bool({*block} & {*_RULES})
-        return not (other and value.path[0] == "block" and value.path[1] in _RULES)
+        own = {*block} & {*_RULES} if isinstance(block, dict) else set()
+        if not own or value.path[0] != "block":
+            return True
+        if value.path[1] in _BUILT:
+            return "period" in own
+        return value.path[1] not in (*_RULES, "time_step")
 
 
 @functools.cache
