@@ -104,6 +104,7 @@ class Engine:
         state[r.EXECUTE_BLOCK_NS] = s.execute_block_ns
         state[r.EXECUTE_PLACE] = s.execute_place
         state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
+        state[r.TICK_NS] = s.tick_ns
         state[r.BUILDS_EARLY] = s.builds_early
         state[r.REBUILD_NS] = s.rebuild_ns
         state[r.POOL_LIMIT] = s.pool_limit
@@ -277,6 +278,7 @@ class Engine:
         peer[:, r.FORWARD_TO] = -1
         peer[:, r.ENTRY] = -1
         peer[:, r.BATCH_TIMER] = -1
+        peer[:, r.LAST_TICK] = -2
         txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
         run_state.allocate(r.TX, txs * r.TX_WIDTH)
         run_state.adopt(r.TX_FREE, np.arange(txs)[::-1])

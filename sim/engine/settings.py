@@ -84,6 +84,7 @@ class Settings:
     execute_block_ns: int = 0
     execute_place: int = 0  # sim.ledger.execution.PLACES
     batch_timeout_ns: int = 0
+    tick_ns: int = 0  # a clock that runs on lets a block go, at most one at each beat
     builds_early: bool = False  # a block holds what waited when its parent came,
     rebuild_ns: int = 0  # or when so many such times had gone by since
     pool_limit: int = NO_LIMIT

@@ -39,6 +39,7 @@ from sim.kernel.run_state import (
 from sim.kernel.sending import send_one
 from sim.ledger.execution import BEFORE_VOTE, BETWEEN_BLOCKS, execution_ns
 from sim.ledger.payload import fill_block, free_payload, settle_payload
+from sim.ledger.pool import use_tick
 from sim.ledger.rows import (
     ACKS_NEEDED,
     APART,
@@ -183,6 +184,7 @@ def new_block(run_state, node, parent, height, view, empty):
     if rows[b + TXS] == 0 and not empty:
         free_block(run_state, block)
         return np.int64(-2)
+    use_tick(run_state, node, True)
     trace(run_state, EVENT_PROPOSED, node, rows[b + NUMBER], height, view, rows[b + TXS], rows[b + BYTES])
     return block
 
@@ -304,6 +306,7 @@ def _decide_one(run_state, node, block):
     peer = column(run_state, PEER)
     peer[node * PEER_WIDTH + TIP] = block
     peer[node * PEER_WIDTH + TIP_HEIGHT] = rows[b + HEIGHT]
+    use_tick(run_state, node, False)
     if run_state[FORKS] == 0:  # else it is the head that counts
         peer[node * PEER_WIDTH + BUILT_NS] = run_state[NOW]
     ready = column(run_state, BLOCK_READY)

@@ -24,6 +24,7 @@ from sim.ledger.rows import (
     FORWARD_TO,
     FRESH,
     INVALID_CLASS,
+    LAST_TICK,
     MUTE,
     PAYLOAD_SIZE,
     PEER,
@@ -43,6 +44,7 @@ from sim.ledger.rows import (
     POOL_SORTED_HEIGHT,
     POOL_TAIL,
     SENDER_HELD,
+    TICK_NS,
     TIP_HEIGHT,
     TX,
     TX_BLOCK,
@@ -242,6 +244,38 @@ def batch_is_due(run_state, node):
 
 
 @compiled
+def _earliest_ns(run_state, node):
+    """Before which a node proposes nothing: its interval, or the first beat that is left to it."""
+    peer = column(run_state, PEER)
+    if run_state[TICK_NS] == 0:
+        return peer[node * PEER_WIDTH + BATCH_AT]
+    last, spoken = peer[node * PEER_WIDTH + LAST_TICK] >> 1, peer[node * PEER_WIDTH + LAST_TICK] & 1
+    if spoken and run_state[NOW] <= last * run_state[TICK_NS]:
+        return last * run_state[TICK_NS]  # it will look then, and finds what comes until then
+    return (last + 1) * run_state[TICK_NS]
+
+
+@compiled
+def use_tick(run_state, node, proposes):
+    """A node looks for a block, which it then proposes, or because it has decided one: that uses up a beat.
+
+    Of those that went by unused two are left; if there is none, a look waits for the next, which is spoken for.
+    """
+    if run_state[TICK_NS] == 0:
+        return
+    peer = column(run_state, PEER)
+    p = node * PEER_WIDTH
+    now = run_state[NOW] // run_state[TICK_NS]
+    last, spoken = peer[p + LAST_TICK] >> 1, peer[p + LAST_TICK] & 1
+    if proposes and spoken and run_state[NOW] == last * run_state[TICK_NS]:
+        peer[p + LAST_TICK] = last << 1
+    elif proposes or last < now:
+        peer[p + LAST_TICK] = max(last + 1, now - 1) << 1
+    elif last == now:
+        peer[p + LAST_TICK] = ((now + 1) << 1) | 1
+
+
+@compiled
 def batch_due_ns(run_state, node):
     """When a block of what waits at a node is due: after its interval, and if it is not full after the batch timeout.
 
@@ -249,15 +283,16 @@ def batch_due_ns(run_state, node):
     """
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
+    earliest_ns = _earliest_ns(run_state, node)
     fresh = peer[p + FRESH]
     if run_state[BATCH_TIMEOUT_NS] == 0 or run_state[BACKLOG_BYTES] > 0 or fresh >= run_state[PAYLOAD_SIZE]:
-        return peer[p + BATCH_AT]
+        return earliest_ns
     slot = 2 * (node * run_state[POOL_SIZE] + ((peer[p + POOL_TAIL] - fresh) & (run_state[POOL_SIZE] - 1)))
     first = column(run_state, POOL)[slot]
     bytes_ = _bytes(run_state, first)
     if run_state[BLOCK_BYTES_MAX] > 0 and (fresh + 1) * bytes_ > run_state[BLOCK_BYTES_MAX]:
-        return peer[p + BATCH_AT]
-    return max(peer[p + BATCH_AT], column(run_state, POOL)[slot + 1] + run_state[BATCH_TIMEOUT_NS])
+        return earliest_ns
+    return max(earliest_ns, column(run_state, POOL)[slot + 1] + run_state[BATCH_TIMEOUT_NS])
 
 
 @compiled

@@ -58,6 +58,7 @@ RETRIED = 145
 MEASURE_END_NS = 146  # transactions submitted from here on are not measured
 BUILDS_EARLY = 150  # 1: a block holds what waited when its parent came
 REBUILD_NS = 151  # or when so many such times had gone by since; 0: never again
+TICK_NS = 152  # at each beat of a clock that runs on a node may look for a block once; 0: there is none
 ASKING_CLASSES = 147  # 1: some class is of clients who ask again once they have an answer
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
@@ -94,6 +95,7 @@ PEER_WIDTH = 24
 POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
 TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS = range(8, 12)
 THOUGHTS, ACCEPTED, BUILT_NS, WAITING = range(12, 16)  # BUILT_NS: when its last block, or head, came
+LAST_TICK = 16  # the last beat (TICK_NS) that the node has used up, times 2, or + 1: that a look waits for
 QUIET = 17  # 1: it keeps decided blocks, and neither executes them nor answers clients
 WATCHED = 18  # 1: Python is told of each block that this node decides
 OPEN_HEIGHT = 20  # the highest block that the node voted for; above its tip: it waits for a decision

@@ -397,6 +397,7 @@ def _settings(
         execute_block_ns=scenario.cpu.execute_block_ns,
         execute_place=PLACES.index(_executes(scenario, replica)),
         batch_timeout_ns=scenario.block.batch_timeout_ns,
+        tick_ns=scenario.block.interval_ns if scenario.block.ticks else 0,
         builds_early=scenario.block.built == "at_parent",
         rebuild_ns=scenario.block.rebuilt_every_ns or 0,
         pool_limit=scenario.pool.max_transactions or NO_LIMIT,

@@ -75,6 +75,9 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
             remedy = "write period, or interval" if "period" in known else own
             able = ", ".join(other for other, entry in PROTOCOLS.items() if key in entry.protocol.block_rules)
             yield Problem(("block", key), f"{name} has no {key} ({able} do); {remedy}")
+    if block.ticks and "batch_timeout" not in known:
+        able = ", ".join(other for other, entry in PROTOCOLS.items() if "batch_timeout" in entry.protocol.block_rules)
+        yield Problem(("block", "ticks"), f"{name} has no such clock ({able} do); remove it")
     chosen = PROTOCOLS[name].protocol if name in PROTOCOLS else None
     if block.built == "at_parent" and block.period_ns is None and chosen is not None and not chosen.forks:
         forking = ", ".join(other for other, entry in PROTOCOLS.items() if entry.protocol.forks)

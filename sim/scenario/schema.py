@@ -141,6 +141,11 @@ class BlockLimits(Parameters):
         None, "with period: the time to a block without transactions, if it is to be longer", positive=True
     )
 
+    ticks: bool = Field(
+        default=False,
+        description="the interval is beaten by a clock that runs on: proposing a block or deciding one uses up a beat, "
+        "and if none of the last two is left a block waits for the next",
+    )
     built: Literal["when_due", "at_parent"] = Field(
         default="when_due",
         description="with a period: a block holds what waits when it is due, or what waited when its parent came",
@@ -155,6 +160,8 @@ class BlockLimits(Parameters):
     @model_validator(mode="after")
     def _one_rule(self) -> BlockLimits:
         problems = []
+        if self.ticks and not self.interval_ns:
+            problems.append(Problem(("ticks",), "belongs to interval; write interval: 50 ms beside it"))
         if self.rebuilt_every_ns is not None and self.built == "when_due":
             problems.append(Problem(("rebuilt_every",), "belongs to built: at_parent; write that beside it"))
         if self.time_step_ns and self.period_ns is None:

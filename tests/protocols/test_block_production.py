@@ -305,3 +305,38 @@ def test_periods_begin_at_whole_seconds_again_after_a_round_change() -> None:
 def test_building_early_needs_a_period(protocol: str, block: dict[str, str], rule: str) -> None:
     with pytest.raises(ScenarioError, match=rule):
         scenario(protocol=protocol, block=block)
+
+
+# --- a clock that runs on --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("one_way_ms", "period_ms"), [(10, 60), (25, 100), (3, 30)])
+def test_beats_are_used_up_by_blocks_and_by_decisions(one_way_ms: int, period_ms: int) -> None:
+    """GoQuorum's minter: one client at the leader, a beat every 30 ms, a block proposed at one of them.
+
+    10 ms: committed at 20, which waits for the beat at 30 and finds nothing then; the next request comes at 40 and waits
+    for 60. 25 ms: committed at 50, which uses up the beat of 30; the request at 100 finds that of 60, and goes at once.
+    3 ms: committed at 6, which waits for the beat at 30, and the request at 12 goes with it.
+    """
+    load = [{"kind": "closed", "outstanding": 1, "sites": ["0"]}]
+    block = {"interval": "30 ms", "ticks": True}
+    network = {"nodes": 4, "latency": {"model": "fixed", "one_way": f"{one_way_ms} ms"}}
+    named = {"name": "raft", "first_leader": 0, "pipeline": 9}
+    result = both_paths(n=4, protocol=named, network=network, duration="20 s", workload=load, block=block)
+    assert result.metrics["latency_p50_ms"] == period_ms
+
+
+@pytest.mark.parametrize("protocol", ["pbft", "raft", "wheat", "rpbft"])
+def test_no_more_blocks_than_beats(protocol: str) -> None:
+    size = 7 if protocol == "wheat" else 4
+    block = {"interval": "100 ms", "ticks": True, "max_transactions": 10}
+    for load in ([{"kind": "open", "rate": "500 tx/s"}], [{"kind": "backlog"}]):
+        times = proposed_s(both_paths(n=size, protocol=protocol, duration="10 s", workload=load, block=block))
+        assert 45 <= len(times) <= 101
+
+
+def test_ticks_belong_to_an_interval() -> None:
+    with pytest.raises(ScenarioError, match="belongs to interval; write interval: 50 ms beside it"):
+        scenario(block={"ticks": True})
+    with pytest.raises(ScenarioError, match="hotstuff has no such clock"):
+        scenario(protocol="hotstuff", block={"interval": "50 ms", "ticks": True})

@@ -50,7 +50,7 @@ class Platform:
             return True
         if value.path[1] in _BUILT:
             return "period" in own
-        return value.path[1] not in (*_RULES, "time_step")
+        return value.path[1] not in (*_RULES, "time_step", "ticks")
 
 
 @functools.cache
