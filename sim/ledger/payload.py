@@ -153,7 +153,7 @@ def fill_block(run_state, node, block):
     while i < peer[p + POOL_TAIL] and count < limit:
         slot = 2 * (node * run_state[POOL_SIZE] + (i & mask))
         tx = pool[slot]
-        if pool[slot + 1] > built_ns:
+        if run_state[BUILDS_EARLY] and pool[slot + 1] >= built_ns:  # what came with it is too late too
             break
         t = tx * TX_WIDTH
         inside = rows[t + TX_BLOCK]

@@ -314,8 +314,8 @@ def test_building_early_needs_a_period(protocol: str, block: dict[str, str], rul
 def test_beats_are_used_up_by_blocks_and_by_decisions(one_way_ms: int, period_ms: int) -> None:
     """GoQuorum's minter: one client at the leader, a beat every 30 ms, a block proposed at one of them.
 
-    10 ms: committed at 20, which waits for the beat at 30 and finds nothing then; the next request comes at 40 and waits
-    for 60. 25 ms: committed at 50, which uses up the beat of 30; the request at 100 finds that of 60, and goes at once.
+    10 ms: committed at 20, which waits for the beat at 30 and finds nothing then; the next request comes at 40 and
+    waits for 60. 25 ms: committed at 50, which uses up the beat of 30; the request at 100 finds that of 60, and goes at once.
     3 ms: committed at 6, which waits for the beat at 30, and the request at 12 goes with it.
     """
     load = [{"kind": "closed", "outstanding": 1, "sites": ["0"]}]
