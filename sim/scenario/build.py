@@ -448,8 +448,8 @@ def _executes(scenario: Scenario, replica: type[Replica]) -> Literal["after", "b
 
 
 def _execute_ns(scenario: Scenario) -> int:
-    """Time that a transaction adds to its block's execution, lanes side by side."""
-    return -(-scenario.cpu.execute_ns // scenario.cpu.lanes)
+    """Time that a transaction adds to its block's execution, lanes side by side, state one after the other."""
+    return -(-scenario.cpu.execute_ns // scenario.cpu.lanes) + scenario.cpu.execute_io_ns
 
 
 def _costs(scenario: Scenario, replica: type[Replica]) -> Costs:

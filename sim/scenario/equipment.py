@@ -193,7 +193,8 @@ def _node_problems(rule: NodeRule, scenario: Scenario, path: _Path) -> Iterator[
     yield from (Problem((*path, "nodes", i), problem) for i, problem in wrong if problem is not None)
     cpu = scenario.cpu
     crypto = cpu.crypto != "none"
-    costs = crypto or cpu.handle_ns or cpu.hash_ps_per_byte or cpu.execute_ns or cpu.execute_block_ns
+    executes = cpu.execute_ns or cpu.execute_block_ns or cpu.execute_io_ns
+    costs = crypto or cpu.handle_ns or cpu.hash_ps_per_byte or executes
     idle = {
         "cores": (crypto, "nothing is verified here; set cpu.crypto"),
         "cpu": (costs, "nothing costs processor time here; set cpu.crypto or cpu.handle"),
@@ -204,6 +205,10 @@ def _node_problems(rule: NodeRule, scenario: Scenario, path: _Path) -> Iterator[
         if getattr(rule, key) is not None and not some:
             yield Problem((*path, key), message)
     name = scenario.protocol.name
+    if name in PROTOCOLS and rule.crypto is not None and crypto and executes:
+        place = PROTOCOLS[name].protocol.executes if cpu.execution == "auto" else cpu.execution
+        if place == "before_vote":  # then a block's execution is part of what its receivers verify
+            yield Problem((*path, "crypto"), "would count for execution before votes too; write cpu: instead")
     if not rule.parameters or name not in PROTOCOLS:
         return
     keys = {key_of(field) for field in type(scenario.protocol.parameters).model_fields}

@@ -83,7 +83,7 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
         forking = ", ".join(other for other, entry in PROTOCOLS.items() if entry.protocol.forks)
         message = f"goes with blocks that come when their time has, full or empty ({forking}, or period); remove it"
         yield Problem(("block", "built"), message)
-    idle = not cpu.execute_ns and not cpu.execute_block_ns
+    idle = not cpu.execute_ns and not cpu.execute_block_ns and not cpu.execute_io_ns
     if cpu.execution != "auto" and idle and scenario.platform is None:
         yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")
     if cpu.lanes > 1 and not cpu.execute_ns:
@@ -322,7 +322,7 @@ def _two_ends(between: tuple[Ref, Ref], scenario: Scenario, path: Path) -> Itera
 def _speeds(action: SlowNode, scenario: Scenario, path: Path) -> Iterator[Problem]:
     """Being slower matters only where something takes time."""
     cpu = scenario.cpu
-    costs_time = cpu.crypto != "none" or cpu.handle_ns or cpu.hash_ps_per_byte or cpu.execute_ns
+    costs_time = cpu.crypto != "none" or cpu.handle_ns or cpu.hash_ps_per_byte or cpu.execute_ns or cpu.execute_io_ns
     if action.cpu > 1 and not costs_time:
         yield Problem((*path, "cpu"), "nothing costs processor time here; set cpu.crypto or cpu.handle")
     if action.disk > 1 and not cpu.fsync_ns:

@@ -89,6 +89,9 @@ class Cpu(Parameters):
     hash_ps_per_byte: Bandwidth = quantity("unlimited", "hashing speed, for example 1.63 GB/s")
     execute_ns: Nanoseconds = quantity("0 us", "time to execute a transaction")
     execute_block_ns: Nanoseconds = quantity("0 us", "time to execute a block, besides that of its transactions")
+    execute_io_ns: Nanoseconds = quantity(
+        "0 us", "time a transaction reads and writes state, besides that; one after the other, whatever the lanes"
+    )
     lanes: Count = Field(default=1, ge=1, le=1024, description="transactions executed side by side")
     execution: Literal["auto", "before_vote", "between", "after"] = Field(
         default="auto",

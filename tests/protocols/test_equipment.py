@@ -266,6 +266,10 @@ BAD = {
     "nothing said": ({"nodes": [{"nodes": [1]}]}, "says nothing of these nodes; write for example cores: 2"),
     "cores of nothing": ({"nodes": [{"nodes": [1], "cores": 2}]}, "nothing is verified here; set cpu.crypto"),
     "disk of nothing": ({"nodes": [{"nodes": [1], "disk": 2}]}, "writes cost no time here; set cpu.fsync"),
+    "crypto and execution": (
+        {"nodes": [{"nodes": [1], "crypto": 2}], "cpu": CPU | {"execute": "1 ms", "execution": "before_vote"}},
+        "would count for execution before votes too; write cpu: instead",
+    ),
     "factor": ({"nodes": [{"nodes": [1], "cpu": 0}], "cpu": CPU}, "must be at least 0.01; raise it"),
     "no such parameter": ({"nodes": [{"nodes": [1], "parameters": {"timeout": "1 s"}}]}, "pbft has no such parameter"),
     "bad parameter": ({"nodes": [{"nodes": [1], "parameters": {"request_timeout": 5}}]}, "has no unit"),
