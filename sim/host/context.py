@@ -183,7 +183,7 @@ class ReplicaContext:
         at = row * r.BLOCK_WIDTH
         block = LinkedBlock(run.block_store, row, run.blocks[at + r.NUMBER], height, view, self.me)
         block.parent = parent
-        block.made_ns = run.now_ns
+        block.made_ns = self.clock.time_ns
         block.txs = run.blocks[at + r.TXS]
         block.bytes = run.blocks[at + r.BYTES]
         run.block_store.add(block)

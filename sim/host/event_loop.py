@@ -83,7 +83,8 @@ def run_until(run: Run, until_ns: int) -> int:
 def _timer_of_engine(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
     """A timer that the engine has set, and what its handler gets."""
     if argument & timers.OF_TURN:
-        return run.turn_timers[node], int(run.turns[node * timers.TURN_WIDTH + timers.TURN_NS])
+        turn_ns = int(run.turns[node * timers.TURN_WIDTH + timers.TURN_NS])
+        return run.turn_timers[node], turn_ns + run.hosts[node].pacing.turn_offset_ns
     return run.dissemination.timer(argument)
 
 

@@ -154,6 +154,7 @@ class PacingPart(Part):
         super().__init__(host)
         self._last_at = self.seat * lease.LEASE_WIDTH + lease.LAST_NS
         self.block_interval_ns = self.run.block_interval_ns
+        self.turn_offset_ns = 0
         self.period_ns, self.empty_period_ns = self.run.block_period_ns, self.run.empty_period_ns
         self.time_step_ns = self.run.time_step_ns
 
@@ -171,9 +172,11 @@ class PacingPart(Part):
         run = self.run
         run.turn_timers[self.seat] = turns.timer
         earliest_ns = run.leases[self._last_at] + self.block_interval_ns
+        # what `since_ns` is by the clock, the engine has by the time
+        self.turn_offset_ns = self.host.clock.time_ns - run.now_ns
         entry.await_turn(
-            run.engine.state, self.seat, height, since_ns, lowest, earliest_ns, turns.period_ns, turns.spread_ns,
-            turns.place, turns.places,
+            run.engine.state, self.seat, height, since_ns - self.turn_offset_ns, lowest, earliest_ns,
+            turns.period_ns, turns.spread_ns, turns.place, turns.places,
         )  # fmt: skip
 
     @property
@@ -198,7 +201,29 @@ class ClockPart(Part):
         super().__init__(host)
         self._progress_at = self.seat * post.NODE_WIDTH + post.PROGRESS_NS
         self._rate_q20 = _RIGHT
+        self._own_rate = 1.0  # without faults
+        self._offset_ns = self._drift_ppb = self._set_ns = 0  # what it shows more, when it was set, and since
         self._period_ns = (0, 0)  # of the progress timer, as last asked for: least, and how much more
+
+    @property
+    def all_agree(self) -> bool:
+        return not self.run.clocks_differ
+
+    @property
+    def time_ns(self) -> int:
+        now_ns = self.run.now_ns
+        return now_ns + self._offset_ns + (now_ns - self._set_ns) // 1000 * self._drift_ppb // 10**6
+
+    def is_wrong(self, offset_ns: int, drift_ppm: float) -> None:
+        """It shows so much more than the time from now on, and runs too fast by so many millionths."""
+        self._own_rate, self._drift_ppb = 1 + drift_ppm / 10**6, round(drift_ppm * 1000)
+        self._offset_ns = offset_ns
+        self.set_again()
+        self.run_at(1.0)
+
+    def set_again(self) -> None:
+        """It is set now: what it has drifted since it was is gone."""
+        self._set_ns = self.run.now_ns
 
     def elapsed_ns(self, since_ns: int) -> int:
         true_ns = self.run.now_ns - since_ns
@@ -227,8 +252,8 @@ class ClockPart(Part):
         return delay_ns if self._rate_q20 == _RIGHT else max((delay_ns * _RIGHT) // self._rate_q20, delay_ns > 0)
 
     def run_at(self, rate: float) -> None:
-        """Timers set from now on run at this rate; the progress timer's current period begins afresh."""
-        rate_q20 = round(rate * _RIGHT)
+        """Timers set from now on run at this rate of its own; the progress timer's current period begins afresh."""
+        rate_q20 = round(rate * self._own_rate * _RIGHT)
         if rate_q20 == self._rate_q20:
             return
         self._rate_q20 = rate_q20

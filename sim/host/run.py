@@ -107,6 +107,7 @@ class Run:
         self.block_interval_ns = block_interval_ns
         self.block_period_ns, self.empty_period_ns = block_period_ns, empty_period_ns
         self.time_step_ns = time_step_ns
+        self.clocks_differ = False
         self.backlog = settings.backlog_bytes > 0
         self.decides_out_of_order = protocol.decides_out_of_order
         self.names: list[str] = ["TRANSACTION", "REPLY"]

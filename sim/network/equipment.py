@@ -12,6 +12,34 @@ from sim.parameters import Bandwidth, Count, Fraction, Nanoseconds, Parameters, 
 _Factor = Annotated[float, Field(ge=0.01, le=1000)]
 
 
+class ClockRule(Parameters):
+    """A clock that shows another time than it is: some way off when it is set, and farther the longer that is ago."""
+
+    ahead_ns: Nanoseconds | None = quantity(None, "it shows so much more than the time when it is set")
+    behind_ns: Nanoseconds | None = quantity(None, "or so much less")
+    drift_ppm: float = Field(
+        default=0, ge=-100_000, le=100_000, description="how much too fast it runs, in millionths; below 0: too slow"
+    )
+    sync_every_ns: Nanoseconds | None = quantity(
+        None, "how often it is set again; absent: at the beginning alone", positive=True
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ClockRule:
+        if self.ahead_ns is not None and self.behind_ns is not None:
+            raise RuleError([Problem(("behind",), "and ahead are two answers to one question; remove one")])
+        if not self.offset_ns and not self.drift_ppm:
+            raise RuleError([Problem((), "is a clock that is right; write ahead, behind or drift_ppm, or remove it")])
+        if self.sync_every_ns is not None and not self.drift_ppm:
+            raise RuleError([Problem(("sync_every",), "does nothing to a clock that does not drift; remove it")])
+        return self
+
+    @property
+    def offset_ns(self) -> int:
+        """What it shows more than the time when it is set."""
+        return (self.ahead_ns or 0) - (self.behind_ns or 0)
+
+
 class NodeRule(Parameters):
     """Nodes that differ from the rest; a later entry overrides an earlier one, key by key."""
 
@@ -26,6 +54,7 @@ class NodeRule(Parameters):
     disk: _Factor | None = Field(default=None, description="writes take so many times as long")
     upload_ps_per_byte: Bandwidth | None = quantity(None, "of the network card, outwards")
     download_ps_per_byte: Bandwidth | None = quantity(None, "of the network card, inwards")
+    clock: ClockRule | None = Field(default=None, description="their clocks, if they are wrong")
     parameters: dict[str, Any] = Field(
         default={}, description="of the protocol, where these nodes run with others: {round_timeout: 4 s}"
     )

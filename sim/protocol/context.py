@@ -128,6 +128,14 @@ class Pacing(Interface):
 class Clock(Interface):
     """My clock, which may run fast or slow, and the timer of my progress."""
 
+    @property
+    def all_agree(self) -> bool:
+        """Whether no clock shows another time than mine, though timers may be bent."""
+
+    @property
+    def time_ns(self) -> int:
+        """What my clock shows: what I write into headers, and read those of others by."""
+
     def elapsed_ns(self, since_ns: int) -> int:
         """Time since then by my clock."""
 

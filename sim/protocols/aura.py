@@ -26,7 +26,8 @@ Deviations
 * The default is two_thirds; OpenEthereum's is majority unless the chain's specification sets a transition.
 * A sealer sends its block to all; OpenEthereum sends it to some and announces it to others. Who lacks a parent asks
   the sender.
-* Clocks agree, so no block comes from the future; a step's block is filled and sealed when the step begins.
+* A block of a step to come, by the receiver's clock, is kept until that begins, or refused if it is more than four
+  steps ahead; OpenEthereum has it sent again. A step's block is filled and sealed when the step begins.
 * A validator that restarts in its own step seals then, if it had not.
 
 Not modelled: empty-step messages, changes of the validator set by contract, reports of misbehaviour, block rewards,
@@ -42,12 +43,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.families.forks.branches import Blocks, Branches, GetBlocks, NewBlock, guard_upon, lies_on_decided, links
+from sim.families.forks.branches import EARLY, Blocks, Branches, GetBlocks, NewBlock, guard_upon, lies_on_decided, links
 from sim.families.turns import FirstLeader
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import Block, Context, FastPath, NormalCase, Quorum, Replica, Timer, VoteType, invariant, upon
 
 SCORE_MAX = (1 << 128) - 1
+REJECTED_STEP_DRIFT = 4  # a block of a step farther ahead is refused
 
 
 class AuraParameters(FirstLeader):
@@ -131,11 +133,12 @@ class Aura(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.head: Block | None = None
+        self.newest_step = 0  # that my clock showed when I took a block: it may have been set back since
         self.window = Window(self.enough)
 
     @property
     def view_number(self) -> int:
-        return self.step_at(self.context.now_ns)
+        return self.step_at(self.context.clock.time_ns)
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
         return (NormalCase(upon=NewBlock),)
@@ -158,6 +161,7 @@ class Aura(Replica):
             context,
             self.valid,
             known=stable["known"],
+            early_ns=self.early_ns,
             blocks_per_answer=parameters.blocks_per_answer,
             patience_ns=parameters.request_timeout_ns,
         )
@@ -187,7 +191,7 @@ class Aura(Replica):
     def steps_grow(self) -> bool:
         """Of the blocks that are not decided; none is of a step to come."""
         pairs = [(block.body, self.header_of(parent)) for block, parent in links(self.chain(), self.context.height)]
-        now = self.step_at(self.context.now_ns)
+        now = max(self.step_at(self.context.clock.time_ns), self.newest_step)
         return all(
             parent.step < header.step <= now and header.signer == self.primary(header.step) for header, parent in pairs
         )
@@ -219,7 +223,7 @@ class Aura(Replica):
         context, height = self.context, self.context.height
         self.window.extend(block, context.me)
         final = self.final_block()
-        if (final is not None and final.height > height + 1) or block.view > self.step_at(context.now_ns):
+        if (final is not None and final.height > height + 1) or block.view > self.step_at(context.clock.time_ns):
             context.broadcast(NewBlock(block))
             return
         after = guard_upon(block, height if final is None else final.height)
@@ -241,15 +245,15 @@ class Aura(Replica):
         return (step + later) % self.context.n
 
     def leader(self, ahead: int = 0) -> int | None:
-        return self.primary(self.step_at(self.context.now_ns) + ahead)
+        return self.primary(self.step_at(self.context.clock.time_ns) + ahead)
 
     def await_step(self) -> None:
         """Wait for the next step that is mine and in which I have sealed nothing."""
         context = self.context
-        step = max(self.step_at(context.now_ns), context.disk.stable["sealed_step"] + 1)
+        step = max(self.step_at(context.clock.time_ns), context.disk.stable["sealed_step"] + 1)
         step += (context.me - self.primary(step)) % context.n
         begin_ns = step * self.parameters.step_duration_ns
-        context.set_timer(STEP, max(begin_ns - context.now_ns, 0), step)
+        context.set_timer(STEP, max(begin_ns - context.clock.time_ns, 0), step)
 
     @upon(STEP)
     def on_step(self, step: int) -> None:
@@ -284,9 +288,24 @@ class Aura(Replica):
         header, parent = self.header_of(block), self.header_of(block.parent)
         return (
             header.signer == self.primary(header.step)
-            and parent.step < header.step <= self.step_at(self.context.now_ns)
+            and parent.step < header.step <= self.step_at(self.context.clock.time_ns)
             and header.total == parent.total + self.score(parent.step, header.step)
         )
+
+    def early_ns(self, block: Block) -> int | None:
+        """How long until a block's step begins by my clock; None if that is too far."""
+        if block.body is None:
+            return 0  # it is behind everybody
+        step, now = self.header_of(block).step, self.step_at(self.context.clock.time_ns)
+        self.newest_step = max(self.newest_step, now)
+        if step > now + REJECTED_STEP_DRIFT:
+            return None
+        return max(step * self.parameters.step_duration_ns - self.context.clock.time_ns, 0) if step > now else 0
+
+    @upon(EARLY)
+    def on_begun(self, about: tuple[int, Block]) -> None:
+        """The step of a block that came early has begun."""
+        self.choose(self.branches.receive(*about))
 
     def choose(self, blocks: list[Block]) -> None:
         """Adopt the best of these blocks if its chain's score is above that of the head."""

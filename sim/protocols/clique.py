@@ -33,7 +33,8 @@ Deviations
 * The sealer sends a block to all; go-ethereum sends it to some and announces it to others. Who lacks a parent
   asks the sender. A replica that has had no new head for `status_interval` tells its own, again and again, which
   stands for the handshake of peers that find each other again.
-* A block's time is in ns, not in whole seconds; clocks agree.
+* A block's time is in ns, not in whole seconds. One from the future, by the receiver's clock, is kept until its time,
+  or refused beyond 30 s; go-ethereum looks at those it keeps every 5 s.
 
 Not modelled: voting signers in and out, epochs and checkpoints, gas, uncles (Clique has none), disk writes.
 """
@@ -48,6 +49,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sim.families.forks.branches import (
+    EARLY,
     Blocks,
     Branches,
     GetBlocks,
@@ -76,6 +78,7 @@ from sim.protocol import (
 
 IN_TURN, OUT_OF_TURN = 2, 1
 HASH_MAX = (1 << 31) - 2
+MAX_TIME_FUTURE_NS = 30 * 10**9  # a block from beyond that is refused
 
 
 class CliqueParameters(FirstLeader):
@@ -166,6 +169,7 @@ class Clique(Replica):
             context,
             self.valid,
             known=stable["known"],
+            early_ns=self.early_ns,
             blocks_per_answer=parameters.blocks_per_answer,
             patience_ns=parameters.request_timeout_ns,
         )
@@ -319,6 +323,18 @@ class Clique(Replica):
         if (new.total, -block.height) != (old.total, -head.height):
             return (new.total, -block.height) > (old.total, -head.height)
         return self.parameters.tie_break == "lowest_hash" and new.hash < old.hash
+
+    def early_ns(self, block: Block) -> int | None:
+        """How long until a block's time has come by my clock; None if that is too far."""
+        if block.body is None or self.context.clock.all_agree:
+            return 0  # it is behind everybody, or can be early by its sealer's timer only
+        early_ns = max(self.header_of(block).time_ns - self.context.clock.time_ns, 0)
+        return None if early_ns > MAX_TIME_FUTURE_NS else early_ns
+
+    @upon(EARLY)
+    def on_its_time(self, about: tuple[int, Block]) -> None:
+        """The time of a block that came early has come."""
+        self.choose(self.branches.receive(*about))
 
     def choose(self, blocks: list[Block]) -> None:
         """Adopt the best of these blocks if it beats the head."""

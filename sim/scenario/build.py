@@ -14,9 +14,10 @@ from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
 from sim.host import Costs, Run
+from sim.host.parts import ClockPart
 from sim.kernel import post, sharing
 from sim.kernel.chance import lognormal_table
-from sim.kernel.process import Clock
+from sim.kernel.process import Clock, Process
 from sim.ledger import rows as r
 from sim.ledger.execution import PLACES
 from sim.network.crypto import profiles
@@ -96,6 +97,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     ends_of_run = _endpoints(scenario, adversary, (*gateways, *(flood.gateway for flood in floods)))
     links = equipment.StaticLinks(scenario, ends_of_run)
     own = equipment.own_parameters(scenario)
+    clocks = equipment.wrong_clocks(scenario, ends_of_run)
     run = Run(
         replica,
         scenario.protocol.parameters,
@@ -106,7 +108,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         empty_period_ns=scenario.block.empty_period_ns or 0,
         time_step_ns=scenario.block.time_step_ns,
         # it asks nobody who leads, and takes all nodes to run with the same parameters
-        fast_path=fast_path and not own and not any(rule.names_leader for rule in scenario.rules),
+        fast_path=fast_path and not own and not clocks and not any(rule.names_leader for rule in scenario.rules),
         parameters_of={seat: own[node] for seat, node in enumerate(ends_of_run.node) if node in own},
         wrappers=adversary.seats,
         members=network.member_nodes,
@@ -146,6 +148,11 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     if gateways and scenario.clients.resend_after_ns:
         clock.start(resend(clock, run, scenario.clients.resend_after_ns))
     _plan_membership(scenario, run)
+    run.clocks_differ = bool(clocks)
+    for seat, rule in clocks.items():
+        run.hosts[seat].clock.is_wrong(rule.offset_ns, rule.drift_ppm)
+        if rule.sync_every_ns is not None:
+            clock.start(_synchronise(clock, run.hosts[seat].clock, rule.sync_every_ns))
     run.start()
     for place, item in plan:
         if isinstance(item, ClosedClients):
@@ -163,6 +170,13 @@ def _endpoints(scenario: Scenario, adversary: Adversary, gateways: tuple[Gateway
     copies = (network.place_of_node[twin.node] for twin in adversary.twins)
     clients = (gateway.place for gateway in gateways)
     return equipment.Endpoints((*network.place_of_node, *scenario.place_of_observer, *copies, *clients), nodes)
+
+
+def _synchronise(clock: Clock, of: ClockPart, every_ns: int) -> Process:
+    """A node's clock is set again, every so often."""
+    while True:
+        yield clock.wait(every_ns)
+        of.set_again()
 
 
 def _silence(adversary: Adversary, run: Run) -> None:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from sim.engine.settings import Speeds
 from sim.faults.disasters import CutCable
 from sim.faults.script import LinkEffect, Links
-from sim.network.equipment import LinkRule, NodeRule
+from sim.network.equipment import ClockRule, LinkRule, NodeRule
 from sim.network.links import Ref
 from sim.parameters import Parameters, Problem, RuleError, key_of
 from sim.protocols import PROTOCOLS
@@ -69,6 +69,16 @@ def changed(base: Parameters, text: Mapping[str, Any]) -> Parameters:
 
 def _nodes_of(rule: NodeRule, scenario: Scenario) -> list[int]:
     return list(dict.fromkeys(node for ref in rule.nodes for node in scenario.nodes_of(ref)))
+
+
+def wrong_clocks(scenario: Scenario, ends: Endpoints) -> dict[int, ClockRule]:
+    """The clocks of seats whose clocks are wrong."""
+    found: dict[int, ClockRule] = {}
+    for rule in scenario.nodes:
+        if rule.clock is not None:
+            nodes = {*_nodes_of(rule, scenario)}
+            found |= {seat: rule.clock for seat, node in enumerate(ends.node) if node in nodes}
+    return found
 
 
 def cores_of(scenario: Scenario, ends: Endpoints) -> NDArray[np.int64] | None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from sim.protocol import Block, Context, Message, Signing
+from sim.protocol import Block, Context, Message, Signing, Timer
 
 HEADER_BYTES = 540  # of an Ethereum block: 508, and 32 of the extra data without the seal
 STATUS_BYTES = 120  # network, total difficulty, head
 REQUEST_BYTES = 80
 FIRST_STEP_DOWN = 8  # heights below the last decided block that are asked for first, then twice as many
 FORGET_ABOVE = 1024  # known blocks from which it is worth looking for some to forget
+EARLY = Timer("early")
 DEPTH_BITS = 20  # of a guard: the head, then how many blocks up to it are not decided
 
 
@@ -103,7 +104,9 @@ def links(head: Block | None, above: int) -> Iterator[tuple[Block, Block | None]
 class Branches:
     """One replica's tree of blocks.
 
-    `valid` judges a block whose parent is known. The tree is on disk: it survives a crash through `known`.
+    `valid` judges a block whose parent is known. `early_ns` says how long a block must wait until its time has come by
+    my clock (EARLY is set off then, for the protocol to receive it again), or None if it is refused. The tree is on
+    disk: it survives a crash through `known`.
     """
 
     def __init__(
@@ -111,12 +114,14 @@ class Branches:
         context: Context,
         valid: Callable[[Block], bool],
         *,
+        early_ns: Callable[[Block], int | None],
         known: dict[int, Block],
         blocks_per_answer: int,
         patience_ns: int,
     ) -> None:
         self.context = context
         self.valid = valid
+        self.early_ns = early_ns
         self.known = known  # by block number
         self.blocks_per_answer = blocks_per_answer
         self.patience_ns = patience_ns  # before a request is repeated
@@ -133,13 +138,20 @@ class Branches:
 
     def receive(self, sender: int, block: Block) -> list[Block]:
         """Take in a block. Returns what hangs together by it, parents first; asks for its parent if that lacks."""
-        if self.knows(block):
+        if self.knows(block) or self._is_early(sender, block):
             return []
         if not self.knows(block.parent):
             self._wait(block)
             self.ask(sender, block.parent)
             return []
         return self._connect(block)
+
+    def _is_early(self, sender: int, block: Block) -> bool:
+        """Whether a block comes from the future by my clock; it is received again when its time has come."""
+        early_ns = self.early_ns(block)
+        if early_ns:
+            self.context.set_timer(EARLY, early_ns, (sender, block))
+        return early_ns != 0
 
     def follow(self, head: Block) -> list[Block]:
         """The fast path has accepted the blocks up to this one, and decided some of them; their rivals are lost.
@@ -209,7 +221,7 @@ class Branches:
             return []
         fresh: list[Block] = []
         for block in answer.blocks:
-            if not self.knows(block) and self.knows(block.parent):
+            if not self.knows(block) and self.knows(block.parent) and not self._is_early(sender, block):
                 fresh += self._connect(block)
         if self.knows(last) and not self.knows(wanted):
             self.ask(sender, wanted, last.height)

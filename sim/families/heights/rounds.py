@@ -209,7 +209,7 @@ class RoundByRound(HeightByHeight):
         step_ns = self.context.pacing.time_step_ns
         due_ns = period_ns + (made_ns - made_ns % step_ns if step_ns else made_ns)
         self.context.cancel(self.period_timer)
-        delay_ns = max(due_ns - self.context.now_ns, 0)
+        delay_ns = max(due_ns - self.context.clock.time_ns, 0)
         self.period_timer = self.context.set_timer(PERIOD_TIMER, delay_ns, (self.height, period_ns))
 
     @upon(PERIOD_TIMER)
