@@ -75,7 +75,9 @@ TURNS_MAX = 123  # turns after which it pauses; 0: never
 # columns
 ACTIONS = 56
 ACTION_FREE = 57
-PROGRESS = 62  # per node: low, span (progress timer)
+PROGRESS = 62  # PROGRESS_WIDTH per node: its progress timer
+PROGRESS_WIDTH = 3
+PERIOD_LOW, PERIOD_SPAN, PERIOD_STEP = range(3)  # STEP: periods are drawn in whole ones; 0: any
 AGGREGATE_FREE = 75  # aggregations (sim.engine.dissemination)
 AGGREGATION = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
 

@@ -160,7 +160,7 @@ class Engine:
         run_state.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
         for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
             run_state.allocate(number, 1)
-        run_state.allocate(actions.PROGRESS, 2 * n)
+        run_state.allocate(actions.PROGRESS, actions.PROGRESS_WIDTH * n)
         leases = run_state.allocate(lease.LEASE, self.seats * lease.LEASE_WIDTH).reshape(-1, lease.LEASE_WIDTH)
         leases[:, lease.LAST] = -1
         leases[:, lease.LAST_NS] = LONG_AGO

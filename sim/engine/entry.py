@@ -10,7 +10,7 @@ from numba import types
 
 from sim.engine import dissemination, gossip, timers
 from sim.engine import lease as leading
-from sim.engine.actions import PROGRESS, release_action
+from sim.engine.actions import PERIOD_LOW, PERIOD_SPAN, PERIOD_STEP, PROGRESS, PROGRESS_WIDTH, release_action
 from sim.engine.capacity import has_capacity
 from sim.engine.cases import open_any_value, release_tally
 from sim.engine.loop import progress_period_ns
@@ -452,15 +452,16 @@ def set_call(array, at_ns, number):
     return np.int64(0)
 
 
-@entry(_I(_D, _I, _I, _I, _I))
-def watch_progress(array, node, low_ns, span_ns, again):
-    """Start the node's progress timer afresh with a period drawn from [low, low + span], or stop it (low 0)."""
+@entry(_I(_D, _I, _I, _I, _I, _I))
+def watch_progress(array, node, low_ns, span_ns, step_ns, again):
+    """Start the node's progress timer afresh with a period from [low, low + span], in steps, or stop it (low 0)."""
     run_state = pointer(array)
     state = column(run_state, NODE)
     s = node * NODE_WIDTH
     rows = column(run_state, PROGRESS)
-    rows[2 * node] = low_ns
-    rows[2 * node + 1] = span_ns
+    rows[node * PROGRESS_WIDTH + PERIOD_LOW] = low_ns
+    rows[node * PROGRESS_WIDTH + PERIOD_SPAN] = span_ns
+    rows[node * PROGRESS_WIDTH + PERIOD_STEP] = step_ns
     state[s + PROGRESS_TOKEN] += 1
     if low_ns > 0:
         state[s + PROGRESS_NS] = run_state[NOW]

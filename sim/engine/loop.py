@@ -21,8 +21,12 @@ from sim.engine.actions import (
     PERFORMED,
     PERFORMED_LEASE,
     PERFORMED_WAKE,
+    PERIOD_LOW,
+    PERIOD_SPAN,
+    PERIOD_STEP,
     PROGRESS,
     PROGRESS_MODE,
+    PROGRESS_WIDTH,
     SILENT,
     STILL_AT_NS,
     STILL_EVENTS,
@@ -170,13 +174,16 @@ DRAW_SPAN_MAX = (1 << 31) - 1  # `below` draws no more values; wider spans are d
 
 @compiled
 def progress_period_ns(run_state, node):
-    """The progress timer's current period: a draw per period from [low, low + span], so that it is no tick."""
+    """The progress timer's current period: a draw per period from [low, low + span], in whole steps if it has some."""
     rows = column(run_state, PROGRESS)
-    low, span = rows[2 * node], rows[2 * node + 1]
+    p = node * PROGRESS_WIDTH
+    low, span, step = rows[p + PERIOD_LOW], rows[p + PERIOD_SPAN], rows[p + PERIOD_STEP]
     if span == 0:
         return low
     number = column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER]
     draw = join(join(join(join(0, run_state[SEED]), TIMEOUT), node), number)
+    if step > 0:
+        return low + below(draw, span // step + 1) * step
     return low + (below(draw, span + 1) if span < DRAW_SPAN_MAX else part_of(draw, span + 1))
 
 

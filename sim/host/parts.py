@@ -203,7 +203,7 @@ class ClockPart(Part):
         self._rate_q20 = _RIGHT
         self._own_rate = 1.0  # without faults
         self._offset_ns = self._drift_ppb = self._set_ns = 0  # what it shows more, when it was set, and since
-        self._period_ns = (0, 0)  # of the progress timer, as last asked for: least, and how much more
+        self._period_ns = (0, 0, 0)  # of the progress timer, as last asked for: least, how much more, in which steps
 
     @property
     def all_agree(self) -> bool:
@@ -232,8 +232,8 @@ class ClockPart(Part):
     def deadline_ns(self, delay_ns: int) -> int:
         return self.run.now_ns + (delay_ns if self._rate_q20 == _RIGHT else delay_ns * _RIGHT // self._rate_q20)
 
-    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
-        self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns)
+    def watch_progress(self, low_ns: int, high_ns: int | None = None, step_ns: int = 0) -> None:
+        self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns, step_ns)
         if low_ns == 0:
             self.run.peers[self.seat * r.PEER_WIDTH + r.OPEN_HEIGHT] = 0
         self._watch(1)
@@ -268,11 +268,11 @@ class ClockPart(Part):
 
     def forget(self) -> None:
         """The replica crashed: no period runs."""
-        self._period_ns = (0, 0)
+        self._period_ns = (0, 0, 0)
 
     def _watch(self, again: int) -> None:
-        low_ns, span_ns = (self.true_ns(value) for value in self._period_ns)
-        entry.watch_progress(self.run.engine.state, self.seat, low_ns, span_ns, again)
+        low_ns, span_ns, step_ns = (self.true_ns(value) for value in self._period_ns)
+        entry.watch_progress(self.run.engine.state, self.seat, low_ns, span_ns, step_ns, again)
 
 
 class ClientsPart(Part):

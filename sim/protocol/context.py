@@ -142,8 +142,10 @@ class Clock(Interface):
     def deadline_ns(self, delay_ns: int) -> int:
         """When so much time will have passed by my clock, as it runs now."""
 
-    def watch_progress(self, low_ns: int, high_ns: int | None = None) -> None:
+    def watch_progress(self, low_ns: int, high_ns: int | None = None, step_ns: int = 0) -> None:
         """NO_PROGRESS after this long without progress, 0: never; with `high_ns`, each is drawn from [low, high].
+
+        They are whole steps longer than the least one, if steps are given.
 
         0 stops the timer. What counts as progress is the protocol's `progress`.
         """

@@ -83,6 +83,9 @@ class RaftParameters(LogParameters):
 
     election_timeout_low_ns: Nanoseconds = quantity("150 ms", "least election timeout", positive=True)
     election_timeout_high_ns: Nanoseconds = quantity("300 ms", "greatest election timeout; drawn anew each time")
+    election_tick_ns: Nanoseconds = quantity(
+        "0 ms", "what election timeouts are drawn in, from the least on, as etcd does; 0: any time between"
+    )
     heartbeat_interval_ns: Nanoseconds = quantity("75 ms", "longest silence of a leader", positive=True)
     pipeline: int = count(1, "entries the leader has under way, not yet committed, at a time", low=1)
     entries_per_append: int = count(64, "most entries sent at a time to repair a follower's log", low=1)
@@ -120,6 +123,9 @@ class Raft(LogServer):
         if low > high:
             text = f"election_timeout_low: {format_ns(low)} is above election_timeout_high: {format_ns(high)}"
             raise ValueError(f"{text}; exchange them, or raise the latter")
+        if parameters.election_tick_ns > low:
+            text = f"election_tick: {format_ns(parameters.election_tick_ns)} is above election_timeout_low"
+            raise ValueError(f"{text}, {format_ns(low)}; timeouts are some ticks long")
         if beat >= low:
             text = f"heartbeat_interval: {format_ns(beat)} is not below election_timeout_low: {format_ns(low)}"
             raise ValueError(f"{text}: a healthy leader would be deposed; take half of it or less")

@@ -238,7 +238,8 @@ class LogServer(Replica, abc.ABC):
         if not self.membership.members.votes(self.context.me):
             self.context.clock.watch_progress(0)
             return
-        self.context.clock.watch_progress(parameters.election_timeout_low_ns, parameters.election_timeout_high_ns)
+        low, high = parameters.election_timeout_low_ns, parameters.election_timeout_high_ns
+        self.context.clock.watch_progress(low, high, parameters.election_tick_ns)
 
     def begin_term(self) -> None:
         """I lead: what I know of others and of my own leadership begins anew."""

@@ -71,6 +71,7 @@ def _raft(draft: Draft, raft: Mapping[str, Any]) -> None:
         shown_time(tick_ns * (2 * election - 1) if election > 1 else tick_ns),
         "one tick less than twice as many",
     )
+    draft.put("protocol.election_tick", shown_time(tick_ns), f"{at}.TickInterval")
     draft.put("protocol.heartbeat_interval", shown_time(tick_ns * beat), f"{beat} tick of {shown_time(tick_ns)}{given}")
     draft.put("protocol.pre_vote", "true", "etcd's Raft in Fabric has it on")
     draft.put("protocol.check_quorum", "true", "etcd's Raft in Fabric has it on")
