@@ -184,6 +184,8 @@ class ReplicaContext:
         block = LinkedBlock(run.block_store, row, run.blocks[at + r.NUMBER], height, view, self.me)
         block.parent = parent
         block.made_ns = self.clock.time_ns
+        if run.time_step_ns:
+            block.made_ns -= block.made_ns % run.time_step_ns
         block.txs = run.blocks[at + r.TXS]
         block.bytes = run.blocks[at + r.BYTES]
         run.block_store.add(block)

@@ -156,7 +156,6 @@ class PacingPart(Part):
         self.block_interval_ns = self.run.block_interval_ns
         self.turn_offset_ns = 0
         self.period_ns, self.empty_period_ns = self.run.block_period_ns, self.run.empty_period_ns
-        self.time_step_ns = self.run.time_step_ns
 
     def something_waits(self) -> bool:
         waits = bool(entry.waits(self.run.engine.state, self.seat))

@@ -100,10 +100,6 @@ class Pacing(Interface):
     def empty_period_ns(self) -> int:
         """The time to a block without transactions, if it is longer than the period; else 0."""
 
-    @property
-    def time_step_ns(self) -> int:
-        """What times in headers are rounded down to; 0: they are not."""
-
     def something_waits(self) -> bool:
         """Whether a transaction waits here that is not known to be decided."""
 

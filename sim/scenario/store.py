@@ -41,7 +41,19 @@ _MODEL = (
     "observers",
     "measure",
 )
-_SCENARIO = ("alarm", "build", "followers", "load", "messages", "monitor", "rules", "run", "schema", "source")
+_SCENARIO = (
+    "alarm",
+    "build",
+    "equipment",
+    "followers",
+    "load",
+    "messages",
+    "monitor",
+    "rules",
+    "run",
+    "schema",
+    "source",
+)
 _ROOT = Path(__file__).parent.parent
 
 

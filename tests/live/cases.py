@@ -106,7 +106,7 @@ def scenario_of(system: str, case: str, matrix: str, site: int | None) -> Scenar
     network = {"nodes": n, "latency": {"model": "explicit", "one_way_ms": one_way_ms(matrix, n)}}
     data: dict[str, Any] = {
         "name": "live",
-        "duration": "200 s",
+        "duration": "200 s" if load["kind"] == "open" else "60 s",  # drawn arrivals need more of them
         "warm_up": "10 s",
         "platform": system,
         "network": network | more.get("network", {}),

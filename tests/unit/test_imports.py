@@ -15,7 +15,13 @@ ROOT = Path(sim.__file__).parent
 OF_TYPES = [
     {"sim.faults.processes", "sim.faults.script"},
     {"sim.network.links", "sim.network.settings", "sim.network.topology"},
-    {"sim.scenario.followers", "sim.scenario.patience", "sim.scenario.rules", "sim.scenario.schema"},
+    {
+        "sim.scenario.equipment",
+        "sim.scenario.followers",
+        "sim.scenario.patience",
+        "sim.scenario.rules",
+        "sim.scenario.schema",
+    },
     {"sim.scenario.progress", "sim.scenario.sweep"},
 ]
 

@@ -205,9 +205,7 @@ class RoundByRound(HeightByHeight):
     def await_period(self, period_ns: int) -> None:
         """Wait until so long after the last block was made."""
         last = self.context.chain.decided(self.context.height)
-        made_ns = 0 if last is None else last.made_ns
-        step_ns = self.context.pacing.time_step_ns
-        due_ns = period_ns + (made_ns - made_ns % step_ns if step_ns else made_ns)
+        due_ns = period_ns + (0 if last is None else last.made_ns)
         self.context.cancel(self.period_timer)
         delay_ns = max(due_ns - self.context.clock.time_ns, 0)
         self.period_timer = self.context.set_timer(PERIOD_TIMER, delay_ns, (self.height, period_ns))
