@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.files import UnfitFileError, read_regular
+from sim.files import UnfitFileError, is_plain_name, read_regular
 from sim.parameters import MESSAGE_BYTES_MAX, Problem, RuleError
 from sim.units import LONGEST_NS
 
@@ -65,6 +65,9 @@ def read_trace(path: Path, columns: Mapping[str, str], unit: str, *, from_first:
             _refuse("has sizes that are not between 1 B and 1 GB; correct them")
         rows[:, BYTES] = np.floor(sizes)
     class_names, rows[:, CLASS] = _named(table, names["class"], "trace")
+    for name in class_names:
+        if not is_plain_name(name):  # it stands in tables and captions
+            _refuse(f"has the class {name[:40]!r}; write a short name of letters, digits and dashes")
     place_names, rows[:, PLACE] = _named(table, names["site"], "")
     order = np.argsort(rows[:, TIME_NS], kind="stable")
     return {"class_names": class_names, "place_names": place_names, "packed": pack(rows[order])}

@@ -294,6 +294,7 @@ BAD = {
     "empty cell": (ROWS.replace("1.25", ""), {}, "says '' in column time, row 3"),
     "no bytes": (ROWS.replace("9000", "0"), {}, "has sizes that are not between 1 B and 1 GB"),
     "unknown site": (ROWS.replace("SYX", "XXX"), {}, "names the site XXX"),
+    "formula": (ROWS.replace("loans", "=cmd()"), {}, "has the class '=cmd()'; write a short name"),
     "no rows": ("time\n", {}, "has no rows"),
     "empty": ("", {}, "is no table"),
     "not text": (b"\x00\xff\xfe\x01" * 50, {}, "is no table"),
