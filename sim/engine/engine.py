@@ -370,6 +370,7 @@ class Engine:
             growth.add_gatherings(run_state)
         if self.settings.gateways:
             growth.double_full_pools(run_state, self.seats)
+        self.moved()
 
     def _lengthen(self, number: int) -> None:
         growth.lengthen(self.run_state, number)

@@ -297,7 +297,6 @@ class Run:
     def make_capacity(self) -> None:
         """The engine has found a column nearly full."""
         self.engine.make_capacity()
-        self._refresh_views()
 
     def ensure_capacity(self, messages: int) -> None:
         """Make room for that many calendar entries."""
