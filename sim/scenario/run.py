@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,6 +28,9 @@ from sim.scenario.errors import DamagedRunError
 from sim.scenario.monitor import RunMonitor
 from sim.scenario.schema import Scenario
 from sim.trace.events import COLUMNS, MESSAGE_COLUMNS, ColumnFile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXIT_OK, EXIT_INTERNAL, EXIT_SCENARIO, EXIT_SAFETY, EXIT_LIVENESS, EXIT_LIMIT = range(6)
 _SLICES = 100  # looks at the wall clock, at replicas and the progress bar per run
@@ -51,6 +54,14 @@ class Result:
     path: Path | None
     tables: dict[str, dict[str, Any]]
     sometimes: dict[str, bool] = dataclasses.field(default_factory=dict)
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Return one of `tables` as a frame, a row per entry, units in column names; KeyError for another name."""
+        import pandas as pd  # here: a run that nobody asks for a frame does without
+
+        if name not in self.tables:
+            raise KeyError(f"no table {name!r}; there are {', '.join(self.tables)}")
+        return pd.DataFrame(self.tables[name])
 
     def summary(self) -> dict[str, Any]:
         """What `pilotzone run --json` prints."""

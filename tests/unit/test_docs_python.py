@@ -8,7 +8,10 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from typer.main import get_command
 
+import sim
+from sim.cli import app
 from sim.measure.statistics import Interval, t_interval
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,6 +49,21 @@ def test_each_thing_takes_five_lines_of_python() -> None:
     assert all(isinstance(table, pd.DataFrame) for table in (found.differences(), found.summary(), found.runs()))
     assert any("island-7-raft's p99" in line for line in found.verdict())
     run(bar)
+
+
+def test_the_page_names_the_commands_that_are_functions() -> None:
+    """Each that it names is a command and a function; no other command is one."""
+    sentence = (ROOT / "docs/guides/python.md").read_text(encoding="utf-8").split(" are functions of")[0]
+    commands = {command.name for command in get_command(app).commands.values()}  # type: ignore[attr-defined]
+    assert set(re.findall(r"`(\w+)`", sentence)) == commands & set(sim.__all__)
+
+
+def test_every_table_is_a_frame() -> None:
+    result = sim.run(sim.load("scenarios/quickstart.yaml", ["duration=10 s", "faults=[]"]))
+    for name, columns in result.tables.items():
+        assert list(result.table(name).columns) == list(columns)
+    with pytest.raises(KeyError, match="no table 'blok'; there are blocks"):
+        result.table("blok")
 
 
 def test_the_first_example_of_all_runs() -> None:
