@@ -23,6 +23,7 @@ Failure = Literal["halt", "livelock", "slow"]
 _MOVES = np.isin(np.arange(r.EVENT_TOLD + 1), (r.EVENT_VIEW, r.EVENT_PROPOSED, r.EVENT_HEAD))  # by event
 _KEPT = 1_000  # moves
 _STILL = 4  # so many times the longest pause between moves before: timers double, they do not more
+_LED_TWICE = 10  # voters, before views without a decision are called fruitless
 _VOTES_SHOWN = 2  # open tallies per replica
 
 
@@ -32,12 +33,29 @@ class Moves:
     def __init__(self, voters: int) -> None:
         self.voters = voters
         self.times_ns: collections.deque[int] = collections.deque(maxlen=_KEPT)  # the latest, ascending
+        self.views_ns: collections.deque[int] = collections.deque(maxlen=_KEPT)  # a view above all before was entered
+        self._view = 0
 
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
         rows = Rows(chunk)
         times = rows[_MOVES[rows.event] & (rows.node < self.voters)].time_ns[-_KEPT:]
         self.times_ns.extend(times[np.diff(times, prepend=-1) > 0].tolist())
+        entered = rows[(rows.event == r.EVENT_VIEW) & (rows.node < self.voters)]
+        if len(entered):
+            views = entered.block
+            highest = np.maximum.accumulate(np.concatenate(([self._view], views)))
+            self.views_ns.extend(entered.time_ns[views > highest[:-1]].tolist())
+            self._view = int(highest[-1])
+
+    def fruitless_ns(self, since_ns: int) -> int | None:
+        """When so many views had gone by since a time that each voter had led one and some twice; None: they have not.
+
+        Where rounds restart at each height, views of an earlier one are not told from later ones: then it is later.
+        """
+        views_ns = [time_ns for time_ns in self.views_ns if time_ns > since_ns]
+        enough = self.voters + _LED_TWICE
+        return views_ns[enough - 1] if len(views_ns) >= enough else None
 
     def stand_still(self, since_ns: int, end_ns: int) -> bool:
         """Whether nothing has moved for much longer than between any two moves since a time."""

@@ -287,7 +287,10 @@ class RunMonitor:
         )
         if found and not run.backlog and self._longest_wait_ns() <= bound_ns:
             found = []  # nothing was decided for long because nobody had asked for anything
-        kind = self._kind(found[0], end_ns) if found else None
+        if fruitless := not applies and waiting:
+            found = self._fruitless(end_ns)
+            applies = bool(found)
+        kind = self._kind(found[0], end_ns, fruitless=fruitless) if found else None
         verdict.record("liveness", [] if kind is None else [kind], applicable=applies)
         for name in ("halt", "livelock"):
             failed = kind is not None and kind.check == name
@@ -296,7 +299,21 @@ class RunMonitor:
         self._judge_each(verdict, end_ns, applicable=applies and kind is None)
         verdict.warnings += self._unjudged(end_ns, waiting, applies)
 
-    def _kind(self, found: Violation, end_ns: int) -> Violation:
+    def _fruitless(self, end_ns: int) -> list[Violation]:
+        """A run too short for the bound fails all the same if every voter has led a view and nothing was decided."""
+        if self.quiet_from_ns is None:
+            return []
+        since_ns = max(self.quiet_from_ns, self.decisions.last_ns, 0)
+        fruitless_ns = self.moves.fruitless_ns(since_ns)
+        if fruitless_ns is None or not (self.world.run.backlog or self._longest_wait_ns() >= end_ns - since_ns):
+            return []
+        text = (
+            f"nothing was decided after {since_ns / 1e9:.3f} s although transactions waited, no fault changed and "
+            f"every voter could lead a view"
+        )
+        return [Violation("liveness", "liveness", fruitless_ns, -1, text)]
+
+    def _kind(self, found: Violation, end_ns: int, *, fruitless: bool) -> Violation:
         """The same, told what kind of failure it is; and of a run that decides nothing any more, what it waits for."""
         last_ns = self.decisions.last_ns
         since_ns = max(last_ns, 0)
@@ -312,7 +329,8 @@ class RunMonitor:
             text = f"halt: no correct replica has entered a view or proposed anything since {last_move_ns / 1e9:.3f} s"
         else:
             text = "slow: it moves, and its states do not repeat"
-        lines = waits(self.world.run, self.correct) if end_ns - since_ns > self.bound_ns else ()
+        stuck = fruitless or end_ns - since_ns > self.bound_ns
+        lines = waits(self.world.run, self.correct) if stuck else ()
         return Violation(kind, "liveness", found.time_ns, -1, f"{found.evidence}; {text}", waits=lines)
 
     def _judge_each(self, verdict: Verdict, end_ns: int, *, applicable: bool) -> None:

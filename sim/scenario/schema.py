@@ -268,7 +268,8 @@ class Scenario(Parameters):
     trace: Literal["off", "blocks", "messages"] = Field(default="blocks", description="how much is recorded")
     liveness_bound_ns: Nanoseconds = quantity(
         "60 s",
-        "after the last fault heals, something must be decided within this (and the time that finality by depth takes)",
+        "after the last fault heals, something must be decided within this (and the time that finality by depth "
+        "takes); a shorter run fails once each voter has led a view in vain, and ten more went by",
         positive=True,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -182,3 +184,35 @@ def test_a_chain_that_grows_for_ever_without_a_commit_goes_in_a_circle() -> None
     quick = {"name": "hotstuff", "view_timeout": "100 ms"}
     found = stuck(protocol=quick, corrupted=silent, duration="40 s")
     assert found.check == "livelock", found.evidence
+
+
+def elects_for_ever(duration: str, **changes: object) -> Any:
+    """A run, far shorter than the bound, whose candidates give up before any vote can come back."""
+    raft = {
+        "name": "raft",
+        "election_timeout_low": "40 ms",
+        "election_timeout_high": "60 ms",
+        "heartbeat_interval": "5 ms",
+    }
+    return play(
+        scenario(
+            4, protocol=raft, network={"nodes": 4, "latency": {"model": "fixed", "one_way": "50 ms"}},
+            duration=duration, liveness_bound="1 min", **changes,
+        )
+    ).verdict()  # fmt: skip
+
+
+def test_a_run_shorter_than_the_bound_fails_once_every_voter_could_lead_in_vain() -> None:
+    verdict = elects_for_ever("5 s")
+    (found,) = verdict.violations
+    assert found.check == "livelock" and "every voter could lead a view" in found.evidence
+    assert len(found.waits) == 4
+    assert 0.5e9 < found.time_ns < 2e9
+
+
+def test_a_few_views_in_vain_and_views_that_nobody_asked_for_are_no_failure() -> None:
+    few = elects_for_ever("400 ms")
+    assert not few.violations and any("nothing was decided" in warning for warning in few.warnings)
+    steps = [{"rate": "0 tx/s", "for": "4900 ms"}, {"rate": "100 tx/s", "for": "100 ms"}]
+    late = [{"kind": "open", "bytes": "100 B", "steps": steps}]
+    assert not elects_for_ever("5 s", workload=late).violations
