@@ -100,6 +100,8 @@ def curves(
 ) -> None:
     """Sweep studies over protocols and rates, and draw throughput against latency with intervals."""
     from sim.report import curves as report
+    from sim.report.tables import different_rules
+    from sim.scenario.schema import resolved
     from sim.scenario.study import load_study
     from sim.scenario.sweep import sweep
 
@@ -119,6 +121,11 @@ def curves(
             frames.append(swept.results())
             folder = folder or swept.folder
         assert folder is not None  # there is a first study
-        files = report.write(frames, planned[0].name, planned[0].description, shlex.join(words), folder)
+        rules = different_rules(
+            (run.scenario.protocol.name, resolved(run.scenario)) for study in planned for run in study.runs
+        )
+        files = report.write(frames, planned[0].name, planned[0].description, shlex.join(words), folder, rules)
+    for line in rules:
+        typer.echo(line)
     for file in files:
         typer.echo(f"wrote {file}")

@@ -265,6 +265,7 @@ class FaultScript:
         everyone = range(self.ends.endpoints)
         longer = [(i, j) for i in everyone for j in everyone if i != j and left[at[i], at[j]] > whole[at[i], at[j]]]
         lost = [(i, j) for i in everyone for j in everyone if i != j and left[at[i], at[j]] < 0]
+        self.ends.reroute(self.links, tuple(self.cables.values()))
         for number in self.cables:
             self.links.let_go(number)
             self.links.hold(number, longer, LinkEffect())
@@ -318,6 +319,7 @@ class Ends:
     clients: Callable[[str], tuple[int, int]]  # of a place: their gateway, and the class they submit
     attacker: Callable[[int], tuple[int, int]]  # of a flood, by its fault: a gateway, and the class of the invalid
     latency_ns: Callable[[tuple[tuple[str, str], ...]], np.ndarray]  # without some cables; -1: no path
+    reroute: Callable[[Links, tuple[tuple[str, str], ...]], None]  # what other cables do to messages, without some
     endpoints: int
     homes: tuple[tuple[int, int], ...]  # gateways, and a voter at the same place, where one stands
     stopped: Callable[[int], None]

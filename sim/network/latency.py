@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from sim.network.links import DistanceLatency, ExplicitLatency, FixedLatency, Ma
 from sim.network.settings import Network
 from sim.network.sites import sites
 from sim.units import NS_PER_MS
+
+if TYPE_CHECKING:
+    from sim.network.topology import Condition
 
 
 def distance_one_way_ns(a: str, b: str, quality: str) -> int:
@@ -48,6 +52,18 @@ def without_cables_ns(
 
     names = tuple(places)
     return without_cables(network, names, _direct_ns(network, names, seed), seed, cut)
+
+
+def path_conditions(
+    network: Network, seed: int, places: Sequence[str], cut: Iterable[tuple[str, str]] = ()
+) -> dict[tuple[int, int], Condition]:
+    """What cables do to messages between places (indices) besides taking time, where they do anything."""
+    if not network.topology.has_conditions:
+        return {}
+    from sim.network.topology import conditions
+
+    names = tuple(places)
+    return conditions(network, names, _direct_ns(network, names, seed), seed, cut)
 
 
 def _direct_ns(network: Network, names: tuple[str, ...], seed: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from sim.network.sites import DATA
 from sim.network.tables import read_latencies
-from sim.parameters import Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, is_text, quantity
+from sim.parameters import Bandwidth, Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, is_text, quantity
 from sim.units import LONGEST_NS, NS_PER_MS, UnitError
 
 BASE_DIR = "base_dir"  # key of the validation context: what relative file names are relative to
@@ -209,6 +209,19 @@ class GraphEdge(Parameters):
     start: str = Field(alias="from", description="place or router")
     to: str = Field(description="place or router")
     one_way_ns: Nanoseconds | None = quantity(None, "latency of the edge; absent: from the latency model")
+    loss: Fraction | None = Field(default=None, lt=1, description="probability of a loss on it, besides the network's")
+    bandwidth_ps_per_byte: Bandwidth | None = quantity(
+        None, "what it carries in each direction, for all paths whose narrowest edge it is, one message after the other"
+    )
+    directed: bool = Field(default=False, description="it carries only what goes from here to there")
+
+
+class GraphCard(Parameters):
+    """The network card of voters that stand at a node of a topology's file."""
+
+    node: str = Field(description="of the file")
+    upload_ps_per_byte: Bandwidth | None = quantity(None, "bandwidth of what they send")
+    download_ps_per_byte: Bandwidth | None = quantity(None, "bandwidth of what they receive")
 
 
 class Topology(Parameters):
@@ -232,6 +245,9 @@ class Topology(Parameters):
         "if none has, at the first ones in the file's order",
     )
     routers: tuple[str, ...] = Field(default=(), description="the file's nodes (read from it)")
+    cards: tuple[GraphCard, ...] = Field(
+        default=(), description="network cards at the file's nodes, in place of network.bandwidth (read from it)"
+    )
     unused: tuple[str, ...] = Field(default=(), description="attributes of the file that nothing uses (read from it)")
     edges: tuple[GraphEdge, ...] = Field(default=(), description="the edges themselves, in place of a file")
 
@@ -246,8 +262,8 @@ class Topology(Parameters):
             base = Path((info.context or {}).get(BASE_DIR, "."))
             chosen = str(data.get("quality"))
             quality = chosen if chosen in ("low", "mid", "high") else "mid"  # the field's own check refuses others
-            edges, routers, unused = read_graph(base / data["graphml"], quality)
-            return data | {"edges": edges, "routers": routers, "unused": unused}
+            file = read_graph(base / data["graphml"], quality)
+            return data | {"edges": file.edges, "routers": file.nodes, "cards": file.cards, "unused": file.unused}
         return data
 
     @model_validator(mode="after")
@@ -258,6 +274,11 @@ class Topology(Parameters):
             message = "belongs to random-regular, and to no other family; write {family: random-regular, degree: 4}"
             raise RuleError([Problem(("degree",) if self.degree is not None else ("family",), f"degree {message}")])
         return self
+
+    @property
+    def has_conditions(self) -> bool:
+        """Whether any edge loses messages or has a bandwidth."""
+        return any(edge.loss or edge.bandwidth_ps_per_byte for edge in self.edges)
 
     @property
     def is_mesh(self) -> bool:

@@ -1,7 +1,8 @@
 """Topologies: which places are linked directly, and how long the fastest path between the others is.
 
 A message between places without a direct link follows the fastest path; its latency is the sum over the
-edges. Routers on the way add no queueing: bandwidth is counted at the end points' network cards only.
+edges, and it is lost as often as on any of them. Of a path's bandwidths the narrowest counts, in a queue that all paths
+share whose narrowest it is; routers on the way add no other queueing.
 Voters at one place share a local network and are linked whatever the topology says.
 """
 
@@ -10,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import io
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
 _AT = ("graphml",)
 _TIMES = {"one_way_ms": 1, "rtt_ms": 2, "latency": 1, "delay": 1}  # attributes of edges, and ways there and back
 _COORDINATES = (("latitude", "lat"), ("longitude", "lon", "long", "lng"))
+_LOSSES = ("packet_loss", "loss")  # attributes of edges: shares of 1
+_BANDWIDTHS = {"capacity": "Mbps", "LinkSpeedRaw": "bit/s", "bandwidth": ""}  # and the unit of those without one
+_CARDS = {"host_bandwidth_up": "upload", "host_bandwidth_down": "download"}  # attributes of nodes, in Shadow's files
 _TELLING = ("bandwidth", "capacity", "speed", "loss", "jitter", "weight", "dist", "length")
 _FILE_BYTES_MAX = 5_000_000
 _ATTEMPTS = 100
@@ -45,6 +50,14 @@ class Routes:
 
     adjacent: NDArray[np.bool_]
     one_way_ns: NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What the cables of a path do besides taking time. `narrowest`: cable and direction, as `2 * number + back`."""
+
+    loss: float = 0.0
+    narrowest: int | None = None
 
 
 def family_edges(topology: Topology, count: int, seed: int) -> list[tuple[int, int]]:
@@ -130,20 +143,59 @@ def without_cables(
 ) -> NDArray[np.int64]:
     """One-way latency when some edges are cut, as of `routes`; -1 between places that no path joins.
 
-    Of parallel edges the fastest is cut, or as many of the fastest as the edge is named. Raises RuleError if an edge to
-    cut does not exist.
+    Of parallel edges the fastest is cut, or as many of the fastest as the edge is named, in each direction. Raises
+    RuleError if an edge to cut does not exist.
     """
-    graph = _graph(network, places, direct_ns, seed)
-    stands = standing(network)
+    graph = _cut(_graph(network, places, direct_ns, seed), cut)
+    return _fastest(graph, places, direct_ns, standing(network), whole=False).one_way_ns
+
+
+def conditions(
+    network: Network,
+    places: Sequence[str],
+    direct_ns: NDArray[np.int64],
+    seed: int,
+    cut: Iterable[tuple[str, str]] = (),
+) -> dict[tuple[int, int], Condition]:
+    """What happens on the fastest path from place to place (indices), where anything does, with some edges cut."""
+    edges = network.topology.edges
+    graph = _cut(_graph(network, places, direct_ns, seed), cut)
+    found = {}
+    for i, a in enumerate(places):
+        paths = nx.single_source_dijkstra_path(graph, a)
+        for j, b in enumerate(places):
+            kept, narrowest, narrowest_ps = 1.0, None, 0
+            for start, to in itertools.pairwise(paths.get(b, ())):
+                arc = _fastest_cable(graph, start, to)
+                if arc is None:
+                    continue
+                edge = edges[arc // 2]
+                kept *= 1 - (edge.loss or 0.0)
+                if (edge.bandwidth_ps_per_byte or 0) > narrowest_ps:
+                    narrowest, narrowest_ps = arc, edge.bandwidth_ps_per_byte or 0
+            if i != j and (kept < 1 or narrowest is not None):
+                found[i, j] = Condition(1 - kept, narrowest)
+    return found
+
+
+def _fastest_cable(graph: Any, a: str, b: str) -> int | None:
+    """The cable from a to b that messages take, with its direction; None: it is none of the topology's."""
+    cables = graph[a][b]
+    arc: int | None = cables[min(cables, key=lambda key: (cables[key]["weight"], key))]["arc"]
+    return arc
+
+
+def _cut(graph: Any, cut: Iterable[tuple[str, str]]) -> Any:
     for (a, b), times in Counter((min(edge), max(edge)) for edge in cut).items():
-        if not graph.has_edge(a, b):
-            near = ", ".join(sorted(graph[a])) if a in graph else ""
+        if not graph.has_edge(a, b) and not graph.has_edge(b, a):
+            near = ", ".join(sorted({*graph.successors(a), *graph.predecessors(a)})) if a in graph else ""
             remedy = f"{a} is linked to {near}" if near else f"'{a}' is no place or router; " + suggestion(a, graph)
             raise RuleError([Problem((), f"no edge of the topology joins {a} and {b}; {remedy}")])
-        cables = graph[a][b]
-        for cable in sorted(cables, key=lambda name: cables[name]["weight"])[:times]:
-            graph.remove_edge(a, b, cable)
-    return _fastest(graph, places, direct_ns, stands, whole=False).one_way_ns
+        for start, to in ((a, b), (b, a)):
+            cables = graph.get_edge_data(start, to, default={})
+            for key in sorted(cables, key=lambda key: (cables[key]["weight"], key))[:times]:
+                graph.remove_edge(start, to, key)
+    return graph
 
 
 def standing(network: Network) -> dict[str, str]:
@@ -157,12 +209,21 @@ def standing(network: Network) -> dict[str, str]:
 
 
 def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64], seed: int) -> Any:
+    """Places, routers and cables; each direction is an arc of its own, and two cables may join the same places."""
     index = {name: i for i, name in enumerate(places)}
     own = network.places
-    graph: Any = nx.MultiGraph()  # two cables may join the same places
+    graph: Any = nx.MultiDiGraph()
     graph.add_nodes_from(own)
+    keys = itertools.count()
+
+    def cable(a: str, b: str, weight: int, number: int | None = None, *, directed: bool = False) -> None:
+        key = next(keys)  # the same for both directions: parallel cables are cut in one order
+        graph.add_edge(a, b, key, weight=weight, arc=None if number is None else 2 * number)
+        if not directed:
+            graph.add_edge(b, a, key, weight=weight, arc=None if number is None else 2 * number + 1)
+
     if network.topology.edges:
-        for edge in network.topology.edges:
+        for number, edge in enumerate(network.topology.edges):
             weight = edge.one_way_ns
             if weight is None:
                 if edge.start not in index or edge.to not in index:
@@ -170,16 +231,16 @@ def _graph(network: Network, places: Sequence[str], direct_ns: NDArray[np.int64]
                     message = f"edge {edge.start} - {edge.to} needs one_way_ms: '{unknown}' is no place; "
                     _refuse(message + suggestion(unknown, own))
                 weight = int(direct_ns[index[edge.start], index[edge.to]])
-            graph.add_edge(edge.start, edge.to, weight=weight)
+            cable(edge.start, edge.to, weight, number, directed=edge.directed)
     else:
         for a, b in family_edges(network.topology, len(own), seed):
-            graph.add_edge(own[a], own[b], weight=int(direct_ns[index[own[a]], index[own[b]]]))
+            cable(own[a], own[b], int(direct_ns[index[own[a]], index[own[b]]]))
     for place, node in standing(network).items():
-        graph.add_edge(place, node, weight=0)
+        cable(place, node, 0)
     for place in places:
         if place not in graph:
             nearest = min(own, key=lambda name: (int(direct_ns[index[place], index[name]]), index[name]))
-            graph.add_edge(place, nearest, weight=int(direct_ns[index[place], index[nearest]]))
+            cable(place, nearest, int(direct_ns[index[place], index[nearest]]))
     return graph
 
 
@@ -199,7 +260,7 @@ def _fastest(
                 _refuse(f"no path leads from {a} to {b}; add an edge")
             here, there = stands.get(a, a), stands.get(b, b)
             one_way_ns[i, j] = direct_ns[i, i] if here == there else lengths[b]
-            adjacent[i, j] |= graph.has_edge(here, there)
+            adjacent[i, j] |= graph.has_edge(here, there) or graph.has_edge(there, here)
     return Routes(adjacent, one_way_ns)
 
 
@@ -207,13 +268,25 @@ def _refuse(message: str) -> None:
     raise RuleError([Problem(("network", "topology"), message)])
 
 
-def read_graph(path: Path, quality: str) -> tuple[list[dict[str, Any]], tuple[str, ...], tuple[str, ...]]:
-    """A GraphML or GML file: edges as `GraphEdge` fields, nodes in the file's order, attributes that are not used.
+@dataclasses.dataclass(frozen=True)
+class GraphFile:
+    """What a GraphML or GML file says: fields of `GraphEdge` and `GraphCard`, its nodes, attributes not used."""
 
-    Nodes are called by the first of their attributes `site`, `label`, `name`, or else by their id. An edge takes
-    `one_way_ms`, `rtt_ms`, `latency` with a unit (Shadow) or `delay` (FNSS, whose graph names the unit); without one,
-    what the distance model of `quality` says if both ends have coordinates (Topology Zoo), or else nothing. The two
-    directions of a directed file are one cable. Raises RuleError if the file cannot be used.
+    edges: list[dict[str, Any]]
+    cards: list[dict[str, Any]]
+    nodes: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def read_graph(path: Path, quality: str) -> GraphFile:
+    """Read a GraphML or GML file: edges and nodes in the file's order.
+
+    Nodes are called by the first of their attributes `site`, `label`, `name`, or else by their id, and may carry
+    `host_bandwidth_up` and `host_bandwidth_down` (Shadow). An edge takes `one_way_ms`, `rtt_ms`, `latency` with a unit
+    (Shadow) or `delay` (FNSS, whose graph names the unit); without one, what the distance model of `quality` says if
+    both ends have coordinates (Topology Zoo), or else nothing; `packet_loss` or `loss`, shares of 1; `capacity` (FNSS,
+    whose graph names the unit, Mbps by default), `LinkSpeedRaw` (Topology Zoo, bit/s) or `bandwidth` with a unit. Two
+    like directions of a directed file are one cable. Raises RuleError if the file cannot be used.
     """
     graph = _parsed(path)
     names = {node: _name(node, data) for node, data in graph.nodes(data=True)}
@@ -222,6 +295,8 @@ def read_graph(path: Path, quality: str) -> tuple[list[dict[str, Any]], tuple[st
     where = {node: _coordinates(data) for node, data in graph.nodes(data=True)}
     edges = []
     for a, b, data in _sorted(graph.edges(data=True), names):
+        if graph.is_directed() and a == b:  # Shadow's way within a node, which the latency model says here
+            continue
         edge = _edge(names[a], names[b], data, graph.graph)
         start, end = where[a], where[b]
         if "one_way" not in edge and start is not None and end is not None:
@@ -230,27 +305,28 @@ def read_graph(path: Path, quality: str) -> tuple[list[dict[str, Any]], tuple[st
         edges.append(edge)
     if graph.is_directed():
         edges = _paired(edges)
-    return edges, tuple(names.values()), tuple(_unused(graph))
+    cards = [card for node, data in graph.nodes(data=True) if len(card := _card(names[node], data)) > 1]
+    return GraphFile(edges, cards, tuple(names.values()), tuple(_unused(graph)))
 
 
 def _paired(edges: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One edge for the two directions of each cable. Raises RuleError if they differ, or one is missing."""
+    """One edge for two like directions of a cable; what has no like one back goes one way alone."""
+
+    def says(edge: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in edge.items() if key not in ("from", "to", "directed")}
+
     waiting: dict[tuple[str, str], list[dict[str, Any]]] = {}
     found = []
     for edge in edges:
-        if edge["from"] == edge["to"]:  # Shadow's way within a node, which the latency model says here
-            continue
         there = waiting.get((edge["to"], edge["from"]), [])
-        other = next((one for one in there if one.get("one_way") == edge.get("one_way")), None)
+        other = next((one for one in there if says(one) == says(edge)), None)
         if other is None:
+            edge["directed"] = True
             waiting.setdefault((edge["from"], edge["to"]), []).append(edge)
+            found.append(edge)
         else:
             there.remove(other)
-            found.append(other)
-    for (start, to), left in waiting.items():
-        if left:
-            rule = f"is directed, and {start} to {to} has no like edge back; write an undirected graph"
-            raise RuleError([Problem(_AT, rule)])
+            del other["directed"]
     return found
 
 
@@ -301,19 +377,50 @@ def _coordinates(data: dict[str, Any]) -> tuple[float, float] | None:
 
 def _edge(start: str, to: str, data: dict[str, Any], of_graph: dict[str, Any]) -> dict[str, Any]:
     edge: dict[str, Any] = {"from": start, "to": to}
+    where = f"edge {start} - {to}"
     for key, halves in _TIMES.items():
         if key in data:
             unit = {"latency": "", "delay": of_graph.get("delay_unit", "ms")}.get(key, "ms")
-            try:
-                edge["one_way"] = f"{units.parse_ns(f'{data[key]} {unit}'.strip()) // halves} ns"
-            except units.UnitError as error:
-                raise RuleError([Problem(_AT, f"edge {start} - {to}: {key} {error}")]) from None
+            edge["one_way"] = f"{_value(units.parse_ns, data[key], unit, where, key) // halves} ns"
+            break
+    for key in _LOSSES:
+        if key in data:
+            edge["loss"] = _value(units.parse_fraction, data[key], "", where, key)
+            break
+    for key, unit in _BANDWIDTHS.items():
+        if key in data:
+            unit = str(of_graph.get("capacity_unit", unit)) if key == "capacity" else unit
+            edge["bandwidth"] = _bandwidth(data[key], unit, where, key)
             break
     return edge
 
 
+def _card(name: str, data: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a node's `GraphCard`; Shadow's bandwidths count a second without saying so."""
+    card = {field: _bandwidth(data[key], "/s", f"node {name}", key) for key, field in _CARDS.items() if key in data}
+    return {"node": name, **card}
+
+
+def _bandwidth(value: object, unit: str, where: str, key: str) -> str:
+    """As a scenario writes it. Zero is what some files give a cable whose bandwidth nobody knows: unlimited."""
+    text = f"{value:.12g}" if isinstance(value, float) else str(value)
+    if re.fullmatch(r"0(\.0*)?", text.strip()):
+        return "unlimited"
+    written = f"{text}{unit}" if unit == "/s" else f"{text} {unit}".strip()
+    _value(units.parse_ps_per_byte, written, "", where, key)
+    return written
+
+
+def _value(parse: Callable[[object], Any], value: object, unit: str, where: str, key: str) -> Any:
+    try:
+        return parse(f"{value} {unit}".strip())
+    except units.UnitError as error:
+        raise RuleError([Problem(_AT, f"{where}: {key} {error}")]) from None
+
+
 def _unused(graph: Any) -> list[str]:
     """Attributes that say something of links or cards, and that nothing here looks at."""
-    on_edges = {key for *_, data in graph.edges(data=True) for key in data} - _TIMES.keys()
-    on_nodes = {key for _, data in graph.nodes(data=True) for key in data}
+    on_edges = {key for *_, data in graph.edges(data=True) for key in data}
+    on_edges -= {*_TIMES, *_LOSSES, *_BANDWIDTHS}
+    on_nodes = {key for _, data in graph.nodes(data=True) for key in data} - _CARDS.keys()
     return sorted(key for key in on_edges | on_nodes if any(word in key.lower() for word in _TELLING))

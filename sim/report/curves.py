@@ -176,8 +176,10 @@ def _draw(axes: Any, line: list[Point], look: dict[str, Any], name: str) -> None
             axes.hlines(at, max(interval.low, interval.estimate / 10), interval.high, color=colour, linewidth=0.8)
 
 
-def write(frames: Sequence[pd.DataFrame], name: str, description: str, command: str, out: Path) -> list[Path]:
-    """CSV, Markdown and figure of studies, named after the first."""
+def write(
+    frames: Sequence[pd.DataFrame], name: str, description: str, command: str, out: Path, remarks: Sequence[str] = ()
+) -> list[Path]:
+    """CSV, Markdown (with remarks on the designs) and figure of studies, named after the first."""
     found = _in_order([point for frame in frames for point in points(frame)])
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}.csv"
@@ -191,7 +193,7 @@ def write(frames: Sequence[pd.DataFrame], name: str, description: str, command: 
     if caution(most):
         note += f"; intervals of {caution(most)}"
     page = out / f"{name}.md"
-    page.write_text(_markdown(found, description, note), encoding="utf-8")
+    page.write_text(_markdown(found, description, "\n\n".join([note, *remarks])), encoding="utf-8")
     return [table, page, *save(figure_of(found, description, note), out, name)]
 
 

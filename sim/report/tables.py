@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -87,12 +87,7 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
         for fault in outcome.scenario["faults"]:
             if scale := Fault.model_validate(fault).scale():
                 played_short.setdefault(scale, []).append(outcome.label)
-    produced: dict[str, list[str]] = {}
-    for outcome in outcomes:
-        produced.setdefault(block_production(outcome), []).append(outcome.label)
-    if len(produced) > 1:
-        ways = "; ".join(f"{', '.join(labels)}: {way}" for way, labels in produced.items())
-        lines.append(f"Blocks are made by different rules: {ways}.")
+    lines += different_rules((outcome.label, outcome.scenario) for outcome in outcomes)
     lines += [f"{', '.join(labels)}: {text}." for text, labels in played_short.items()]
     lines.append(VENDOR_NOTE)
     return lines
@@ -104,14 +99,28 @@ _PERIODS = {  # parameters with which protocols space blocks
 }  # fmt: skip
 
 
-def block_production(outcome: Outcome) -> str:
-    """When a run's blocks are made, in words."""
-    block, parameters = outcome.scenario["block"], outcome.scenario["protocol"]["parameters"]
-    rules = [(key, block[f"{key}_ns"]) for key in ("period", "empty_period", "batch_timeout", "interval")]
+def different_rules(designs: Iterable[tuple[str, Mapping[str, Any]]]) -> list[str]:
+    """A line, if blocks of designs (name, resolved scenario) are made by different rules: which rule each has."""
+    produced: dict[str, list[str]] = {}
+    for name, scenario in designs:
+        names = produced.setdefault(block_production(scenario), [])
+        if name not in names:
+            names.append(name)
+    if len(produced) < 2:
+        return []
+    ways = "; ".join(f"{', '.join(names)}: {way}" for way, names in produced.items())
+    return [f"Blocks are made by different rules: {ways}."]
+
+
+def block_production(scenario: Mapping[str, Any]) -> str:
+    """When blocks of a resolved scenario are made, in words."""
+    block, parameters = scenario["block"], scenario["protocol"]["parameters"]
+    keys = ("period", "empty_period", "batch_timeout", "interval", "time_step", "rebuilt_every")
+    rules = [(key, block[f"{key}_ns"]) for key in keys]
     rules += [(name, parameters.get(field)) for field, name in _PERIODS.items()]
-    return (
-        ", ".join(f"{name} {format_ns(time_ns)}" for name, time_ns in rules if time_ns) or "as soon as something waits"
-    )
+    said = [f"{name} {format_ns(time_ns)}" for name, time_ns in rules if time_ns]
+    said += ["at beats"] * block["ticks"] + ["built when the parent comes"] * (block["built"] == "at_parent")
+    return ", ".join(said) or "as soon as something waits"
 
 
 def headings(outcomes: Sequence[Outcome]) -> list[str]:

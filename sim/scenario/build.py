@@ -133,6 +133,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         clients=lambda site: (index[site], next(item.class_ for place, item in plan if place == site)),
         attacker=lambda number: next((f.gateway.endpoint, f.class_) for f in floods if f.fault == number),
         latency_ns=lambda cut: without_cables_ns(network, scenario.seed, scenario.places, cut),
+        reroute=links.reroute,
         endpoints=run.engine.endpoints,
         homes=tuple((g.endpoint, g.home) for g in gateways if g.place == network.place_of_node[g.home]),
         stopped=seats.stopped,

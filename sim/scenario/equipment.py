@@ -14,7 +14,8 @@ from sim.engine.settings import Speeds
 from sim.faults.disasters import CutCable
 from sim.faults.script import LinkEffect, Links
 from sim.network.equipment import ClockRule, LinkRule, NodeRule
-from sim.network.links import Ref
+from sim.network.latency import path_conditions
+from sim.network.links import GraphCard, Ref
 from sim.parameters import Parameters, Problem, RuleError, key_of
 from sim.protocols import PROTOCOLS
 
@@ -97,9 +98,26 @@ def speeds(scenario: Scenario, ends: Endpoints) -> Speeds | None:
 
 
 def cards_ps(scenario: Scenario, ends: Endpoints, tx_ps: NDArray[Any], rx_ps: NDArray[Any]) -> None:
-    """Write the bandwidth of nodes that have their own into those of all endpoints."""
+    """Write the bandwidth of nodes that have their own, by the topology's file or by themselves, into those of all."""
+    cards = _file_cards(scenario)
+    for seat, node in enumerate(ends.node):
+        if card := cards.get(node):
+            tx_ps[seat] = tx_ps[seat] if card.upload_ps_per_byte is None else card.upload_ps_per_byte
+            rx_ps[seat] = rx_ps[seat] if card.download_ps_per_byte is None else card.download_ps_per_byte
     tx_ps[:] = _values(scenario, ends, "upload_ps_per_byte", tx_ps)
     rx_ps[:] = _values(scenario, ends, "download_ps_per_byte", rx_ps)
+
+
+def _file_cards(scenario: Scenario) -> dict[int, GraphCard]:
+    """Cards that the topology's file gives to the nodes at which voters stand, by voter."""
+    cards = {card.node: card for card in scenario.network.topology.cards}
+    if not cards:
+        return {}
+    from sim.network.topology import standing  # imports networkx, which most scenarios do not need
+
+    stands = standing(scenario.network)
+    places = enumerate(scenario.network.place_of_node)
+    return {node: card for node, place in places if (card := cards.get(stands.get(place, place))) is not None}
 
 
 def _values(scenario: Scenario, ends: Endpoints, field: str, base: NDArray[Any]) -> NDArray[Any]:
@@ -115,41 +133,68 @@ def _values(scenario: Scenario, ends: Endpoints, field: str, base: NDArray[Any])
 
 
 class StaticLinks:
-    """Links that differ from the rest for the whole run."""
+    """Links that differ from the rest for the whole run: by their cables, or because `links` says so."""
 
     def __init__(self, scenario: Scenario, ends: Endpoints) -> None:
+        self._scenario, self._ends = scenario, ends
         self.one_way_ns: dict[tuple[int, int], int] = {}
+        edges = scenario.network.topology.edges
         self.caps_ps: list[int] = []
-        effects: dict[tuple[int, int], LinkEffect] = {}
+        self._cap_of_cable = {
+            2 * number + back: self._cap(edge.bandwidth_ps_per_byte)
+            for number, edge in enumerate(edges)
+            for back in range(1 if edge.directed else 2)
+        }
+        self._said: list[tuple[LinkRule, int, list[tuple[int, int]]]] = []  # rule, cap and links, a direction each
         for rule in scenario.links:
             for start, to in rule.directions:
-                cap = self._cap(rule)
-                for pair in self._pairs(ends.meant(scenario, start), ends.meant(scenario, to)):
-                    if rule.one_way_ns is not None:
-                        self.one_way_ns[pair] = rule.one_way_ns
-                    old = effects.get(pair, LinkEffect())
-                    effects[pair] = LinkEffect(
-                        loss=old.loss if rule.loss is None else rule.loss,
-                        span_ns=old.span_ns if rule.jitter_ns is None else rule.jitter_ns,
-                        cap=old.cap if rule.bandwidth_ps_per_byte is None else cap,
-                    )
-        self.effects = {pair: effect for pair, effect in effects.items() if effect != LinkEffect()}
+                pairs = self._pairs(ends.meant(scenario, start), ends.meant(scenario, to))
+                self._said.append((rule, self._cap(rule.bandwidth_ps_per_byte), pairs))
+                if rule.one_way_ns is not None:
+                    self.one_way_ns |= dict.fromkeys(pairs, rule.one_way_ns)
 
-    def _cap(self, rule: LinkRule) -> int:
+    def _cap(self, ps_per_byte: int | None) -> int:
         """The place of one direction's bandwidth in the engine's table; 0: it is unlimited."""
-        if not rule.bandwidth_ps_per_byte:
+        if not ps_per_byte:
             return 0
-        self.caps_ps.append(rule.bandwidth_ps_per_byte)
+        self.caps_ps.append(ps_per_byte)
         return len(self.caps_ps)
 
     @staticmethod
     def _pairs(starts: Sequence[int], to: Sequence[int]) -> list[tuple[int, int]]:
         return [(a, b) for a in starts for b in to if a != b]
 
-    def hold(self, links: Links) -> None:
-        """Put the links under their effects for the whole run."""
-        for pair, effect in self.effects.items():
+    def effects(self, cut: Sequence[tuple[str, str]] = ()) -> dict[tuple[int, int], LinkEffect]:
+        """What links do to messages, by directed pair of endpoints, with some cables cut."""
+        scenario = self._scenario
+        effects: dict[tuple[int, int], LinkEffect] = {}
+        if found := path_conditions(scenario.network, scenario.seed, scenario.places, cut):
+            index = {place: i for i, place in enumerate(scenario.places)}
+            at = [index[place] for place in self._ends.place]
+            for pair in self._pairs(range(len(at)), range(len(at))):
+                if condition := found.get((at[pair[0]], at[pair[1]])):
+                    cap = 0 if condition.narrowest is None else self._cap_of_cable[condition.narrowest]
+                    effects[pair] = LinkEffect(loss=condition.loss, cap=cap)
+        for rule, cap, pairs in self._said:
+            for pair in pairs:
+                old = effects.get(pair, LinkEffect())
+                effects[pair] = LinkEffect(
+                    loss=old.loss if rule.loss is None else rule.loss,
+                    span_ns=old.span_ns if rule.jitter_ns is None else rule.jitter_ns,
+                    cap=old.cap if rule.bandwidth_ps_per_byte is None else cap,
+                )
+        return {pair: effect for pair, effect in effects.items() if effect != LinkEffect()}
+
+    def hold(self, links: Links, cut: Sequence[tuple[str, str]] = ()) -> None:
+        """Put the links under their effects, which last until other cables are cut."""
+        for pair, effect in self.effects(cut).items():
             links.hold(LINKS, [pair], effect)
+
+    def reroute(self, links: Links, cut: Sequence[tuple[str, str]]) -> None:
+        """Cables were cut or mended: messages take other cables."""
+        if self._scenario.network.topology.has_conditions:
+            links.let_go(LINKS)
+            self.hold(links, cut)
 
     def latency_ns(self, matrix: NDArray[np.int64], at: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Latency and the place in it of each endpoint: `matrix` and `at`, unless some link takes another time."""
@@ -178,17 +223,45 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(("links", i, *key), problem)
         if sound:
             yield from _link_problems(link_rule, scenario, ("links", i))
-    kinds = {(rule.loss, rule.jitter_ns) for rule in scenario.links}
-    narrow = sum(len(rule.directions) for rule in scenario.links if rule.bandwidth_ps_per_byte)
-    if len(kinds) + narrow > EFFECTS_MAX:
-        rule_text = f"have {len(kinds) + narrow} different losses, jitters and bandwidths, more than {EFFECTS_MAX}"
-        yield Problem(("links",), f"{rule_text}; make some of them alike")
+    yield from _effect_problems(scenario)
     longer = any(rule.one_way_ns is not None for rule in scenario.links)
     if longer and 2 * scenario.network.n > _LATENCY_ENDS_MAX:
         message = f"are for at most {_LATENCY_ENDS_MAX // 2} voters; give network.latency a table"
         yield Problem(("links",), message)
     if longer and any(isinstance(getattr(fault, fault.kind), CutCable) for fault in scenario.faults):
         yield Problem(("links",), "with one_way have no way round a cut cable; write the edge's latency in topology")
+
+
+def _effect_problems(scenario: Scenario) -> Iterator[Problem]:
+    """The engine knows so many kinds of links; and cards in queues know no link that is narrower than they are."""
+    network, edges = scenario.network, scenario.network.topology.edges
+    kinds = {(rule.loss, rule.jitter_ns) for rule in scenario.links}
+    narrow = sum(len(rule.directions) for rule in scenario.links if rule.bandwidth_ps_per_byte)
+    if len(kinds) + narrow > EFFECTS_MAX:
+        rule_text = f"have {len(kinds) + narrow} different losses, jitters and bandwidths, more than {EFFECTS_MAX}"
+        yield Problem(("links",), f"{rule_text}; make some of them alike")
+    if not network.topology.has_conditions:
+        return
+    path = ("network", "topology")
+    if _queues_at_cards(scenario) and any(edge.bandwidth_ps_per_byte for edge in edges):
+        message = "has edges with a bandwidth, which goes with cards that share what they send; write"
+        yield Problem(path, f"{message} network.sharing: fair, or priority")
+    try:
+        paths = {*path_conditions(network, scenario.seed, scenario.places).values()}
+    except RuleError:
+        return  # what is wrong with the topology is said elsewhere
+    if len(paths) + len(kinds) + narrow > EFFECTS_MAX:
+        message = f"gives paths of {len(paths)} different losses and narrowest edges, more than {EFFECTS_MAX}"
+        yield Problem(path, f"{message}; make edges alike, or leave their loss and bandwidth out")
+
+
+def _queues_at_cards(scenario: Scenario) -> bool:
+    """Whether copies wait for one another at some card."""
+    network = scenario.network
+    slow = any(r.upload_ps_per_byte for r in scenario.nodes) or any(
+        c.upload_ps_per_byte for c in network.topology.cards
+    )
+    return network.sharing == "fifo" and bool(network.bandwidth_ps_per_byte or slow)
 
 
 def _ends_of(rule: LinkRule) -> Iterator[tuple[_Path, Ref]]:
@@ -249,7 +322,6 @@ def _link_problems(rule: LinkRule, scenario: Scenario, path: _Path) -> Iterator[
     ends = [{*scenario.nodes_of(ref)} for ref in (start, to)]
     if start == to or (len(ends[0]) == 1 and ends[0] == ends[1]):
         yield Problem((*path, key), "both ends are the same; name two different ends")
-    limited = scenario.network.bandwidth_ps_per_byte or any(r.upload_ps_per_byte for r in scenario.nodes)
-    if rule.bandwidth_ps_per_byte and scenario.network.sharing == "fifo" and limited:
+    if rule.bandwidth_ps_per_byte and _queues_at_cards(scenario):
         message = "goes with cards that share what they send; write network.sharing: fair, or priority"
         yield Problem((*path, "bandwidth"), message)
