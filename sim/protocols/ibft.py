@@ -58,9 +58,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
+from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound, RoundParameters
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.families.turns import FirstLeader
 from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     Block,
@@ -73,7 +72,7 @@ from sim.protocol import (
 )
 
 
-class IbftParameters(FirstLeader):
+class IbftParameters(RoundParameters):
     """Parameters of IBFT v1."""
 
     round_timeout_ns: Nanoseconds = quantity(
@@ -234,7 +233,7 @@ class Ibft(RoundByRound):
             if not on_top or not self.voters.accepts(message.block):
                 return
             if self.may_vote_for(message.block):
-                self.accept(ballot)
+                self.accept_in_time(ballot)
             else:
                 self.change_round(self.round + 1)
 

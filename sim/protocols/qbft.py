@@ -54,9 +54,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound
+from sim.families.heights.rounds import COMMIT, PREPARE, RoundByRound, RoundParameters
 from sim.families.sync import HEADER_BYTES, Blocks, Fetch, Status
-from sim.families.turns import FirstLeader
 from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     Block,
@@ -69,7 +68,7 @@ from sim.protocol import (
 )
 
 
-class QbftParameters(FirstLeader):
+class QbftParameters(RoundParameters):
     """Parameters of QBFT."""
 
     round_timeout_ns: Nanoseconds = quantity(
@@ -249,7 +248,7 @@ class Qbft(RoundByRound):
                 if message.round > self.round:
                     self.enter_round(message.round)
                 if not self.voted_for_another(PREPARE, ballot):
-                    self.accept(ballot)
+                    self.accept_in_time(ballot)
 
     # --- Algorithm 3: round change -----------------------------------------------------------------------
 

@@ -117,3 +117,32 @@ def test_runs_with_wrong_clocks_are_judged_and_repeat(protocol: str) -> None:
 def test_bad_clocks(clock: dict[str, Any], rule: str) -> None:
     with pytest.raises(ScenarioError, match=rule):
         scenario(nodes=[{"nodes": [1], "clock": clock}])
+
+
+@pytest.mark.parametrize("protocol", ["ibft", "qbft"])
+def test_a_validator_keeps_a_proposal_from_the_future_until_its_time(protocol: str) -> None:
+    """Validator 1 is 200 ms ahead, and the others vote for its blocks 200 ms after it proposed them."""
+    clock = {"nodes": [1], "clock": {"ahead": "200 ms"}}
+    ahead = played(protocol, clock, block={"period": "1 s"})
+    waits_s = {node: set() for node in range(4)}  # type: dict[int, set[float]]
+    proposed = {row.block: (row.node, row.time_ns) for row in ahead.events(r.EVENT_PROPOSED)}
+    for row in ahead.decided(0):
+        node, at_ns = proposed[row.block]
+        waits_s[node].add(round((row.time_ns - at_ns) / S, 3))
+    assert waits_s[1] == {0.22}, "the proposal waits until 200 ms, then PREPARE and COMMIT, 10 ms each"
+    assert waits_s[0] == waits_s[2] == waits_s[3] == {0.03}
+    lenient = {"name": protocol, "future_allowed": "300 ms"}
+    result = played(lenient, clock, block={"period": "1 s"})
+    proposed = {row.block: (row.node, row.time_ns) for row in result.events(r.EVENT_PROPOSED)}
+    assert {round((row.time_ns - proposed[row.block][1]) / S, 3) for row in result.decided(0)} == {0.03}
+
+
+@pytest.mark.parametrize("protocol", ["ibft", "qbft"])
+def test_a_proposal_from_too_far_ahead_is_refused_where_the_platform_does(protocol: str) -> None:
+    """Nobody votes for validator 1, two seconds ahead, in rounds 0: each of its turns costs a round."""
+    strict = {"name": protocol, "future_allowed": "1 s", "future_blocks": "refuse", "round_timeout": "500 ms"}
+    result = played(strict, {"nodes": [1], "clock": {"ahead": "2 s"}}, block={"period": "1 s"})
+    decided = {row.block for row in result.decided(0)}
+    proposers = {row.node for row in result.events(r.EVENT_PROPOSED) if row.block in decided}
+    assert proposers == {0, 2, 3}
+    assert len(decided) > 10

@@ -12,10 +12,14 @@ meet in a round so long after healing, though their own timers have doubled with
 from __future__ import annotations
 
 import abc
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from sim.families.heights.height_by_height import HeightByHeight, doubled
 from sim.families.sync import HEADER_BYTES, Status
+from sim.families.turns import FirstLeader
+from sim.parameters import Nanoseconds, quantity
 from sim.protocol import (
     BATCH,
     DECIDED,
@@ -38,6 +42,16 @@ COMMIT = VoteType("COMMIT", HEADER_BYTES)
 SAY_AGAIN_TIMER = Timer("say again")
 PERIOD_TIMER = Timer("block period")
 ROUND_TIMER = Timer("round")
+FUTURE_TIMER = Timer("future block")
+
+
+class RoundParameters(FirstLeader):
+    """What IBFT and QBFT say of proposals that bear a time to come, for validators whose clocks differ."""
+
+    future_allowed_ns: Nanoseconds = quantity("0 s", "so far ahead of a validator's clock a proposal's time may be")
+    future_blocks: Literal["keep", "refuse"] = Field(
+        default="keep", description="what becomes of one farther ahead: kept until it no longer is, or refused"
+    )
 
 
 class RoundByRound(HeightByHeight):
@@ -316,6 +330,27 @@ class RoundByRound(HeightByHeight):
             context.vote(PREPARE, ballot, self.audience)
         if context.votes.is_complete(PREPARE, ballot):
             self.on_prepared(ballot)
+
+    def accept_in_time(self, ballot: Ballot) -> None:
+        """Accept a proposal; one from the future by my clock when its time has come, or not at all."""
+        parameters, block = self.parameters, ballot.block
+        assert block is not None
+        if self.context.clock.all_agree:
+            self.accept(ballot)
+            return
+        early_ns = block.made_ns - self.context.clock.time_ns - parameters.future_allowed_ns
+        if early_ns <= 0:
+            self.accept(ballot)
+        elif parameters.future_blocks == "keep":
+            self.context.set_timer(FUTURE_TIMER, early_ns, (self.height, self.round, ballot))
+
+    @upon(FUTURE_TIMER)
+    def on_its_time(self, about: tuple[int, int, Ballot]) -> None:
+        """The time of a proposal has come: accept it, if its round still waits for one."""
+        *place, ballot = about
+        waits = place == [self.height, self.round] and self.accepted is None and not self.changing
+        if waits and not self.voted_for_another(PREPARE, ballot):
+            self.accept(ballot)
 
     @upon(PREPARE)
     def on_prepared(self, ballot: Ballot) -> None:
