@@ -100,10 +100,17 @@ class Engine:
         state[r.TX_KIND] = s.tx_kind
         state[r.REPLY_KIND] = s.reply_kind
         state[r.RECEIPT_BYTES] = s.receipt_bytes
+        state[r.RESULTS_NEEDED] = s.results_needed
+        state[r.RESULT_KIND] = s.result_kind
+        state[r.RESULT_BYTES] = s.result_bytes
+        state[r.RESULT_SIGN_NS] = s.result_sign_ns
+        state[r.RESULT_VERIFY_NS] = s.result_verify_ns
+        state[r.RESULT_HANDLE_NS] = s.result_handle_ns
         state[r.EXECUTE_NS] = s.execute_ns
         state[r.EXECUTE_BLOCK_NS] = s.execute_block_ns
         state[r.EXECUTE_PLACE] = s.execute_place
         state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
+        state[r.BATCH_FROM] = s.batch_from
         state[r.TICK_NS] = s.tick_ns
         state[r.BUILDS_EARLY] = s.builds_early
         state[r.REBUILD_NS] = s.rebuild_ns
@@ -295,8 +302,11 @@ class Engine:
         run_state.allocate(r.BLOCK_READY, blocks * self.words)
         run_state.allocate(lease.UNSEEN, blocks)
         run_state.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
+        run_state.allocate(r.BLOCK_RESULTS, blocks * self.seats * self.words if s.results_needed else 1)
         state[r.BLOCKS_FREE] = blocks
-        run_state.seldom(r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_FREE)  # kept for whoever is down
+        run_state.seldom(
+            r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_FREE
+        )  # kept for whoever is down
         state[r.BLOCK_SERIAL] = 1
         payloads = 16
         run_state.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)

@@ -64,8 +64,8 @@ from sim.kernel.tally import (
     forget_node,
     has_voted,
 )
+from sim.ledger.answers import resubmit as answers_resubmit
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
-from sim.ledger.chain import resubmit as chain_resubmit
 from sim.ledger.execution import BETWEEN_BLOCKS
 from sim.ledger.pool import empty_pool, forward_again, lead, oldest_waiting_ns, spread_to, trim_pool
 from sim.ledger.rows import (
@@ -392,7 +392,7 @@ def resend(array, node, before_ns, most):
 def resubmit(array, before_ns):
     """Clients send again what waits since before a time and every mempool has lost."""
     run_state = pointer(array)
-    chain_resubmit(run_state, before_ns)
+    answers_resubmit(run_state, before_ns)
     return np.int64(0)
 
 

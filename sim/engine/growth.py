@@ -146,7 +146,8 @@ def add_blocks(run_state: RunState) -> None:
     state = run_state.array
     rows = len(run_state[r.BLOCK_FREE])
     more = min(rows, _BLOCKS_AT_ONCE)
-    for number, fill in ((r.BLOCK, -1), (r.BLOCK_READY, 0), (r.BLOCK_REPLIES, 0), (r.BLOCK_FREE, 0)):
+    for number in (r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_FREE):
+        fill = -1 if number == r.BLOCK else 0
         width = len(run_state[number]) // rows
         run_state.grow_to(number, (rows + more) * width if width else len(run_state[number]), fill)
     count = int(state[r.BLOCKS_FREE])

@@ -41,7 +41,7 @@ from sim.kernel.tally import GATE, REFERENCES, ROW
 from sim.ledger.chain import await_decision, free_block, new_block
 from sim.ledger.execution import BEFORE_VOTE, BETWEEN_BLOCKS, execution_ns
 from sim.ledger.payload import parent_of
-from sim.ledger.pool import batch_due_ns, batch_is_due
+from sim.ledger.pool import batch_due_ns, batch_is_due, something_is_new
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
@@ -112,7 +112,7 @@ def arm_batch(run_state, node):
     p = node * PEER_WIDTH
     if batch_is_due(run_state, node):
         return True
-    if run_state[BACKLOG_BYTES] > 0 or peer[p + FRESH] > 0:
+    if something_is_new(run_state, node):
         at = batch_due_ns(run_state, node)
         if at > run_state[NOW] and peer[p + BATCH_TIMER] != at:
             peer[p + BATCH_TIMER] = at

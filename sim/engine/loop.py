@@ -80,6 +80,7 @@ from sim.kernel.post import (
     PROGRESS_NUMBER,
     PROGRESS_TOKEN,
     REPLY,
+    RESULT,
     SRC,
     STATEMENT,
     drop_reference,
@@ -116,7 +117,7 @@ from sim.kernel.run_state import (
 )
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
-from sim.ledger.chain import reply_if_same
+from sim.ledger.answers import answer_if_same, result_arrives
 from sim.ledger.pool import oldest_waiting_ns, pool_enter
 from sim.ledger.rows import (
     BACKLOG_BYTES,
@@ -378,6 +379,10 @@ def advance(array, until):
                 reply_arrives(run_state, argument, node)
                 drop_reference(run_state, argument)
                 continue
+            if envelopes[e + STATEMENT] == RESULT:
+                result_arrives(run_state, argument, node)
+                drop_reference(run_state, argument)
+                continue
             if envelopes[e + ACTION] & OF_GOSSIP:
                 if gossip_comes(run_state, node, argument):
                     drop_reference(run_state, argument)
@@ -437,7 +442,7 @@ def advance(array, until):
         elif kind == RELAY:
             relay(run_state, node, argument)
         elif kind == EXECUTED:
-            reply_if_same(run_state, node, argument)
+            answer_if_same(run_state, node, argument)
         elif kind == DECIDED:
             return UPCALL_DECIDED, node, argument, time
         elif kind == TIMER:

@@ -80,10 +80,17 @@ class Settings:
     reply_kind: int = 1
     receipt_bytes: int = 100
     reply_sign_ns: int = 0
+    results_needed: int = 0  # voters that must have told a node what a block resulted in before it answers
+    result_kind: int = 0
+    result_bytes: int = 0
+    result_sign_ns: int = 0
+    result_verify_ns: int = 0
+    result_handle_ns: int = 0
     execute_ns: int = 0  # per transaction
     execute_block_ns: int = 0
     execute_place: int = 0  # sim.ledger.execution.PLACES
     batch_timeout_ns: int = 0
+    batch_from: int = 0  # it counts 0: from the first transaction, 1: from the last block, 2: in beats from there
     tick_ns: int = 0  # a clock that runs on lets a block go, at most one at each beat
     builds_early: bool = False  # a block holds what waited when its parent came,
     rebuild_ns: int = 0  # or when so many such times had gone by since

@@ -15,7 +15,7 @@ from sim.kernel.process import Clock, Process
 from sim.kernel.run_state import NEVER
 from sim.network.links import Gst
 
-TRANSACTION, REPLY = "TRANSACTION", "REPLY"
+TRANSACTION, REPLY, RESULT = "TRANSACTION", "REPLY", "RESULT"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class MessageFilters:
         names = self.run.names
         for i, name in enumerate(names):
             kinds[i] = entry.types == "all" or name in entry.types
-            if (entry.names_place or entry.names_leader) and name in (TRANSACTION, REPLY):
+            if (entry.names_place or entry.names_leader) and name in (TRANSACTION, REPLY, RESULT):
                 kinds[i] = False
         row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = _bounds(entry.view)
         row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = _bounds(entry.height)

@@ -117,13 +117,18 @@ class Run:
             self.kinds[kind] = len(self.names)
             self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
         settings = dataclasses.replace(
-            settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY
-        )
+            settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY,
+            result_kind=len(self.names),
+        )  # fmt: skip
+        if settings.results_needed:
+            self.names.append("RESULT")
         self.engine = Engine(settings)
         self.run_state = self.engine.state
         self.run_state[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
         for cause, kind in self.kinds.items():
             self.engine.run_state[d.KIND_SMALL][kind] = isinstance(cause, VoteType) or cause.carries is Message.carries
+        if settings.results_needed:
+            self.engine.run_state[d.KIND_SMALL][settings.result_kind] = 1
         self.run_state[r.FORKS] = protocol.forks
         self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks

@@ -1,4 +1,4 @@
-"""Blocks: their tree, who has decided what, replies to clients, and the trace of these events.
+"""Blocks: their tree, who has decided what, and the trace of these events.
 
 A block is a row. A node decides a block once its parent is decided there; the node's *tip* is the last one.
 If the protocol may learn of decisions out of order (PBFT), a block decided early is marked ready and follows
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.chance import join
 from sim.kernel.due import DECIDED, EXECUTED, ready_push
 from sim.kernel.post import (
     COUNT_SENT,
@@ -20,9 +19,7 @@ from sim.kernel.post import (
     NODE_WIDTH,
     PROGRESS_NS,
     PROGRESS_NUMBER,
-    REPLY,
     THREAD_FREE,
-    new_envelope,
 )
 from sim.kernel.run_state import (
     BITS_WORDS,
@@ -30,18 +27,16 @@ from sim.kernel.run_state import (
     NODE,
     NOW,
     SEATS,
-    SEED,
     column,
     compiled,
     length,
     make_capacity,
 )
-from sim.kernel.sending import send_one
+from sim.ledger.answers import answer, forget_results
 from sim.ledger.execution import BEFORE_VOTE, BETWEEN_BLOCKS, execution_ns
 from sim.ledger.payload import fill_block, free_payload, settle_payload
 from sim.ledger.pool import use_tick
 from sim.ledger.rows import (
-    ACKS_NEEDED,
     APART,
     BLOCK,
     BLOCK_FREE,
@@ -67,29 +62,21 @@ from sim.ledger.rows import (
     EVENT_PROPOSED,
     EXECUTE_PLACE,
     FORKS,
-    GATEWAY_FIRST,
     GATEWAYS,
     HEIGHT,
-    MUTE,
     NUMBER,
     OPEN_HEIGHT,
     OPEN_NS,
     PARENT,
     PARENT_NUMBER,
-    PAYLOAD,
     PAYLOAD_AT,
     PAYLOAD_FREE,
-    PAYLOAD_SIZE,
     PAYLOADS_FREE,
     PEER,
     PEER_WIDTH,
     PROPOSED_NS,
     PROPOSER,
     QUIET,
-    RECEIPT_BYTES,
-    REPLY_COUNT,
-    REPLY_KIND,
-    REPLY_SIGN_NS,
     SEEN,
     SETTLED,
     SIBLING,
@@ -100,12 +87,6 @@ from sim.ledger.rows import (
     TRACE,
     TRACE_LEN,
     TRACE_WIDTH,
-    TX,
-    TX_BLOCK,
-    TX_DECIDED,
-    TX_ENTRY,
-    TX_GATEWAY,
-    TX_WIDTH,
     TXS,
     UNACKED,
     UNDECIDED,
@@ -113,7 +94,6 @@ from sim.ledger.rows import (
     WAITING,
     WATCHED,
 )
-from sim.ledger.transactions import submit_again
 
 
 @compiled
@@ -173,6 +153,7 @@ def new_block(run_state, node, parent, height, view, empty):
     replies = column(run_state, BLOCK_REPLIES)
     for i in range(gateways):
         replies[block * gateways + i] = 0
+    forget_results(run_state, block)
     rows[b + PAYLOAD_AT] = -1
     if gateways > 0:
         run_state[PAYLOADS_FREE] -= 1
@@ -224,64 +205,6 @@ def free_block(run_state, block):
 def extends_tip(run_state, node, block):
     """Whether the block's parent is the last block the node has decided."""
     return column(run_state, BLOCK)[block * BLOCK_WIDTH + PARENT] == column(run_state, PEER)[node * PEER_WIDTH + TIP]
-
-
-@compiled
-def _reply(run_state, node, block, again):
-    """The node tells the gateways whose clients wait for its word that the block is final; `again`: once more."""
-    rows = column(run_state, BLOCK)
-    b = block * BLOCK_WIDTH
-    if rows[b + PAYLOAD_AT] < 0 or rows[b + UNACKED] == 0 or column(run_state, PEER)[node * PEER_WIDTH + MUTE] > 0:
-        return
-    gateways = run_state[GATEWAYS]
-    first = run_state[GATEWAY_FIRST]
-    counts = column(run_state, REPLY_COUNT)
-    for g in range(gateways):
-        counts[g] = 0
-    txs = column(run_state, TX)
-    payload = column(run_state, PAYLOAD)
-    at = rows[b + PAYLOAD_AT] * run_state[PAYLOAD_SIZE]
-    own = run_state[ACKS_NEEDED] == 0
-    for i in range(rows[b + TXS]):
-        tx = payload[at + i]
-        if tx >= 0 and (not own or txs[tx * TX_WIDTH + TX_ENTRY] == node):
-            counts[txs[tx * TX_WIDTH + TX_GATEWAY] - first] += 1
-    kind = run_state[REPLY_KIND]
-    for g in range(gateways):
-        if counts[g] > 0:
-            key = join(join(join(join(0, run_state[SEED]), 1), np.int64(node) - 2_000_000), rows[b + NUMBER])
-            if again:
-                key = join(key, run_state[NOW])
-            size = counts[g] * run_state[RECEIPT_BYTES]
-            envelope = new_envelope(run_state, node, kind, REPLY, size, 0, 0, 0, key, rows[b + NUMBER], block)
-            send_one(run_state, envelope, node, first + g, run_state[REPLY_SIGN_NS])
-
-
-@compiled
-def resubmit(run_state, before_ns):
-    """Clients that have had no answer since before a time ask again (`submit_again`), of what is decided too."""
-    rows, blocks = column(run_state, TX), column(run_state, BLOCK)
-    last_node, last_block = np.int64(-1), np.int64(-1)
-    for tx in range(length(run_state, TX) // TX_WIDTH):
-        node = submit_again(run_state, tx, before_ns)
-        rows, blocks = column(run_state, TX), column(run_state, BLOCK)
-        block = rows[tx * TX_WIDTH + TX_BLOCK]
-        if node < 0 or block < 0 or blocks[block * BLOCK_WIDTH + HEIGHT] != rows[tx * TX_WIDTH + TX_DECIDED]:
-            continue
-        if node != last_node or block != last_block:
-            if run_state[ACKS_NEEDED] > 0:  # asked all of them: enough have answered when this one does
-                gateway = rows[tx * TX_WIDTH + TX_GATEWAY] - run_state[GATEWAY_FIRST]
-                column(run_state, BLOCK_REPLIES)[block * run_state[GATEWAYS] + gateway] = run_state[ACKS_NEEDED] - 1
-            _reply(run_state, node, block, True)
-            last_node, last_block = node, block
-
-
-@compiled
-def reply_if_same(run_state, node, block_and_number):
-    """A node has executed a block: reply, unless the row serves another block by now."""
-    block = block_and_number >> 32
-    if column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER] & 0xFFFFFFFF == block_and_number & 0xFFFFFFFF:
-        _reply(run_state, node, block, False)
 
 
 @compiled
@@ -343,7 +266,7 @@ def _decide_one(run_state, node, block):
             state[s + PROGRESS_NS] = done
         ready_push(run_state, done, EXECUTED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     else:
-        _reply(run_state, node, block, False)
+        answer(run_state, node, block)
     maybe_close(run_state, block)
 
 

@@ -12,11 +12,15 @@ from sim.kernel.run_state import BITS_WORDS, GROUP_MEMBER, GROUP_START, NOW, SEA
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
+    BATCH_FROM,
     BATCH_ON,
     BATCH_TIMEOUT_NS,
     BATCH_TIMER,
+    BLOCK,
     BLOCK_BYTES_MAX,
+    BLOCK_WIDTH,
     BROADCAST_TXS,
+    BUILT_NS,
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
@@ -43,8 +47,10 @@ from sim.ledger.rows import (
     POOL_SIZE,
     POOL_SORTED_HEIGHT,
     POOL_TAIL,
+    PROPOSER,
     SENDER_HELD,
     TICK_NS,
+    TIP,
     TIP_HEIGHT,
     TX,
     TX_BLOCK,
@@ -234,11 +240,24 @@ def forward(run_state, tx, node, again):
 
 
 @compiled
-def batch_is_due(run_state, node):
-    """Whether a proposer waits, its interval is over, and there is something to order; however much, not before."""
+def something_is_new(run_state, node):
+    """Whether anything waits at a node that none of its own blocks has held."""
+    if run_state[BACKLOG_BYTES] > 0:
+        return True
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
-    if peer[p + BATCH_ON] == 0 or (run_state[BACKLOG_BYTES] == 0 and peer[p + FRESH] == 0):
+    tip = peer[p + TIP]
+    if run_state[BATCH_TIMEOUT_NS] > 0 and tip >= 0:
+        other = column(run_state, BLOCK)[tip * BLOCK_WIDTH + PROPOSER] != node
+        if other and column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + POOL_SORTED_HEIGHT] != peer[p + TIP_HEIGHT]:
+            _sort_out(run_state, node)  # what others have put into blocks fills none of its own
+    return peer[p + FRESH] > 0
+
+
+@compiled
+def batch_is_due(run_state, node):
+    """Whether a proposer waits, its interval is over, and there is something to order; however much, not before."""
+    if column(run_state, PEER)[node * PEER_WIDTH + BATCH_ON] == 0 or not something_is_new(run_state, node):
         return False
     return run_state[NOW] >= batch_due_ns(run_state, node)
 
@@ -279,20 +298,28 @@ def use_tick(run_state, node, proposes):
 def batch_due_ns(run_state, node):
     """When a block of what waits at a node is due: after its interval, and if it is not full after the batch timeout.
 
-    It is full with as many transactions as a block holds, or as many bytes if all are as long as the first.
+    That counts from its first transaction, or from the last block: once, or for ever so many times. It is full with as
+    many transactions as a block holds, or as many bytes if all are as long as the first.
     """
     peer = column(run_state, PEER)
     p = node * PEER_WIDTH
     earliest_ns = _earliest_ns(run_state, node)
+    if run_state[BATCH_TIMEOUT_NS] == 0 or run_state[BACKLOG_BYTES] > 0:
+        return earliest_ns
     fresh = peer[p + FRESH]
-    if run_state[BATCH_TIMEOUT_NS] == 0 or run_state[BACKLOG_BYTES] > 0 or fresh >= run_state[PAYLOAD_SIZE]:
+    if fresh >= run_state[PAYLOAD_SIZE]:
         return earliest_ns
     slot = 2 * (node * run_state[POOL_SIZE] + ((peer[p + POOL_TAIL] - fresh) & (run_state[POOL_SIZE] - 1)))
     first = column(run_state, POOL)[slot]
     bytes_ = _bytes(run_state, first)
     if run_state[BLOCK_BYTES_MAX] > 0 and (fresh + 1) * bytes_ > run_state[BLOCK_BYTES_MAX]:
         return earliest_ns
-    return max(earliest_ns, column(run_state, POOL)[slot + 1] + run_state[BATCH_TIMEOUT_NS])
+    since_ns = column(run_state, POOL)[slot + 1]
+    if run_state[BATCH_FROM] > 0:
+        first_ns, since_ns = since_ns, peer[p + BUILT_NS]
+        if run_state[BATCH_FROM] == 2 and first_ns > since_ns:
+            since_ns += (first_ns - since_ns) // run_state[BATCH_TIMEOUT_NS] * run_state[BATCH_TIMEOUT_NS]
+    return max(earliest_ns, since_ns + run_state[BATCH_TIMEOUT_NS])
 
 
 @compiled

@@ -77,7 +77,7 @@ class IbftParameters(RoundParameters):
 
     round_timeout_ns: Nanoseconds = quantity(
         "2 s",
-        "how long round 0 may take before a round change; doubles with every round",
+        "how long round 0 may take before a round change; grows with every round",
         positive=True,
         patience=True,
     )

@@ -72,7 +72,7 @@ class QbftParameters(RoundParameters):
     """Parameters of QBFT."""
 
     round_timeout_ns: Nanoseconds = quantity(
-        "2 s", "t(0): how long round 0 may take; doubles with every round", positive=True, patience=True
+        "2 s", "t(0): how long round 0 may take; grows with every round", positive=True, patience=True
     )
 
 

@@ -119,6 +119,8 @@ def block_production(scenario: Mapping[str, Any]) -> str:
     rules = [(key, block[f"{key}_ns"]) for key in keys]
     rules += [(name, parameters.get(field)) for field, name in _PERIODS.items()]
     said = [f"{name} {format_ns(time_ns)}" for name, time_ns in rules if time_ns]
+    if block["batch_from"] != "transaction":
+        said.append(f"batches from the {block['batch_from'].replace('_', ' ')}")
     said += ["at beats"] * block["ticks"] + ["built when the parent comes"] * (block["built"] == "at_parent")
     return ", ".join(said) or "as soon as something waits"
 

@@ -36,6 +36,8 @@ from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
 from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
 _SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
+BATCH_FROM = ("transaction", "last_block", "beats")
+RESULT_BYTES = 48  # what a voter signs of a block's result: type, height, sender, digest (32)
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
 
 
@@ -393,7 +395,8 @@ def _settings(
         sharing=_SHARING[network.sharing],
         flush_ns=network.flush_after_ns,
         look_ns=network.look_every_ns,
-        links_change=bool(adversary.twins or links.effects) or any(fault.kind in ON_LINKS for fault in scenario.faults),
+        links_change=bool(adversary.twins or links.effects())
+        or any(fault.kind in ON_LINKS for fault in scenario.faults),
         block_txs=scenario.block.max_transactions,
         block_bytes=scenario.block.max_bytes,
         backlog_bytes=backlog[0].size_bytes if backlog else 0,
@@ -408,10 +411,16 @@ def _settings(
         tx_verify_ns=profile.verify_ns,
         receipt_bytes=RECEIPT_BYTES,
         reply_sign_ns=profile.sign_ns,
+        results_needed=scenario.clients.results_needed(network.n),
+        result_bytes=RESULT_BYTES + profile.signature_bytes,
+        result_sign_ns=profile.sign_ns,
+        result_verify_ns=profile.verify_ns,
+        result_handle_ns=scenario.cpu.handle_ns,
         execute_ns=_execute_ns(scenario),
         execute_block_ns=scenario.cpu.execute_block_ns,
         execute_place=PLACES.index(_executes(scenario, replica)),
         batch_timeout_ns=scenario.block.batch_timeout_ns,
+        batch_from=BATCH_FROM.index(scenario.block.batch_from),
         tick_ns=scenario.block.interval_ns if scenario.block.ticks else 0,
         builds_early=scenario.block.built == "at_parent",
         rebuild_ns=scenario.block.rebuilt_every_ns or 0,

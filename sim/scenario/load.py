@@ -22,6 +22,7 @@ from sim.scenario.source import DEPTH_MAX, Origin, Path, Source, read_file, read
 
 _EXTENDS_MAX = 20
 _FILES = (("network", "latency", "file"), ("network", "topology", "graphml"))  # values that name files
+_NOT_OF_A_BACKLOG = (("pool", "max_transactions"), ("block", "batch_timeout"), ("block", "batch_from"))
 _NAMED = re.compile(r"\b[a-z0-9]+(?:(?:_[a-z0-9]+)+\b|(?=:))")  # keys in a sentence: "group:", log_window
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|[0-9]{1,9}")
 
@@ -90,7 +91,7 @@ def _stand_on_platform(source: Source) -> None:
     load = source.data.get("workload")
     full = isinstance(load, list) and any(isinstance(entry, dict) and entry.get("kind") == "backlog" for entry in load)
     for value in platform.values:
-        if full and value.path in (("pool", "max_transactions"), ("block", "batch_timeout")):
+        if full and value.path in _NOT_OF_A_BACKLOG:
             continue  # blocks of a backlog are always full, and go through no pool
         section = source.data.get(value.path[0])
         given = isinstance(section, dict) and value.path[1] in section

@@ -88,6 +88,9 @@ def _block_rules(scenario: Scenario) -> Iterator[Problem]:
         yield Problem(("cpu", "execution"), "executing takes no time here; write execute: 1 ms beside it")
     if cpu.lanes > 1 and not cpu.execute_ns:
         yield Problem(("cpu", "lanes"), "executing takes no time here; write execute: 1 ms beside it")
+    if scenario.clients.results != "own" and chosen is not None and chosen.forks:
+        message = f"needs decisions that stand, and a head of {name} may be left; write results: own"
+        yield Problem(("clients", "results"), message)
     backlog = any(isinstance(entry, Backlog) for entry in scenario.workload)
     yield from _pool(scenario, backlog)
     if block.batch_timeout_ns and backlog:

@@ -137,6 +137,11 @@ class BlockLimits(Parameters):
     batch_timeout_ns: Nanoseconds = quantity(
         "0 ms", "a block that is not full waits so long for more, from its first transaction on; 0: for none"
     )
+    batch_from: Literal["transaction", "last_block", "beats"] = Field(
+        default="transaction",
+        description="whether batch_timeout counts from the first transaction that waits, from the last block decided, "
+        "or from there in beats, of which the next one counts",
+    )
     period_ns: Nanoseconds | None = quantity(
         None, "time from block to block, full, half full or empty; round timers begin when it is over", positive=True
     )
@@ -165,6 +170,8 @@ class BlockLimits(Parameters):
         problems = []
         if self.ticks and not self.interval_ns:
             problems.append(Problem(("ticks",), "belongs to interval; write interval: 50 ms beside it"))
+        if self.batch_from != "transaction" and not self.batch_timeout_ns:
+            problems.append(Problem(("batch_from",), "belongs to batch_timeout; write batch_timeout: 500 ms beside it"))
         if self.rebuilt_every_ns is not None and self.built == "when_due":
             problems.append(Problem(("rebuilt_every",), "belongs to built: at_parent; write that beside it"))
         if self.time_step_ns and self.period_ns is None:

@@ -271,6 +271,11 @@ class Clients(Parameters):
         description="done when the entry voter says so, or when enough voters do: f + 1 (quorum), 2f + 1 or all; "
         "f is (n - 1) / 3, rounded down",
     )
+    results: Literal["own", "f + 1", "n - f"] = Field(
+        default="own",
+        description="a voter answers with what it has executed by itself, or once so many voters, itself among them, "
+        "have told each other, signed, what the block resulted in",
+    )
     resend_after_ns: Nanoseconds = quantity(
         "5 s",
         "an entry voter passes a transaction on again when it has waited this long, and if no other voter holds it "
@@ -289,3 +294,8 @@ class Clients(Parameters):
         "how long a client's entry voter may be down before the client turns to the next",
         positive=True,
     )
+
+    def results_needed(self, voters: int) -> int:
+        """How many voters must agree on a result before one answers; 0: none but itself, and nobody is told."""
+        faults = (voters - 1) // 3
+        return {"own": 0, "f + 1": faults + 1, "n - f": voters - faults}[self.results]

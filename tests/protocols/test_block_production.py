@@ -12,6 +12,7 @@ from sim.scenario.errors import ScenarioError
 from sim.scenario.run import Result, run
 from tests.runs import scenario
 
+BATCHING = ("pbft", "wheat", "rpbft", "raft", "ibft", "qbft")
 LIGHT = [{"kind": "open", "rate": "0.2 tx/s", "bytes": "1 kB"}]
 SOME = [{"kind": "open", "rate": "2 tx/s", "bytes": "300 B"}]
 
@@ -79,7 +80,7 @@ def test_the_period_goes_on_after_crashes(protocol: str) -> None:
 # --- a batch timeout -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("protocol", ["raft", "pbft", "wheat", "rpbft"])
+@pytest.mark.parametrize("protocol", BATCHING)
 def test_a_lone_transaction_waits_for_the_batch_timeout(protocol: str) -> None:
     """Fabric's BatchTimeout: 2 s and the delays of the protocol, for whoever is first in a block."""
     result = both_paths(
@@ -92,7 +93,7 @@ def test_a_lone_transaction_waits_for_the_batch_timeout(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"max_transactions": 10}, {"max_bytes": "10 kB"}], ids=["count", "bytes"])
-@pytest.mark.parametrize("protocol", ["raft", "pbft", "wheat", "rpbft"])
+@pytest.mark.parametrize("protocol", BATCHING)
 def test_a_full_block_does_not_wait(protocol: str, limit: dict[str, Any]) -> None:
     """100 tx/s of 1 kB, ten to a block: ten blocks a second, each full."""
     load = [{"kind": "open", "rate": "100 tx/s", "bytes": "1 kB"}]
@@ -100,6 +101,32 @@ def test_a_full_block_does_not_wait(protocol: str, limit: dict[str, Any]) -> Non
     assert result.metrics["finality_p99_ms"] < 400
     txs = list(result.tables["blocks"]["txs"])
     assert txs.count(10) > 0.95 * len(txs) and len(txs) == pytest.approx(200, abs=20)
+
+
+@pytest.mark.parametrize("protocol", BATCHING)
+def test_a_batch_counts_from_the_last_block_and_nobody_waits_after_a_rest(protocol: str) -> None:
+    """100 tx/s: blocks 500 ms and three delays apart (two with Raft); a lone transaction goes at once."""
+    block = {"batch_timeout": "500 ms", "batch_from": "last_block"}
+    calm = {"network.latency": {"model": "fixed", "one_way": "1 ms"}, "block": block, "n": 4, "protocol": protocol}
+    load = [{"kind": "open", "rate": "100 tx/s", "bytes": "100 B"}]
+    busy = both_paths(duration="60 s", workload=load, **calm)
+    assert 500 <= busy.metrics["block_interval_mean_ms"] <= 505
+    assert busy.metrics["finality_p50_ms"] == pytest.approx(250, abs=15)
+    lone = both_paths(duration="10 min", workload=LIGHT, **calm)
+    assert lone.metrics["finality_p50_ms"] <= 6
+
+
+@pytest.mark.parametrize("protocol", BATCHING)
+def test_beats_run_on_from_the_last_block(protocol: str) -> None:
+    """A lone request waits for half a beat; a closed loop, always just too late for one, for a whole."""
+    block = {"batch_timeout": "500 ms", "batch_from": "beats"}
+    calm = {"network.latency": {"model": "fixed", "one_way": "1 ms"}, "block": block, "n": 4, "protocol": protocol}
+    lone = both_paths(duration="30 min", workload=LIGHT, **calm)
+    waits = lone.metrics
+    assert waits["finality_mean_ms"] == pytest.approx(253, abs=30)
+    assert waits["finality_p99_ms"] <= 506 and waits["finality_p50_ms"] == pytest.approx(253, abs=50)
+    closed = both_paths(duration="20 s", workload=[{"kind": "closed", "outstanding": 1, "sites": ["0"]}], **calm)
+    assert closed.metrics["latency_p50_ms"] == pytest.approx(503, abs=5)
 
 
 # --- execution -------------------------------------------------------------------------------------------
@@ -214,7 +241,8 @@ def test_half_an_hour_at_ten_times_capacity_is_bounded() -> None:
         ({"protocol": "raft", "block": {"period": "2 s"}}, r"raft has no period \(ibft, qbft do\); write interval"),
         ({"protocol": "tendermint", "block": {"period": "2 s"}}, "write protocol: {timeout_commit: ...}"),
         ({"protocol": "clique", "block": {"period": "2 s"}}, "write protocol: {block_period: ...}"),
-        ({"protocol": "qbft", "block": {"batch_timeout": "2 s"}}, "qbft has no batch_timeout .*; write period, or"),
+        ({"protocol": "hotstuff", "block": {"batch_timeout": "2 s"}}, "hotstuff has no batch_timeout .*; write"),
+        ({"block": {"batch_from": "beats"}}, "belongs to batch_timeout"),
         ({"protocol": "qbft", "block": {"period": "2 s", "interval": "1 s"}}, "two answers to one question"),
         ({"protocol": "qbft", "block": {"empty_period": "2 s"}}, "belongs to period"),
         ({"protocol": "qbft", "block": {"period": "3 s", "empty_period": "2 s"}}, "is below period; raise it"),
@@ -233,7 +261,7 @@ def test_contradictions_are_refused(changes: dict[str, Any], rule: str) -> None:
 def test_each_protocol_says_which_rules_it_knows() -> None:
     assert {name for name, entry in PROTOCOLS.items() if "period" in entry.protocol.block_rules} == {"ibft", "qbft"}
     batching = {name for name, entry in PROTOCOLS.items() if "batch_timeout" in entry.protocol.block_rules}
-    assert batching == {"pbft", "wheat", "rpbft", "raft"}
+    assert batching == {*BATCHING}
 
 
 # --- when a block is put together ------------------------------------------------------------------------

@@ -79,6 +79,16 @@ def test_a_lone_request_takes_what_the_timers_say(tmp_path: Path) -> None:
     assert besu.metrics["block_interval_mean_ms"] == pytest.approx(2000)
 
 
+def test_fisco_bcos_answers_after_the_checkpoint_and_spaces_blocks_from_the_last_order(tmp_path: Path) -> None:
+    """Ways to and from the voter, to the leader, three steps and the checkpoint, 10 ms each; blocks 500 ms apart."""
+    lone = run(on(tmp_path, "fisco-bcos-pbft", load="{kind: open, rate: 0.1 tx/s}", n=4))
+    assert lone.metrics["latency_p50_ms"] == pytest.approx(70, abs=0.5)
+    busy = run(on(tmp_path, "fisco-bcos-pbft", load="{kind: open, rate: 100 tx/s}", n=4))
+    assert busy.metrics["block_interval_mean_ms"] == pytest.approx(500 + 30, abs=1)
+    messages = dict(zip(*(busy.tables["messages_by_type"][key] for key in ("type", "messages")), strict=True))
+    assert messages["RESULT"] == pytest.approx(12 * busy.metrics["decisions"], abs=12)  # type: ignore[operator]
+
+
 @pytest.mark.parametrize(
     ("platform", "more", "rule"),
     [

@@ -33,9 +33,16 @@ from sim.protocol import (
 DOUBLINGS_MAX = 30  # of a round timer; beyond, it would not fit 64 bits
 
 
-def doubled(timeout_ns: int, round_: int) -> int:
-    """A timeout that doubles with every round."""
-    return timeout_ns << min(round_, DOUBLINGS_MAX)
+def grown(timeout_ns: int, round_: int, times: float = 2, most_ns: int | None = None) -> int:
+    """A timeout that grows so many times with every round, up to a limit."""
+    limit_ns = timeout_ns << DOUBLINGS_MAX if most_ns is None else max(most_ns, timeout_ns)
+    if times == 2:
+        return min(timeout_ns << min(round_, DOUBLINGS_MAX), limit_ns)
+    for _ in range(round_ if times > 1 else 0):
+        timeout_ns = min(int(timeout_ns * times), limit_ns)
+        if timeout_ns == limit_ns:
+            break
+    return timeout_ns
 
 
 class HeightByHeight(Replica, abc.ABC):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from sim.families.heights.height_by_height import HeightByHeight, doubled
+from sim.families.heights.height_by_height import HeightByHeight, grown
 from sim.families.sync import HEADER_BYTES, Status
 from sim.families.turns import FirstLeader
 from sim.parameters import Nanoseconds, quantity
@@ -46,8 +46,10 @@ FUTURE_TIMER = Timer("future block")
 
 
 class RoundParameters(FirstLeader):
-    """What IBFT and QBFT say of proposals that bear a time to come, for validators whose clocks differ."""
+    """What IBFT and QBFT share: how the round timer grows, and what becomes of proposals from the future."""
 
+    round_timeout_growth: float = Field(default=2.0, ge=1, le=10, description="by how much it grows with every round")
+    round_timeout_max_ns: Nanoseconds | None = quantity(None, "but not beyond this", positive=True)
     future_allowed_ns: Nanoseconds = quantity("0 s", "so far ahead of a validator's clock a proposal's time may be")
     future_blocks: Literal["keep", "refuse"] = Field(
         default="keep", description="what becomes of one farther ahead: kept until it no longer is, or refused"
@@ -58,7 +60,7 @@ class RoundByRound(HeightByHeight):
     """One validator."""
 
     votes = (PREPARE, COMMIT)
-    block_rules = frozenset({"period"})
+    block_rules = frozenset({"period", "batch_timeout"})
     executes = "before_vote"
 
     def __init__(self, context: Context, *, by_vote: bool = False) -> None:
@@ -111,8 +113,10 @@ class RoundByRound(HeightByHeight):
         return self.turn_after(last, round_)
 
     def timeout_ns(self, round_: int) -> int:
-        """The round timer doubles with every round."""
-        return doubled(self.parameters.round_timeout_ns, round_)
+        """The round timer grows with every round."""
+        parameters = self.parameters
+        times, most_ns = parameters.round_timeout_growth, parameters.round_timeout_max_ns
+        return grown(parameters.round_timeout_ns, round_, times, most_ns)
 
     @abc.abstractmethod
     def votes_of(self, members: int) -> int:

@@ -50,6 +50,8 @@ class Platform:
             return True
         if value.path[1] in _BUILT:
             return "period" in own
+        if value.path[1] == "batch_from":
+            return "batch_timeout" in own
         return value.path[1] not in (*_RULES, "time_step", "ticks")
 
 
