@@ -79,6 +79,10 @@ class Network(Parameters):
     look_every_ns: Nanoseconds = quantity(
         "0 ms", "how often a node looks what it has for a peer (gossip); with flush_after, in which such times overlap"
     )
+    processing_ns: Nanoseconds = quantity(
+        "0 ms",
+        "how long software takes from a message's arrival to its handler, clients' messages included; nothing waits",
+    )
     topology: Topology = Field(default=Topology(family="full-mesh"), description="which places are linked directly")
 
     gst: Gst | None = Field(

@@ -30,8 +30,8 @@ Deviations
 * Equal total difficulties: the lower chain, then the block with the lower (drawn) hash; go-ethereum takes the lower
   chain, then tosses a coin. `tie_break: first_seen` keeps the branch that came first.
 * A block is filled when it is sealed; go-ethereum fills it when its parent came and a few times since.
-* The sealer sends a block to all; go-ethereum sends it to some and announces it to others. Who lacks a parent
-  asks the sender. A replica that has had no new head for `status_interval` tells its own, again and again, which
+* The sealer sends a block to all, or with `spread: hops` as go-ethereum does (sim.families.forks.spread). Who lacks a
+  parent asks the sender. A replica that has had no new head for `status_interval` tells its own, again and again, which
   stands for the handshake of peers that find each other again.
 * A block's time is in ns, not in whole seconds. One from the future, by the receiver's clock, is kept until its time,
   or refused beyond 30 s; go-ethereum looks at those it keeps every 5 s.
@@ -59,6 +59,7 @@ from sim.families.forks.branches import (
     lies_on_decided,
     links,
 )
+from sim.families.forks.spread import ARRIVES_NS, MISSED, Announce, HopByHop
 from sim.families.turns import FirstLeader
 from sim.parameters import Nanoseconds, count, quantity
 from sim.protocol import (
@@ -92,6 +93,9 @@ class CliqueParameters(FirstLeader):
     tie_break: Literal["lowest_hash", "first_seen"] = Field(
         "lowest_hash", description="of two branches of equal total difficulty and height, which one counts"
     )
+    spread: Literal["all", "hops"] = Field(
+        default="all", description="blocks go from their sealer to all, or hop by hop to the square root of the peers"
+    )
     blocks_per_answer: int = count(64, "most blocks sent at a time to one who lacks them", low=1)
     request_timeout_ns: Nanoseconds = quantity("2 s", "a request for blocks is not repeated before", positive=True)
     status_interval_ns: Nanoseconds = quantity(
@@ -119,6 +123,7 @@ class Clique(Replica):
     """One Clique signer."""
 
     messages = (NewBlock, Status, GetBlocks, Blocks)
+    later_messages = (Announce,)
     votes = ()
     lasting_leader = False
     forks = True
@@ -128,6 +133,7 @@ class Clique(Replica):
     def __init__(self, context: Context) -> None:
         super().__init__(context)
         self.head: Block | None = None
+        self.hops = HopByHop(context) if self.parameters.spread == "hops" else None
         range_ns = self.parameters.wiggle_ns * self.signer_limit()
         place = self.place_of(context.me)
         self.turns = Turns(SEAL, self.parameters.block_period_ns, range_ns, place=place, places=context.n)
@@ -156,7 +162,7 @@ class Clique(Replica):
         return int((self.confirmations() + 1) * (self.parameters.block_period_ns + self.parameters.wiggle_ns))
 
     def normal_cases(self) -> tuple[NormalCase, ...]:
-        return (NormalCase(upon=NewBlock),)
+        return (NormalCase(upon=NewBlock),) if self.parameters.spread == "all" else ()
 
     def quorums(self) -> dict[VoteType, Quorum]:
         return {}
@@ -195,6 +201,12 @@ class Clique(Replica):
     def send(self, block: Block, time_ns: int) -> None:
         """Send a block that I sealed on my head to all; who has the same head decides what I decide."""
         context, height = self.context, self.context.height
+        if self.hops is not None:
+            context.pacing.begin_interval()
+            self.hops.has(context.me, block)
+            self.hops.pass_on(block)
+            self.hops.announce(block)
+            return
         final = self.final_under(block)
         if final is not None and final.height > height + 1:
             context.pacing.begin_interval()
@@ -382,7 +394,30 @@ class Clique(Replica):
     @upon(NewBlock)
     def on_new_block(self, sender: int, message: NewBlock) -> None:
         """A block was sealed."""
-        self.choose(self.branches.receive(sender, message.block))
+        hops, block = self.hops, message.block
+        if hops is not None:
+            hops.has(sender, block)
+            if not self.branches.knows(block):
+                hops.pass_on(block)
+                self.choose(self.branches.receive(sender, block))
+                hops.announce(block)
+                return
+        self.choose(self.branches.receive(sender, block))
+
+    @upon(Announce)
+    def on_announce(self, sender: int, message: Announce) -> None:
+        """Somebody has a block: if it does not come by itself, it is asked for."""
+        if self.hops is not None:
+            self.hops.has(sender, message.block)
+            if not self.branches.knows(message.block):
+                self.context.set_timer(MISSED, ARRIVES_NS, (sender, message.block))
+
+    @upon(MISSED)
+    def on_missed(self, about: tuple[int, Block]) -> None:
+        """A block that was announced should have come: ask for it, until it does."""
+        if not self.branches.knows(about[1]):
+            self.branches.look_at(*about)
+            self.context.set_timer(MISSED, self.parameters.request_timeout_ns, about)
 
     @upon(NO_PROGRESS)
     def on_quiet(self) -> None:
@@ -404,4 +439,9 @@ class Clique(Replica):
     @upon(Blocks)
     def on_blocks(self, sender: int, message: Blocks) -> None:
         """Blocks that I lacked."""
-        self.choose(self.branches.receive_answer(sender, message))
+        fresh = self.branches.receive_answer(sender, message)
+        if self.hops is not None and fresh:
+            self.hops.has(sender, fresh[-1])
+            self.hops.pass_on(fresh[-1])
+            self.hops.announce(fresh[-1])
+        self.choose(fresh)

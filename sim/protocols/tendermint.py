@@ -161,6 +161,7 @@ PROPOSING, PREVOTED, PRECOMMITTED = range(3)  # step_p: propose, prevote, precom
 class Tendermint(Validator):
     """One process of Tendermint."""
 
+    block_rules = frozenset({"batch_timeout"})
     executes = "between"
     messages = (Proposal, Status, Fetch, Blocks)
     later_messages = (Said, Relayed, Certified)

@@ -134,7 +134,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
         voters_in=lambda domain: tuple(i for i, d in enumerate(network.domain_of_node) if d == domain),
         clients=lambda site: (index[site], next(item.class_ for place, item in plan if place == site)),
         attacker=lambda number: next((f.gateway.endpoint, f.class_) for f in floods if f.fault == number),
-        latency_ns=lambda cut: without_cables_ns(network, scenario.seed, scenario.places, cut),
+        latency_ns=functools.partial(_left_ns, scenario),
         reroute=links.reroute,
         endpoints=run.engine.endpoints,
         homes=tuple((g.endpoint, g.home) for g in gateways if g.place == network.place_of_node[g.home]),
@@ -233,11 +233,18 @@ def _one_distance(scenario: Scenario) -> bool:
 
 
 def _latency(scenario: Scenario) -> np.ndarray:
-    """One-way latency between places, ns, or shape (1, 1) if they are all alike."""
+    """One-way latency between places with the time of processing, ns, or shape (1, 1) if they are all alike."""
+    network = scenario.network
     if _one_distance(scenario):
-        assert isinstance(scenario.network.latency, FixedLatency)
-        return np.array([[scenario.network.latency.one_way_ns]], dtype=np.int64)
-    return one_way_matrix_ns(scenario.network, scenario.seed, scenario.places)
+        assert isinstance(network.latency, FixedLatency)
+        return np.array([[network.latency.one_way_ns + network.processing_ns]], dtype=np.int64)
+    return one_way_matrix_ns(network, scenario.seed, scenario.places) + network.processing_ns
+
+
+def _left_ns(scenario: Scenario, cut: tuple[tuple[str, str], ...]) -> np.ndarray:
+    """The same without some cables; -1 between places that no path joins."""
+    left = without_cables_ns(scenario.network, scenario.seed, scenario.places, cut)
+    return np.where(left < 0, left, left + scenario.network.processing_ns)
 
 
 def _distance_ns(scenario: Scenario, matrix: np.ndarray, place: str, node: int) -> int:

@@ -151,7 +151,7 @@ class StaticLinks:
                 pairs = self._pairs(ends.meant(scenario, start), ends.meant(scenario, to))
                 self._said.append((rule, self._cap(rule.bandwidth_ps_per_byte), pairs))
                 if rule.one_way_ns is not None:
-                    self.one_way_ns |= dict.fromkeys(pairs, rule.one_way_ns)
+                    self.one_way_ns |= dict.fromkeys(pairs, rule.one_way_ns + scenario.network.processing_ns)
 
     def _cap(self, ps_per_byte: int | None) -> int:
         """The place of one direction's bandwidth in the engine's table; 0: it is unlimited."""

@@ -1,4 +1,4 @@
-"""Scenarios of the measured deployments: a platform's profile, the delays in force, and the clients. Nothing is fitted.
+"""Scenarios of the measured deployments: a platform's profile, the delays in force, and the clients.
 
 What follows from the settings of a measurement, and is no default of its platform, stands in `SETTINGS`.
 """
@@ -85,8 +85,8 @@ SETTINGS: dict[tuple[str, str], tuple[dict[str, Any], bool, dict[str, Any]]] = {
     ("geth-clique", "p10"): (_poisson("10 tx/s"), False, _SEEN),
     ("goquorum-raft", "closed"): (_closed("0 s"), True, _LEADER),
     ("goquorum-raft", "p10"): (_poisson("10 tx/s"), False, _LEADER),
-    ("chainmaker-tbft", "closed"): (_closed("250 ms"), True, {}),
-    ("chainmaker-raft", "closed"): (_closed("150 ms"), True, _LEADER),
+    ("chainmaker-tbft", "closed"): (_closed("0 s"), True, {}),
+    ("chainmaker-raft", "closed"): (_closed("150 ms") | {"thinking": "exponential"}, True, _LEADER),
     ("etcd", "closed"): (_closed("50 ms"), True, _LEADER),
     ("etcd", "closed-killed"): (_closed("50 ms"), True, _LEADER | {"faults": [{"at": "0 s", "crash": {"nodes": [1]}}]}),
     ("etcd", "closed-100kB"): (_closed("50 ms") | {"bytes": "100 kB"}, True, _LEADER | {"nodes": _SLOW}),
@@ -106,7 +106,7 @@ def scenario_of(system: str, case: str, matrix: str, site: int | None) -> Scenar
     network = {"nodes": n, "latency": {"model": "explicit", "one_way_ms": one_way_ms(matrix, n)}}
     data: dict[str, Any] = {
         "name": "live",
-        "duration": "200 s" if load["kind"] == "open" else "60 s",  # drawn arrivals need more of them
+        "duration": "60 s" if load["kind"] == "closed" and system != "geth-clique" else "600 s",  # drawn: more of them
         "warm_up": "10 s",
         "platform": system,
         "network": network | more.get("network", {}),

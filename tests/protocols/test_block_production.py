@@ -12,7 +12,7 @@ from sim.scenario.errors import ScenarioError
 from sim.scenario.run import Result, run
 from tests.runs import scenario
 
-BATCHING = ("pbft", "wheat", "rpbft", "raft", "ibft", "qbft")
+BATCHING = ("pbft", "wheat", "rpbft", "raft", "ibft", "qbft", "tendermint")
 LIGHT = [{"kind": "open", "rate": "0.2 tx/s", "bytes": "1 kB"}]
 SOME = [{"kind": "open", "rate": "2 tx/s", "bytes": "300 B"}]
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from sim.families.forks.branches import NewBlock
+from sim.kernel import post
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocol import Block, Context
 from sim.protocols.clique import IN_TURN, OUT_OF_TURN, Clique, Header
@@ -341,3 +343,66 @@ def test_halves_meet_again_on_a_branch_no_higher_than_what_one_of_them_decided()
     run = play(load_scenario(Path(__file__).parents[1] / "trust" / "clique-branch-no-higher-than-decided.yaml"))
     late = run.decided()[run.decided().time_ns > 8 * S]
     assert set(late.node.tolist()) == {0, 1, 2, 3}
+
+
+# --- blocks that go hop by hop ----------------------------------------------------------------------------------------
+
+HOPS = SLOW_RIVALS | {"spread": "hops"}
+
+
+def delays_ms(run: Played) -> dict[int, list[float]]:
+    """Of each block how long after it was sealed the others had it for a head, ascending."""
+    sealed = {row.block: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
+    signer = {row.block: row.node for row in run.events(r.EVENT_PROPOSED)}
+    found: dict[int, list[float]] = {block: [] for block in sealed}
+    for row in run.events(r.EVENT_HEAD):
+        if row.block in sealed and row.node != signer[row.block]:
+            found[row.block].append((row.time_ns - sealed[row.block]) / MS)
+    return {block: sorted(delays) for block, delays in found.items() if len(delays) == len(signer_set(run)) - 1}
+
+
+def signer_set(run: Played) -> range:
+    return range(run.world.scenario.network.n)
+
+
+def test_of_four_each_block_takes_one_two_and_three_hops() -> None:
+    """Three peers lack it, so one gets it, who knows of two that do, and so on; nobody asks for what comes anyway."""
+    run_ = play(scenario(4, protocol=HOPS, duration="60 s"))
+    found = delays_ms(run_)
+    assert len(found) > 50
+    assert {tuple(delays) for delays in found.values()} == {(10.0, 20.0, 30.0)}
+    first = {row.node for row in run_.events(r.EVENT_HEAD) if row.block == 1 and row.time_ns > 0}
+    assert len(first) == 4
+    sent = run_.world.run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)[:, post.COUNT_SENT]
+    counts = dict(zip(run_.world.run.names, sent.tolist(), strict=False))
+    assert counts["GetBlocks"] == 0 and counts["NewBlock"] == pytest.approx(3 * 60, abs=6)
+
+
+def test_of_seventeen_a_block_takes_few_hops_and_each_gets_it_once_or_twice() -> None:
+    """Four get it from its sealer, and each of those passes it on to three of the rest."""
+    run_ = play(scenario(17, protocol=HOPS, duration="60 s"))
+    found = delays_ms(run_)
+    assert len(found) > 50
+    assert all(delays[3] == 10.0 and delays[4] >= 20.0 for delays in found.values())
+    last = [delays[-1] for delays in found.values()]
+    assert np.median(last) <= 50 and max(last) <= 460, "a few are passed over, and ask 400 ms later"
+
+
+def test_who_is_passed_over_asks_for_a_block_that_was_announced() -> None:
+    """Whole blocks to voter 3 are lost: it hears of each, and asks 400 ms later."""
+    lost = [{"types": ["NewBlock"], "dst": [3], "drop": True}]
+    run_ = play(scenario(4, protocol=HOPS, duration="60 s", rules=lost))
+    assert not unsafe(run_)
+    own = {row.block for row in run_.events(r.EVENT_PROPOSED) if row.node == 3}
+    late = [delays[-1] for block, delays in delays_ms(run_).items() if block not in own]
+    assert len(late) > 20 and set(late) == {430.0, 860.0}, "400 ms and three delays, once or twice"
+
+
+def test_both_paths_and_liars_with_hops() -> None:
+    faults = [{"at": "5 s", "for": "10 s", "crash": {"nodes": [1]}}]
+    for changes in ({"faults": faults}, {"corrupted": [{"nodes": [2], "behaviour": "silent"}]}):
+        chosen = scenario(5, protocol=QUICK | {"spread": "hops"}, duration="40 s", **changes)
+        run_ = play(chosen)
+        assert run_.digest == play(chosen, fast_path=False).digest
+        assert not unsafe(run_)
+        assert run_.world.run.hosts[0].height > 15

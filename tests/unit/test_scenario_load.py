@@ -578,7 +578,8 @@ def test_the_resolved_form_is_plain_complete_and_canonical(load: Load) -> None:
     plain = resolved(scenario)
     assert plain["duration_ns"] == 600 * 10**9
     assert plain["block"] == {
-        "max_transactions": 1000, "max_bytes": 1_000_000, "interval_ns": 0, "batch_timeout_ns": 0, "batch_from": "transaction", "period_ns": None,
+        "max_transactions": 1000, "max_bytes": 1_000_000, "interval_ns": 0, "batch_timeout_ns": 0,
+        "batch_from": "transaction", "period_ns": None,
         "empty_period_ns": None, "built": "when_due", "rebuilt_every_ns": None, "ticks": False, "time_step_ns": 0,
     }  # fmt: skip
     assert plain["protocol"] == {"name": "pbft", "parameters": {"request_timeout_ns": 2 * 10**9, "faults": 1}}

@@ -27,7 +27,7 @@ Data = dict[str, Any]
 QUIET_S = 4.0  # trouble is over by then
 BOUND_S = 60.0  # and something is decided so much later at the latest
 DURATION_S = QUIET_S + 2 * BOUND_S
-_KEY = 41  # of the draws
+_KEY, _DEPLOYED_KEY = 41, 42  # of the draws
 _STEP_MS = 50  # times are multiples of this, so that findings read well
 
 
@@ -105,6 +105,7 @@ _VALUES: dict[str, tuple[Any, ...]] = {
     "entries_per_append": (1, 4, 64), "pre_vote": (False, True), "check_quorum": (False, True),
     "min_block_delay": ("0 ms", "0 ms", "20 ms"), "empty_block_delay": ("0 ms", "0 ms", "100 ms"),
     "leader_views": (1, 1, 2, 4), "fanout": (2, 3, 4), "confirmations": (1, 3, 6),
+    "spread": ("all", "hops"),
     "tie_break": ("lowest_hash", "first_seen"), "blocks_per_answer": (1, 8, 64), "finality": ("two_thirds", "majority"),
 }  # fmt: skip
 _VIEWS = ("request_timeout", "view_timeout", "round_timeout", "timeout_propose", "election_timeout_low")
@@ -316,6 +317,55 @@ def _produce(dice: _Dice, entry: Entry, data: Data) -> None:
         data["block"] = data.get("block", {}) | {"max_transactions": 100}
 
 
+def _deploy(dice: _Dice, entry: Entry, data: Data, n: int, delay_ms: int) -> None:
+    """What deployments add: nodes and links that differ, clocks, pools with limits, flushes, results agreed upon."""
+    backlog = data["workload"][0]["kind"] == "backlog"
+    network, cpu = data["network"], data.get("cpu", {})
+    limited = network.get("sharing") == "fifo" and "bandwidth" in network
+    if dice.happens(0.3):
+        node: Data = {"nodes": dice.some(n, 2)}
+        if dice.happens(0.5):
+            node["upload"], node["download"] = dice.one(("50 Mbit/s", "1 Gbit/s")), "1 Gbit/s"
+            limited = limited or network.get("sharing") == "fifo"
+        if cpu.get("crypto", "none") != "none":
+            node["cores"] = dice.one((1, 2, 4))
+        if "fsync" in cpu:
+            node["disk"] = 2
+        if len(node) == 1 or dice.happens(0.3):
+            clock = {dice.one(("ahead", "behind")): _ms(dice.one((5, 40)))}
+            node["clock"] = clock | (
+                {"drift_ppm": dice.one((-50, 50)), "sync_every": "30 s"} if dice.happens(0.5) else {}
+            )
+        data["nodes"] = [node]
+    if dice.happens(0.3):
+        link: Data = {"between": dice.some(n, 2, 2), "one_way": _ms(dice.one((1, max(delay_ms // 2, 1))))}
+        if dice.happens(0.3):
+            link["jitter"] = "2 ms"
+        if dice.happens(0.3) and not limited:
+            link["bandwidth"] = "100 Mbit/s"
+        data["links"] = [link]
+    if dice.happens(0.15):
+        network |= {"flush_after": "5 ms"} | ({"look_every": "5 ms"} if dice.happens(0.5) else {})
+    clients = data.setdefault("clients", {})
+    if not entry.protocol.forks and dice.happens(0.3):
+        clients["results"] = dice.one(("f + 1", "n - f"))
+    block = data.setdefault("block", {})
+    if block.get("batch_timeout") and dice.happens(0.6):
+        block["batch_from"] = dice.one(("last_block", "beats"))
+    elif "batch_timeout" in entry.protocol.block_rules and not block.get("period") and dice.happens(0.2):
+        data["block"] = block = {**block, "interval": "50 ms", "ticks": True}
+        block.pop("batch_timeout", None)
+    if block.get("period") and dice.happens(0.5):
+        block["built"] = "at_parent"
+    if not backlog and dice.happens(0.3):
+        pool = data.setdefault("pool", {})
+        pool |= {"max_bytes": "200 kB", "when_full": dice.one(("reject", "evict_oldest"))}
+        if dice.happens(0.5):
+            pool["expires_after"] = dice.one(("2 s", "20 s"))
+        if dice.happens(0.5):
+            clients |= {"retries": 2, "retry_after": "500 ms"}
+
+
 def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
     rule: Data = {"types": [dice.one(types)], "until": f"{QUIET_S:g} s"}
     if dice.happens(0.3):
@@ -435,4 +485,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
         data["protocol"]["first_leader"] = dice.among(min(3, int(parameters.get("group", 3))))
     if rules and dice.happens(0.2):
         rules[0] |= {"src": dice.one(ROLES)} if "only_to" in rules[0] or dice.happens(0.5) else {"dst": dice.one(ROLES)}
+    deployed = _Dice(seed, _DEPLOYED_KEY, sum(map(ord, name)) * 131 + len(name), number)  # what is drawn above stays
+    if not beyond and deployed.happens(0.4):
+        _deploy(deployed, entry, data, n, delay_ms)
     return Draw(data, corrupted, liars)
