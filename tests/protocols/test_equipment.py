@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.protocols import PROTOCOLS
 from sim.scenario.errors import ScenarioError
@@ -340,3 +341,29 @@ def test_flushes_are_the_same_on_both_paths(protocol: str, bandwidth: str) -> No
 def test_looks_need_flushes() -> None:
     with pytest.raises(ScenarioError, match="goes with flush_after; write flush_after: 100 ms beside it"):
         scenario(**{"network.look_every": "100 ms"})
+
+
+def test_processing_is_so_much_more_latency_everywhere() -> None:
+    """The same bytes as links that are so much longer, links of their own and paths without a cable included."""
+    links = [{"between": [0, 1], "one_way": "20 ms"}]
+    taken = [{"between": [0, 1], "one_way": "22 ms"}]
+    load = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
+    for more, less in (({}, {}), ({"links": links}, {"links": taken})):
+        with_it = {"nodes": 4, "latency": {"model": "fixed", "one_way": "10 ms"}, "processing": "2 ms"}
+        without = {"nodes": 4, "latency": {"model": "fixed", "one_way": "12 ms"}}
+        runs = [
+            run(scenario(4, network=net, workload=load, duration="5 s", **x))
+            for net, x in ((with_it, more), (without, less))
+        ]
+        assert runs[0].digest == runs[1].digest
+
+
+def test_processing_stays_when_a_cable_is_cut() -> None:
+    """Round the other way: three edges of 5 ms, and the time of processing once."""
+    ring = [{"from": str(i), "to": str((i + 1) % 4), "one_way": "5 ms"} for i in range(4)]
+    network = {"nodes": 4, "latency": {"model": "fixed", "one_way": "1 ms"}, "topology": {"edges": ring}}
+    cut = [{"at": "1 s", "for": "1 s", "cut_cable": {"between": ["0", "1"]}}]
+    played = begin(scenario(4, network=network | {"processing": "3 ms"}, faults=cut, duration="3 s"))
+    for at_s, ways_ms in ((0.5, 8), (1.5, 18), (2.5, 8)):
+        played.until(round(at_s * 1e9))
+        assert played.world.run.engine.run_state[d.LATENCY].reshape(4, 4)[0, 1] == ways_ms * 1_000_000

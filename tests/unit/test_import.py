@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from sim.cli import app
 from sim.scenario.errors import ScenarioError
 from sim.scenario.foreign import KINDS, kind_of, scenario_text
+from sim.scenario.foreign.ethereum import validators
 from sim.scenario.load import load_scenario
 from sim.scenario.run import run
 from sim.scenario.schema import Scenario
@@ -202,3 +204,40 @@ def test_damaged_files_make_a_scenario_or_one_error(damage: bytes, which: int, w
         answer = CliRunner().invoke(app, ["import", str(file)])
         assert answer.exit_code in (0, 2), answer.output
         assert answer.exception is None or isinstance(answer.exception, SystemExit)
+
+
+def rlp(item: bytes | list[Any]) -> bytes:
+    """Recursive length prefix, as the Yellow Paper's appendix B has it."""
+    if isinstance(item, bytes) and len(item) == 1 and item[0] < 0x80:
+        return item
+    body = item if isinstance(item, bytes) else b"".join(map(rlp, item))
+    offset = 0x80 if isinstance(item, bytes) else 0xC0
+    if len(body) < 56:
+        return bytes([offset + len(body)]) + body
+    size = len(body).to_bytes(4, "big").lstrip(b"\0")
+    return bytes([offset + 55 + len(size)]) + size + body
+
+
+@pytest.mark.parametrize("count", [1, 4, 13, 200])
+def test_the_first_validators_are_counted(count: int) -> None:
+    addresses = [bytes([i % 256]) * 20 for i in range(count)]
+    vanity = bytes(32)
+    besu = rlp([vanity, addresses, b"", b"\0\0\0\0", []])
+    goquorum = vanity + rlp([addresses, b"", []])
+    clique = vanity + b"".join(addresses) + bytes(65)
+    for data in (besu, goquorum, clique):
+        assert validators("0x" + data.hex()) == count
+
+
+@given(st.binary(max_size=300))
+def test_any_extra_data_is_read_without_an_error(data: bytes) -> None:
+    assert validators("0x" + data.hex()) >= 0
+    assert validators(data.hex() + "x") == 0
+
+
+def test_a_genesis_file_says_how_many_validators(tmp_path: Path) -> None:
+    data = json.loads((FOLDER / "genesis.json").read_text())
+    data["extraData"] = "0x" + rlp([bytes(32), [bytes([i]) * 20 for i in range(7)], b"", b"\0\0\0\0", []]).hex()
+    file = tmp_path / "genesis.json"
+    file.write_text(json.dumps(data))
+    assert "nodes: 7  # extraData: 7 validators" in scenario_text(file)

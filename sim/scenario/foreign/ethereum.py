@@ -36,9 +36,67 @@ def convert(data: Mapping[str, Any]) -> Draft:
     draft.leave_rest(config, {engine or ""}, "config.")
     draft.leave_rest(data, {"config", "extraData"}, "")
     if "extraData" in data:
-        draft.leave("extraData", "the validators in it are not read; write network.nodes")
+        count = validators(data["extraData"])
+        if count:
+            draft.put("network.nodes", count, f"extraData: {count} validators")
+        else:
+            draft.leave("extraData", "no validators were found in it; write network.nodes")
     draft.assume()
     return draft
+
+
+# --- extraData: who the first validators are ----------------------------------------------------------------
+
+_VANITY, _ADDRESS, _SEAL = 32, 20, 65  # bytes
+
+
+def validators(extra: object) -> int:
+    """How many addresses a genesis block's extraData lists; 0 if none are found.
+
+    Clique (EIP-225): vanity, addresses, seal. QBFT and Besu's IBFT 2.0: an RLP list of vanity, addresses and more.
+    GoQuorum's IBFT: vanity, then such a list without it.
+    """
+    text = str(extra).removeprefix("0x")
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        return 0
+    for start in (0, _VANITY):
+        try:
+            found, rest = _rlp(data[start:], 0)
+        except (IndexError, RecursionError):
+            continue
+        if not rest and isinstance(found, list):
+            return next((len(item) for item in found if _are_addresses(item)), 0)
+    addresses, odd = divmod(len(data) - _VANITY - _SEAL, _ADDRESS)
+    return addresses if addresses > 0 and not odd else 0
+
+
+def _are_addresses(item: object) -> bool:
+    return isinstance(item, list) and bool(item) and all(isinstance(a, bytes) and len(a) == _ADDRESS for a in item)
+
+
+def _rlp(data: bytes, depth: int) -> tuple[bytes | list[Any], bytes]:
+    """The first item of some RLP, and what follows it. Raises IndexError if it is cut, RecursionError if too deep."""
+    if depth > 8:
+        raise RecursionError
+    first = data[0]
+    if first < 0x80:
+        return data[:1], data[1:]
+    is_list, short = first >= 0xC0, (first - 0xC0 if first >= 0xC0 else first - 0x80)
+    long = max(short - 55, 0)  # bytes of the length
+    size = int.from_bytes(data[1 : 1 + long], "big") if long else short
+    begin = 1 + long
+    if len(data) < begin + size:
+        raise IndexError
+    body, rest = data[begin : begin + size], data[begin + size :]
+    if not is_list:
+        return body, rest
+    items = []
+    while body:
+        item, body = _rlp(body, depth + 1)
+        items.append(item)
+    return items, rest
 
 
 def _istanbul(draft: Draft, engine: str, options: Mapping[str, Any], at: str) -> None:
