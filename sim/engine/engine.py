@@ -84,6 +84,7 @@ class Engine:
         state[d.WORKERS] = s.workers
         state[d.LOG_ON] = s.log_messages
         state[d.FLUSH_NS] = s.flush_ns
+        state[d.WINDOW] = s.window
         state[d.LOOK_NS] = s.look_ns
         state[r.DECIDE_WAITS] = s.decide_waits
         state[r.STOP_AFTER] = s.stop_after

@@ -61,6 +61,7 @@ class Settings:
     ordered: bool = True
     sharing: int = sharing.FIFO  # how copies share their sender's card
     flush_ns: int = 0  # after which a connection between seats is flushed; 0: at once
+    window: int = 0  # bytes of a message under way before the first is acknowledged; 0: all
     look_ns: int = 0  # how often a seat looks what it has for a peer
     links_change: bool = False  # link rules will be used
     block_txs: int = 1000

@@ -114,6 +114,7 @@ SHARING = 128  # how copies share their sender's card (sim.kernel.sharing)
 CAPPED = 129  # 1: some card takes in less than another sends
 QUEUED_FREE_LEN = 130
 FLUSH_NS = 148  # after which a connection between seats is flushed; 0: at once
+WINDOW = 160  # bytes of a message that are under way before the first is acknowledged; 0: all
 LOOK_NS = 149  # how often a seat looks what it has for a peer; 0: always
 LEDGER_SCALARS = 64
 

@@ -94,6 +94,7 @@ from sim.kernel.run_state import (
     SIDE,
     SITE_OF,
     SITES,
+    WINDOW,
     column,
     compiled,
 )
@@ -194,6 +195,9 @@ def put_on_link(run_state, key, ref, src, dst, leaves, kind, statement, size):
     site = column(run_state, SITE_OF)
     base = column(run_state, LATENCY)[site[src] * run_state[SITES] + site[dst]]
     arrives = leaves + base
+    if run_state[WINDOW] > 0:
+        back = column(run_state, LATENCY)[site[dst] * run_state[SITES] + site[src]]
+        arrives += (size - 1) // run_state[WINDOW] * (base + back)
     if run_state[JITTER_MODE] != NO_JITTER:
         extra = jitter_ns(
             run_state[JITTER_MODE],
@@ -431,7 +435,8 @@ def _copies_in_a_row(run_state, envelope, src, group, ready, queues):
 def put_group(run_state, envelope, src, group, ready, queues):
     """Stages 2 and 3 of a message to a group, or 3 alone for one that leaves now. Returns copies (entered, sent)."""
     begin_message(run_state, src, column(run_state, ENVELOPE)[envelope * ENVELOPE_WIDTH + KIND])
-    if run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON] or run_state[FLUSH_NS] > 0:
+    held = run_state[FLUSH_NS] > 0 or run_state[WINDOW] > 0
+    if held or run_state[LOSS_Q32] > 0 or run_state[LINKS_CHANGED] or run_state[LOG_ON]:
         return _copies_one_by_one(run_state, envelope, src, group, ready, queues)
     return _copies_in_a_row(run_state, envelope, src, group, ready, queues)
 

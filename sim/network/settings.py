@@ -29,7 +29,7 @@ from sim.network.links import (
     UniformLatency,
 )
 from sim.network.sites import site_problem, sites, suggestion
-from sim.parameters import Bandwidth, Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, quantity
+from sim.parameters import Bandwidth, Bytes, Count, Fraction, Nanoseconds, Parameters, Problem, RuleError, quantity
 from sim.units import format_ns
 
 NODES_MAX = 20_000
@@ -78,6 +78,12 @@ class Network(Parameters):
     )
     look_every_ns: Nanoseconds = quantity(
         "0 ms", "how often a node looks what it has for a peer (gossip); with flush_after, in which such times overlap"
+    )
+    window_bytes: Bytes | None = quantity(
+        None,
+        "so much of a message is under way before the first of it is acknowledged: a longer one takes a round trip for "
+        "each further window; absent: all of it",
+        positive=True,
     )
     processing_ns: Nanoseconds = quantity(
         "0 ms",

@@ -401,6 +401,7 @@ def _settings(
         ordered=ordered,
         sharing=_SHARING[network.sharing],
         flush_ns=network.flush_after_ns,
+        window=network.window_bytes or 0,
         look_ns=network.look_every_ns,
         links_change=bool(adversary.twins or links.effects())
         or any(fault.kind in ON_LINKS for fault in scenario.faults),

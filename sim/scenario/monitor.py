@@ -281,7 +281,7 @@ class RunMonitor:
     def _judge_liveness(self, verdict: Verdict, end_ns: int) -> None:
         run = self.world.run
         bound_ns = self.bound_ns
-        waiting = run.backlog or int(run.run_state[r.LIVE_TXS]) > 0
+        waiting = run.backlog or (int(run.run_state[r.LIVE_TXS]) > 0 and self._somebody_waits())
         found, applies = liveness(
             self.decisions, quiet_from_ns=self.quiet_from_ns, end_ns=end_ns, bound_ns=bound_ns, waiting=waiting
         )
@@ -298,6 +298,14 @@ class RunMonitor:
             verdict.outcomes[name] = "fail" if failed else "pass" if judged else "not applicable"
         self._judge_each(verdict, end_ns, applicable=applies and kind is None)
         verdict.warnings += self._unjudged(end_ns, waiting, applies)
+
+    def _somebody_waits(self) -> bool:
+        """Where transactions expire, only what a correct voter still has, or voted for, is waited for by anybody."""
+        if self.world.scenario.pool.expires_after_ns is None:
+            return True
+        peers = self.world.run.engine.peer()[self.correct]
+        holds = peers[:, r.POOL_HEAD] < peers[:, r.POOL_TAIL]
+        return bool((holds | (peers[:, r.OPEN_HEIGHT] > peers[:, r.TIP_HEIGHT])).any())
 
     def _fruitless(self, end_ns: int) -> list[Violation]:
         """A run too short for the bound fails all the same if every voter has led a view and nothing was decided."""

@@ -367,3 +367,18 @@ def test_processing_stays_when_a_cable_is_cut() -> None:
     for at_s, ways_ms in ((0.5, 8), (1.5, 18), (2.5, 8)):
         played.until(round(at_s * 1e9))
         assert played.world.run.engine.run_state[d.LATENCY].reshape(4, 4)[0, 1] == ways_ms * 1_000_000
+
+
+@pytest.mark.parametrize(("size", "round_trips"), [("1 kB", 0), ("100 kB", 1), ("250 kB", 2), ("1 MB", 10)])
+@pytest.mark.parametrize("sharing", ["fair", "fifo"])
+def test_a_block_above_the_window_takes_a_round_trip_for_each_further_one(
+    size: str, round_trips: int, sharing: str
+) -> None:
+    """Raft's entry of one transaction and some bytes more over 10 ms there and back; the vote comes back at once."""
+    network = {"nodes": 3, "latency": {"model": "fixed", "one_way": "10 ms"}, "window": "100 kB", "sharing": sharing}
+    load = [{"kind": "backlog", "bytes": size}]
+    block = {"max_transactions": 1, "max_bytes": "2 MB"}
+    chosen = scenario(3, network=network, protocol="raft", workload=load, block=block, duration="10 s")
+    result = run(chosen)
+    assert result.metrics["decision_latency_mean_ms"] == pytest.approx(20 + 20 * round_trips, abs=0.01)
+    assert begin(chosen, fast_path=False).until(chosen.duration_ns).digest == result.digest
