@@ -371,10 +371,12 @@ def submit_again(run_state, tx, before_ns):
         if not _asks(run_state, rows[t + TX_CLASS]):
             return np.int64(-1)
         entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
-        if entry < 0 or peer[entry * PEER_WIDTH + TIP_HEIGHT] < rows[t + TX_DECIDED]:
+        if entry < 0:
             return np.int64(-1)
-        rows[t + TX_ENTRY] = entry
-        return entry
+        rows[t + TX_ENTRY] = (
+            entry  # who does not know yet that it is decided answers nothing, and the next is asked then
+        )
+        return entry if peer[entry * PEER_WIDTH + TIP_HEIGHT] >= rows[t + TX_DECIDED] else np.int64(-1)
     if _enough_hold(run_state, tx):
         return np.int64(-1)
     entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
