@@ -24,11 +24,13 @@ CASES = [
 FETCHING = {"Fetch", "Executed", "Blocks", "ViewChange", "RoundChange", "NewView"}
 
 
-def on_slow_cards(protocol: dict[str, object], n: int, jitter: bool, sharing: str, cards: str = "usual") -> Result:
+def on_slow_cards(
+    protocol: dict[str, object], n: int, jitter: bool, sharing: str, cards: str = "usual", least_s: int = 60
+) -> Result:
     """As long as some forty blocks take, a minute at least."""
     bandwidth, transactions = CARDS[cards]
     sending_s = (n - 1) * transactions * 512 * 8 / 1e6 / float(bandwidth.split()[0])
-    length = f"{max(60, round(40 * sending_s))} s"
+    length = f"{max(least_s, round(40 * sending_s))} s"
     more = {
         "network.bandwidth": bandwidth,
         "network.sharing": sharing,
@@ -78,3 +80,22 @@ def test_a_stable_checkpoint_that_overtakes_its_batch_is_no_reason_to_fetch(
     assert result.status == "ok"
     assert not FETCHING & {name for name, sent in types(result).items() if sent}
     assert result.metrics["messages_per_decision"] == pytest.approx(LAWS[protocol].messages(n), rel=0.002)
+
+
+@pytest.mark.parametrize("sharing", ["fifo", "fair"])
+@pytest.mark.parametrize("n", [4, 16, 40])
+@pytest.mark.parametrize("protocol", BY_CLOCK)
+def test_blocks_that_come_by_the_clock_follow_one_another_if_it_is_slow_enough(
+    protocol: str, n: int, sharing: str
+) -> None:
+    """A period, or step, of four times what a block takes to leave; nobody seals out of turn in Clique meanwhile."""
+    period_ms = max(1000, 4 * (n - 1) * 42)  # half a megabyte takes 41 ms
+    period = f"{period_ms} ms"
+    clock = {"block_period": period, "wiggle": "1000 s"} if protocol == "clique" else {"step_duration": period}
+    result = on_slow_cards({"name": protocol} | clock, n, False, sharing, least_s=60 * period_ms // 1000)
+    assert result.status == "ok"
+    assert result.metrics["stale_blocks"] == 0 and result.metrics["reorganisations"] == 0
+    sent = types(result)
+    blocks = result.metrics["decisions"]
+    assert blocks >= 5 and not sent["GetBlocks"]
+    assert sent["NewBlock"] / (n - 1) == pytest.approx(blocks, abs=n)  # those that are not final yet besides
