@@ -36,6 +36,7 @@ from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
 from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
 _SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
+_STILL_EVENTS = 200_000  # without time moving; each may send to each in one instant, a few times
 BATCH_FROM = ("transaction", "last_block", "beats")
 RESULT_BYTES = 48  # what a voter signs of a block's result: type, height, sender, digest (32)
 RECEIPT_BYTES = 120  # a transaction's receipt: hash, status, block height, signature share (A)
@@ -442,6 +443,7 @@ def _settings(
         retry_most_ns=scenario.clients.retry_at_most_ns,
         log_messages=scenario.trace == "messages",
         events_max=scenario.limits.max_events or NO_LIMIT,
+        still_max=max(_STILL_EVENTS, 4 * len(ends.node) ** 2),
     )
 
 

@@ -126,6 +126,12 @@ def test_more_voters_than_a_word_has_bits() -> None:
     assert np.all(np.asarray(found.tables["timeline"]["committed"]) >= 0)
 
 
+def test_a_quarter_of_a_million_results_at_one_instant_are_no_livelock() -> None:
+    found = result(500, workload=[{"kind": "backlog", "bytes": "100 B"}], duration="100 ms", protocol="pbft")
+    assert found.status == "ok"
+    assert found.metrics["decisions"] == 3
+
+
 def test_decisions_that_may_be_undone_have_no_result_to_agree_on() -> None:
     with pytest.raises(ScenarioError, match="n - f: needs decisions that stand"):
         scenario(4, protocol="clique", clients={"results": "n - f"}, workload=ONE_BY_ONE)
