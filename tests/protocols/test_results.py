@@ -119,6 +119,30 @@ def test_both_paths_agree_whatever_happens(protocol: str, results: str) -> None:
         assert not fast.verdict().violations
 
 
+@pytest.mark.parametrize("protocol", ["pbft", "qbft", "tendermint", "hotstuff"])
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"behaviour": "equivocating"}, {"behaviour": "double-voting"}, {"behaviour": "withholding", "to": [0]},
+        {"behaviour": "twin", "groups": [[0, 1], [3]]}, {"behaviour": "slow", "delay": "50 ms"},
+    ],
+    ids=lambda lie: lie["behaviour"],
+)  # fmt: skip
+def test_liars_neither_stop_the_answers_nor_tell_the_paths_apart(protocol: str, lie: dict[str, Any]) -> None:
+    load = [{"kind": "open", "rate": "20 tx/s", "bytes": "100 B"}]
+    chosen = scenario(
+        4,
+        protocol=protocol,
+        corrupted=[{"nodes": [2]} | lie],
+        clients={"results": "n - f"},
+        duration="8 s",
+        workload=load,
+    )
+    fast, slow = play(chosen), play(chosen, fast_path=False)
+    assert fast.digest == slow.digest
+    assert not fast.verdict().violations
+
+
 def test_more_voters_than_a_word_has_bits() -> None:
     load = [{"kind": "open", "rate": "5 tx/s", "bytes": "100 B"}]
     found = result(70, workload=load, duration="5 s", protocol="pbft")
