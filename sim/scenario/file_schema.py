@@ -1,8 +1,8 @@
 """The JSON Schema of what people write: scenario files, those that extend another, and study files.
 
 A model's own schema (`sim.scenario.schema.json_schema`) describes a scenario that is complete. A file that extends
-another may leave out whatever the other says, in its sections too; so each section stands a second time in the
-schema, with nothing required.
+another may leave out whatever the other says, in its sections too, or take it away with null; so each section stands
+a second time in the schema, with nothing required.
 """
 
 from __future__ import annotations
@@ -76,5 +76,6 @@ def _relaxed(schema: Schema, part_of: Callable[[str], str]) -> Schema:
         if keyword in schema:
             schema[keyword] = [_relaxed(choice, part_of) for choice in schema[keyword]]
     for key, value in schema.get("properties", {}).items():
-        schema["properties"][key] = _relaxed(value, part_of)
+        said = {"description": value["description"]} if "description" in value else {}
+        schema["properties"][key] = {"anyOf": [_relaxed(value, part_of), {"type": "null"}]} | said
     return schema
