@@ -21,9 +21,9 @@ from sim.trace.rows import Rows
 
 Failure = Literal["halt", "livelock", "slow"]
 _MOVES = np.isin(np.arange(r.EVENT_TOLD + 1), (r.EVENT_VIEW, r.EVENT_PROPOSED, r.EVENT_HEAD))  # by event
-_KEPT = 1_000  # moves
+_KEPT = 1_000  # moves; of more voters than that fruitless views are not counted
 _STILL = 4  # so many times the longest pause between moves before: timers double, they do not more
-_LED_TWICE = 10  # voters, before views without a decision are called fruitless
+_VIEWS_MORE = 30  # than voters, before views are fruitless: timers that double have outgrown any delay by then
 _VOTES_SHOWN = 2  # open tallies per replica
 
 
@@ -35,6 +35,7 @@ class Moves:
         self.times_ns: collections.deque[int] = collections.deque(maxlen=_KEPT)  # the latest, ascending
         self.views_ns: collections.deque[int] = collections.deque(maxlen=_KEPT)  # a view above all before was entered
         self._view = 0
+        self.enough_views = voters + _VIEWS_MORE
 
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
@@ -49,13 +50,12 @@ class Moves:
             self._view = int(highest[-1])
 
     def fruitless_ns(self, since_ns: int) -> int | None:
-        """When so many views had gone by since a time that each voter had led one and some twice; None: they have not.
+        """When as many views as voters, and more, had gone by since a time; None: they have not.
 
         Where rounds restart at each height, views of an earlier one are not told from later ones: then it is later.
         """
         views_ns = [time_ns for time_ns in self.views_ns if time_ns > since_ns]
-        enough = self.voters + _LED_TWICE
-        return views_ns[enough - 1] if len(views_ns) >= enough else None
+        return views_ns[self.enough_views - 1] if len(views_ns) >= self.enough_views else None
 
     def stand_still(self, since_ns: int, end_ns: int) -> bool:
         """Whether nothing has moved for much longer than between any two moves since a time."""

@@ -4,7 +4,7 @@ In this order, each stage a first-in first-out queue that a message enters when 
 
 1. the sender's signing thread (sign_ns once per message, however many copies);
 2. the sender's NIC, size / bandwidth per copy, copies in the order of the group;
-3. the link: latency between the two sites, jitter, loss, link rules; in order if the link is ordered;
+3. the link: latency between the two sites, windows, jitter, loss, link rules; in order if the link is ordered;
 4. the receiver's NIC, size / bandwidth;
 5. the receiver's verification workers (skipped by messages that need no verification);
 6. the receiver's consensus thread, in order of arrival: handle_ns.

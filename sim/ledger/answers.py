@@ -112,7 +112,7 @@ def answer(run_state, node, block):
         _reply(run_state, node, block, False)
     elif column(run_state, IDENTITY)[node] >= 0:
         _tell_result(run_state, node, block, _TELLS)
-        if _hears(run_state, node, block, node) and _are_enough(run_state, node, block):
+        if _hears(run_state, node, block, node) and _told(run_state, node, block) >= run_state[RESULTS_NEEDED]:
             _reply(run_state, node, block, False)
 
 
@@ -127,7 +127,7 @@ def answer_if_same(run_state, node, block_and_number):
 @compiled
 def answer_again(run_state, node, block):
     """A client that has had no answer asked a node again, which has decided its block."""
-    if run_state[RESULTS_NEEDED] == 0 or _are_enough(run_state, node, block):
+    if run_state[RESULTS_NEEDED] == 0 or _told(run_state, node, block) >= run_state[RESULTS_NEEDED]:
         _reply(run_state, node, block, True)
     elif _has_told(run_state, node, block, node):
         _tell_result(run_state, node, block, _ASKS)
@@ -173,19 +173,19 @@ def _hears(run_state, node, block, sender):
 
 
 @compiled
-def _are_enough(run_state, node, block):
-    """Whether so many voters, the node itself among them, have told it their result."""
+def _told(run_state, node, block):
+    """How many voters have told a node their result; 0 until it has one of its own."""
     if not _has_told(run_state, node, block, node):
-        return False
+        return np.int64(0)
     told = column(run_state, BLOCK_RESULTS)
     at = _bits_at(run_state, node, block)
-    count = 0
+    count = np.int64(0)
     for i in range(run_state[BITS_WORDS]):
         word = told[at + i]
         while word:
             word &= word - 1
             count += 1
-    return count >= run_state[RESULTS_NEEDED]
+    return count
 
 
 @compiled
@@ -217,7 +217,7 @@ def result_arrives(run_state, envelope, node):
     if column(run_state, BLOCK)[block * BLOCK_WIDTH + NUMBER] != number or identity[node] < 0 or identity[sender] < 0:
         return  # the block has been served and freed; or it is an observer, who answers nobody
     if _hears(run_state, node, block, sender):
-        if _are_enough(run_state, node, block):
+        if _told(run_state, node, block) == run_state[RESULTS_NEEDED]:  # those that come later change nothing
             _reply(run_state, node, block, False)
     elif why == _ASKS and _has_told(run_state, node, block, node):
         send_one(run_state, _result(run_state, node, block, _TELLS), node, sender, run_state[RESULT_SIGN_NS])

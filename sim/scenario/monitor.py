@@ -308,7 +308,7 @@ class RunMonitor:
         return bool((holds | (peers[:, r.OPEN_HEIGHT] > peers[:, r.TIP_HEIGHT])).any())
 
     def _fruitless(self, end_ns: int) -> list[Violation]:
-        """A run too short for the bound fails all the same if every voter has led a view and nothing was decided."""
+        """A run too short for the bound fails all the same if nothing was decided in that many views."""
         if self.quiet_from_ns is None:
             return []
         since_ns = max(self.quiet_from_ns, self.decisions.last_ns, 0)
@@ -316,8 +316,8 @@ class RunMonitor:
         if fruitless_ns is None or not (self.world.run.backlog or self._longest_wait_ns() >= end_ns - since_ns):
             return []
         text = (
-            f"nothing was decided after {since_ns / 1e9:.3f} s although transactions waited, no fault changed and "
-            f"every voter could lead a view"
+            f"nothing was decided after {since_ns / 1e9:.3f} s although transactions waited and no fault changed, "
+            f"for {self.moves.enough_views} views"
         )
         return [Violation("liveness", "liveness", fruitless_ns, -1, text)]
 

@@ -276,7 +276,7 @@ class Scenario(Parameters):
     liveness_bound_ns: Nanoseconds = quantity(
         "60 s",
         "after the last fault heals, something must be decided within this (and the time that finality by depth "
-        "takes); a shorter run fails once each voter has led a view in vain, and ten more went by",
+        "takes); a shorter run fails once as many views as voters, and thirty more, went by in vain",
         positive=True,
     )
 

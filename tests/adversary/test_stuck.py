@@ -202,12 +202,12 @@ def elects_for_ever(duration: str, **changes: object) -> Any:
     ).verdict()  # fmt: skip
 
 
-def test_a_run_shorter_than_the_bound_fails_once_every_voter_could_lead_in_vain() -> None:
+def test_a_run_shorter_than_the_bound_fails_after_enough_views_in_vain() -> None:
     verdict = elects_for_ever("5 s")
     (found,) = verdict.violations
-    assert found.check == "livelock" and "every voter could lead a view" in found.evidence
+    assert found.check == "livelock" and "for 34 views" in found.evidence
     assert len(found.waits) == 4
-    assert 0.5e9 < found.time_ns < 2e9
+    assert 1e9 < found.time_ns < 4e9
 
 
 def test_a_few_views_in_vain_and_views_that_nobody_asked_for_are_no_failure() -> None:
