@@ -47,6 +47,7 @@ from sim.ledger.rows import (
     BLOCK_WIDTH,
     CLASS,
     CLASS_BYTES,
+    CLASS_SIGNATURES,
     CLASS_WIDTH,
     EVENT_TOLD,
     GATEWAY_FIRST,
@@ -115,8 +116,9 @@ def transaction_copy(run_state, time, ref):
         column(run_state, KIND_COUNT)[run_state[TX_KIND] * KIND_WIDTH + COUNT_DROPPED] += 1
         release_tx(run_state, tx)
         return
-    size = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-    _, verified = receive(run_state, time, src, dst, size, run_state[TX_VERIFY_NS], 0)
+    classes, c = column(run_state, CLASS), rows[t + TX_CLASS] * CLASS_WIDTH
+    verify_ns = run_state[TX_VERIFY_NS] * classes[c + CLASS_SIGNATURES]
+    _, verified = receive(run_state, time, src, dst, classes[c + CLASS_BYTES], verify_ns, 0)
     peer = column(run_state, PEER)
     p = dst * PEER_WIDTH
     verified = max(verified, peer[p + TX_LAST])

@@ -122,6 +122,7 @@ class Engine:
         state[r.POOL_KEEPS_NS] = s.pool_keeps_ns
         state[r.POOL_LIMITED] = s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
         state[r.RETRIES_MAX] = s.retries
+        state[r.KEEPS_MORE] = s.retries > 0 or s.pool_per_sender > 0 or s.state is not None
         state[r.RETRY_NS] = s.retry_ns
         state[r.RETRY_MOST_NS] = s.retry_most_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
@@ -303,6 +304,7 @@ class Engine:
         run_state.allocate(r.BLOCK_READY, blocks * self.words)
         run_state.allocate(lease.UNSEEN, blocks)
         run_state.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
+        run_state.allocate(r.BLOCK_COST, blocks)
         run_state.allocate(r.BLOCK_RESULTS, blocks * self.seats * self.words if s.results_needed else 1)
         state[r.BLOCKS_FREE] = blocks
         run_state.seldom(
@@ -344,13 +346,45 @@ class Engine:
             row[r.CLASS_ASKS] = entry.asks
             row[r.CLASS_THINK_NS] = entry.think_ns
             row[r.CLASS_THINK_DRAWN] = entry.think_drawn
+            row[r.CLASS_DEADLINE_NS] = entry.deadline_ns
+            row[r.CLASS_SIGNATURES] = entry.signatures
+            row[r.CLASS_SUPERVISES] = entry.supervises
+            row[r.CLASS_STAYS] = entry.stays
             row[r.CLASS_SENDERS] = entry.senders
             row[r.CLASS_SENDER_FIRST] = senders
             senders += entry.senders * s.gateways
+        self._lay_state(classes)
         self.state[r.ASKING_CLASSES] = any(entry.asks for entry in s.class_rules)
         drawn = any(entry.think_drawn for entry in s.class_rules)
         self.run_state.adopt(r.THINK_QUANTILE, exponential_table() if drawn else np.zeros(1, dtype=np.int64))
         return senders
+
+    def _lay_state(self, classes: np.ndarray) -> None:
+        """Keys, what classes do with them, and what became of each class's requests."""
+        run_state, state, keyed = self.run_state, self.state, self.settings.state
+        run_state.allocate(r.OUTCOME, len(classes) * r.OUTCOME_WIDTH)
+        run_state.allocate(r.CLASS_WAITS, len(classes) * r.WAIT_BUCKETS if self.settings.gateways else 1)
+        accesses: list[tuple[int, ...]] = []
+        for row, entry in zip(classes, self.settings.class_rules or [ClassRules()] * len(classes), strict=True):
+            row[r.CLASS_ACCESS_FIRST], row[r.CLASS_ACCESSES] = len(accesses), len(entry.accesses)
+            accesses += entry.accesses
+        run_state.adopt(r.ACCESS, np.array(accesses or [(0,) * r.ACCESS_WIDTH], dtype=np.int64))
+        run_state.adopt(r.SKEW, np.zeros(1) if keyed is None or not len(keyed.skew) else keyed.skew)
+        run_state.allocate(r.EXECUTED, r.EXECUTED_WIDTH * (1024 if keyed else 1))
+        run_state.allocate(r.CROSSING, r.CROSSING_WIDTH * r.CROSSINGS_KEPT)
+        run_state.allocate(r.CARRIED, r.CARRIED_WIDTH * 64)
+        run_state.allocate(r.STATE_KEY, keyed.keys if keyed else 1)
+        run_state.allocate(r.KEY_BUSY, 3 * keyed.keys if keyed and keyed.lanes else 1)
+        run_state.allocate(r.LANE_FREE, keyed.lanes if keyed and keyed.lanes else 1)
+        if keyed is not None:
+            state[r.STATE_ON] = 1
+            state[r.CONFLICTS_ABORT] = keyed.aborts
+            state[r.TRIES_MAX] = keyed.tries
+            state[r.TRY_AGAIN_NS] = keyed.try_again_ns
+            state[r.RECORDS] = keyed.records
+            state[r.SCHEDULES] = keyed.lanes > 0
+            state[r.LANES] = keyed.lanes
+            state[r.IO_NS] = keyed.io_ns
 
     # --- room ------------------------------------------------------------------------------------------
 

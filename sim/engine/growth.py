@@ -18,7 +18,7 @@ from sim.ledger import rows as r
 _BLOCKS_AT_ONCE = 1 << 14
 _CHAINS_MAX = 1 << 16  # of unseen blocks, by height
 
-_LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED})
+_LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED, r.EXECUTED, r.CARRIED})
 
 
 def lengthen(run_state: RunState, number: int) -> None:
@@ -146,7 +146,7 @@ def add_blocks(run_state: RunState) -> None:
     state = run_state.array
     rows = len(run_state[r.BLOCK_FREE])
     more = min(rows, _BLOCKS_AT_ONCE)
-    for number in (r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_FREE):
+    for number in (r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_COST, r.BLOCK_FREE):
         fill = -1 if number == r.BLOCK else 0
         width = len(run_state[number]) // rows
         run_state.grow_to(number, (rows + more) * width if width else len(run_state[number]), fill)

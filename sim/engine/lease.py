@@ -69,7 +69,6 @@ from sim.ledger.rows import (
     SEEN,
     TIP,
     TIP_HEIGHT,
-    TXS,
 )
 
 # columns
@@ -189,8 +188,8 @@ def _propose(run_state, node, parent, height):
     verify_ns = lease[at + VERIFY_NS] + size * lease[at + HASH_PS] // 1000
     sign_ns = lease[at + SIGN_NS]
     if run_state[EXECUTE_PLACE] == BEFORE_VOTE:
-        verify_ns += execution_ns(run_state, rows[b + TXS])
-        sign_ns += execution_ns(run_state, rows[b + TXS])
+        verify_ns += execution_ns(run_state, block)
+        sign_ns += execution_ns(run_state, block)
     elif run_state[EXECUTE_PLACE] == BETWEEN_BLOCKS:
         sign_ns += max(column(run_state, NODE)[node * NODE_WIDTH + EXECUTE_FREE] - run_state[NOW], 0)
     case, to, audience = lease[at + IN_CASE], lease[at + VOTES_TO], lease[at + AUDIENCE]

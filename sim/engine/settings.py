@@ -20,6 +20,25 @@ class ClassRules:
     asks: bool = False  # each answer is followed by the next request,
     think_ns: int = 0  # so long after it,
     think_drawn: bool = False  # or an exponential wait with that mean
+    deadline_ns: int = 0  # an answer later than this is late; 0: there is none
+    signatures: int = 1  # that voters verify
+    stays: bool = False  # must not leave the country
+    supervises: bool = False  # orders of a department, which frozen keys obey
+    accesses: tuple[tuple[int, ...], ...] = ()  # rows of ACCESS (sim.ledger.rows), ACCESS_WIDTH integers each
+
+
+@dataclasses.dataclass(frozen=True)
+class StateSettings:
+    """The keyed state that transactions read and write (sim.ledger.state)."""
+
+    keys: int
+    skew: np.ndarray  # rows of SKEW, which accesses name, int64, shape (steps, 2)
+    aborts: bool  # on a conflict; else transactions are executed one after the other as ordered
+    tries: int = 0  # after a conflict
+    try_again_ns: int = 0
+    records: bool = False
+    lanes: int = 0  # > 0: a block's cost is laid out, each transaction in one of so many lanes
+    io_ns: int = 0  # with lanes: per transaction, besides execute_ns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +106,8 @@ class Settings:
     result_sign_ns: int = 0
     result_verify_ns: int = 0
     result_handle_ns: int = 0
-    execute_ns: int = 0  # per transaction
+    state: StateSettings | None = None
+    execute_ns: int = 0  # per transaction; with the state's lanes: in its lane
     execute_block_ns: int = 0
     execute_place: int = 0  # sim.ledger.execution.PLACES
     batch_timeout_ns: int = 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from sim.protocol import Block
-
 
 class ProtocolError(Exception):
     """A protocol asked for something impossible (a bug in the protocol)."""
@@ -24,13 +22,7 @@ class Costs:
     handle_ns: int = 0
     hash_ps_per_byte: int = 0
     persist_ns: int = 0
-    execute_ns: int = 0  # per transaction
-    execute_block_ns: int = 0
     executes: Literal["after", "between", "before_vote"] = "after"
-
-    def execution_ns(self, block: Block) -> int:
-        """Time to execute a block."""
-        return self.execute_block_ns + block.txs * self.execute_ns
 
     def verify_certificate_ns(self, signers: int) -> int:
         """Time to verify a certificate signed by that many."""

@@ -115,7 +115,7 @@ class Messages:
             return 0, 0
         proposes = block.proposer == run.name_of_seat[src]
         if run.costs.executes == "before_vote":
-            execution_ns = run.costs.execution_ns(block)
+            execution_ns = run.execution_ns(block)
             return execution_ns if proposes else 0, execution_ns
         still_ns = int(run.nodes[src * post.NODE_WIDTH + post.EXECUTE_FREE]) - run.scalars[d.NOW]
         return max(still_ns, 0) if proposes else 0, 0  # receivers' consensus waits by itself

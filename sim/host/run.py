@@ -330,6 +330,12 @@ class Run:
         """Simulated time."""
         return self.scalars[d.NOW]
 
+    def execution_ns(self, block: Block) -> int:
+        """Time to execute a block (as `sim.ledger.execution` has it)."""
+        if self.scalars[r.SCHEDULES]:
+            return int(self.engine.run_state[r.BLOCK_COST][block.row])
+        return self.scalars[r.EXECUTE_BLOCK_NS] + block.txs * self.scalars[r.EXECUTE_NS]
+
     def turn_clients(self, node: int, leader: int) -> None:
         """Clients who last asked `node` submit to `leader` from now on."""
         peers = self.engine.peer()

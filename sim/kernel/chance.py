@@ -39,6 +39,7 @@ RULE_DELAY = 13
 TURN_DRAW = 14
 THINK = 15
 LOOK = 16
+KEYS = 17
 
 TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20

@@ -254,10 +254,10 @@ def _decide_one(run_state, node, block):
         ready_push(run_state, run_state[NOW], DECIDED, node, (block << 32) | (rows[b + NUMBER] & 0xFFFFFFFF))
     if peer[node * PEER_WIDTH + QUIET]:
         pass
-    elif run_state[EXECUTE_PLACE] != BEFORE_VOTE and execution_ns(run_state, rows[b + TXS]) > 0:
+    elif run_state[EXECUTE_PLACE] != BEFORE_VOTE and execution_ns(run_state, block) > 0:
         state = column(run_state, NODE)
         s = node * NODE_WIDTH
-        cost = (execution_ns(run_state, rows[b + TXS]) * state[s + CPU_Q10]) >> 10
+        cost = (execution_ns(run_state, block) * state[s + CPU_Q10]) >> 10
         done = max(run_state[NOW], state[s + EXECUTE_FREE]) + cost
         state[s + EXECUTE_FREE] = done
         state[s + EXECUTE_BUSY] += cost

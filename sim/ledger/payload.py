@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.run_state import NOW, column, compiled
+from sim.kernel.run_state import BORDERS, NOW, column, compiled, length, make_capacity
 from sim.ledger.pool import known_decided, trim_pool
 from sim.ledger.rows import (
     ACKED,
@@ -15,24 +15,39 @@ from sim.ledger.rows import (
     BUILDS_EARLY,
     BUILT_NS,
     BYTES,
+    CARRIED,
+    CARRIED_BLOCK,
+    CARRIED_CLASS,
+    CARRIED_COUNT,
+    CARRIED_LEN,
+    CARRIED_TX,
+    CARRIED_WIDTH,
     CLASS,
     CLASS_ACKED,
     CLASS_BYTES,
     CLASS_COMMITTED,
+    CLASS_DEADLINE_NS,
+    CLASS_STAYS,
+    CLASS_WAITS,
     CLASS_WIDTH,
     CLASSES,
     COMMITTED,
     COMMITTED_MEASURED,
+    CONFLICT,
     FORKS,
     FRESH,
     GATEWAY_FIRST,
+    GIVEN_UP,
     HEIGHT,
     HIST_CLIENT,
     HIST_FINAL,
+    LATE,
     MARK,
     MEASURE_END_NS,
     MEASURED,
     NUMBER,
+    OUTCOME,
+    OUTCOME_WIDTH,
     PARENT,
     PARENT_NUMBER,
     PAYLOAD,
@@ -46,10 +61,14 @@ from sim.ledger.rows import (
     POOL_TAIL,
     REBUILD_NS,
     REPEATED,
+    SCHEDULES,
     SETTLED,
     STAMP,
     STANDING,
+    STATE_ON,
+    SUCCEEDED,
     TIP_HEIGHT,
+    TRIES_MAX,
     TX,
     TX_BLOCK,
     TX_BYTES_COMMITTED,
@@ -57,11 +76,19 @@ from sim.ledger.rows import (
     TX_DECIDED,
     TX_ENTRY,
     TX_GATEWAY,
+    TX_MORE,
+    TX_MORE_WIDTH,
+    TX_NUMBER,
     TX_REFS,
+    TX_RESULT,
     TX_SUBMIT,
+    TX_TRIES,
     TX_WIDTH,
     TXS,
     UNACKED,
+    VALID,
+    WAIT_BITS,
+    WAIT_BUCKETS,
     WAITED,
     WAITED_COUNT,
     WAITED_GREATEST_NS,
@@ -70,7 +97,8 @@ from sim.ledger.rows import (
     WAITED_WIDTH,
     WARM_UP_NS,
 )
-from sim.ledger.transactions import histogram_bucket, release_tx
+from sim.ledger.state import begin_schedule, end_schedule, execute, schedule
+from sim.ledger.transactions import histogram_bucket, release_tx, try_again
 
 
 @compiled
@@ -149,6 +177,9 @@ def fill_block(run_state, node, block):
     built_ns = _built_ns(run_state, node)
     total = 0
     count = 0
+    schedules = run_state[SCHEDULES] > 0
+    if schedules:
+        begin_schedule(run_state)
     i = peer[p + POOL_HEAD]
     while i < peer[p + POOL_TAIL] and count < limit:
         slot = 2 * (node * run_state[POOL_SIZE] + (i & mask))
@@ -167,11 +198,34 @@ def fill_block(run_state, node, block):
             payload[at + count] = tx
             count += 1
             total += bytes_
+            if schedules:
+                schedule(run_state, tx, mark)
         i += 1
     peer[p + FRESH] = peer[p + POOL_TAIL] - i
     blocks[b + TXS] = count
     blocks[b + BYTES] = total
     blocks[b + UNACKED] = count
+    if schedules:
+        end_schedule(run_state, block, count)
+
+
+@compiled
+def _note_carried(run_state, tx, number):
+    """A block that is decided holds a transaction that must not leave the country."""
+    count = run_state[CARRIED_LEN]
+    if count > 0:
+        last = (count - 1) * CARRIED_WIDTH
+        if column(run_state, CARRIED)[last + CARRIED_BLOCK] == number:
+            column(run_state, CARRIED)[last + CARRIED_COUNT] += 1
+            return
+    if (count + 1) * CARRIED_WIDTH > length(run_state, CARRIED):
+        make_capacity(run_state, CARRIED)
+    rows, at = column(run_state, CARRIED), count * CARRIED_WIDTH
+    rows[at + CARRIED_BLOCK] = number
+    rows[at + CARRIED_COUNT] = 1
+    rows[at + CARRIED_TX] = column(run_state, TX)[tx * TX_WIDTH + TX_NUMBER]
+    rows[at + CARRIED_CLASS] = column(run_state, TX)[tx * TX_WIDTH + TX_CLASS]
+    run_state[CARRIED_LEN] += 1
 
 
 @compiled
@@ -198,6 +252,10 @@ def settle_payload(run_state, block):
             release_tx(run_state, tx)
             continue
         rows[t + TX_DECIDED] = blocks[b + HEIGHT]
+        if run_state[BORDERS] and classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_STAYS]:
+            _note_carried(run_state, tx, blocks[b + NUMBER])
+        if run_state[STATE_ON]:
+            execute(run_state, tx, blocks[b + NUMBER], blocks[b + HEIGHT], i)
         run_state[COMMITTED] += 1
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
         classes[class_ + CLASS_COMMITTED] += 1
@@ -217,6 +275,29 @@ def note_wait(run_state, gateway, class_, wait_ns):
     waited[w + WAITED_COUNT] += 1
     waited[w + WAITED_SUM_NS] += wait_ns
     waited[w + WAITED_GREATEST_NS] = max(waited[w + WAITED_GREATEST_NS], wait_ns)
+
+
+@compiled
+def wait_bucket(wait_ns):
+    """Bucket of a wait in a class's own histogram: whole microseconds below 128 us, then at most 1/64 wide."""
+    us = wait_ns // 1000
+    s = 0
+    while us >> s >= (2 << WAIT_BITS):
+        s += 1
+    return min((s << WAIT_BITS) + (us >> s), WAIT_BUCKETS - 1)
+
+
+@compiled
+def _note_outcome(run_state, class_, result, wait_ns):
+    """A request is over for its client, who has heard of success, or of a failure after which it does not try again."""
+    outcome, o = column(run_state, OUTCOME), class_ * OUTCOME_WIDTH
+    if result != VALID:
+        outcome[o + GIVEN_UP] += 1
+        return
+    outcome[o + SUCCEEDED] += 1
+    deadline_ns = column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_DEADLINE_NS]
+    if 0 < deadline_ns < wait_ns:
+        outcome[o + LATE] += 1
 
 
 @compiled
@@ -244,12 +325,20 @@ def acknowledge(run_state, block, gateway, entry):
             continue
         count += 1
         run_state[ACKED] += 1
-        classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_ACKED] += 1
-        if run_state[WARM_UP_NS] <= rows[t + TX_SUBMIT] < run_state[MEASURE_END_NS]:
+        class_ = rows[t + TX_CLASS]
+        result = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_RESULT] if run_state[STATE_ON] else VALID
+        if result == CONFLICT and column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_TRIES] < run_state[TRIES_MAX]:
+            try_again(run_state, tx)
+            rows = column(run_state, TX)  # it may have grown
+        else:
+            classes[class_ * CLASS_WIDTH + CLASS_ACKED] += 1
             wait_ns = run_state[NOW] - rows[t + TX_SUBMIT]
-            run_state[MEASURED] += 1
-            histogram[histogram_bucket(wait_ns)] += 1
-            note_wait(run_state, gateway, rows[t + TX_CLASS], wait_ns)
+            _note_outcome(run_state, class_, result, wait_ns)
+            if result == VALID and run_state[WARM_UP_NS] <= rows[t + TX_SUBMIT] < run_state[MEASURE_END_NS]:
+                run_state[MEASURED] += 1
+                histogram[histogram_bucket(wait_ns)] += 1
+                column(run_state, CLASS_WAITS)[class_ * WAIT_BUCKETS + wait_bucket(wait_ns)] += 1
+                note_wait(run_state, gateway, class_, wait_ns)
         payload[at + i] = -1
         release_tx(run_state, tx)
     blocks[b + UNACKED] -= count

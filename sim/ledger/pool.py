@@ -24,6 +24,7 @@ from sim.ledger.rows import (
     CLASS,
     CLASS_BYTES,
     CLASS_WIDTH,
+    CONFLICTS_ABORT,
     FORKS,
     FORWARD_TO,
     FRESH,
@@ -62,6 +63,7 @@ from sim.ledger.rows import (
     TX_MORE_WIDTH,
     TX_REFS,
     TX_SENDER,
+    TX_SNAPSHOT,
     TX_WIDTH,
 )
 from sim.ledger.transactions import refuse, reject, release_tx, send_tx
@@ -216,6 +218,8 @@ def pool_enter(run_state, tx, node):
         peer[p + POOL_TAIL] = tail + 1
         peer[p + FRESH] += 1
         if rows[tx * TX_WIDTH + TX_ENTRY] == node:
+            if run_state[CONFLICTS_ABORT] and column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_SNAPSHOT] < 0:
+                column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_SNAPSHOT] = peer[p + TIP_HEIGHT]
             forward(run_state, tx, node, False)
     else:
         release_tx(run_state, tx)

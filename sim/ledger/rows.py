@@ -67,6 +67,20 @@ RESULT_SIGN_NS = 156
 RESULT_VERIFY_NS = 157
 RESULT_HANDLE_NS = 158
 ASKING_CLASSES = 147  # 1: some class is of clients who ask again once they have an answer
+STATE_ON = 161  # 1: transactions read and write keys (sim.ledger.state)
+CONFLICTS_ABORT = 162  # 1: one whose reads are out of date has no effect, 0: all are executed one after the other
+STATE_ROOT = 163  # hash of all that was written, in its order
+KEEPS_MORE = 164  # 1: rows of TX_MORE are written
+TRIES_MAX = 165  # how often a client whose transaction met a conflict sends it again
+TRY_AGAIN_NS = 166  # how long after it has learned of that
+EXECUTED_LEN = 167
+RECORDS = 168  # 1: EXECUTED gets every transaction, 0: those of supervising classes
+SCHEDULES = 169  # 1: what touches the same key is not executed side by side
+LANES = 170
+UNFROZEN = 171  # writes to frozen keys by classes that do not supervise
+CROSSED = 173  # transactions that were sent abroad and must stay
+CARRIED_LEN = 174
+IO_NS = 172  # per transaction, whatever the lanes; apart from EXECUTE_NS only where SCHEDULES
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
 # columns
@@ -94,6 +108,17 @@ POOL_FILL = 94  # POOL_FILL_WIDTH per seat
 SENDER_HELD = 95  # per seat and sender: its transactions in the mempool; read only with POOL_SENDER_LIMIT
 TX_MORE = 96  # TX_MORE_WIDTH per transaction
 THINK_QUANTILE = 97  # quantiles of exponential waits (sim.kernel.chance)
+STATE_KEY = 101  # per key: version << 2 | frozen << 1 | held; the version is (height << VERSION_BITS) + place + 1
+ACCESS = 102  # ACCESS_WIDTH per access of a class
+SKEW = 103  # steps of skewed choices: first rank, and below what it ends
+OUTCOME = 104  # OUTCOME_WIDTH per class
+EXECUTED = 105  # EXECUTED_WIDTH per transaction: a list
+BLOCK_COST = 106  # per block the time of executing it, ns; read only where SCHEDULES
+KEY_BUSY = 107  # per key: mark of a block, and when its last write and its last read end there; only where SCHEDULES
+LANE_FREE = 108  # scratch, per lane
+CLASS_WAITS = 109  # WAIT_BUCKETS per class: how long clients waited for success
+CROSSING = 110  # CROSSING_WIDTH for each of the first CROSSINGS_KEPT of them
+CARRIED = 111  # CARRIED_WIDTH per block that holds some: a list; only where there are borders
 HANDED = 84  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
@@ -120,13 +145,41 @@ PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_ACTION, CASE_ROWS = 16, 17, 18, 19,
 # STANDING: nobody has decided it; only those who are APART; a correct voter; and a client knows
 UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)
 
-TX_MORE_WIDTH = 2
+TX_MORE_WIDTH = 6
 TX_REFUSALS, TX_SENDER = range(2)
+TX_KEYS = 2  # the number that draws its keys; that of the first try
+TX_SNAPSHOT = 3  # height of the state that it read, -1 until it has
+TX_RESULT = 4  # VALID, CONFLICT or REFUSED, once it is executed
+TX_TRIES = 5  # conflicts that it has met before
+
+VALID, CONFLICT, REFUSED = range(3)
+SLIPPED = 3  # on record only: it had its effect on a key that was frozen
+VERSION_BITS = 21  # of a transaction's place in its block
+
+ACCESS_WIDTH = 10
+ACCESS_FIRST, ACCESS_SIZE, ACCESS_COUNT, ACCESS_READS, ACCESS_WRITES, ACCESS_NEEDS, ACCESS_LEAVES = range(7)
+ACCESS_IGNORES, ACCESS_SKEW, ACCESS_STEPS = 7, 8, 9  # does not look whether a key is frozen; its rows of SKEW
+ANY, FREE, HELD = range(3)  # ACCESS_NEEDS
+SAME, LEFT_FREE, LEFT_HELD, LEFT_FROZEN, LEFT_THAWED = range(5)  # ACCESS_LEAVES
+
+OUTCOME_WIDTH = 8
+SUCCEEDED, CONFLICTS, REFUSALS, TRIED_AGAIN, GIVEN_UP, LATE, TURNED_AWAY, LOST = range(8)
+
+CROSSING_WIDTH, CROSSINGS_KEPT = 5, 16
+CROSSING_NS, CROSSING_FROM, CROSSING_TO, CROSSING_TX, CROSSING_CLASS = range(5)
+CARRIED_WIDTH = 4
+CARRIED_BLOCK, CARRIED_COUNT, CARRIED_TX, CARRIED_CLASS = range(4)
+
+EXECUTED_WIDTH = 8
+DONE_HEIGHT, DONE_PLACE, DONE_KEYS, DONE_CLASS, DONE_SNAPSHOT, DONE_RESULT, DONE_SUBMIT, DONE_BLOCK = range(8)
+
+WAIT_BITS = 6  # of a client's wait in microseconds: a bucket is at most 1/64 wide
+WAIT_BUCKETS = 40 << WAIT_BITS
 
 POOL_FILL_WIDTH = 2
 POOL_BYTES, POOL_SORTED_HEIGHT = range(2)  # the latter: its node's tip when what is decided was last taken out
 
-CLASS_WIDTH = 12
+CLASS_WIDTH = 20
 CLASS_BYTES, CLASS_COMMITTED, CLASS_ACKED, CLASS_SUBMITTED = range(4)
 CLASS_ASKS = 4  # 1: each answer is followed by the next request
 CLASS_FOLLOWED = 5  # answers that have been
@@ -135,6 +188,11 @@ CLASS_THINK_DRAWN = 7  # 1: that is the mean of an exponential wait
 CLASS_MOST = 8  # requests that may be submitted
 CLASS_SENDERS = 9  # at each gateway, who take turns
 CLASS_SENDER_FIRST = 10  # number of the first one
+CLASS_DEADLINE_NS = 11  # an answer later than this after submission is late; 0: there is none
+CLASS_ACCESS_FIRST, CLASS_ACCESSES = 12, 13  # its rows of ACCESS
+CLASS_SIGNATURES = 14  # that a voter verifies
+CLASS_STAYS = 16  # 1: its transactions must not leave the country
+CLASS_SUPERVISES = 15  # 1: orders of the supervising department, which frozen keys obey
 
 WAITED_WIDTH = 5
 WAITED_COUNT, WAITED_SUM_NS, WAITED_LEAST_NS, WAITED_GREATEST_NS = range(4)

@@ -17,10 +17,12 @@ from sim.kernel.post import DST_BITS, NODE_WIDTH, UP
 from sim.kernel.rules import begin_message
 from sim.kernel.run_state import (
     BITS_WORDS,
+    BORDERS,
     LATENCY,
     NODE,
     NOW,
     SEED,
+    SIDE,
     SITE_OF,
     SITES,
     VOTERS,
@@ -41,19 +43,32 @@ from sim.ledger.rows import (
     CLASS_MOST,
     CLASS_SENDER_FIRST,
     CLASS_SENDERS,
+    CLASS_STAYS,
     CLASS_SUBMITTED,
     CLASS_THINK_DRAWN,
     CLASS_THINK_NS,
     CLASS_WIDTH,
     CLASSES,
+    CROSSED,
+    CROSSING,
+    CROSSING_CLASS,
+    CROSSING_FROM,
+    CROSSING_NS,
+    CROSSING_TO,
+    CROSSING_TX,
+    CROSSING_WIDTH,
+    CROSSINGS_KEPT,
     ENTRY,
     EXPIRED,
     GATEWAY_FIRST,
+    KEEPS_MORE,
     LIVE_TXS,
+    LOST,
+    OUTCOME,
+    OUTCOME_WIDTH,
     OWED,
     PEER,
     PEER_WIDTH,
-    POOL_SENDER_LIMIT,
     REJECTED,
     RETRIED,
     RETRIES_MAX,
@@ -72,6 +87,9 @@ from sim.ledger.rows import (
     THINK_QUANTILE,
     THOUGHTS,
     TIP_HEIGHT,
+    TRIED_AGAIN,
+    TRY_AGAIN_NS,
+    TURNED_AWAY,
     TX,
     TX_BLOCK,
     TX_CLASS,
@@ -81,15 +99,20 @@ from sim.ledger.rows import (
     TX_FREE_LEN,
     TX_GATEWAY,
     TX_HELD,
+    TX_KEYS,
     TX_KIND,
     TX_MORE,
     TX_MORE_WIDTH,
     TX_NUMBER,
     TX_REFS,
     TX_REFUSALS,
+    TX_RESULT,
     TX_SENDER,
+    TX_SNAPSHOT,
     TX_SUBMIT,
+    TX_TRIES,
     TX_WIDTH,
+    VALID,
     WAITED,
     WAITED_WIDTH,
 )
@@ -139,6 +162,7 @@ def release_tx(run_state, tx):
         return
     if rows[t + TX_DECIDED] == 0:
         run_state[EXPIRED] += 1
+        column(run_state, OUTCOME)[rows[t + TX_CLASS] * OUTCOME_WIDTH + LOST] += 1
         _owe(run_state, rows[t + TX_GATEWAY], rows[t + TX_CLASS])
     words = run_state[BITS_WORDS]
     held = column(run_state, TX_HELD)
@@ -147,6 +171,23 @@ def release_tx(run_state, tx):
     column(run_state, TX_FREE)[run_state[TX_FREE_LEN]] = tx
     run_state[TX_FREE_LEN] += 1
     run_state[LIVE_TXS] -= 1
+
+
+@compiled
+def _note_crossing(run_state, tx, src, dst):
+    """A transaction is sent from `src` to `dst`: that may be abroad, where those of some classes must not go."""
+    side, rows = column(run_state, SIDE), column(run_state, TX)
+    class_ = rows[tx * TX_WIDTH + TX_CLASS]
+    if side[src] != 0 or side[dst] != 1 or column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_STAYS] == 0:
+        return
+    if run_state[CROSSED] < CROSSINGS_KEPT:
+        kept, at = column(run_state, CROSSING), run_state[CROSSED] * CROSSING_WIDTH
+        kept[at + CROSSING_NS] = run_state[NOW]
+        kept[at + CROSSING_FROM] = src
+        kept[at + CROSSING_TO] = dst
+        kept[at + CROSSING_TX] = rows[tx * TX_WIDTH + TX_NUMBER]
+        kept[at + CROSSING_CLASS] = class_
+    run_state[CROSSED] += 1
 
 
 @compiled
@@ -160,6 +201,8 @@ def send_tx(run_state, tx, src, dst, bytes_, again):
     if again:
         key = join(key, run_state[NOW])
     kind = run_state[TX_KIND]
+    if run_state[BORDERS]:
+        _note_crossing(run_state, tx, src, dst)
     count_kind(run_state, kind, 1, bytes_)
     if is_shared(run_state, src):
         queue(run_state, src, tx_ref(tx, dst), dst, run_state[NOW], key, bytes_, False)
@@ -187,8 +230,33 @@ def submit_one(run_state, gateway, class_):
     peer[gateway * PEER_WIDTH + SUBMISSIONS] = number + 1
     if entry < 0 and run_state[RETRIES_MAX] == 0:
         run_state[REJECTED] += 1
+        column(run_state, OUTCOME)[class_ * OUTCOME_WIDTH + TURNED_AWAY] += 1
         _owe(run_state, gateway, class_)
         return
+    tx = _new_row(run_state, gateway, class_, number, entry)
+    t = tx * TX_WIDTH
+    rows = column(run_state, TX)
+    if run_state[KEEPS_MORE]:  # who else would read it
+        more = column(run_state, TX_MORE)
+        m = tx * TX_MORE_WIDTH
+        senders = classes[c + CLASS_SENDERS]
+        more[m + TX_REFUSALS] = 0
+        more[m + TX_SENDER] = (
+            classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
+        )
+        more[m + TX_KEYS] = rows[t + TX_NUMBER]
+        more[m + TX_SNAPSHOT] = -1
+        more[m + TX_RESULT] = VALID
+        more[m + TX_TRIES] = 0
+    if entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
+        release_tx(run_state, tx)
+    else:
+        refuse(run_state, tx)
+
+
+@compiled
+def _new_row(run_state, gateway, class_, number, entry):
+    """The row of a transaction that a gateway's clients submit now, its `number`-th; the caller holds a reference."""
     if run_state[TX_FREE_LEN] == 0:
         make_capacity(run_state, TX_FREE)
     free = run_state[TX_FREE_LEN] - 1
@@ -205,17 +273,32 @@ def submit_one(run_state, gateway, class_):
     rows[t + TX_REFS] = 1
     rows[t + TX_ENTRY] = entry
     rows[t + TX_NUMBER] = (gateway << 40) + number
-    if run_state[RETRIES_MAX] > 0 or run_state[POOL_SENDER_LIMIT] > 0:  # who else would read it
-        more = column(run_state, TX_MORE)
-        senders = classes[c + CLASS_SENDERS]
-        more[tx * TX_MORE_WIDTH + TX_REFUSALS] = 0
-        more[tx * TX_MORE_WIDTH + TX_SENDER] = (
-            classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
-        )
-    if entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
-        release_tx(run_state, tx)
-    else:
-        refuse(run_state, tx)
+    return tx
+
+
+@compiled
+def try_again(run_state, old):
+    """A client has learned that its transaction met a conflict: it will send it once more, as another transaction.
+
+    The keys are those of the first try, which it reads anew, and its latency counts from the first. It looks for an
+    entry voter when its time comes.
+    """
+    rows, peer = column(run_state, TX), column(run_state, PEER)
+    gateway, class_ = rows[old * TX_WIDTH + TX_GATEWAY], rows[old * TX_WIDTH + TX_CLASS]
+    number = peer[gateway * PEER_WIDTH + SUBMISSIONS]
+    peer[gateway * PEER_WIDTH + SUBMISSIONS] = number + 1
+    tx = _new_row(run_state, gateway, class_, number, np.int64(-1))
+    run_state[SUBMITTED] += 1
+    column(run_state, OUTCOME)[class_ * OUTCOME_WIDTH + TRIED_AGAIN] += 1
+    column(run_state, TX)[tx * TX_WIDTH + TX_SUBMIT] = column(run_state, TX)[old * TX_WIDTH + TX_SUBMIT]
+    more, m, o = column(run_state, TX_MORE), tx * TX_MORE_WIDTH, old * TX_MORE_WIDTH
+    for i in range(TX_MORE_WIDTH):
+        more[m + i] = more[o + i]
+    more[m + TX_REFUSALS] = 0
+    more[m + TX_SNAPSHOT] = -1
+    more[m + TX_RESULT] = VALID
+    more[m + TX_TRIES] = more[o + TX_TRIES] + 1
+    ready_push(run_state, run_state[NOW] + run_state[TRY_AGAIN_NS], CLIENT, gateway, tx)
 
 
 @compiled
@@ -233,6 +316,9 @@ def reject(run_state, tx):
     """Nobody holds a transaction but who refuses it now, for good."""
     run_state[REJECTED] += 1
     run_state[EXPIRED] -= 1  # release_tx counts it there
+    outcome, o = column(run_state, OUTCOME), column(run_state, TX)[tx * TX_WIDTH + TX_CLASS] * OUTCOME_WIDTH
+    outcome[o + TURNED_AWAY] += 1
+    outcome[o + LOST] -= 1
     release_tx(run_state, tx)
 
 
@@ -271,7 +357,8 @@ def client_acts(run_state, gateway, argument):
         return
     rows = column(run_state, TX)
     t = argument * TX_WIDTH
-    run_state[RETRIED] += 1
+    if run_state[RETRIES_MAX] > 0 and column(run_state, TX_MORE)[argument * TX_MORE_WIDTH + TX_REFUSALS] > 0:
+        run_state[RETRIED] += 1  # else it met a conflict, and nobody has refused it yet
     entry = _entry_of(run_state, gateway)
     bytes_ = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
     rows[t + TX_ENTRY] = entry

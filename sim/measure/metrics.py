@@ -11,6 +11,7 @@ from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.ledger import transactions
 from sim.ledger.header import HEADER_BYTES
+from sim.measure import outcomes
 from sim.measure.blocks import Blocks
 from sim.measure.observers import Lags
 
@@ -71,7 +72,8 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     attack, attack_over = _attack(run)
     rejected = max(int(s[r.REJECTED]) - attack_over, 0)
     submitted = int(s[r.SUBMITTED]) - attack
-    m["offered_tps"] = _ratio(submitted, simulated_s) if clients else None
+    again = int(run.engine.run_state[r.OUTCOME].reshape(-1, r.OUTCOME_WIDTH)[:, r.TRIED_AGAIN].sum())
+    m["offered_tps"] = _ratio(submitted - again, simulated_s) if clients else None
     m["offered_nominal_tps"] = offered_tps or None
     m["committed_tps"] = _ratio(blocks.measured_txs, measured_s)
     m["committed_share"] = _ratio(int(s[r.COMMITTED]), submitted) if clients else None
@@ -93,6 +95,7 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m.update(_ledger(run, blocks, lags, measured_s))
     m.update(_messages(run, blocks))
     m["view_changes"] = blocks.view_changes
+    m.update(outcomes.collect(run, measured_s))
     m.update(_resources(run, end_ns))
     m["submitted"] = submitted
     m["attack_submitted"] = attack

@@ -28,6 +28,15 @@ METRICS: dict[str, Metric] = {
     "committed_tps": Metric("committed throughput", "tx/s", "higher"),
     "committed_share": Metric("committed share", "", "higher"),
     "transactions_per_block": Metric("transactions per block"),
+    "goodput_tps": Metric("goodput", "tx/s", "higher"),
+    "success_share": Metric("share of requests that succeeded", "", "higher"),
+    "deadline_missed": Metric("missed deadlines", "", "lower"),
+    "conflicts": Metric("transactions without effect by conflict", "tx", "lower"),
+    "rule_refusals": Metric("transactions that a rule refused", "tx"),
+    "tried_again": Metric("requests tried again after a conflict", "tx", "lower"),
+    "wasted_share": Metric("share of executions without effect", "", "lower"),
+    "enforcement_mean_ms": Metric("mean time from order to enforcement", "ms", "lower"),
+    "enforcement_max_ms": Metric("longest time from order to enforcement", "ms", "lower"),
     "latency_p50_ms": Metric("p50", "ms", "lower"),
     "latency_p95_ms": Metric("p95", "ms", "lower"),
     "latency_p99_ms": Metric("p99", "ms", "lower"),
@@ -103,4 +112,4 @@ def possible(name: str) -> tuple[float, float]:
     """The least and the greatest value that a metric can have: shares end at 1, and none of the others is negative."""
     if name not in METRICS:
         return -math.inf, math.inf
-    return 0.0, 1.0 if name == "committed_share" or "utilisation" in name else math.inf
+    return 0.0, 1.0 if name.endswith("_share") or "utilisation" in name else math.inf

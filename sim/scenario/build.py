@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sim.adversary.corruption import Adversary
-from sim.engine.settings import NO_LIMIT, ClassRules, Settings
+from sim.engine.settings import NO_LIMIT, ClassRules, Settings, StateSettings
 from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
@@ -31,7 +31,7 @@ from sim.scenario import equipment
 from sim.scenario.followers import Followers, sides
 from sim.scenario.schema import Scenario
 from sim.units import NS_PER_S
-from sim.workload.demand import classes as demand_classes
+from sim.workload.keys import KeyAccess, skew_steps
 from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
 from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
@@ -50,6 +50,9 @@ class TransactionClass:
     size_bytes: int
     data_label: str = "general"
     tag: str = "A"
+    use: str = ""
+    deadline_ns: int | None = None
+    source: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +90,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     """Lay out a run. `protocol` replaces the class of the scenario's protocol (rule overrides)."""
     network, n = scenario.network, scenario.network.n
     replica = protocol or PROTOCOLS[scenario.protocol.name].protocol
-    classes, class_rules, plan = _plan_workload(scenario)
+    classes, class_rules, plan, keyed = _plan_workload(scenario)
     client_places = tuple(dict.fromkeys(place for place, _ in plan))
     matrix = _latency(scenario)
     observed = n + len(scenario.observer_of_seat)
@@ -104,7 +107,7 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     run = Run(
         replica,
         scenario.protocol.parameters,
-        _settings(scenario, replica, adversary, ends_of_run, floods, classes, class_rules, matrix, links),
+        _settings(scenario, replica, adversary, ends_of_run, floods, classes, class_rules, keyed, matrix, links),
         _costs(scenario, replica),
         block_interval_ns=scenario.block.interval_ns,
         block_period_ns=scenario.block.period_ns or 0,
@@ -272,33 +275,136 @@ def _nearest(scenario: Scenario, matrix: np.ndarray, place: str) -> list[int]:
 Plan = list[tuple[str, Source | ClosedClients]]
 
 
-def _plan_workload(scenario: Scenario) -> tuple[tuple[TransactionClass, ...], tuple[ClassRules, ...], Plan]:
-    """Transaction classes, their rules, and per place what its clients do."""
+class KeySpaces:
+    """Where each space of the state begins, and the tables by which skewed keys are drawn."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.state = scenario.state
+        self.scenario = scenario
+        self.steps: list[np.ndarray] = []
+        self.at: dict[tuple[int, float], int] = {}  # rows of a table among all
+        self.first: dict[str, int] = {}
+        self.size = scenario.key_spaces
+        keys = 0
+        for name, size in self.size.items():
+            self.first[name] = keys
+            keys += size
+        self.keys = max(keys, 1)
+
+    def rows(self, accesses: tuple[KeyAccess, ...], *, supervises: bool) -> tuple[tuple[int, ...], ...]:
+        """Rows of ACCESS; none without a state."""
+        return () if self.state is None else tuple(self._row(one, supervises=supervises) for one in accesses)
+
+    def _row(self, one: KeyAccess, *, supervises: bool) -> tuple[int, ...]:
+        size, steps, at = self.size[one.space], 0, 0
+        if one.skew and size > 1:
+            table = skew_steps(size, one.skew)
+            steps = len(table)
+            if (size, one.skew) not in self.at:
+                self.at[size, one.skew] = sum(map(len, self.steps))
+                self.steps.append(table)
+            at = self.at[size, one.skew]
+        row = {
+            r.ACCESS_FIRST: self.first[one.space],
+            r.ACCESS_SIZE: size,
+            r.ACCESS_COUNT: one.count,
+            r.ACCESS_READS: int(one.reads),
+            r.ACCESS_WRITES: int(one.writes),
+            r.ACCESS_NEEDS: ("any", "free", "held").index(one.needs),
+            r.ACCESS_LEAVES: ("same", "free", "held", "frozen", "thawed").index(one.leaves),
+            r.ACCESS_IGNORES: int(one.ignores_freeze or supervises),
+            r.ACCESS_SKEW: at,
+            r.ACCESS_STEPS: steps,
+        }
+        return tuple(row[i] for i in range(r.ACCESS_WIDTH))
+
+    def settings(self) -> StateSettings | None:
+        """What the engine must know of the state."""
+        state, cpu = self.state, self.scenario.cpu
+        if state is None:
+            return None
+        laid_out = cpu.execute_ns > 0
+        return StateSettings(
+            keys=self.keys,
+            skew=np.concatenate(self.steps) if self.steps else np.zeros((0, 2), dtype=np.int64),
+            aborts=state.conflicts != "serialise",
+            tries=state.tries if state.conflicts == "retry" else 0,
+            try_again_ns=state.try_again_after_ns,
+            records=state.record,
+            lanes=cpu.lanes if laid_out else 0,
+            io_ns=cpu.execute_io_ns,
+        )
+
+
+def _demand(
+    load: DemandLoad, at: tuple[str, ...], duration_ns: int, classes: list[TransactionClass], plan: Plan
+) -> None:
+    """The classes of documented uses and their sources, added to what is there."""
+    for one in load.classes():
+        row, number = one.row, len(classes)
+        classes.append(
+            TransactionClass(row.name, row.size_bytes, row.data_label, row.tag, row.use, row.deadline_ns, row.source)
+        )
+        here = row.sites if load.sites == "own" else at
+        shape = row.shape if load.shape == "own" else "constant"
+        pace = load.pace(one, len(here), duration_ns)
+        offered_tps = None if pace is None else pace.due(duration_ns) * NS_PER_S / duration_ns
+        source = Source(
+            -1, number, one.rate_tps / len(here), shape, load.start_hour, pace=pace, offered_tps=offered_tps
+        )
+        plan += [(place, source) for place in here]
+
+
+def _plan_workload(
+    scenario: Scenario,
+) -> tuple[tuple[TransactionClass, ...], tuple[ClassRules, ...], Plan, KeySpaces]:
+    """Transaction classes, their rules, per place what its clients do, and the keys that all that touches."""
     classes: list[TransactionClass] = []
     rules: list[ClassRules] = []
     plan: Plan = []
+    keyed = KeySpaces(scenario)
     for load in scenario.workload:
         if isinstance(load, Backlog):
             continue
-        at = scenario.network.places if load.sites == "all" else load.sites
+        at = scenario.network.places if isinstance(load.sites, str) else load.sites
         first = len(classes)
         rule = ClassRules(senders=load.senders)
+        if not isinstance(load, DemandLoad):
+            rule = dataclasses.replace(
+                rule,
+                stays=load.label in scenario.rules_of_place.labels,
+                deadline_ns=load.deadline_ns or 0,
+                signatures=load.signatures,
+                supervises=load.supervises,
+                accesses=keyed.rows(load.accesses, supervises=load.supervises),
+            )
         if isinstance(load, OpenLoop):
-            classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A"))
+            classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A", "", load.deadline_ns))
             plan += _open(load, first, at, scenario.duration_ns)
         elif isinstance(load, DemandLoad):
-            found = [c for c in demand_classes(load.tier, load.level, load.rate_tps) if c.rate_tps > 0]
-            classes += [TransactionClass(c.name, c.size_bytes, c.data_label, c.tag) for c in found]
-            for i, c in enumerate(found):
-                shape = c.shape if load.shape == "own" else "constant"
-                plan += [(place, Source(-1, first + i, c.rate_tps / len(at), shape, load.start_hour)) for place in at]
+            _demand(load, at, scenario.duration_ns, classes, plan)
+            rules += [
+                ClassRules(
+                    senders=load.senders,
+                    deadline_ns=one.row.deadline_ns,
+                    signatures=one.row.signatures,
+                    supervises=one.row.supervises,
+                    stays=one.row.data_label in scenario.rules_of_place.labels,
+                    accesses=keyed.rows(one.row.accesses, supervises=one.row.supervises),
+                )
+                for one in load.classes()
+            ]
+            continue
         elif isinstance(load, Trace):
-            classes += _trace(load, first, at, scenario.duration_ns, plan)
+            classes += [
+                dataclasses.replace(kind, data_label=load.label, deadline_ns=load.deadline_ns)
+                for kind in _trace(load, first, at, scenario.duration_ns, plan)
+            ]
         else:
-            classes.append(TransactionClass(load.name, load.size_bytes))
-            rule = ClassRules(
-                NO_LIMIT if load.count is None else load.count,
-                load.senders,
+            classes.append(TransactionClass(load.name, load.size_bytes, load.label, deadline_ns=load.deadline_ns))
+            rule = dataclasses.replace(
+                rule,
+                most=NO_LIMIT if load.count is None else load.count,
                 asks=True,
                 think_ns=load.think_time_ns,
                 think_drawn=load.thinking == "exponential",
@@ -307,7 +413,7 @@ def _plan_workload(scenario: Scenario) -> tuple[tuple[TransactionClass, ...], tu
             clients = (ClosedClients(first, share, load.think_time_ns) for share in shares)
             plan += [(place, who) for place, who in zip(at, clients, strict=True) if who.outstanding]
         rules += [rule] * (len(classes) - first)
-    return tuple(classes), tuple(rules), plan
+    return tuple(classes), tuple(rules), plan, keyed
 
 
 def _open(load: OpenLoop, class_: int, at: tuple[str, ...], duration_ns: int) -> Plan:
@@ -356,6 +462,7 @@ def _settings(
     floods: tuple[Flood, ...],
     classes: tuple[TransactionClass, ...],
     class_rules: tuple[ClassRules, ...],
+    keyed: KeySpaces,
     matrix: np.ndarray,
     links: equipment.StaticLinks,
 ) -> Settings:
@@ -388,7 +495,7 @@ def _settings(
         tx_ps_per_byte=tx_ps,
         rx_ps_per_byte=rx_ps,
         identity=(*range(network.n), *[-1] * len(scenario.observer_of_seat), *(twin.node for twin in adversary.twins)),
-        side=sides(tuple(_site(scenario, place) for place in ends.place)),
+        side=sides(scenario, tuple(_site(scenario, place) for place in ends.place)),
         workers=scenario.cpu.cores if cores is None else int(cores.max()),
         cores_of=cores,
         speeds=equipment.speeds(scenario, ends),
@@ -425,6 +532,7 @@ def _settings(
         result_sign_ns=profile.sign_ns,
         result_verify_ns=profile.verify_ns,
         result_handle_ns=scenario.cpu.handle_ns,
+        state=keyed.settings(),
         execute_ns=_execute_ns(scenario),
         execute_block_ns=scenario.cpu.execute_block_ns,
         execute_place=PLACES.index(_executes(scenario, replica)),
@@ -482,7 +590,12 @@ def _executes(scenario: Scenario, replica: type[Replica]) -> Literal["after", "b
 
 
 def _execute_ns(scenario: Scenario) -> int:
-    """Time that a transaction adds to its block's execution, lanes side by side, state one after the other."""
+    """Time that a transaction adds to its block's execution, lanes side by side, state one after the other.
+
+    With a keyed state: that it takes in its lane.
+    """
+    if scenario.state is not None and scenario.cpu.execute_ns:
+        return scenario.cpu.execute_ns
     return -(-scenario.cpu.execute_ns // scenario.cpu.lanes) + scenario.cpu.execute_io_ns
 
 
@@ -498,8 +611,6 @@ def _costs(scenario: Scenario, replica: type[Replica]) -> Costs:
         handle_ns=cpu.handle_ns,
         hash_ps_per_byte=cpu.hash_ps_per_byte,
         persist_ns=cpu.fsync_ns,
-        execute_ns=_execute_ns(scenario),
-        execute_block_ns=cpu.execute_block_ns,
         executes=_executes(scenario, replica),
     )
 

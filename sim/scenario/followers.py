@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sim.network.sites import sites
+from sim.network.residency import HOME
 from sim.parameters import Problem
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from sim.observers.settings import CatchUp
     from sim.scenario.schema import Scenario
 
-HOME = "mainland"  # jurisdiction that bytes leave
 _VOTER_TIMEOUT_NS = 5_000_000_000  # of a voter that catches up
 
 
@@ -62,10 +61,10 @@ def _catch_up_problems(scenario: Scenario) -> Iterator[Problem]:
 # --- seats -------------------------------------------------------------------------------------------------
 
 
-def sides(places: tuple[str, ...]) -> tuple[int, ...]:
+def sides(scenario: Scenario, places: tuple[str, ...]) -> tuple[int, ...]:
     """Per endpoint, by its place: 0 at home, 1 abroad, -1 nowhere."""
-    table = sites()
-    return tuple(-1 if place not in table else int(table[place].jurisdiction != HOME) for place in places)
+    known = scenario.jurisdictions(places)
+    return tuple(-1 if place not in known else int(known[place] != HOME) for place in places)
 
 
 class Followers:

@@ -15,6 +15,7 @@ from sim.check.lasso import Lasso
 from sim.check.liveness import Decisions, behind, liveness
 from sim.check.safety import Conflict, Safety
 from sim.check.stuck import Moves, failure, waits
+from sim.check.supervision import Residency, unfrozen
 from sim.check.verdict import Verdict, Violation
 from sim.host import Contradiction
 from sim.kernel import post
@@ -23,6 +24,7 @@ from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
 from sim.measure.observers import Lags
+from sim.measure.orders import Orders
 from sim.measure.reads import Reads
 from sim.protocol import Quorum, Replica
 from sim.scenario.build import World
@@ -72,13 +74,17 @@ class RunMonitor:
         self._turn = 0
         world.faults.changed.append(self._changed)
         world.filters.changed.append(self._changed)
+        self.orders = Orders(world.run)
+        self.residency = self._residency()
         self.reads = Reads(scenario.warm_up_ns)
         self.history = clients.Reads(self.corrupted)
         self.acknowledged = clients.Acknowledged(n, self.corrupted)
         heard: list[Callable[[np.ndarray], None]] = [
-            self.blocks, self.reads, self.lags, self._timed(self.decisions), self._timed(self.moves),
+            self.blocks, self.reads, self.lags, self.orders, self._timed(self.decisions), self._timed(self.moves),
         ]  # fmt: skip
         world.run.trace_sinks.append(self._timed(self.safety))
+        if self.residency.abroad.size:
+            world.run.trace_sinks.append(self._timed(self.residency))
         if world.run.protocol.answers_reads:
             world.run.trace_sinks.append(self._timed(self.history))
         if engine.settings.gateways:
@@ -239,6 +245,7 @@ class RunMonitor:
             verdict.record("acknowledged", self.acknowledged.violations)
         if self.reads.count:
             verdict.record("reads", self.history.violations)
+        self._supervision(verdict)
         verdict.record("invariants", list(self.broken.values()), applicable=bool(run.protocol.invariants))
         verdict.record(
             "conservation_transactions",
@@ -250,6 +257,37 @@ class RunMonitor:
         self._judge_liveness(verdict, end_ns)
         self._sometimes(verdict)
         return verdict
+
+    def _residency(self) -> Residency:
+        """The check of what leaves the country."""
+        world, scenario = self.world, self.world.scenario
+        n, engine = scenario.network.n, world.run.engine
+        abroad = [seat for seat in range(engine.seats) if engine.settings.side and engine.settings.side[seat] == 1]
+        headers = {seat for seat, observer in enumerate(scenario.observer_of_seat, n) if observer.headers_only}
+        places = [*scenario.network.place_of_node, *scenario.place_of_observer]
+
+        def name(end: int) -> str:
+            if end < n:
+                return f"voter {end} ({places[end]})"
+            if end < len(places):
+                return f"{scenario.observer_of_seat[end - n].name} ({places[end]})"
+            return next((f"clients ({g.place})" for g in world.gateways if g.endpoint == end), f"endpoint {end}")
+
+        def sends(seat: int) -> str:
+            follower = world.followers.followers.get(seat)
+            return "its proposer" if follower is None else name(follower.source)
+
+        names = [kind.name for kind in world.classes]
+        return Residency(engine, names, [seat for seat in abroad if seat not in headers], name, sends)
+
+    def _supervision(self, verdict: Verdict) -> None:
+        """Frozen keys stay as they are, and labelled records where they are."""
+        world, engine = self.world, self.world.run.engine
+        classes = engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
+        supervised = bool(classes[:, r.CLASS_SUPERVISES].any())
+        verdict.record("freeze", unfrozen(engine, [kind.name for kind in world.classes]), applicable=supervised)
+        borders = bool(engine.state[d.BORDERS]) and bool(classes[:, r.CLASS_STAYS].any())
+        verdict.record("residency", self.residency.violations() if borders else [], applicable=borders)
 
     def _disagreement(self, number: int, conflict: Conflict) -> Violation:
         """A conflict with its proof: both certificates of the first one; the others tell nothing new."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sim.parameters import Parameters, key_of
 from sim.units import format_ns
-from sim.workload.demand import classes as demand_classes
 from sim.workload.settings import DemandLoad, Trace
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def transaction_bytes(scenario: Scenario) -> int:
     largest = 0
     for load in scenario.workload:
         if isinstance(load, DemandLoad):
-            largest = max(largest, *(c.size_bytes for c in demand_classes(load.tier, load.level, load.rate_tps)))
+            largest = max(largest, *(one.row.size_bytes for one in load.classes()))
         elif isinstance(load, Trace):
             largest = max(largest, int(load.rows[:, 2].max()))
         else:

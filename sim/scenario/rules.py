@@ -14,6 +14,7 @@ from sim.faults.rules import MessageRule
 from sim.faults.settings import Crash, CutLink, DegradeLink, Fault, Partition
 from sim.network.crypto import profiles
 from sim.network.links import Ref
+from sim.network.residency import HOME
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
 from sim.parameters import Problem, key_of
@@ -22,7 +23,8 @@ from sim.scenario.equipment import problems as equipment_problems
 from sim.scenario.followers import problems as follower_problems
 from sim.scenario.patience import transaction_bytes
 from sim.units import format_ns
-from sim.workload.settings import Backlog, Trace
+from sim.workload.keys import KEYS_MAX
+from sim.workload.settings import Backlog, DemandLoad, Trace
 
 if TYPE_CHECKING:
     from sim.scenario.schema import Scenario
@@ -45,6 +47,8 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     yield from _block_rules(scenario)
     yield from equipment_problems(scenario)
     yield from _workload(scenario)
+    yield from _state(scenario)
+    yield from _residency(scenario)
     yield from _clients(scenario)
     for i, fault in enumerate(scenario.faults):
         yield from _times(fault, duration_ns, ("faults", i))
@@ -221,6 +225,75 @@ def _groups(entry: Corruption, meant: tuple[int, ...], network: Network, path: P
             yield Problem((*path, "groups"), f"node {node} is the corrupted one and hears itself; remove it")
 
 
+def _state(scenario: Scenario) -> Iterator[Problem]:
+    """Every class says which keys it touches, and the spaces exist; or nobody does."""
+    state, spaces = scenario.state, scenario.key_spaces
+    if state is not None and sum(spaces.values()) > KEYS_MAX:
+        rule = f"have {sum(spaces.values()):,} keys together, more than {KEYS_MAX:,}"
+        yield Problem(("state", "spaces"), f"{rule}; write fewer, a smaller space conflicts more often")
+    for i, entry in enumerate(scenario.workload):
+        path: Path = ("workload", i)
+        if isinstance(entry, Backlog):
+            if state is not None:
+                message = "a backlog's transactions touch no keys; write workload: {kind: open, ..., accesses: [...]}"
+                yield Problem(("state",), message)
+            continue
+        if isinstance(entry, DemandLoad):
+            continue
+        if state is None:
+            if entry.accesses:
+                yield Problem(
+                    (*path, "accesses"), "belong to a state; write state: {spaces: {accounts: 10000}} beside it"
+                )
+            if entry.supervises:
+                yield Problem((*path, "supervises"), "is about keys of a state; write state, or remove it")
+            continue
+        if not entry.accesses:
+            message = (
+                "touches no keys, so it conflicts with nothing; write accesses: [{space: accounts}], or remove state"
+            )
+            yield Problem(path, message)
+        for j, one in enumerate(entry.accesses):
+            if one.space not in spaces:
+                yield Problem(
+                    (*path, "accesses", j, "space"), f"state has no such space; {suggestion(one.space, spaces)}"
+                )
+            if one.leaves in ("frozen", "thawed") and not entry.supervises:
+                message = "is for orders of the supervising department; write supervises: true beside accesses"
+                yield Problem((*path, "accesses", j, "leaves"), message)
+            if one.ignores_freeze and entry.supervises:
+                yield Problem(
+                    (*path, "accesses", j, "ignores_freeze"), "goes without saying for supervises: true; remove it"
+                )
+
+
+def _residency(scenario: Scenario) -> Iterator[Problem]:
+    """Voters at home, and places whose jurisdiction is known where something depends on it."""
+    network, rules = scenario.network, scenario.rules_of_place
+    known = scenario.jurisdictions(scenario.places)
+    if rules.voters == "home":
+        for i, place in enumerate(network.place_of_node):
+            if known.get(place, HOME) != HOME:
+                where: Path = ("network", "sites", i) if network.sites is not None else ("network",)
+                rule = f"voters stand at home, and {place} is in {known[place]}"
+                remedy = "write an observer with headers_only: true there, or residency: {voters: anywhere}"
+                yield Problem(where, f"{rule}; {remedy}")
+    if scenario.residency is None:
+        return
+    for place in scenario.residency.places:
+        if place not in scenario.places:
+            yield Problem(("residency", "places", place), f"nobody stands there; {suggestion(place, scenario.places)}")
+    labels = {
+        one.row.data_label for load in scenario.workload if isinstance(load, DemandLoad) for one in load.classes()
+    }
+    labels |= {load.label for load in scenario.workload if not isinstance(load, (Backlog, DemandLoad))}
+    stay = sorted(labels & {*scenario.residency.labels})
+    lost = [place for place in scenario.places if place not in known]
+    if stay and lost and network.site is None:
+        rule = f"records labelled {stay[0]} must stay at home, and nobody knows in which jurisdiction {lost[0]} is"
+        yield Problem(("residency",), f"{rule}; write residency: {{places: {{{lost[0]}: {HOME}}}}}, or remove it")
+
+
 def _workload(scenario: Scenario) -> Iterator[Problem]:
     for i, entry in enumerate(scenario.workload):
         if isinstance(entry, Backlog):
@@ -230,10 +303,13 @@ def _workload(scenario: Scenario) -> Iterator[Problem]:
         elif isinstance(entry, Trace):
             yield from _trace(entry, scenario, ("workload", i))
         elif entry.sites != "all":
-            for j, site in enumerate(entry.sites):
+            own = entry.own_places if isinstance(entry, DemandLoad) and entry.sites == "own" else ()
+            for j, site in enumerate(own or entry.sites):
                 problem = scenario.network.client_problem(site)
                 if problem is not None:
-                    yield Problem(("workload", i, "sites", j), problem)
+                    yield Problem(("workload", i, "sites", *([] if own else [j])), problem)
+                    if own:
+                        break
 
 
 def _trace(entry: Trace, scenario: Scenario, path: Path) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from sim.host import OUT_OF_TIME
 from sim.kernel import run_state as d
 from sim.ledger import rows as r
 from sim.measure import metrics as metrics_
+from sim.measure import outcomes
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
 from sim.protocol import Replica
 from sim.scenario import store
@@ -139,6 +140,7 @@ def _run(
     metrics = metrics_.collect(world.run, monitor.blocks, monitor.lags, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= monitor.recovery(end_ns)
     metrics |= monitor.reads.metrics()
+    metrics |= monitor.orders.metrics()
     metrics["catch_up_s"] = world.followers.catch_up_s()
     metrics["drive_wall_s"] = drive_s
     metrics["checks_wall_s"] = monitor.spent_s
@@ -299,6 +301,8 @@ def run_digest(world: World) -> str:
     final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
     final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
     final += peers[:, r.TIP_HEIGHT].tolist()
+    if s[r.STATE_ON]:
+        final.append(int(s[r.STATE_ROOT]))
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
 
@@ -323,6 +327,12 @@ def _waits(world: World) -> dict[str, list[Any]]:
                 for column, value in zip(found.values(), shown, strict=True):
                     column.append(value)
     return found
+
+
+def _outcomes(world: World) -> dict[str, list[Any]]:
+    """What became of the requests of each class; nothing of an attacker's."""
+    found = outcomes.by_class(world.run) if world.gateways else {}
+    return {name: [*values, *[None] * (len(world.classes) - len(values))] for name, values in found.items()}
 
 
 def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
@@ -354,7 +364,12 @@ def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
             "tag": [c.tag for c in world.classes],
             "submitted": [int(classes[i, r.CLASS_SUBMITTED]) for i in range(len(world.classes))],
             "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
+            "use": [c.use for c in world.classes],
+            "source": [c.source for c in world.classes],
+            **_outcomes(world),
         },
+        "orders": monitor.orders.table([c.name for c in world.classes]),
+        "executed": outcomes.executed(run, [c.name for c in world.classes]),
         "latency_by_place": _waits(world),
         "messages_by_type": {
             name: [row[name] for row in messages] for name in ("type", "decides", "messages", "bytes", "dropped")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 from typing import Protocol as Interface
 
@@ -23,6 +23,7 @@ from sim.faults.settings import Fault
 from sim.files import is_plain_name
 from sim.network.crypto import CryptoName
 from sim.network.equipment import LinkRule, NodeRule
+from sim.network.residency import Residency, jurisdictions
 from sim.network.settings import Network
 from sim.network.sites import suggestion
 from sim.observers.settings import CatchUp, Observer
@@ -38,7 +39,9 @@ from sim.parameters import (
     quantity,
 )
 from sim.units import LONGEST_NS, UnitError
-from sim.workload.settings import Clients, Trace, Workload
+from sim.workload.demand import spaces
+from sim.workload.keys import State
+from sim.workload.settings import Clients, DemandLoad, Trace, Workload
 
 SEED_MAX = (1 << 62) - 1
 COUNT_MAX = 10**15  # of events or decisions: more than any run has
@@ -254,6 +257,12 @@ class Scenario(Parameters):
     block: BlockLimits = Field(default=BlockLimits(), description="size and spacing of blocks")
     workload: tuple[Workload, ...] = Field(min_length=1, max_length=1000, description="who sends what")
     clients: Clients = Field(default=Clients(), description="how clients reach voters")
+    state: State | None = Field(
+        default=None, description="keyed state that transactions read and write; absent: they conflict with nothing"
+    )
+    residency: Residency | None = Field(
+        default=None, description="what must not leave the country, and who may vote abroad"
+    )
     pool: Pool = Field(default=Pool(), description="what waits at voters to be put into blocks")
     faults: tuple[Fault, ...] = Field(default=(), description="what breaks, and when")
     corrupted: tuple[Corrupted, ...] = Field(
@@ -299,6 +308,25 @@ class Scenario(Parameters):
         return self.duration_ns - self.cool_down_ns if self.cool_down_ns else LONGEST_NS
 
     @property
+    def rules_of_place(self) -> Residency:
+        """Rules of residency, written or not."""
+        return Residency() if self.residency is None else self.residency
+
+    def jurisdictions(self, places: Iterable[str]) -> dict[str, str]:
+        """The jurisdiction of each of these places that has one."""
+        if self.network.site is not None:  # then voters are places by their numbers
+            places = [*places, self.network.site]
+        return jurisdictions(places, self.rules_of_place.places)
+
+    @property
+    def key_spaces(self) -> dict[str, int]:
+        """How many keys each space of the state has: those that the file names, then those of documented uses."""
+        if self.state is None:
+            return {}
+        known = spaces() if any(isinstance(entry, DemandLoad) for entry in self.workload) else {}
+        return {**known, **self.state.spaces}
+
+    @property
     def places(self) -> tuple[str, ...]:
         """All places latency is counted between: the voters', then those that only clients are at."""
         more = [site for entry in self.workload for site in _sites(entry) if site not in self.network.places]
@@ -332,6 +360,8 @@ class Scenario(Parameters):
 
 def _sites(entry: Workload) -> tuple[str, ...]:
     if isinstance(entry, Trace) and entry.own_places:
+        return entry.own_places
+    if isinstance(entry, DemandLoad) and entry.sites == "own":
         return entry.own_places
     chosen = getattr(entry, "sites", "all")
     return () if chosen == "all" else tuple(chosen)

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, ValidationInfo, model_validator
 
 from sim.network.links import BASE_DIR
+from sim.network.residency import DataLabel
 from sim.parameters import (
     MESSAGE_BYTES_MAX,
     Bytes,
     Count,
+    Fraction,
     Nanoseconds,
     Parameters,
     Problem,
@@ -22,7 +24,10 @@ from sim.parameters import (
     quantity,
 )
 from sim.units import NS_PER_S, UnitError
-from sim.workload.demand import Level, Tier
+from sim.workload.demand import DemandClass, Level, Tier, Use
+from sim.workload.demand import classes as demand_classes
+from sim.workload.events import Change, changed_pace
+from sim.workload.keys import KeyAccess
 from sim.workload.pace import Leg, Pace
 from sim.workload.shapes import ShapeName
 from sim.workload.traces import COLUMNS, read_trace, unpack
@@ -51,6 +56,34 @@ def _senders() -> Any:
         ge=1,
         le=100_000,
         description="accounts at each place, whose transactions take turns; see pool.per_sender",
+    )
+
+
+def _label() -> Any:
+    return Field(
+        default="general",
+        description="data label: personal and important records must not leave the country (residency)",
+    )
+
+
+def _accesses() -> Any:
+    return Field(
+        default=(), max_length=16, description="keys of the state that each transaction reads and writes (state)"
+    )
+
+
+def _deadline() -> Any:
+    return quantity(None, "an answer later than this after the request is too late; absent: none is", positive=True)
+
+
+def _signatures() -> Any:
+    return Field(default=1, ge=1, le=100, description="signatures on each transaction, which every voter verifies")
+
+
+def _supervises() -> Any:
+    return Field(
+        default=False,
+        description="orders of the supervising department: it alone freezes keys, and may write frozen ones",
     )
 
 
@@ -107,12 +140,12 @@ class OpenLoop(Parameters):
     shape: ShapeName = Field(default="constant", description="rate over the day (A)")
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
     senders: Count = _senders()
+    accesses: tuple[KeyAccess, ...] = _accesses()
+    deadline_ns: Nanoseconds | None = _deadline()
+    signatures: Count = _signatures()
+    supervises: bool = _supervises()
     name: str = Field(default="open", description=_NAME)
-    label: Literal["general", "public", "personal", "important"] = Field(
-        default="general",
-        description="data label; shown with results; nothing keeps personal or important records where they are "
-        "(see exported_bytes)",
-    )
+    label: DataLabel = _label()
 
     @model_validator(mode="after")
     def _even_or_shaped(self) -> OpenLoop:
@@ -155,26 +188,93 @@ class OpenLoop(Parameters):
         return min(due, due if self.count is None else self.count) / seconds
 
 
+class DemandEvent(Parameters):
+    """A time at which demand is another than its shape says (A)."""
+
+    kind: Literal["storm", "flash_crowd"] = Field(
+        description="storm: people stay away and what they put off comes after it; flash_crowd: more come at once"
+    )
+    at_ns: Nanoseconds = quantity(..., "when it begins")
+    for_ns: Nanoseconds = quantity(..., "how long it lasts", positive=True)
+    times: float = Field(ge=0, le=1000, description="what is left of the rate, or how many times as much it is")
+    uses: tuple[Use, ...] = Field(default=(), description="uses whose demand it changes; default: all")
+    returns: Fraction = Field(default=1.0, description="storm: which part of what was put off comes after it")
+    backlog_for_ns: Nanoseconds = quantity("24 h", "storm: over how long a time that comes, evenly", positive=True)
+
+    @model_validator(mode="after")
+    def _sound(self) -> DemandEvent:
+        if self.kind == "storm" and self.times >= 1:
+            message = "is what a storm leaves of the rate, below 1; write times: 0.2, or kind: flash_crowd"
+            raise RuleError([Problem(("times",), message)])
+        if self.kind == "flash_crowd" and self.times <= 1:
+            raise RuleError([Problem(("times",), "is how many times as many come, above 1; write times: 5")])
+        return self
+
+
 class DemandLoad(Parameters):
     """All documented uses as open-loop classes, scaled to a tier (`sim.workload.demand`)."""
 
     kind: Literal["demand"] = Field(description="documented uses of the pilot zone")
-    tier: Tier = Field(default="T2", description="total rate: T1 20/200, T2 80/600, T3 400/3000 tx/s (A)")
+    tier: Tier = Field(
+        default="T2", description="total rate: T1 20/200, T2 80/600, T3 400/3000, T4 10,000 tx/s of containers (A)"
+    )
+    uses: tuple[Use, ...] = Field(default=(), description="only these uses, at the rates they have in the tier")
+    beyond: bool = Field(
+        default=False, description="also what the brief names and nobody published a figure for (A), besides the tier"
+    )
     level: Level = Field(default="average", description="average, or coincident peaks")
     rate_tps: Rate | None = quantity(None, "total rate in place of the tier's, in the same proportions", positive=True)
-    sites: SiteChoice = Field(default="all", description=_SITES)
+    sites: Literal["own"] | SiteChoice = Field(
+        default="all", description=f"{_SITES}; own: each class enters where its use is (A)"
+    )
     shape: Literal["constant", "own"] = Field(
         default="constant", description="constant rate, or each class its own shape of the day (A)"
     )
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
+    events: tuple[DemandEvent, ...] = Field(
+        default=(), max_length=100, description="storms and crowds: times at which demand is another"
+    )
     senders: Count = _senders()
 
     @model_validator(mode="after")
-    def _no_double_peak(self) -> DemandLoad:
+    def _sound(self) -> DemandLoad:
         if self.level == "peak" and self.shape == "own":
             message = "would raise the peak rate once more; write shape: constant, or level: average"
             raise RuleError([Problem(("shape",), message)])
+        known = {one.row.use for one in self.classes()}
+        for i, use in enumerate(self.uses):
+            if use not in known:
+                message = f"has no class in {self.tier}; write beyond: true, or choose from: {', '.join(sorted(known))}"
+                raise RuleError([Problem(("uses", i), message if known else "has no class; write beyond: true")])
         return self
+
+    def classes(self) -> tuple[DemandClass, ...]:
+        """The classes that send anything."""
+        found = demand_classes(self.tier, self.level, self.rate_tps, uses=self.uses, beyond=self.beyond)
+        return tuple(one for one in found if one.rate_tps > 0)
+
+    @property
+    def own_places(self) -> tuple[str, ...]:
+        """Places that its classes enter at, where each has its own."""
+        return tuple(dict.fromkeys(site for one in self.classes() for site in one.row.sites))
+
+    def pace(self, one: DemandClass, places: int, duration_ns: int) -> Pace | None:
+        """The rate of a class at one of so many places over a run, if anything changes it."""
+        changes = [
+            Change(
+                event.at_ns,
+                event.for_ns,
+                event.times,
+                event.returns if event.kind == "storm" else 0.0,
+                event.backlog_for_ns,
+            )
+            for event in self.events
+            if not event.uses or one.row.use in event.uses
+        ]
+        if not changes:
+            return None
+        shape = one.row.shape if self.shape == "own" else "constant"
+        return changed_pace(one.rate_tps / places, shape, self.start_hour, duration_ns, changes)
 
 
 class ClosedLoop(Parameters):
@@ -190,7 +290,12 @@ class ClosedLoop(Parameters):
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=_SITES)
     senders: Count = _senders()
+    accesses: tuple[KeyAccess, ...] = _accesses()
+    deadline_ns: Nanoseconds | None = _deadline()
+    signatures: Count = _signatures()
+    supervises: bool = _supervises()
     name: str = Field(default="closed", description=_NAME)
+    label: DataLabel = _label()
 
 
 class Trace(Parameters):
@@ -211,6 +316,11 @@ class Trace(Parameters):
     size_bytes: Bytes = _transaction_size()
     sites: SiteChoice = Field(default="all", description=f"{_SITES}; in turn, where the file has no column site")
     senders: Count = _senders()
+    accesses: tuple[KeyAccess, ...] = _accesses()
+    deadline_ns: Nanoseconds | None = _deadline()
+    signatures: Count = _signatures()
+    supervises: bool = _supervises()
+    label: DataLabel = _label()
     class_names: tuple[str, ...] = Field(default=(), description="classes of the file; written by pilotzone")
     place_names: tuple[str, ...] = Field(default=(), description="places of the file; written by pilotzone")
     packed: str = Field(default="", description="rows of the file; written by pilotzone")
