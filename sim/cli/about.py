@@ -48,6 +48,18 @@ def list_platforms(
 
 
 @app.command()
+def uses(as_json: AsJson = False) -> None:
+    """List the pilot zone's uses: rates, deadlines and tags of their classes, and what they come to."""
+    from sim.report import uses as report
+
+    if as_json:
+        typer.echo(json.dumps(report.data(), ensure_ascii=False, allow_nan=False))
+        return
+    for line in report.lines():
+        typer.echo(line)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON Schema of scenario and study files, for editors."""
     from sim.scenario.file_schema import file_schema

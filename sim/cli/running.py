@@ -149,17 +149,24 @@ _SUMMARY = (
     "decision_latency_mean_ms", "block_interval_mean_ms", "messages_per_decision", "view_changes",
     "stale_blocks", "reorganisations", "reorg_depth_max", "reads", "read_latency_mean_ms",
     "observer_lag_p50_ms", "observer_lag_p99_ms", "observer_lag_max_blocks", "exported_bytes", "catch_up_s",
-    "recovery_s", "longest_pause_s", "rejected", "expired", "pending", "simulated_s", "wall_s",
+    "recovery_s", "longest_pause_s", "goodput_tps", "success_share", "deadline_missed", "wasted_share",
+    "enforcement_mean_ms", "enforcement_max_ms", "rejected", "expired", "pending", "simulated_s", "wall_s",
 )  # fmt: skip
 _UNLESS_ZERO = ("stale_blocks", "reorganisations", "reorg_depth_max", "reads", "rejected", "expired", "pending")
 
 
 def _print_result(result: Result, command: str) -> None:
+    from sim.report import classes
+
     m = result.metrics
     typer.echo(f"{result.scenario.name}: {result.status}")
     for name in _SUMMARY:
+        if name == "success_share" and m["conflicts"] is None:
+            continue  # then what is not rejected and not expired succeeds
         if m.get(name) or (m.get(name) is not None and name not in _UNLESS_ZERO):
             typer.echo(f"  {name:<26} {_short(m[name])}")
+    for line in classes.lines(result.tables["classes"]):
+        typer.echo(line)
     marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a"}
     typer.echo("  checks: " + ", ".join(f"{name} {marks[outcome]}" for name, outcome in result.checks.items()))
     for text in _effects(result):

@@ -374,7 +374,11 @@ class Engine:
         run_state.allocate(r.CROSSING, r.CROSSING_WIDTH * r.CROSSINGS_KEPT)
         run_state.allocate(r.CARRIED, r.CARRIED_WIDTH * 64)
         run_state.allocate(r.STATE_KEY, keyed.keys if keyed else 1)
-        run_state.allocate(r.KEY_BUSY, 3 * keyed.keys if keyed and keyed.lanes else 1)
+        most = max(
+            (sum(access[r.ACCESS_COUNT] for access in one.accesses) for one in self.settings.class_rules), default=1
+        )
+        touched = 1 << (2 * max(most, 1) * self.settings.block_txs).bit_length()  # so that hashing finds a free row
+        run_state.allocate(r.KEY_BUSY, r.BUSY_WIDTH * touched if keyed and keyed.lanes else r.BUSY_WIDTH)
         run_state.allocate(r.LANE_FREE, keyed.lanes if keyed and keyed.lanes else 1)
         if keyed is not None:
             state[r.STATE_ON] = 1

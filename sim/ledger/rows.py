@@ -114,7 +114,7 @@ SKEW = 103  # steps of skewed choices: first rank, and below what it ends
 OUTCOME = 104  # OUTCOME_WIDTH per class
 EXECUTED = 105  # EXECUTED_WIDTH per transaction: a list
 BLOCK_COST = 106  # per block the time of executing it, ns; read only where SCHEDULES
-KEY_BUSY = 107  # per key: mark of a block, and when its last write and its last read end there; only where SCHEDULES
+KEY_BUSY = 107  # BUSY_WIDTH per key that a block touches, found by hashing: when its last write and read end there
 LANE_FREE = 108  # scratch, per lane
 CLASS_WAITS = 109  # WAIT_BUCKETS per class: how long clients waited for success
 CROSSING = 110  # CROSSING_WIDTH for each of the first CROSSINGS_KEPT of them
@@ -147,7 +147,7 @@ UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)
 
 TX_MORE_WIDTH = 6
 TX_REFUSALS, TX_SENDER = range(2)
-TX_KEYS = 2  # the number that draws its keys; that of the first try
+TX_KEYS = 2  # its number among those of its class at its gateway, which draws its keys; that of the first try
 TX_SNAPSHOT = 3  # height of the state that it read, -1 until it has
 TX_RESULT = 4  # VALID, CONFLICT or REFUSED, once it is executed
 TX_TRIES = 5  # conflicts that it has met before
@@ -156,9 +156,12 @@ VALID, CONFLICT, REFUSED = range(3)
 SLIPPED = 3  # on record only: it had its effect on a key that was frozen
 VERSION_BITS = 21  # of a transaction's place in its block
 
-ACCESS_WIDTH = 10
+ACCESS_WIDTH = 11
+ACCESS_STREAM = 10  # the access whose draws it has: its own, or that of the class it follows
 ACCESS_FIRST, ACCESS_SIZE, ACCESS_COUNT, ACCESS_READS, ACCESS_WRITES, ACCESS_NEEDS, ACCESS_LEAVES = range(7)
 ACCESS_IGNORES, ACCESS_SKEW, ACCESS_STEPS = 7, 8, 9  # does not look whether a key is frozen; its rows of SKEW
+BUSY_WIDTH = 4
+BUSY_MARK, BUSY_KEY, BUSY_WRITTEN, BUSY_READ = range(4)  # rows of another block's mark are free
 ANY, FREE, HELD = range(3)  # ACCESS_NEEDS
 SAME, LEFT_FREE, LEFT_HELD, LEFT_FROZEN, LEFT_THAWED = range(5)  # ACCESS_LEAVES
 
@@ -194,7 +197,8 @@ CLASS_SIGNATURES = 14  # that a voter verifies
 CLASS_STAYS = 16  # 1: its transactions must not leave the country
 CLASS_SUPERVISES = 15  # 1: orders of the supervising department, which frozen keys obey
 
-WAITED_WIDTH = 5
+WAITED_WIDTH = 6
+ORDINAL = 5  # requests submitted: the next one's number there, by which its keys are drawn
 WAITED_COUNT, WAITED_SUM_NS, WAITED_LEAST_NS, WAITED_GREATEST_NS = range(4)
 OWED = 4  # requests of closed-loop clients that were lost, and which they will replace
 

@@ -27,10 +27,16 @@ from sim.ledger.rows import (
     ACCESS_SIZE,
     ACCESS_SKEW,
     ACCESS_STEPS,
+    ACCESS_STREAM,
     ACCESS_WIDTH,
     ACCESS_WRITES,
     ANY,
     BLOCK_COST,
+    BUSY_KEY,
+    BUSY_MARK,
+    BUSY_READ,
+    BUSY_WIDTH,
+    BUSY_WRITTEN,
     CLASS,
     CLASS_ACCESS_FIRST,
     CLASS_ACCESSES,
@@ -86,7 +92,6 @@ from sim.ledger.rows import (
 
 _HELD_BIT, _FROZEN_BIT, _FLAG_BITS = 1, 2, 2
 _DRAWS = 64  # keys that one access may touch
-_BUSY_WIDTH = 3
 
 
 @compiled
@@ -94,7 +99,7 @@ def key_of(run_state, number, access, place):
     """The key, by its number in the whole state, that a transaction touches at one place of one access of its class."""
     rows = column(run_state, ACCESS)
     a = access * ACCESS_WIDTH
-    state = join(join(join(join(0, run_state[SEED]), KEYS), number), access * _DRAWS + place)
+    state = join(join(join(join(0, run_state[SEED]), KEYS), number), rows[a + ACCESS_STREAM] * _DRAWS + place)
     steps = rows[a + ACCESS_STEPS]
     if steps == 0:
         return rows[a + ACCESS_FIRST] + below(state, rows[a + ACCESS_SIZE])
@@ -214,6 +219,23 @@ def begin_schedule(run_state):
 
 
 @compiled
+def _busy_at(run_state, key, mark):
+    """Where it stands when a key is busy in the block of that mark. There are twice as many rows as it can touch."""
+    busy = column(run_state, KEY_BUSY)
+    rows = length(run_state, KEY_BUSY) // BUSY_WIDTH
+    row = np.int64(join(0, key) & np.uint64(rows - 1))
+    while busy[row * BUSY_WIDTH + BUSY_MARK] == mark and busy[row * BUSY_WIDTH + BUSY_KEY] != key:
+        row = (row + 1) & (rows - 1)
+    at = row * BUSY_WIDTH
+    if busy[at + BUSY_MARK] != mark:
+        busy[at + BUSY_MARK] = mark
+        busy[at + BUSY_KEY] = key
+        busy[at + BUSY_WRITTEN] = 0
+        busy[at + BUSY_READ] = 0
+    return at
+
+
+@compiled
 def schedule(run_state, tx, mark):
     """The next transaction of a block goes to the lane that is free first, once what it conflicts with is over.
 
@@ -223,19 +245,15 @@ def schedule(run_state, tx, mark):
     number = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_KEYS]
     rows, busy, classes = column(run_state, ACCESS), column(run_state, KEY_BUSY), column(run_state, CLASS)
     first = classes[class_ * CLASS_WIDTH + CLASS_ACCESS_FIRST]
-    last = first + classes[class_ * CLASS_WIDTH + CLASS_ACCESSES]
+    end_of = first + classes[class_ * CLASS_WIDTH + CLASS_ACCESSES]
     ready = np.int64(0)
-    for access in range(first, last):
+    for access in range(first, end_of):
         a = access * ACCESS_WIDTH
         for place in range(rows[a + ACCESS_COUNT]):
-            k = key_of(run_state, number, access, place) * _BUSY_WIDTH
-            if busy[k] != mark:
-                busy[k] = mark
-                busy[k + 1] = 0
-                busy[k + 2] = 0
-            ready = max(ready, busy[k + 1])
+            k = _busy_at(run_state, key_of(run_state, number, access, place), mark)
+            ready = max(ready, busy[k + BUSY_WRITTEN])
             if rows[a + ACCESS_WRITES]:
-                ready = max(ready, busy[k + 2])
+                ready = max(ready, busy[k + BUSY_READ])
     lanes = column(run_state, LANE_FREE)
     best = 0
     for lane in range(1, run_state[LANES]):
@@ -243,14 +261,12 @@ def schedule(run_state, tx, mark):
             best = lane
     end = max(ready, lanes[best]) + run_state[EXECUTE_NS]
     lanes[best] = end
-    for access in range(first, last):
+    for access in range(first, end_of):
         a = access * ACCESS_WIDTH
         for place in range(rows[a + ACCESS_COUNT]):
-            k = key_of(run_state, number, access, place) * _BUSY_WIDTH
-            if rows[a + ACCESS_WRITES]:
-                busy[k + 1] = max(busy[k + 1], end)
-            else:
-                busy[k + 2] = max(busy[k + 2], end)
+            k = _busy_at(run_state, key_of(run_state, number, access, place), mark)
+            last = BUSY_WRITTEN if rows[a + ACCESS_WRITES] else BUSY_READ
+            busy[k + last] = max(busy[k + last], end)
 
 
 @compiled

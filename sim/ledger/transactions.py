@@ -64,6 +64,7 @@ from sim.ledger.rows import (
     KEEPS_MORE,
     LIVE_TXS,
     LOST,
+    ORDINAL,
     OUTCOME,
     OUTCOME_WIDTH,
     OWED,
@@ -234,8 +235,6 @@ def submit_one(run_state, gateway, class_):
         _owe(run_state, gateway, class_)
         return
     tx = _new_row(run_state, gateway, class_, number, entry)
-    t = tx * TX_WIDTH
-    rows = column(run_state, TX)
     if run_state[KEEPS_MORE]:  # who else would read it
         more = column(run_state, TX_MORE)
         m = tx * TX_MORE_WIDTH
@@ -244,7 +243,10 @@ def submit_one(run_state, gateway, class_):
         more[m + TX_SENDER] = (
             classes[c + CLASS_SENDER_FIRST] + (gateway - run_state[GATEWAY_FIRST]) * senders + number % senders
         )
-        more[m + TX_KEYS] = rows[t + TX_NUMBER]
+        waited = column(run_state, WAITED)
+        at = ((gateway - run_state[GATEWAY_FIRST]) * run_state[CLASSES] + class_) * WAITED_WIDTH + ORDINAL
+        more[m + TX_KEYS] = (gateway << 40) + waited[at]
+        waited[at] += 1
         more[m + TX_SNAPSHOT] = -1
         more[m + TX_RESULT] = VALID
         more[m + TX_TRIES] = 0

@@ -52,7 +52,8 @@ class Network(Parameters):
         default=(), description="voters that receive everything at the start and have no vote"
     )
     organisations: dict[str, tuple[Ref, ...]] = Field(
-        default={}, description="who runs which voters: {bank: [0, HAK]}; for studies that lose an organisation"
+        default={},
+        description="who runs which voters: {bank: [0, HAK]}; faults, corrupted, membership and studies may name them",
     )
     latency: Latency = Field(description="propagation time between places")
     measured_rtt: tuple[MeasuredRtt, ...] = Field(default=(), description="round trips that override the latency model")
@@ -142,9 +143,15 @@ class Network(Parameters):
         return (f"{self.topology.graphml}: {', '.join(unused)}: not used",) if unused else ()
 
     def nodes_of(self, ref: int | str) -> tuple[int, ...]:
-        """The voters that a reference means: one by its number, or all at a place. Empty if there is none."""
+        """The voters that a reference means: one by its number, all at a place, or all of an organisation.
+
+        Empty if there is none.
+        """
         if isinstance(ref, int):
             return (ref,) if 0 <= ref < self.n else ()
+        if ref in self.organisations:
+            inside = {i for one in self.organisations[ref] if one not in self.organisations for i in self.nodes_of(one)}
+            return tuple(sorted(inside))
         return tuple(i for i, place in enumerate(self.place_of_node) if place == ref)
 
     @property
@@ -165,7 +172,12 @@ class Network(Parameters):
             return None
         if isinstance(ref, int):
             return f"no node has this number; nodes are 0 to {self.n - 1}"
-        return f"no voter stands at this place; {suggestion(ref, self.places)}"
+        what = (
+            "is no organisation, and no voter stands at this place"
+            if self.organisations
+            else ("no voter stands at this place")
+        )
+        return f"{what}; {suggestion(ref, (*self.organisations, *self.places))}"
 
     def client_problem(self, place: str) -> str | None:
         """Why clients cannot be at this place ("rule; remedy"), or None. They may be where no voter is."""
@@ -261,8 +273,13 @@ def _member_problems(network: Network) -> Iterator[Problem]:
 def _organisation_problems(network: Network) -> Iterator[Problem]:
     runs: dict[int, str] = {}
     for name, refs in network.organisations.items():
+        if name in network.places:
+            yield Problem(("organisations", name), "is a place where voters stand too; choose another name")
         for i, ref in enumerate(refs):
             path = ("organisations", name, i)
+            if ref in network.organisations:
+                yield Problem(path, "is an organisation itself; name nodes or places")
+                continue
             if (problem := network.ref_problem(ref)) is not None:
                 yield Problem(path, problem)
             for node in network.nodes_of(ref):

@@ -284,6 +284,8 @@ class KeySpaces:
         self.steps: list[np.ndarray] = []
         self.at: dict[tuple[int, float], int] = {}  # rows of a table among all
         self.first: dict[str, int] = {}
+        self.accesses = 0  # laid out so far
+        self.streams: dict[str, dict[str, int]] = {}  # class -> space -> the access whose draws it has
         self.size = scenario.key_spaces
         keys = 0
         for name, size in self.size.items():
@@ -291,11 +293,19 @@ class KeySpaces:
             keys += size
         self.keys = max(keys, 1)
 
-    def rows(self, accesses: tuple[KeyAccess, ...], *, supervises: bool) -> tuple[tuple[int, ...], ...]:
-        """Rows of ACCESS; none without a state."""
-        return () if self.state is None else tuple(self._row(one, supervises=supervises) for one in accesses)
+    def rows(
+        self, name: str, accesses: tuple[KeyAccess, ...], *, supervises: bool, follows: str | None = None
+    ) -> tuple[tuple[int, ...], ...]:
+        """Rows of ACCESS for the next class; none without a state."""
+        if self.state is None:
+            return ()
+        led = {} if follows is None else self.streams[follows]
+        mine = [(one, led.get(one.space, self.accesses + i)) for i, one in enumerate(accesses)]
+        self.accesses += len(accesses)
+        self.streams[name] = {one.space: stream for one, stream in reversed(mine)}
+        return tuple(self._row(one, stream, supervises=supervises) for one, stream in mine)
 
-    def _row(self, one: KeyAccess, *, supervises: bool) -> tuple[int, ...]:
+    def _row(self, one: KeyAccess, stream: int, *, supervises: bool) -> tuple[int, ...]:
         size, steps, at = self.size[one.space], 0, 0
         if one.skew and size > 1:
             table = skew_steps(size, one.skew)
@@ -315,6 +325,7 @@ class KeySpaces:
             r.ACCESS_IGNORES: int(one.ignores_freeze or supervises),
             r.ACCESS_SKEW: at,
             r.ACCESS_STEPS: steps,
+            r.ACCESS_STREAM: stream,
         }
         return tuple(row[i] for i in range(r.ACCESS_WIDTH))
 
@@ -376,7 +387,12 @@ def _plan_workload(
                 deadline_ns=load.deadline_ns or 0,
                 signatures=load.signatures,
                 supervises=load.supervises,
-                accesses=keyed.rows(load.accesses, supervises=load.supervises),
+                accesses=keyed.rows(
+                    getattr(load, "name", ""),
+                    load.accesses,
+                    supervises=load.supervises,
+                    follows=getattr(load, "follows", None),
+                ),
             )
         if isinstance(load, OpenLoop):
             classes.append(TransactionClass(load.name, load.size_bytes, load.label, "A", "", load.deadline_ns))
@@ -390,7 +406,9 @@ def _plan_workload(
                     signatures=one.row.signatures,
                     supervises=one.row.supervises,
                     stays=one.row.data_label in scenario.rules_of_place.labels,
-                    accesses=keyed.rows(one.row.accesses, supervises=one.row.supervises),
+                    accesses=keyed.rows(
+                        one.row.name, one.row.accesses, supervises=one.row.supervises, follows=one.row.follows
+                    ),
                 )
                 for one in load.classes()
             ]

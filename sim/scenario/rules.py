@@ -24,7 +24,7 @@ from sim.scenario.followers import problems as follower_problems
 from sim.scenario.patience import transaction_bytes
 from sim.units import format_ns
 from sim.workload.keys import KEYS_MAX
-from sim.workload.settings import Backlog, DemandLoad, Trace
+from sim.workload.settings import Backlog, ClosedLoop, DemandLoad, OpenLoop, Trace
 
 if TYPE_CHECKING:
     from sim.scenario.schema import Scenario
@@ -64,6 +64,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
 
 
 _SENDERS_MAX = 20_000_000  # counts of pool.per_sender
+_TOUCHED_MAX = 10_000_000  # keys in one block, where lanes look for conflicts
 _KINDS_MAX = 2_000  # classes of transactions in a trace, each size apart
 _OWN_PERIODS = ("block_period", "step_duration", "timeout_commit", "min_block_delay")  # parameters of protocols
 
@@ -231,6 +232,11 @@ def _state(scenario: Scenario) -> Iterator[Problem]:
     if state is not None and sum(spaces.values()) > KEYS_MAX:
         rule = f"have {sum(spaces.values()):,} keys together, more than {KEYS_MAX:,}"
         yield Problem(("state", "spaces"), f"{rule}; write fewer, a smaller space conflicts more often")
+    loads = [load for load in scenario.workload if not isinstance(load, (Backlog, DemandLoad))]
+    touched = max((sum(one.count for one in load.accesses) for load in loads), default=1)
+    if state is not None and scenario.cpu.execute_ns and touched * scenario.block.max_transactions > _TOUCHED_MAX:
+        rule = f"times {touched} keys of a transaction are more than {_TOUCHED_MAX:,} that a block may touch"
+        yield Problem(("block", "max_transactions"), f"{rule}; lower it")
     for i, entry in enumerate(scenario.workload):
         path: Path = ("workload", i)
         if isinstance(entry, Backlog):
@@ -253,6 +259,7 @@ def _state(scenario: Scenario) -> Iterator[Problem]:
                 "touches no keys, so it conflicts with nothing; write accesses: [{space: accounts}], or remove state"
             )
             yield Problem(path, message)
+        yield from _follows(scenario, i)
         for j, one in enumerate(entry.accesses):
             if one.space not in spaces:
                 yield Problem(
@@ -265,6 +272,29 @@ def _state(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(
                     (*path, "accesses", j, "ignores_freeze"), "goes without saying for supervises: true; remove it"
                 )
+
+
+def _follows(scenario: Scenario, i: int) -> Iterator[Problem]:
+    """Who follows another class comes after it, at its places, and touches some of its keys in the same way."""
+    entry, path = scenario.workload[i], ("workload", i, "follows")
+    if not isinstance(entry, OpenLoop) or entry.follows is None:
+        return
+    before = [load for load in scenario.workload[:i] if isinstance(load, (OpenLoop, ClosedLoop))]
+    led = [load for load in before if load.name == entry.follows]
+    if not led:
+        remedy = suggestion(entry.follows, [load.name for load in before])
+        yield Problem(path, f"no class before this one has that name; {remedy}")
+        return
+    theirs_in = {one.space: one for one in reversed(led[-1].accesses)}
+    both = [(theirs_in[one.space], one) for one in entry.accesses if one.space in theirs_in]
+    if not both:
+        yield Problem(path, f"{entry.follows} touches no space that this class does; remove it")
+    for theirs, mine in both:
+        if (theirs.skew, theirs.count) != (mine.skew, mine.count):
+            message = f"{entry.follows} touches {mine.space} with another skew or count; write the same"
+            yield Problem(path, message)
+    if led[-1].sites != entry.sites:
+        yield Problem(path, f"{entry.follows} is at other sites; write the same")
 
 
 def _residency(scenario: Scenario) -> Iterator[Problem]:

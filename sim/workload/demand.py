@@ -70,6 +70,7 @@ class DemandRow:
     deadline_ns: int
     signatures: int
     supervises: bool
+    follows: str | None
     accesses: tuple[KeyAccess, ...]
 
 
@@ -102,6 +103,7 @@ def _details(facts: dict[str, Any]) -> dict[str, Any]:
         "deadline_ns": parse_ns(facts["deadline"]),
         "signatures": facts.get("signatures", 1),
         "supervises": facts.get("supervises", False),
+        "follows": facts.get("follows"),
         "accesses": tuple(KeyAccess.from_text(access) for access in facts["accesses"]),
     }
 

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from sim.parameters import Count, Nanoseconds, Parameters, Problem, RuleError, quantity
 
-KEYS_MAX = 20_000_000  # of all spaces: 160 MB
+KEYS_MAX = 50_000_000  # of all spaces: 400 MB, as far as they are touched
 _SINGLE = 256  # ranks that stand alone in a table of skewed choices
 _TRIES = 3
 _GROWTH = 1.05  # by which the groups of further ranks grow

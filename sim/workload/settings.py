@@ -141,6 +141,11 @@ class OpenLoop(Parameters):
     start_hour: float = Field(default=9.0, ge=0, lt=24, description=_START)
     senders: Count = _senders()
     accesses: tuple[KeyAccess, ...] = _accesses()
+    follows: str | None = Field(
+        default=None,
+        description="an earlier class: the first transaction at a place touches the keys of its first one there, the "
+        "second those of its second, and so on, as a release follows a pledge",
+    )
     deadline_ns: Nanoseconds | None = _deadline()
     signatures: Count = _signatures()
     supervises: bool = _supervises()

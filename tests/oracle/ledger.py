@@ -50,6 +50,7 @@ class Kind:
 
     accesses: tuple[KeyAccess, ...]
     supervises: bool = False
+    follows: int | None = None  # the class whose keys it touches, where they share a space
 
 
 class Ledger:
@@ -61,10 +62,17 @@ class Ledger:
         for name, size in spaces.items():
             self.first[name] = total
             total += size
-        self.number, numbered = [], 0
+        self.streams: list[list[int]] = []  # class -> access -> the number of the access whose draws it has
+        numbered = 0
         for kind in kinds:
-            self.number.append(numbered)
+            own = list(range(numbered, numbered + len(kind.accesses)))
             numbered += len(kind.accesses)
+            if kind.follows is not None:
+                led = [access.space for access in kinds[kind.follows].accesses]
+                for i, access in enumerate(kind.accesses):
+                    if access.space in led:
+                        own[i] = self.streams[kind.follows][led.index(access.space)]
+            self.streams.append(own)
         self.keys: dict[int, Key] = {}
         self.root = 0
 
@@ -72,7 +80,7 @@ class Ledger:
         """Each access of a transaction with a key that it draws."""
         for i, access in enumerate(self.kinds[class_].accesses):
             for place in range(access.count):
-                draw = _join(_join(_join(_join(0, self.seed), KEYS), number), (self.number[class_] + i) * 64 + place)
+                draw = _join(_join(_join(_join(0, self.seed), KEYS), number), self.streams[class_][i] * 64 + place)
                 yield access, self.first[access.space] + self._choice(access, draw)
 
     def _choice(self, access: KeyAccess, draw: int) -> int:

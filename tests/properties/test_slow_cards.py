@@ -15,7 +15,7 @@ BY_CLOCK = ("clique", "aura")  # their blocks come when it is time, whether or n
 CARDS = {"usual": ("100 Mbit/s", 1000), "large": ("100 Mbit/s", 2000), "slow": ("10 Mbit/s", 1000)}
 # In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md).
 CASES = [
-    (protocol, n, sharing)
+    pytest.param(protocol, n, sharing, marks=[pytest.mark.slow] if (protocol, n) == ("raft", 40) else [])
     for protocol in LAWS
     for n in (4, 16, 40)
     for sharing in ("fifo", "fair")
