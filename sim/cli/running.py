@@ -150,6 +150,7 @@ _SUMMARY = (
     "stale_blocks", "reorganisations", "reorg_depth_max", "reads", "read_latency_mean_ms",
     "observer_lag_p50_ms", "observer_lag_p99_ms", "observer_lag_max_blocks", "exported_bytes", "catch_up_s",
     "recovery_s", "longest_pause_s", "goodput_tps", "success_share", "deadline_missed", "wasted_share",
+    "endorsement_mean_ms", "ordering_mean_ms", "committing_mean_ms", "endorsements_differing",
     "enforcement_mean_ms", "enforcement_max_ms", "rejected", "expired", "pending", "simulated_s", "wall_s",
 )  # fmt: skip
 _UNLESS_ZERO = ("stale_blocks", "reorganisations", "reorg_depth_max", "reads", "rejected", "expired", "pending")

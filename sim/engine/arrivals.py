@@ -62,14 +62,13 @@ from sim.ledger.rows import (
     TX,
     TX_CLASS,
     TX_ENTRY,
-    TX_GATEWAY,
     TX_KIND,
     TX_LAST,
     TX_VERIFY_NS,
     TX_WIDTH,
     VIEW,
 )
-from sim.ledger.transactions import ask_next, release_tx
+from sim.ledger.transactions import ask_next, handed_in_by, release_tx
 
 
 @compiled
@@ -108,8 +107,8 @@ def transaction_copy(run_state, time, ref):
     t = tx * TX_WIDTH
     rows = column(run_state, TX)
     src = rows[t + TX_ENTRY]
-    if src == dst:
-        src = rows[t + TX_GATEWAY]
+    if src == dst or src < 0:
+        src = handed_in_by(run_state, tx)
     node = column(run_state, NODE)
     if node[dst * NODE_WIDTH + UP] == 0 or link_is_down(run_state, src, dst):
         run_state[DROPPED] += 1

@@ -122,7 +122,7 @@ class Engine:
         state[r.POOL_KEEPS_NS] = s.pool_keeps_ns
         state[r.POOL_LIMITED] = s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
         state[r.RETRIES_MAX] = s.retries
-        state[r.KEEPS_MORE] = s.retries > 0 or s.pool_per_sender > 0 or s.state is not None
+        state[r.KEEPS_MORE] = s.retries > 0 or s.pool_per_sender > 0 or s.state is not None or s.endorsement is not None
         state[r.RETRY_NS] = s.retry_ns
         state[r.RETRY_MOST_NS] = s.retry_most_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
@@ -354,10 +354,29 @@ class Engine:
             row[r.CLASS_SENDER_FIRST] = senders
             senders += entry.senders * s.gateways
         self._lay_state(classes)
+        self._lay_peers()
         self.state[r.ASKING_CLASSES] = any(entry.asks for entry in s.class_rules)
         drawn = any(entry.think_drawn for entry in s.class_rules)
         self.run_state.adopt(r.THINK_QUANTILE, exponential_table() if drawn else np.zeros(1, dtype=np.int64))
         return senders
+
+    def _lay_peers(self) -> None:
+        """Peers, and which of them together meet the policy."""
+        given, state = self.settings.endorsement, self.state
+        self.run_state.adopt(r.PLAN, np.zeros(1, dtype=np.int64) if given is None else given.plans)
+        if given is None:
+            return
+        state[r.ENDORSES] = 1
+        state[r.ENDORSE_KIND] = self.settings.endorse_kind
+        state[r.ENDORSE_NS] = given.execute_ns
+        state[r.ENDORSE_VERIFY_NS] = given.verify_ns
+        state[r.ENDORSE_SIGN_NS] = given.sign_ns
+        state[r.ENDORSE_HANDLE_NS] = given.handle_ns
+        state[r.ENDORSE_TIMEOUT_NS] = given.timeout_ns
+        state[r.ENDORSED_BYTES] = given.answer_bytes
+        state[r.ORDERERS_ALL] = given.to_all
+        state[r.PEER_FIRST] = given.first
+        state[r.PEERS], state[r.PLANS] = given.plans.shape
 
     def _lay_state(self, classes: np.ndarray) -> None:
         """Keys, what classes do with them, and what became of each class's requests."""

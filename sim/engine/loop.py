@@ -59,6 +59,7 @@ from sim.kernel.due import (
     DECIDED,
     DELIVER,
     DISK_DONE,
+    ENDORSE_TIMEOUT,
     EXECUTED,
     FIRE,
     PROGRESS_CHECK,
@@ -72,6 +73,7 @@ from sim.kernel.due import (
 from sim.kernel.heap import heap_drop
 from sim.kernel.post import (
     ACTION,
+    ENDORSEMENT,
     ENVELOPE_WIDTH,
     INCARNATION,
     LOG_WIDTH,
@@ -118,6 +120,7 @@ from sim.kernel.run_state import (
 from sim.kernel.tally import ACTION as TALLY_ACTION
 from sim.kernel.tally import COUNT_AT, COUNT_STEP, FIRED, RELEASED, ROW
 from sim.ledger.answers import answer_if_same, result_arrives
+from sim.ledger.peers import endorsement_arrives, is_late
 from sim.ledger.pool import oldest_waiting_ns, pool_enter
 from sim.ledger.rows import (
     BACKLOG_BYTES,
@@ -350,6 +353,8 @@ def advance(array, until):
                 identity = column(run_state, TX)[argument * TX_WIDTH + TX_NUMBER]
             elif kind == EXECUTED or kind == DECIDED or kind == TIMER:
                 identity = argument & ((1 << TIMER_BITS) - 1)
+            elif kind == ENDORSE_TIMEOUT:
+                identity = argument & 0xFFFFFFFF
             elif kind == DISK_DONE:
                 identity = np.int64(0)
             _event_digest(run_state, time, what, identity)
@@ -381,6 +386,10 @@ def advance(array, until):
                 continue
             if envelopes[e + STATEMENT] == RESULT:
                 result_arrives(run_state, argument, node)
+                drop_reference(run_state, argument)
+                continue
+            if envelopes[e + STATEMENT] == ENDORSEMENT:
+                endorsement_arrives(run_state, argument, node)
                 drop_reference(run_state, argument)
                 continue
             if envelopes[e + ACTION] & OF_GOSSIP:
@@ -417,6 +426,8 @@ def advance(array, until):
                 ready_push(run_state, after, SUBMIT, none, argument)
         elif kind == CLIENT:
             client_acts(run_state, node, argument)
+        elif kind == ENDORSE_TIMEOUT:
+            is_late(run_state, argument)
         elif kind == BATCH:
             peer = column(run_state, PEER)
             if peer[node * PEER_WIDTH + BATCH_TIMER] != time:

@@ -42,6 +42,23 @@ class StateSettings:
 
 
 @dataclasses.dataclass(frozen=True)
+class EndorsementSettings:
+    """Peers that execute requests before they are ordered (sim.ledger.peers)."""
+
+    first: int  # seat of the first peer
+    plans: (
+        np.ndarray
+    )  # per peer the bit sets of peers that meet the policy, the best first, int64, shape (peers, plans)
+    execute_ns: int
+    verify_ns: int
+    sign_ns: int
+    handle_ns: int
+    timeout_ns: int
+    answer_bytes: int
+    to_all: bool  # orderers
+
+
+@dataclasses.dataclass(frozen=True)
 class Speeds:
     """How many times as long things take at each endpoint, times 1024, int64, shape (endpoints,)."""
 
@@ -107,6 +124,8 @@ class Settings:
     result_verify_ns: int = 0
     result_handle_ns: int = 0
     state: StateSettings | None = None
+    endorsement: EndorsementSettings | None = None
+    endorse_kind: int = 0
     execute_ns: int = 0  # per transaction; with the state's lanes: in its lane
     execute_block_ns: int = 0
     execute_place: int = 0  # sim.ledger.execution.PLACES

@@ -118,10 +118,12 @@ class Run:
             self.names.append(kind.name if isinstance(kind, VoteType) else str(kind.__name__))
         settings = dataclasses.replace(
             settings, decide_waits=self.decides_out_of_order, tx_kind=_TRANSACTION, reply_kind=_REPLY,
-            result_kind=len(self.names),
+            result_kind=len(self.names), endorse_kind=len(self.names) + (settings.results_needed > 0),
         )  # fmt: skip
         if settings.results_needed:
             self.names.append("RESULT")
+        if settings.endorsement is not None:
+            self.names.append("ENDORSE")
         self.engine = Engine(settings)
         self.run_state = self.engine.state
         self.run_state[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
@@ -129,6 +131,9 @@ class Run:
             self.engine.run_state[d.KIND_SMALL][kind] = isinstance(cause, VoteType) or cause.carries is Message.carries
         if settings.results_needed:
             self.engine.run_state[d.KIND_SMALL][settings.result_kind] = 1
+        if settings.endorsement is not None:  # voters order, and neither execute nor answer
+            self.engine.run_state[d.KIND_SMALL][settings.endorse_kind] = 1
+            self.engine.peer()[: settings.voters, r.QUIET] = 1
         self.run_state[r.FORKS] = protocol.forks
         self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
@@ -241,7 +246,7 @@ class Run:
         """The replica of a vacant seat starts, with the blocks that the seat has decided."""
         host = self.hosts[seat]
         self.without_replica.discard(seat)
-        self.engine.peer()[seat, r.QUIET] = 0
+        self.engine.peer()[seat, r.QUIET] = self.engine.settings.endorsement is not None
         self.block_store.voter_comes(seat)
         self.seat(host)
         assert host.replica is not None

@@ -40,6 +40,7 @@ TURN_DRAW = 14
 THINK = 15
 LOOK = 16
 KEYS = 17
+ORDERER = 18
 
 TABLE = 1024  # intervals of a quantile table
 Q20 = 1 << 20

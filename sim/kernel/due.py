@@ -11,8 +11,8 @@ from sim.kernel.run_state import NODE, READY, READY_LEN, READY_SEQ, column, comp
 # Kinds; an entry's `what` = kind | (node + 1) << 8 | incarnation << 32.
 (
     DELIVER, FIRE, TIMER, TX_ARRIVES, BATCH, PROGRESS_CHECK, SUBMIT, DISK_DONE, CALL, RELAY, EXECUTED, VOTED, DECIDED,
-    CARD, CLIENT,
-) = range(1, 16)  # fmt: skip
+    CARD, CLIENT, ENDORSE_TIMEOUT,
+) = range(1, 17)  # fmt: skip
 
 
 @compiled

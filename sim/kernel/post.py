@@ -58,7 +58,7 @@ ENVELOPE_WIDTH = 16
 REFS, SRC, STATEMENT, SIZE, VERIFY_NS, HANDLE_NS, VOTER, KIND = 0, 1, 2, 3, 4, 5, 6, 7
 KEY, ACTION, SENT_NS, ARG = 8, 9, 10, 11
 FLOW_NS = 12  # for how long the copy that left last was being sent, where cards are shared
-MESSAGE, REPLY, FLOOD, RESULT = -1, -2, -3, -4  # values of STATEMENT that are not a tally row
+MESSAGE, REPLY, FLOOD, RESULT, ENDORSEMENT = -1, -2, -3, -4, -5  # values of STATEMENT that are not a tally row
 
 KINDS = 64  # message types of a run
 KIND_WIDTH = 4

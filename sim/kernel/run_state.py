@@ -37,7 +37,7 @@ from sim.kernel import CHECKED, COMPLETE
 from sim.kernel.cold import GUARD, LINE, ColdColumn
 
 # --- scalars ---------------------------------------------------------------------------------------------
-SCALARS = 184
+SCALARS = 200
 NOW = 0  # current simulated time, ns
 READY_LEN = 1  # entries in the ready heap
 READY_SEQ = 2  # next sequence number of the ready heap
@@ -174,7 +174,7 @@ KIND_SMALL = 92  # per message type: 1 if it goes beside blocks, not behind them
 RX_GAPS = 93  # per endpoint: when its card was idle (sim.kernel.sharing)
 LINK_CAP = 98  # CAP_WIDTH per link of a bandwidth of its own; row 0 is none
 FLUSH_AT = 99  # src x dst: when what waits in the connection goes; empty without FLUSH_NS
-COLUMNS = 112
+COLUMNS = 116
 
 DESK_LEN = SCALARS + 2 * COLUMNS
 NEVER = np.iinfo(np.int64).max  # no event will come

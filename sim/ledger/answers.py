@@ -15,12 +15,14 @@ from sim.kernel.post import ACTION, ENVELOPE_WIDTH, REPLY, RESULT, SRC, VOTER, n
 from sim.kernel.post import ARG as ENVELOPE_ARG
 from sim.kernel.run_state import BITS_WORDS, ENVELOPE, IDENTITY, NOW, SEATS, SEED, column, compiled, length
 from sim.kernel.sending import send_group, send_one
+from sim.ledger.payload import answerer
 from sim.ledger.rows import (
     ACKS_NEEDED,
     BLOCK,
     BLOCK_REPLIES,
     BLOCK_RESULTS,
     BLOCK_WIDTH,
+    EXECUTED_HEIGHT,
     GATEWAY_FIRST,
     GATEWAYS,
     HEIGHT,
@@ -44,7 +46,6 @@ from sim.ledger.rows import (
     TX,
     TX_BLOCK,
     TX_DECIDED,
-    TX_ENTRY,
     TX_GATEWAY,
     TX_WIDTH,
     TXS,
@@ -73,7 +74,7 @@ def _reply(run_state, node, block, again):
     own = run_state[ACKS_NEEDED] == 0
     for i in range(rows[b + TXS]):
         tx = payload[at + i]
-        if tx >= 0 and (not own or txs[tx * TX_WIDTH + TX_ENTRY] == node):
+        if tx >= 0 and (not own or answerer(run_state, tx) == node):
             counts[txs[tx * TX_WIDTH + TX_GATEWAY] - first] += 1
     kind = run_state[REPLY_KIND]
     for g in range(gateways):
@@ -108,6 +109,8 @@ def resubmit(run_state, before_ns):
 @compiled
 def answer(run_state, node, block):
     """A node has decided and executed a block."""
+    peer, height = column(run_state, PEER), column(run_state, BLOCK)[block * BLOCK_WIDTH + HEIGHT]
+    peer[node * PEER_WIDTH + EXECUTED_HEIGHT] = max(peer[node * PEER_WIDTH + EXECUTED_HEIGHT], height)
     if run_state[RESULTS_NEEDED] == 0:
         _reply(run_state, node, block, False)
     elif column(run_state, IDENTITY)[node] >= 0:

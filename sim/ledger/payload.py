@@ -8,6 +8,7 @@ from sim.kernel.run_state import BORDERS, NOW, column, compiled, length, make_ca
 from sim.ledger.pool import known_decided, trim_pool
 from sim.ledger.rows import (
     ACKED,
+    ANSWERED,
     BACKLOG_BYTES,
     BLOCK,
     BLOCK_BYTES_MAX,
@@ -33,7 +34,9 @@ from sim.ledger.rows import (
     CLASSES,
     COMMITTED,
     COMMITTED_MEASURED,
+    COMMITTING_NS,
     CONFLICT,
+    ENDORSES,
     FORKS,
     FRESH,
     GATEWAY_FIRST,
@@ -46,6 +49,8 @@ from sim.ledger.rows import (
     MEASURE_END_NS,
     MEASURED,
     NUMBER,
+    ORDERED,
+    ORDERING_NS,
     OUTCOME,
     OUTCOME_WIDTH,
     PARENT,
@@ -74,11 +79,14 @@ from sim.ledger.rows import (
     TX_BYTES_COMMITTED,
     TX_CLASS,
     TX_DECIDED,
+    TX_ENDORSED_NS,
     TX_ENTRY,
     TX_GATEWAY,
     TX_MORE,
     TX_MORE_WIDTH,
     TX_NUMBER,
+    TX_ORDERED_NS,
+    TX_PEER,
     TX_REFS,
     TX_RESULT,
     TX_SUBMIT,
@@ -254,6 +262,11 @@ def settle_payload(run_state, block):
         rows[t + TX_DECIDED] = blocks[b + HEIGHT]
         if run_state[BORDERS] and classes[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_STAYS]:
             _note_carried(run_state, tx, blocks[b + NUMBER])
+        if run_state[ENDORSES]:
+            more = column(run_state, TX_MORE)
+            run_state[ORDERED] += 1
+            run_state[ORDERING_NS] += run_state[NOW] - more[tx * TX_MORE_WIDTH + TX_ENDORSED_NS]
+            more[tx * TX_MORE_WIDTH + TX_ORDERED_NS] = run_state[NOW]
         if run_state[STATE_ON]:
             execute(run_state, tx, blocks[b + NUMBER], blocks[b + HEIGHT], i)
         run_state[COMMITTED] += 1
@@ -275,6 +288,14 @@ def note_wait(run_state, gateway, class_, wait_ns):
     waited[w + WAITED_COUNT] += 1
     waited[w + WAITED_SUM_NS] += wait_ns
     waited[w + WAITED_GREATEST_NS] = max(waited[w + WAITED_GREATEST_NS], wait_ns)
+
+
+@compiled
+def answerer(run_state, tx):
+    """Whose word a transaction's client waits for: its entry voter's, or where requests are endorsed its peer's."""
+    if run_state[ENDORSES]:
+        return column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_PEER]
+    return column(run_state, TX)[tx * TX_WIDTH + TX_ENTRY]
 
 
 @compiled
@@ -321,7 +342,7 @@ def acknowledge(run_state, block, gateway, entry):
         if tx < 0:
             continue
         t = tx * TX_WIDTH
-        if rows[t + TX_GATEWAY] != gateway or (entry >= 0 and rows[t + TX_ENTRY] != entry):
+        if rows[t + TX_GATEWAY] != gateway or (entry >= 0 and answerer(run_state, tx) != entry):
             continue
         count += 1
         run_state[ACKED] += 1
@@ -332,6 +353,10 @@ def acknowledge(run_state, block, gateway, entry):
             rows = column(run_state, TX)  # it may have grown
         else:
             classes[class_ * CLASS_WIDTH + CLASS_ACKED] += 1
+            if run_state[ENDORSES]:
+                run_state[ANSWERED] += 1
+                ordered_ns = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_ORDERED_NS]
+                run_state[COMMITTING_NS] += run_state[NOW] - ordered_ns
             wait_ns = run_state[NOW] - rows[t + TX_SUBMIT]
             _note_outcome(run_state, class_, result, wait_ns)
             if result == VALID and run_state[WARM_UP_NS] <= rows[t + TX_SUBMIT] < run_state[MEASURE_END_NS]:

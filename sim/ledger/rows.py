@@ -80,6 +80,25 @@ LANES = 170
 UNFROZEN = 171  # writes to frozen keys by classes that do not supervise
 CROSSED = 173  # transactions that were sent abroad and must stay
 CARRIED_LEN = 174
+ENDORSES = 175  # 1: peers execute a client's request and sign it before it is ordered (sim.ledger.endorsement)
+ENDORSE_KIND = 176
+ENDORSE_NS = 177  # time a peer takes to execute it
+ENDORSE_VERIFY_NS = 178  # and to verify its signature
+ENDORSE_SIGN_NS = 179
+ENDORSE_HANDLE_NS = 180
+ENDORSE_TIMEOUT_NS = 181  # after which a client gives up waiting for endorsements
+ENDORSED_BYTES = 182  # of an answer: the result with a signature
+PEER_FIRST = 183  # seat of the first endorsing peer
+PEERS = 184
+PLANS = 185  # ways to meet the policy, per peer
+ORDERERS_ALL = 186  # 1: peers send what is endorsed to all voters, 0: to one drawn for each
+MISMATCHED = 187  # endorsements that differ because peers stand at different heights
+ENDORSED = 188  # requests that enough peers endorsed
+ENDORSING_NS = 189  # sum of the times that took
+ORDERED = 190  # of those the transactions decided
+ORDERING_NS = 191  # sum of the times from endorsement to the first decision
+COMMITTING_NS = 192  # and from there to the answer
+ANSWERED = 193
 IO_NS = 172  # per transaction, whatever the lanes; apart from EXECUTE_NS only where SCHEDULES
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
@@ -119,12 +138,14 @@ LANE_FREE = 108  # scratch, per lane
 CLASS_WAITS = 109  # WAIT_BUCKETS per class: how long clients waited for success
 CROSSING = 110  # CROSSING_WIDTH for each of the first CROSSINGS_KEPT of them
 CARRIED = 111  # CARRIED_WIDTH per block that holds some: a list; only where there are borders
+PLAN = 112  # per peer PLANS bit sets of peers that together meet the policy, itself among them, the best first
 HANDED = 84  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
 TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUMBER = range(8)
 
-PEER_WIDTH = 24
+PEER_WIDTH = 28
+EXECUTED_HEIGHT = 24  # of the last block that the node has executed
 POOL_HEAD, POOL_TAIL, FRESH, BATCH_ON, BATCH_AT, TIP, TIP_HEIGHT, FORWARD_TO = range(8)
 TX_LAST, BATCH_TIMER, ENTRY, SUBMISSIONS = range(8, 12)
 THOUGHTS, ACCEPTED, BUILT_NS, WAITING = range(12, 16)  # BUILT_NS: when its last block, or head, came
@@ -145,7 +166,14 @@ PARENT_NUMBER, SEEN, NEXT_UNSEEN, CASE, CASE_ACTION, CASE_ROWS = 16, 17, 18, 19,
 # STANDING: nobody has decided it; only those who are APART; a correct voter; and a client knows
 UNDECIDED, DECIDED_APART, SETTLED, TOLD = range(4)
 
-TX_MORE_WIDTH = 6
+TX_MORE_WIDTH = 14
+TX_PEER = 6  # the peer whose word its client waits for
+TX_STAGE = 7  # ENDORSING or later
+TX_ATTEMPT = 8  # times its client has asked for endorsements
+TX_LOW, TX_HIGH = 9, 10  # heights of the peers that have endorsed it
+TX_PEERS_LEFT = 11  # bit set of peers whose answer is due
+TX_ENDORSED_NS, TX_ORDERED_NS = 12, 13
+ENDORSING, ORDERING, GONE = range(3)  # TX_STAGE; GONE: its client waits no longer for its endorsement
 TX_REFUSALS, TX_SENDER = range(2)
 TX_KEYS = 2  # its number among those of its class at its gateway, which draws its keys; that of the first try
 TX_SNAPSHOT = 3  # height of the state that it read, -1 until it has

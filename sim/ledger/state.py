@@ -140,6 +140,22 @@ def _judge(run_state, class_, number, snapshot):
 
 
 @compiled
+def disagrees(run_state, tx, low, high):
+    """Whether a key that a transaction reads was last written above one height and not above another."""
+    rows, keys, classes = column(run_state, ACCESS), column(run_state, STATE_KEY), column(run_state, CLASS)
+    class_ = column(run_state, TX)[tx * TX_WIDTH + TX_CLASS]
+    number = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_KEYS]
+    first = classes[class_ * CLASS_WIDTH + CLASS_ACCESS_FIRST]
+    for access in range(first, first + classes[class_ * CLASS_WIDTH + CLASS_ACCESSES]):
+        a = access * ACCESS_WIDTH
+        for place in range(rows[a + ACCESS_COUNT]):
+            version = keys[key_of(run_state, number, access, place)] >> (_FLAG_BITS + VERSION_BITS)
+            if rows[a + ACCESS_READS] and low < version <= high:
+                return True
+    return False
+
+
+@compiled
 def _apply(run_state, class_, number, version):
     """A transaction writes its keys."""
     rows, keys, classes = column(run_state, ACCESS), column(run_state, STATE_KEY), column(run_state, CLASS)

@@ -33,6 +33,7 @@ from sim.kernel.run_state import (
 )
 from sim.kernel.sending import count_kind, is_shared, put_on_link, transmit
 from sim.kernel.sharing import queue
+from sim.ledger.endorsement import begin
 from sim.ledger.rows import (
     APART,
     CLASS,
@@ -58,7 +59,9 @@ from sim.ledger.rows import (
     CROSSING_TX,
     CROSSING_WIDTH,
     CROSSINGS_KEPT,
+    ENDORSES,
     ENTRY,
+    EXECUTED_HEIGHT,
     EXPIRED,
     GATEWAY_FIRST,
     KEEPS_MORE,
@@ -69,7 +72,9 @@ from sim.ledger.rows import (
     OUTCOME_WIDTH,
     OWED,
     PEER,
+    PEER_FIRST,
     PEER_WIDTH,
+    PEERS,
     REJECTED,
     RETRIED,
     RETRIES_MAX,
@@ -92,6 +97,7 @@ from sim.ledger.rows import (
     TRY_AGAIN_NS,
     TURNED_AWAY,
     TX,
+    TX_ATTEMPT,
     TX_BLOCK,
     TX_CLASS,
     TX_DECIDED,
@@ -105,6 +111,7 @@ from sim.ledger.rows import (
     TX_MORE,
     TX_MORE_WIDTH,
     TX_NUMBER,
+    TX_PEER,
     TX_REFS,
     TX_REFUSALS,
     TX_RESULT,
@@ -250,7 +257,13 @@ def submit_one(run_state, gateway, class_):
         more[m + TX_SNAPSHOT] = -1
         more[m + TX_RESULT] = VALID
         more[m + TX_TRIES] = 0
-    if entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
+        more[m + TX_ATTEMPT] = 0
+    if run_state[ENDORSES]:
+        if entry >= 0:
+            begin(run_state, tx, gateway, entry)
+        else:
+            refuse(run_state, tx)
+    elif entry >= 0 and send_tx(run_state, tx, gateway, entry, classes[c + CLASS_BYTES], False):
         release_tx(run_state, tx)
     else:
         refuse(run_state, tx)
@@ -364,7 +377,9 @@ def client_acts(run_state, gateway, argument):
     entry = _entry_of(run_state, gateway)
     bytes_ = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
     rows[t + TX_ENTRY] = entry
-    if entry >= 0 and send_tx(run_state, argument, gateway, entry, bytes_, True):
+    if run_state[ENDORSES] and entry >= 0:
+        begin(run_state, argument, gateway, entry)
+    elif entry >= 0 and send_tx(run_state, argument, gateway, entry, bytes_, True):
         release_tx(run_state, argument)
     else:
         refuse(run_state, argument)
@@ -433,6 +448,29 @@ def _next_entry(run_state, gateway, after):
 
 
 @compiled
+def handed_in_by(run_state, tx):
+    """Who passes a transaction to its entry voter: its client's gateway, or the peer through which it was endorsed."""
+    if run_state[ENDORSES]:
+        return column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_PEER]
+    return column(run_state, TX)[tx * TX_WIDTH + TX_GATEWAY]
+
+
+@compiled
+def _next_peer(run_state, tx):
+    """The peer that a client asks about its decided transaction: its own, or the next that has executed it."""
+    node, peers, more = column(run_state, NODE), column(run_state, PEER), column(run_state, TX_MORE)
+    decided = column(run_state, TX)[tx * TX_WIDTH + TX_DECIDED]
+    m = tx * TX_MORE_WIDTH
+    own = more[m + TX_PEER] - run_state[PEER_FIRST]
+    for step in range(run_state[PEERS]):
+        peer = run_state[PEER_FIRST] + (own + step) % run_state[PEERS]
+        if node[peer * NODE_WIDTH + UP] and peers[peer * PEER_WIDTH + EXECUTED_HEIGHT] >= decided:
+            more[m + TX_PEER] = peer
+            return peer
+    return np.int64(-1)
+
+
+@compiled
 def _loses_patience(run_state, since_ns, before_ns):
     """Whether a client asks again now: after 1, 2, 4, 8, 16, 24 ... periods, of which one began at `before_ns`.
 
@@ -459,6 +497,8 @@ def submit_again(run_state, tx, before_ns):
     if rows[t + TX_DECIDED] > 0:
         if not _asks(run_state, rows[t + TX_CLASS]):
             return np.int64(-1)
+        if run_state[ENDORSES]:
+            return _next_peer(run_state, tx)
         entry = _next_entry(run_state, gateway, rows[t + TX_ENTRY])
         if entry < 0:
             return np.int64(-1)
@@ -472,7 +512,7 @@ def submit_again(run_state, tx, before_ns):
     if entry >= 0 and entry != rows[t + TX_ENTRY]:
         rows[t + TX_ENTRY] = entry
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
-        send_tx(run_state, tx, gateway, entry, column(run_state, CLASS)[class_ + CLASS_BYTES], True)
+        send_tx(run_state, tx, handed_in_by(run_state, tx), entry, column(run_state, CLASS)[class_ + CLASS_BYTES], True)
     return np.int64(-1)
 
 

@@ -102,7 +102,20 @@ def collect(run: Run, measured_s: float) -> Metrics:
         "rule_refusals": total["rule_refusals"] if keyed else None,
         "tried_again": total["tried_again"] if keyed else None,
         "wasted_share": _share(without_effect, executed) if keyed else None,
+        **_stages(run),
     }
+
+
+def _stages(run: Run) -> Metrics:
+    """Where requests are endorsed before they are ordered: how long each stage took on average, and disagreements."""
+    s = run.run_state
+    stages = {
+        "endorsement_mean_ms": (r.ENDORSING_NS, r.ENDORSED),
+        "ordering_mean_ms": (r.ORDERING_NS, r.ORDERED),
+        "committing_mean_ms": (r.COMMITTING_NS, r.ANSWERED),
+    }
+    found: Metrics = {name: _share(int(s[sum_ns]) / 1e6, int(s[count])) for name, (sum_ns, count) in stages.items()}
+    return found | {"endorsements_differing": int(s[r.MISMATCHED]) if s[r.ENDORSES] else None}
 
 
 _COUNTS = ("succeeded", "conflicts", "rule_refusals", "tried_again", "given_up", "late", "rejected", "expired")

@@ -42,6 +42,9 @@ class Observer(Parameters):
     timeout_ns: Nanoseconds = quantity(
         "5 s", "how long it waits for an answer before it turns to the next nearest voter", positive=True
     )
+    organisation: str | None = Field(
+        default=None, description="whose peer it is, where requests are endorsed before they are ordered (endorsement)"
+    )
     headers_only: bool = Field(default=False, description="keep headers and hashes, no transactions")
     bandwidth_ps_per_byte: Bandwidth | None = quantity(None, "of its network card; default: the network's")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from typing import Literal
 
 import numpy as np
 
 from sim.adversary.corruption import Adversary
-from sim.engine.settings import NO_LIMIT, ClassRules, Settings, StateSettings
+from sim.engine.settings import NO_LIMIT, ClassRules, EndorsementSettings, Settings, StateSettings
 from sim.faults.filters import MessageFilters
 from sim.faults.script import Ends, FaultScript, LinkEffect
 from sim.faults.settings import ON_LINKS
@@ -24,6 +25,7 @@ from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns, without_cables_ns
 from sim.network.links import FixedLatency, LognormalJitter, ProportionalJitter, UniformJitter
 from sim.network.sites import sites
+from sim.observers.endorsement import PLANS_MAX, parse_policy
 from sim.observers.messages import MESSAGES
 from sim.protocol import MembersChange, Replica
 from sim.protocols import PROTOCOLS
@@ -36,6 +38,7 @@ from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
 from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
 _SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
+_PEERS_TRIED = 3  # peers of another organisation that a peer may ask
 _STILL_EVENTS = 200_000  # without time moving; each may send to each in one instant, a few times
 BATCH_FROM = ("transaction", "last_block", "beats")
 RESULT_BYTES = 48  # what a voter signs of a block's result: type, height, sender, digest (32)
@@ -124,8 +127,10 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     )
     run.set_apart(adversary.nodes | run.engine.twin_seats | {*range(n, observed)})
     _silence(adversary, run)
+    peers = peers_of(scenario)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
+    run.engine.peer()[list(peers), r.QUIET] = 0
     seats = ClientFailover(scenario, run, gateways, matrix)
     followers.joined = seats.restarted
     for flood in floods:
@@ -334,7 +339,7 @@ class KeySpaces:
         state, cpu = self.state, self.scenario.cpu
         if state is None:
             return None
-        laid_out = cpu.execute_ns > 0
+        laid_out = cpu.execute_ns > 0 and state.conflicts == "serialise"  # else what was executed is only validated
         return StateSettings(
             keys=self.keys,
             skew=np.concatenate(self.steps) if self.steps else np.zeros((0, 2), dtype=np.int64),
@@ -551,6 +556,7 @@ def _settings(
         result_verify_ns=profile.verify_ns,
         result_handle_ns=scenario.cpu.handle_ns,
         state=keyed.settings(),
+        endorsement=_endorsement(scenario, matrix),
         execute_ns=_execute_ns(scenario),
         execute_block_ns=scenario.cpu.execute_block_ns,
         execute_place=PLACES.index(_executes(scenario, replica)),
@@ -604,6 +610,8 @@ def _jitter(scenario: Scenario) -> tuple[int, int, int, np.ndarray | None]:
 
 def _executes(scenario: Scenario, replica: type[Replica]) -> Literal["after", "between", "before_vote"]:
     """When blocks are executed."""
+    if scenario.endorsement is not None:
+        return "after"  # by peers
     return replica.executes if scenario.cpu.execution == "auto" else scenario.cpu.execution
 
 
@@ -612,7 +620,7 @@ def _execute_ns(scenario: Scenario) -> int:
 
     With a keyed state: that it takes in its lane.
     """
-    if scenario.state is not None and scenario.cpu.execute_ns:
+    if scenario.state is not None and scenario.cpu.execute_ns and scenario.state.conflicts == "serialise":
         return scenario.cpu.execute_ns
     return -(-scenario.cpu.execute_ns // scenario.cpu.lanes) + scenario.cpu.execute_io_ns
 
@@ -633,6 +641,61 @@ def _costs(scenario: Scenario, replica: type[Replica]) -> Costs:
     )
 
 
+def peers_of(scenario: Scenario) -> dict[int, str]:
+    """The organisation of each peer, by its seat; none where nothing is endorsed."""
+    if scenario.endorsement is None:
+        return {}
+    observers = enumerate(scenario.observer_of_seat, scenario.network.n)
+    return {seat: observer.organisation for seat, observer in observers if observer.organisation is not None}
+
+
+def _endorsement(scenario: Scenario, matrix: np.ndarray) -> EndorsementSettings | None:
+    """Peers, and for each which others it asks: as few as the policy needs, its own organisation first, the nearest."""
+    rules = scenario.endorsement
+    if rules is None:
+        return None
+    peers, n = peers_of(scenario), scenario.network.n
+    first, last = min(peers), max(peers)
+    place = dict(zip(range(n, n + len(scenario.place_of_observer)), scenario.place_of_observer, strict=True))
+    by_organisation: dict[str, list[int]] = {}
+    for seat, organisation in peers.items():
+        by_organisation.setdefault(organisation, []).append(seat)
+    ways = parse_policy(rules.policy).ways()
+    plans: list[list[int]] = []
+    for peer in range(first, last + 1):
+        own = peers.get(peer)
+        ranked = []
+        for number, way in enumerate(ways):
+            choices = []
+            for organisation in sorted(way):
+                near = sorted(
+                    by_organisation.get(organisation, []),
+                    key=lambda seat: (seat != peer, _between_ns(scenario, matrix, place[peer], place[seat]), seat),
+                )
+                choices.append(near[:1] if organisation == own else near[:_PEERS_TRIED])
+            for chosen in itertools.product(*choices):
+                far_ns = max((_between_ns(scenario, matrix, place[peer], place[seat]) for seat in chosen), default=0)
+                ranked.append((len(way), own not in way, far_ns, number, sum(1 << (seat - first) for seat in chosen)))
+        plans.append([chosen for *_, chosen in sorted(ranked)][:PLANS_MAX])
+    width = max(map(len, plans))
+    table = np.zeros((len(plans), width), dtype=np.int64)
+    for row, ranked_sets in zip(table, plans, strict=True):
+        row[: len(ranked_sets)] = ranked_sets
+    profile = profiles()[scenario.cpu.crypto]
+    return EndorsementSettings(
+        first, table, rules.execute_ns, profile.verify_ns, profile.sign_ns, scenario.cpu.handle_ns, rules.timeout_ns,
+        rules.answer_bytes, rules.orderer == "all",
+    )  # fmt: skip
+
+
+def _between_ns(scenario: Scenario, matrix: np.ndarray, start: str, to: str) -> int:
+    """One-way latency between two places."""
+    if _one_distance(scenario):
+        return int(matrix[0, 0])
+    places = scenario.places
+    return int(matrix[places.index(start), places.index(to)])
+
+
 class ClientFailover:
     """Which clients turn to which voter, as nodes fail and return."""
 
@@ -643,16 +706,24 @@ class ClientFailover:
         self.gateways = gateways
         self.wait_ns = scenario.clients.failover_after_ns
         self.order: dict[int, list[int]] = {}
+        self.peers = peers_of(scenario)
         everyone = range(scenario.network.n)
         for gateway in gateways:
             distance = [_distance_ns(scenario, matrix, gateway.place, node) for node in everyone]
             nearest = sorted(everyone, key=lambda node: (distance[node], node))
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
-            run.engine.peer()[gateway.endpoint, r.ENTRY] = gateway.home
+            if self.peers:
+                self.order[gateway.endpoint] = self._nearest_peers(gateway.place, matrix)
+            run.engine.peer()[gateway.endpoint, r.ENTRY] = self.order[gateway.endpoint][0]
         run.on_serving = self._later
         if run.without_replica or run.not_serving:
             self._choose()
         run.entry_follows_leader = scenario.clients.entry == "leader"
+
+    def _nearest_peers(self, place: str, matrix: np.ndarray) -> list[int]:
+        """Peers, the nearest to a place first."""
+        at = dict(enumerate(self.scenario.place_of_observer, self.scenario.network.n))
+        return sorted(self.peers, key=lambda seat: (_between_ns(self.scenario, matrix, place, at[seat]), seat))
 
     def gateways_at(self, ref: int | str) -> tuple[int, ...]:
         """Gateways at a place."""
@@ -686,5 +757,6 @@ class ClientFailover:
     def _choose(self) -> None:
         peers = self.run.engine.peer()
         for gateway in self.gateways:
-            up = [node for node in self.order[gateway.endpoint] if self.run.serves(node)]
+            works = self.run.is_up if self.peers else self.run.serves
+            up = [node for node in self.order[gateway.endpoint] if works(node)]
             peers[gateway.endpoint, r.ENTRY] = up[0] if up else -1

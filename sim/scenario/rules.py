@@ -17,6 +17,7 @@ from sim.network.links import Ref
 from sim.network.residency import HOME
 from sim.network.settings import Network
 from sim.network.sites import domains, suggestion
+from sim.observers.endorsement import PEERS_MAX, parse_policy
 from sim.parameters import Problem, key_of
 from sim.protocols import PROTOCOLS
 from sim.scenario.equipment import problems as equipment_problems
@@ -48,6 +49,7 @@ def problems(scenario: Scenario) -> Iterator[Problem]:
     yield from equipment_problems(scenario)
     yield from _workload(scenario)
     yield from _state(scenario)
+    yield from _endorsement(scenario)
     yield from _residency(scenario)
     yield from _clients(scenario)
     for i, fault in enumerate(scenario.faults):
@@ -272,6 +274,48 @@ def _state(scenario: Scenario) -> Iterator[Problem]:
                 yield Problem(
                     (*path, "accesses", j, "ignores_freeze"), "goes without saying for supervises: true; remove it"
                 )
+
+
+def _endorsement(scenario: Scenario) -> Iterator[Problem]:
+    """Peers of every organisation that the policy cannot do without, and nothing else that executes or answers."""
+    rules, path = scenario.endorsement, ("endorsement",)
+    peers = {observer.organisation for observer in scenario.observers if observer.organisation is not None}
+    if rules is None:
+        for i, observer in enumerate(scenario.observers):
+            if observer.organisation is not None:
+                message = "is about endorsing peers; write endorsement: {policy: OR(a, b)} too, or remove it"
+                yield Problem(("observers", i, "organisation"), message)
+        return
+    policy = parse_policy(rules.policy)
+    for name in policy.organisations:
+        if name not in peers:
+            hint = suggestion(name, sorted(peers)) if peers else "write observers: [{name: p1, organisation: ...}]"
+            yield Problem((*path, "policy"), f"names {name}, which has no peer; {hint}")
+            return
+    count = sum(observer.count for observer in scenario.observers if observer.organisation is not None)
+    if len(scenario.observer_of_seat) > PEERS_MAX:
+        message = f"goes with at most {PEERS_MAX} observers, of which {count} are peers; there are more"
+        yield Problem(path, f"{message}; write fewer")
+    for i, observer in enumerate(scenario.observers):
+        if observer.organisation is not None and observer.headers_only:
+            yield Problem(("observers", i, "headers_only"), "a peer executes whole blocks; remove it")
+    if any(isinstance(entry, Backlog) for entry in scenario.workload):
+        yield Problem(path, "a backlog has no clients to endorse for; write workload: {kind: open, ...}")
+    if scenario.state is not None and scenario.state.conflicts == "serialise":
+        message = "what peers executed before the order is out of date once a key was written; write abort, or retry"
+        yield Problem(("state", "conflicts"), message)
+    clients = scenario.clients
+    for key, given in (("acknowledge", clients.acknowledge != "entry"), ("results", clients.results != "own"),
+                       ("entry", clients.entry != "local")):  # fmt: skip
+        if given:
+            yield Problem(("clients", key), "is about voters who answer, and here peers do; remove it")
+    if scenario.cpu.execution not in ("auto", "after"):
+        yield Problem(("cpu", "execution"), "voters only order here, and peers execute after that; remove it")
+    if scenario.protocol.name in PROTOCOLS and PROTOCOLS[scenario.protocol.name].protocol.forks:
+        message = (
+            f"needs an order that stands, and a head of {scenario.protocol.name} may be left; choose another protocol"
+        )
+        yield Problem(path, message)
 
 
 def _follows(scenario: Scenario, i: int) -> Iterator[Problem]:

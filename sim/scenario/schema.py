@@ -26,6 +26,7 @@ from sim.network.equipment import LinkRule, NodeRule
 from sim.network.residency import Residency, jurisdictions
 from sim.network.settings import Network
 from sim.network.sites import suggestion
+from sim.observers.endorsement import Endorsement
 from sim.observers.settings import CatchUp, Observer
 from sim.parameters import (
     MESSAGE_BYTES_MAX,
@@ -273,6 +274,9 @@ class Scenario(Parameters):
     )
     membership: tuple[MembershipChange, ...] = Field(
         default=(), max_length=1000, description="when the operator asks voters to join or to leave"
+    )
+    endorsement: Endorsement | None = Field(
+        default=None, description="peers execute and sign requests before voters order them (Fabric); absent: no peers"
     )
     observers: tuple[Observer, ...] = Field(
         default=(), max_length=1000, description="nodes without a vote that follow the chain"
