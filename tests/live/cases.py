@@ -71,6 +71,25 @@ _GONE = [{"at": "0 s", "crash": {"nodes": [3]}}]
 _SEEN = {"protocol": {"block_period": "1 s", "confirmations": 0}}  # Clique's clients were answered by the first block
 _LEADER = {"protocol": {"first_leader": 0}}
 
+
+def _fabric(
+    batch: str, most: int, sources: tuple[int, int], *, leader: int = 0, orderer: str = "drawn"
+) -> dict[str, Any]:
+    """Two organisations with a peer each at sites 1 and 2; `sources`: the orderers (from 0) they take blocks from.
+
+    The peer at site 2 stands first: who is as far from both turns to it.
+    """
+    return {
+        "protocol": {"first_leader": leader},
+        "block": {"batch_timeout": batch, "max_transactions": most, "max_bytes": "512 kB"},
+        "observers": [
+            {"name": "p2", "site": "1", "organisation": "org2", "source": sources[1]},
+            {"name": "p1", "site": "0", "organisation": "org1", "source": sources[0]},
+        ],
+        "endorsement": {"policy": "AND(org1, org2)", "execute": "0 ms", "orderer": orderer},
+    }
+
+
 # (system, case): clients, whether they are at one site at a time, and other keys of the scenario
 SETTINGS: dict[tuple[str, str], tuple[dict[str, Any], bool, dict[str, Any]]] = {
     ("cometbft", "B-closed"): (_closed("375 ms"), True, _BARE),
@@ -96,6 +115,13 @@ SETTINGS: dict[tuple[str, str], tuple[dict[str, Any], bool, dict[str, Any]]] = {
     ("bft-smart", "closed"): (_closed("50 ms"), True, {}),
     ("bft-smart", "poisson-50"): (_poisson("50 tx/s"), False, {}),
     ("hotstuff-mempool", "poisson-10"): (_poisson("10 tx/s"), False, {}),
+    ("fabric-raft", "m1-closed"): (_closed("0 s"), True, _fabric("200 ms", 1, (3, 1))),
+    ("fabric-raft", "t200-closed"): (_closed("0 s"), True, _fabric("200 ms", 500, (0, 1))),
+    ("fabric-raft", "t2000-closed"): (_closed("0 s"), True, _fabric("2 s", 500, (1, 1))),
+    ("fabric-raft", "far-closed"): (_closed("0 s"), True, _fabric("200 ms", 500, (1, 1), leader=3)),
+    ("fabric-raft", "t200-poisson-50"): (_poisson("50 tx/s"), False, _fabric("200 ms", 500, (0, 1))),
+    ("fabric-smartbft", "bft-closed"): (_closed("0 s"), True, _fabric("200 ms", 500, (2, 1), orderer="all")),
+    ("fabric-smartbft", "bftm-closed"): (_closed("0 s"), True, _fabric("50 ms", 1, (0, 2), orderer="all")),
 }  # fmt: skip
 
 
@@ -113,6 +139,7 @@ def scenario_of(system: str, case: str, matrix: str, site: int | None) -> Scenar
         "protocol": {"name": platforms()[system].protocol} | more.get("protocol", {}),
         "faults": more.get("faults", []),
         "nodes": more.get("nodes", []),
+        **{key: more[key] for key in ("block", "observers", "endorsement") if key in more},
         "workload": [load if site is None else load | {"sites": [str(site - 1)]}],
     }
     with tempfile.TemporaryDirectory() as folder:

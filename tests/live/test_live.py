@@ -24,6 +24,7 @@ MISSES = {
     ("chainmaker-tbft", "closed", "even50"): (-11, -3),
     ("chainmaker-tbft", "closed", "wide4"): (-17, 5),
     ("etcd", "poisson-10", "wide4[1-3]"): (-9, -1),
+    ("fabric-raft", "m1-closed", "even50"): (-2, 9),
     ("geth-clique", "closed", "even50"): (4, 20),
     ("geth-clique", "closed", "wide4"): (-5, 11),
     ("hotstuff-mempool", "poisson-10", "even50"): (-18, -11),

@@ -74,7 +74,7 @@ def test_a_lone_request_takes_what_the_timers_say(tmp_path: Path) -> None:
     """Fabric: BatchTimeout; Besu: a block every two seconds, empty or not."""
     lone = "{kind: open, rate: 0.05 tx/s}"
     fabric = run(on(tmp_path, "fabric-raft", load=lone, n=4, more="warm_up: 20 s\nseed: 3"))
-    assert fabric.metrics["finality_p99_ms"] == pytest.approx(2030, abs=12)
+    assert fabric.metrics["finality_p99_ms"] == pytest.approx(2046, abs=12)  # ten steps of 1.61 ms among them
     besu = run(on(tmp_path, "besu-qbft", load=lone, n=4))
     assert besu.metrics["block_interval_mean_ms"] == pytest.approx(2000)
 
