@@ -63,6 +63,7 @@ from sim.ledger.rows import (
     EXECUTE_PLACE,
     FORKS,
     GATEWAYS,
+    GONE_SINCE,
     HEIGHT,
     NUMBER,
     OPEN_HEIGHT,
@@ -74,6 +75,8 @@ from sim.ledger.rows import (
     PAYLOADS_FREE,
     PEER,
     PEER_WIDTH,
+    POOL_FILL,
+    POOL_FILL_WIDTH,
     PROPOSED_NS,
     PROPOSER,
     QUIET,
@@ -239,6 +242,7 @@ def _decide_one(run_state, node, block):
         peer[node * PEER_WIDTH + WAITING] -= 1
     column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NS] = run_state[NOW]
     column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NUMBER] += 1
+    column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + GONE_SINCE] = 0
     messages = np.int64(0)
     if peer[node * PEER_WIDTH + APART]:
         rows[b + STANDING] = max(rows[b + STANDING], DECIDED_APART)

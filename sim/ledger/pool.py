@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.run_state import BITS_WORDS, GROUP_MEMBER, GROUP_START, NOW, SEATS, column, compiled
+from sim.kernel.post import NODE_WIDTH, PROGRESS_NS
+from sim.kernel.run_state import BITS_WORDS, GROUP_MEMBER, GROUP_START, NODE, NOW, SEATS, column, compiled
 from sim.ledger.rows import (
     BACKLOG_BYTES,
     BATCH_AT,
@@ -28,6 +29,7 @@ from sim.ledger.rows import (
     FORKS,
     FORWARD_TO,
     FRESH,
+    GONE_SINCE,
     INVALID_CLASS,
     LAST_TICK,
     MUTE,
@@ -172,10 +174,27 @@ def _make_place(run_state, tx, node):
     if not _sender_has_room(run_state, tx, node) or _bytes(run_state, tx) > run_state[POOL_BYTES_LIMIT]:
         return False
     while run_state[POOL_EVICTS] and not _has_room(run_state, tx, node):
+        _went_undecided(run_state, node, _oldest_came_ns(run_state, node))
         _leave(run_state, _oldest(run_state, node), node)
         peer[p + POOL_HEAD] += 1
         peer[p + FRESH] = min(peer[p + FRESH], peer[p + POOL_TAIL] - peer[p + POOL_HEAD])
     return _has_room(run_state, tx, node)
+
+
+@compiled
+def _oldest_came_ns(run_state, node):
+    """When the transaction came that stands first in a ring that is not empty."""
+    head = column(run_state, PEER)[node * PEER_WIDTH + POOL_HEAD]
+    return column(run_state, POOL)[2 * (node * run_state[POOL_SIZE] + (head & (run_state[POOL_SIZE] - 1))) + 1]
+
+
+@compiled
+def _went_undecided(run_state, node, came_ns):
+    """What came then leaves undecided. It waited all the same: else nobody who drops what is old loses patience."""
+    fill = column(run_state, POOL_FILL)
+    at = node * POOL_FILL_WIDTH + GONE_SINCE
+    if fill[at] == 0 or came_ns + 1 < fill[at]:
+        fill[at] = came_ns + 1
 
 
 @compiled
@@ -356,6 +375,7 @@ def _trim_limited(run_state, node):
     p = node * PEER_WIDTH
     mask = run_state[POOL_SIZE] - 1
     head = peer[p + POOL_HEAD]
+    progress_ns = column(run_state, NODE)[node * NODE_WIDTH + PROGRESS_NS]
     while head < peer[p + POOL_TAIL]:
         slot = 2 * (node * run_state[POOL_SIZE] + (head & mask))
         if (
@@ -363,6 +383,9 @@ def _trim_limited(run_state, node):
             and run_state[NOW] - pool[slot + 1] < run_state[POOL_KEEPS_NS]
         ):
             break
+        over_ns = pool[slot + 1] + run_state[POOL_KEEPS_NS]
+        if not known_decided(run_state, pool[slot], node) and over_ns > progress_ns:
+            _went_undecided(run_state, node, pool[slot + 1])
         _leave(run_state, pool[slot], node)
         head += 1
     peer[p + POOL_HEAD] = head
@@ -371,14 +394,19 @@ def _trim_limited(run_state, node):
 
 @compiled
 def oldest_waiting_ns(run_state, node):
-    """When the oldest transaction that the node still waits to see decided arrived, or -1."""
+    """When the oldest transaction that the node still waits to see decided arrived, or -1.
+
+    While something waits, what left undecided since the last decision counts too.
+    """
     trim_pool(run_state, node)
-    peer = column(run_state, PEER)
+    peer, fill = column(run_state, PEER), column(run_state, POOL_FILL)
     p = node * PEER_WIDTH
+    gone = node * POOL_FILL_WIDTH + GONE_SINCE
     if peer[p + POOL_HEAD] == peer[p + POOL_TAIL]:
+        fill[gone] = 0
         return np.int64(-1)
-    slot = 2 * (node * run_state[POOL_SIZE] + (peer[p + POOL_HEAD] & (run_state[POOL_SIZE] - 1)))
-    return column(run_state, POOL)[slot + 1]
+    came_ns = _oldest_came_ns(run_state, node)
+    return min(came_ns, fill[gone] - 1) if fill[gone] > 0 else came_ns
 
 
 @compiled
@@ -455,6 +483,7 @@ def empty_pool(run_state, node):
     for i in range(peer[p + POOL_HEAD], peer[p + POOL_TAIL]):
         _leave(run_state, pool[2 * (node * run_state[POOL_SIZE] + (i & (run_state[POOL_SIZE] - 1)))], node)
     peer[p + POOL_HEAD] = peer[p + POOL_TAIL]
+    column(run_state, POOL_FILL)[node * POOL_FILL_WIDTH + GONE_SINCE] = 0
     peer[p + FRESH] = 0
     peer[p + BATCH_ON] = 0
     peer[p + BATCH_TIMER] = -1

@@ -207,7 +207,8 @@ DONE_HEIGHT, DONE_PLACE, DONE_KEYS, DONE_CLASS, DONE_SNAPSHOT, DONE_RESULT, DONE
 WAIT_BITS = 6  # of a client's wait in microseconds: a bucket is at most 1/64 wide
 WAIT_BUCKETS = 40 << WAIT_BITS
 
-POOL_FILL_WIDTH = 2
+POOL_FILL_WIDTH = 4
+GONE_SINCE = 2  # when the oldest came of what left undecided since the node's last decision, + 1; 0: nothing did
 POOL_BYTES, POOL_SORTED_HEIGHT = range(2)  # the latter: its node's tip when what is decided was last taken out
 
 CLASS_WIDTH = 20

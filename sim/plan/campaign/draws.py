@@ -27,7 +27,7 @@ Data = dict[str, Any]
 QUIET_S = 4.0  # trouble is over by then
 BOUND_S = 60.0  # and something is decided so much later at the latest
 DURATION_S = QUIET_S + 2 * BOUND_S
-_KEY, _DEPLOYED_KEY = 41, 42  # of the draws
+_KEY, _DEPLOYED_KEY, _KEYED_KEY = 41, 42, 43  # of the draws
 _STEP_MS = 50  # times are multiples of this, so that findings read well
 
 
@@ -366,6 +366,35 @@ def _deploy(dice: _Dice, entry: Entry, data: Data, n: int, delay_ms: int) -> Non
             clients |= {"retries": 2, "retry_after": "500 ms"}
 
 
+def _hold_state(dice: _Dice, entry: Entry, data: Data, n: int) -> None:
+    """Keyed state, which transactions share; and where the order stands peers that endorse them before it."""
+    data["state"] = {"spaces": {"few": dice.one((1, 5)), "many": 100_000}, "conflicts": "serialise"}
+    access: list[Data] = [
+        {
+            "space": dice.one(("few", "many")),
+            "access": dice.one(("read", "write", "update")),
+            "count": 1 + dice.among(2),
+        }
+        for _ in range(1 + dice.among(2))
+    ]
+    if dice.happens(0.3):
+        access.append({"space": "few", "needs": dice.one(("free", "held")), "leaves": dice.one(("free", "held"))})
+    for load in data["workload"]:
+        load["accesses"] = access
+    if dice.happens(0.5):
+        data["state"] |= {"conflicts": "abort"} if dice.happens(0.4) else {"conflicts": "retry", "tries": 2}
+        asks = {"acknowledge", "results"} & {*data.get("clients", {})} or data.get("clients", {}).get(
+            "entry"
+        ) == "leader"
+        executes = data.get("cpu", {}).get("execution", "after") != "after"
+        if not entry.protocol.forks and not asks and not executes and "observers" not in data and dice.happens(0.6):
+            places = ["a", "b", "c"][: 1 + dice.among(3)]
+            data["observers"] = [{"name": f"peer-{of}", "source": dice.among(n), "organisation": of} for of in places]
+            policy = dice.one(("AND", "OR")) + f"({', '.join(places)})"
+            orderer = dice.one(("drawn", "drawn", "all"))
+            data["endorsement"] = {"policy": policy, "execute": "2 ms", "orderer": orderer, "timeout": "3 s"}
+
+
 def _rule(dice: _Dice, n: int, types: Sequence[str]) -> Data:
     rule: Data = {"types": [dice.one(types)], "until": f"{QUIET_S:g} s"}
     if dice.happens(0.3):
@@ -488,4 +517,7 @@ def draw(name: str, entry: Entry, seed: int, number: int, *, beyond: bool = Fals
     deployed = _Dice(seed, _DEPLOYED_KEY, sum(map(ord, name)) * 131 + len(name), number)  # what is drawn above stays
     if not beyond and deployed.happens(0.4):
         _deploy(deployed, entry, data, n, delay_ms)
+    keyed = _Dice(seed, _KEYED_KEY, sum(map(ord, name)) * 131 + len(name), number)
+    if not beyond and data["workload"][0]["kind"] != "backlog" and keyed.happens(0.3):
+        _hold_state(keyed, entry, data, n)
     return Draw(data, corrupted, liars)
