@@ -8,6 +8,7 @@ from sim.cli.options import app
 from sim.cli import running
 from sim.cli import comparing
 from sim.cli import studies
+from sim.cli import federating
 from sim.cli import planning
 from sim.cli import saturating
 from sim.cli import attacking
@@ -31,6 +32,7 @@ __all__ = [
     "attacking",
     "campaigning",
     "comparing",
+    "federating",
     "hunting",
     "importing",
     "main",

@@ -123,6 +123,8 @@ class Engine:
         state[r.POOL_LIMITED] = s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
         state[r.RETRIES_MAX] = s.retries
         state[r.KEEPS_MORE] = s.retries > 0 or s.pool_per_sender > 0 or s.state is not None or s.endorsement is not None
+        state[r.KEEPS_MORE] |= any(entry.watched for entry in s.class_rules)
+        state[r.EXECUTES] = s.state is not None or any(entry.watched for entry in s.class_rules)
         state[r.RETRY_NS] = s.retry_ns
         state[r.RETRY_MOST_NS] = s.retry_most_ns
         state[r.REPLY_SIGN_NS] = s.reply_sign_ns
@@ -350,6 +352,8 @@ class Engine:
             row[r.CLASS_SIGNATURES] = entry.signatures
             row[r.CLASS_SUPERVISES] = entry.supervises
             row[r.CLASS_STAYS] = entry.stays
+            row[r.CLASS_WATCHED] = entry.watched
+            row[r.CLASS_VALID_NS] = entry.valid_ns
             row[r.CLASS_SENDERS] = entry.senders
             row[r.CLASS_SENDER_FIRST] = senders
             senders += entry.senders * s.gateways
@@ -389,7 +393,7 @@ class Engine:
             accesses += entry.accesses
         run_state.adopt(r.ACCESS, np.array(accesses or [(0,) * r.ACCESS_WIDTH], dtype=np.int64))
         run_state.adopt(r.SKEW, np.zeros(1) if keyed is None or not len(keyed.skew) else keyed.skew)
-        run_state.allocate(r.EXECUTED, r.EXECUTED_WIDTH * (1024 if keyed else 1))
+        run_state.allocate(r.EXECUTED, r.EXECUTED_WIDTH * (1024 if self.state[r.EXECUTES] else 1))
         run_state.allocate(r.CROSSING, r.CROSSING_WIDTH * r.CROSSINGS_KEPT)
         run_state.allocate(r.CARRIED, r.CARRIED_WIDTH * 64)
         run_state.allocate(r.STATE_KEY, keyed.keys if keyed else 1)

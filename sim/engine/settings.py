@@ -22,6 +22,8 @@ class ClassRules:
     think_drawn: bool = False  # or an exponential wait with that mean
     deadline_ns: int = 0  # an answer later than this is late; 0: there is none
     signatures: int = 1  # that voters verify
+    watched: bool = False  # what becomes of its transactions is on record
+    valid_ns: int = 0  # so long after submission one may still have its effect; 0: always
     stays: bool = False  # must not leave the country
     supervises: bool = False  # orders of a department, which frozen keys obey
     accesses: tuple[tuple[int, ...], ...] = ()  # rows of ACCESS (sim.ledger.rows), ACCESS_WIDTH integers each

@@ -37,6 +37,7 @@ from sim.ledger.rows import (
     COMMITTING_NS,
     CONFLICT,
     ENDORSES,
+    EXECUTES,
     FORKS,
     FRESH,
     GATEWAY_FIRST,
@@ -70,7 +71,6 @@ from sim.ledger.rows import (
     SETTLED,
     STAMP,
     STANDING,
-    STATE_ON,
     SUCCEEDED,
     TIP_HEIGHT,
     TRIES_MAX,
@@ -267,7 +267,7 @@ def settle_payload(run_state, block):
             run_state[ORDERED] += 1
             run_state[ORDERING_NS] += run_state[NOW] - more[tx * TX_MORE_WIDTH + TX_ENDORSED_NS]
             more[tx * TX_MORE_WIDTH + TX_ORDERED_NS] = run_state[NOW]
-        if run_state[STATE_ON]:
+        if run_state[EXECUTES]:
             execute(run_state, tx, blocks[b + NUMBER], blocks[b + HEIGHT], i)
         run_state[COMMITTED] += 1
         class_ = rows[t + TX_CLASS] * CLASS_WIDTH
@@ -347,7 +347,7 @@ def acknowledge(run_state, block, gateway, entry):
         count += 1
         run_state[ACKED] += 1
         class_ = rows[t + TX_CLASS]
-        result = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_RESULT] if run_state[STATE_ON] else VALID
+        result = column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_RESULT] if run_state[EXECUTES] else VALID
         if result == CONFLICT and column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_TRIES] < run_state[TRIES_MAX]:
             try_again(run_state, tx)
             rows = column(run_state, TX)  # it may have grown

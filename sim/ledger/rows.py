@@ -99,6 +99,7 @@ ORDERED = 190  # of those the transactions decided
 ORDERING_NS = 191  # sum of the times from endorsement to the first decision
 COMMITTING_NS = 192  # and from there to the answer
 ANSWERED = 193
+EXECUTES = 194  # 1: there is a state, or some class is watched: transactions have results
 IO_NS = 172  # per transaction, whatever the lanes; apart from EXECUTE_NS only where SCHEDULES
 FORKS = 103  # 1: undecided blocks may lie on several branches at once
 
@@ -201,8 +202,8 @@ CROSSING_NS, CROSSING_FROM, CROSSING_TO, CROSSING_TX, CROSSING_CLASS = range(5)
 CARRIED_WIDTH = 4
 CARRIED_BLOCK, CARRIED_COUNT, CARRIED_TX, CARRIED_CLASS = range(4)
 
-EXECUTED_WIDTH = 8
-DONE_HEIGHT, DONE_PLACE, DONE_KEYS, DONE_CLASS, DONE_SNAPSHOT, DONE_RESULT, DONE_SUBMIT, DONE_BLOCK = range(8)
+EXECUTED_WIDTH = 9
+DONE_HEIGHT, DONE_PLACE, DONE_KEYS, DONE_CLASS, DONE_SNAPSHOT, DONE_RESULT, DONE_SUBMIT, DONE_BLOCK, DONE_NS = range(9)
 
 WAIT_BITS = 6  # of a client's wait in microseconds: a bucket is at most 1/64 wide
 WAIT_BUCKETS = 40 << WAIT_BITS
@@ -224,6 +225,8 @@ CLASS_DEADLINE_NS = 11  # an answer later than this after submission is late; 0:
 CLASS_ACCESS_FIRST, CLASS_ACCESSES = 12, 13  # its rows of ACCESS
 CLASS_SIGNATURES = 14  # that a voter verifies
 CLASS_STAYS = 16  # 1: its transactions must not leave the country
+CLASS_WATCHED = 17  # 1: what becomes of its transactions is on record (EXECUTED), with or without a state
+CLASS_VALID_NS = 18  # so long after its submission a transaction may still have its effect; 0: always
 CLASS_SUPERVISES = 15  # 1: orders of the supervising department, which frozen keys obey
 
 WAITED_WIDTH = 6

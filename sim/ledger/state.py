@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 
 from sim.kernel.chance import KEYS, below, join
-from sim.kernel.run_state import SEED, column, compiled, length, make_capacity
+from sim.kernel.run_state import NOW, SEED, column, compiled, length, make_capacity
 from sim.ledger.rows import (
     ACCESS,
     ACCESS_COUNT,
@@ -41,6 +41,8 @@ from sim.ledger.rows import (
     CLASS_ACCESS_FIRST,
     CLASS_ACCESSES,
     CLASS_SUPERVISES,
+    CLASS_VALID_NS,
+    CLASS_WATCHED,
     CLASS_WIDTH,
     CONFLICT,
     CONFLICTS,
@@ -49,6 +51,7 @@ from sim.ledger.rows import (
     DONE_CLASS,
     DONE_HEIGHT,
     DONE_KEYS,
+    DONE_NS,
     DONE_PLACE,
     DONE_RESULT,
     DONE_SNAPSHOT,
@@ -75,6 +78,7 @@ from sim.ledger.rows import (
     SKEW,
     SLIPPED,
     STATE_KEY,
+    STATE_ON,
     STATE_ROOT,
     TX,
     TX_CLASS,
@@ -190,9 +194,12 @@ def execute(run_state, tx, block_number, height, place):
     m = tx * TX_MORE_WIDTH
     class_ = column(run_state, TX)[tx * TX_WIDTH + TX_CLASS]
     number, snapshot = more[m + TX_KEYS], more[m + TX_SNAPSHOT]
-    result = _judge(run_state, class_, number, snapshot)
+    result = _judge(run_state, class_, number, snapshot) if run_state[STATE_ON] else VALID
+    valid_ns = column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_VALID_NS]
+    if 0 < valid_ns < run_state[NOW] - column(run_state, TX)[tx * TX_WIDTH + TX_SUBMIT]:
+        result = REFUSED
     slipped = run_state[UNFROZEN]
-    if result == VALID:
+    if result == VALID and run_state[STATE_ON]:
         _apply(run_state, class_, number, (height << VERSION_BITS) + place + 1)
     more[m + TX_RESULT] = result
     outcome = column(run_state, OUTCOME)
@@ -202,8 +209,14 @@ def execute(run_state, tx, block_number, height, place):
         outcome[class_ * OUTCOME_WIDTH + REFUSALS] += 1
     if run_state[UNFROZEN] > slipped:
         _record(run_state, tx, block_number, height, place, SLIPPED)
-    elif run_state[RECORDS] or column(run_state, CLASS)[class_ * CLASS_WIDTH + CLASS_SUPERVISES]:
+    elif run_state[RECORDS] or _is_on_record(run_state, class_):
         _record(run_state, tx, block_number, height, place, result)
+
+
+@compiled
+def _is_on_record(run_state, class_):
+    classes, c = column(run_state, CLASS), class_ * CLASS_WIDTH
+    return classes[c + CLASS_SUPERVISES] > 0 or classes[c + CLASS_WATCHED] > 0
 
 
 @compiled
@@ -220,6 +233,7 @@ def _record(run_state, tx, block_number, height, place, result):
     rows[at + DONE_RESULT] = result
     rows[at + DONE_SUBMIT] = txs[tx * TX_WIDTH + TX_SUBMIT]
     rows[at + DONE_BLOCK] = block_number
+    rows[at + DONE_NS] = run_state[NOW]
     run_state[EXECUTED_LEN] += 1
 
 

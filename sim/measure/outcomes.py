@@ -139,4 +139,5 @@ def executed(run: Run, names: list[str]) -> dict[str, Any]:
         "read_at_height": rows[:, r.DONE_SNAPSHOT].copy(),
         "result": [results[i] for i in rows[:, r.DONE_RESULT].tolist()],
         "submitted_s": rows[:, r.DONE_SUBMIT] / 1e9,
+        "decided_s": rows[:, r.DONE_NS] / 1e9,
     }

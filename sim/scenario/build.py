@@ -34,7 +34,7 @@ from sim.scenario.followers import Followers, sides
 from sim.scenario.schema import Scenario
 from sim.units import NS_PER_S
 from sim.workload.keys import KeyAccess, skew_steps
-from sim.workload.settings import Backlog, DemandLoad, OpenLoop, Trace
+from sim.workload.settings import Backlog, DemandLoad, External, OpenLoop, Trace
 from sim.workload.sources import ClosedClients, Source, Streams, resend, start_closed_loop
 
 _SHARING = {"fifo": sharing.FIFO, "fair": sharing.FAIR, "priority": sharing.PRIORITY}
@@ -381,6 +381,14 @@ def _plan_workload(
     keyed = KeySpaces(scenario)
     for load in scenario.workload:
         if isinstance(load, Backlog):
+            continue
+        if isinstance(load, External):
+            site = load.site or scenario.network.places[0]
+            classes.append(TransactionClass(load.name, load.size_bytes, load.label))
+            accesses = keyed.rows(load.name, load.accesses, supervises=False, follows=load.follows)
+            stays = load.label in scenario.rules_of_place.labels
+            rules.append(ClassRules(watched=True, valid_ns=load.valid_for_ns or 0, stays=stays, accesses=accesses))
+            plan.append((site, ClosedClients(len(classes) - 1, 0)))  # nobody there submits by itself
             continue
         at = scenario.network.places if isinstance(load.sites, str) else load.sites
         first = len(classes)

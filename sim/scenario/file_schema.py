@@ -11,6 +11,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from sim.scenario.federation import FederationFile
 from sim.scenario.schema import json_schema
 from sim.scenario.study import StudyFile
 
@@ -31,16 +32,23 @@ def file_schema() -> Schema:
     required = [name for name in ("duration", "network", "protocol", "workload") if name in whole["properties"]]
     definitions["Scenario"] = whole | {"required": required}
     definitions["Study"] = study
+    federation = FederationFile.model_json_schema(by_alias=True, ref_template=f"{_REF}{{model}}")
+    definitions |= federation.pop("$defs", {})
+    definitions["Federation"] = federation
     _in_part("Scenario", definitions)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "pilotzone scenario or study",
+        "title": "pilotzone scenario, study or federation",
         "if": {"required": ["base"]},
         "then": {"$ref": f"{_REF}Study"},
         "else": {
-            "if": {"required": ["extends"]},
-            "then": {"$ref": f"{_REF}Scenario{_PART}"},
-            "else": {"$ref": f"{_REF}Scenario"},
+            "if": {"required": ["chains"]},
+            "then": {"$ref": f"{_REF}Federation"},
+            "else": {
+                "if": {"required": ["extends"]},
+                "then": {"$ref": f"{_REF}Scenario{_PART}"},
+                "else": {"$ref": f"{_REF}Scenario"},
+            },
         },
         "$defs": definitions,
     }

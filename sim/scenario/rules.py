@@ -25,7 +25,7 @@ from sim.scenario.followers import problems as follower_problems
 from sim.scenario.patience import transaction_bytes
 from sim.units import format_ns
 from sim.workload.keys import KEYS_MAX
-from sim.workload.settings import Backlog, ClosedLoop, DemandLoad, OpenLoop, Trace
+from sim.workload.settings import Backlog, ClosedLoop, DemandLoad, External, OpenLoop, Trace, Workload
 
 if TYPE_CHECKING:
     from sim.scenario.schema import Scenario
@@ -123,12 +123,13 @@ def _pool(scenario: Scenario, backlog: bool) -> Iterator[Problem]:
             ("pool", "when_full"), "no pool is ever full here; write max_transactions, or max_bytes, beside it"
         )
     for i, entry in enumerate(scenario.workload):
-        if not isinstance(entry, Backlog) and entry.senders > 1 and pool.per_sender is None:
+        if not isinstance(entry, (Backlog, External)) and entry.senders > 1 and pool.per_sender is None:
             message = "nothing asks who sends here; write pool: {per_sender: 100}, or remove it"
             yield Problem(("workload", i, "senders"), message)
     if pool.per_sender is not None:
         places = len(scenario.places)
-        most = sum(places * entry.senders for entry in scenario.workload if not isinstance(entry, Backlog))
+        several = [entry for entry in scenario.workload if not isinstance(entry, (Backlog, External))]
+        most = sum(places * entry.senders for entry in several)
         if most * scenario.network.n > _SENDERS_MAX:
             rule = f"is counted for {most:,} senders at {scenario.network.n} voters, more than {_SENDERS_MAX:,} in all"
             yield Problem(("pool", "per_sender"), f"{rule}; write fewer senders in workload")
@@ -248,6 +249,9 @@ def _state(scenario: Scenario) -> Iterator[Problem]:
             continue
         if isinstance(entry, DemandLoad):
             continue
+        if isinstance(entry, External):
+            yield from _follows(scenario, i)
+            continue
         if state is None:
             if entry.accesses:
                 yield Problem(
@@ -321,9 +325,9 @@ def _endorsement(scenario: Scenario) -> Iterator[Problem]:
 def _follows(scenario: Scenario, i: int) -> Iterator[Problem]:
     """Who follows another class comes after it, at its places, and touches some of its keys in the same way."""
     entry, path = scenario.workload[i], ("workload", i, "follows")
-    if not isinstance(entry, OpenLoop) or entry.follows is None:
+    if not isinstance(entry, (OpenLoop, External)) or entry.follows is None:
         return
-    before = [load for load in scenario.workload[:i] if isinstance(load, (OpenLoop, ClosedLoop))]
+    before = [load for load in scenario.workload[:i] if isinstance(load, (OpenLoop, ClosedLoop, External))]
     led = [load for load in before if load.name == entry.follows]
     if not led:
         remedy = suggestion(entry.follows, [load.name for load in before])
@@ -337,7 +341,7 @@ def _follows(scenario: Scenario, i: int) -> Iterator[Problem]:
         if (theirs.skew, theirs.count) != (mine.skew, mine.count):
             message = f"{entry.follows} touches {mine.space} with another skew or count; write the same"
             yield Problem(path, message)
-    if led[-1].sites != entry.sites:
+    if getattr(led[-1], "sites", None) != getattr(entry, "sites", None):
         yield Problem(path, f"{entry.follows} is at other sites; write the same")
 
 
@@ -374,6 +378,10 @@ def _workload(scenario: Scenario) -> Iterator[Problem]:
             if len(scenario.workload) > 1:
                 message = "keeps every block full, so nothing else can be sent; make it the only entry"
                 yield Problem(("workload", i, "kind"), message)
+        elif isinstance(entry, External):
+            problem = None if entry.site is None else scenario.network.client_problem(entry.site)
+            if problem is not None:
+                yield Problem(("workload", i, "site"), problem)
         elif isinstance(entry, Trace):
             yield from _trace(entry, scenario, ("workload", i))
         elif entry.sites != "all":
@@ -482,14 +490,21 @@ def _speeds(action: SlowNode, scenario: Scenario, path: Path) -> Iterator[Proble
         yield Problem((*path, "disk"), "writes cost no time here; set cpu.fsync")
 
 
+def _places_of(entry: Workload, scenario: Scenario) -> tuple[str, ...]:
+    """Where an entry of the workload has clients."""
+    if isinstance(entry, Backlog):
+        return ()
+    if isinstance(entry, External):
+        return (entry.site or scenario.network.places[0],)
+    if isinstance(entry, DemandLoad) and entry.sites == "own":
+        return entry.own_places
+    if isinstance(entry, Trace) and entry.own_places:
+        return entry.own_places
+    return scenario.network.places if isinstance(entry.sites, str) else entry.sites
+
+
 def _clients_at(site: str, scenario: Scenario, path: Path) -> Iterator[Problem]:
-    everywhere = scenario.network.places
-    with_clients = [
-        place
-        for entry in scenario.workload
-        if not isinstance(entry, Backlog)
-        for place in (everywhere if entry.sites == "all" else entry.sites)
-    ]
+    with_clients = [place for entry in scenario.workload for place in _places_of(entry, scenario)]
     if site not in with_clients:
         known = tuple(dict.fromkeys(with_clients))
         yield Problem(path, f"no clients are at this place; {suggestion(site, known)}")

@@ -110,6 +110,41 @@ def run(
         raise
 
 
+@dataclasses.dataclass
+class Session:
+    """A run that is under way: laid out by `open_session`, advanced by whoever opened it, closed by `finish`."""
+
+    world: World
+    monitor: RunMonitor
+    key: str
+    folder: store.RunFolder | None
+    files: list[ColumnFile]
+    started_s: float
+    replaced: type[Replica] | None = None
+    drive_s: float = 0.0
+
+    @property
+    def scenario(self) -> Scenario:
+        """What is run."""
+        return self.world.scenario
+
+
+def open_session(
+    scenario: Scenario,
+    folder: store.RunFolder | None,
+    key: str,
+    limits: Limits,
+    *,
+    protocol: type[Replica] | None = None,
+    fast_path: bool = True,
+) -> Session:
+    """Lay out a run and all that observes it; nothing has happened yet."""
+    started = time.perf_counter()
+    with building(limits):
+        world = build(scenario, protocol=protocol, fast_path=fast_path)
+    return Session(world, RunMonitor(world), key, folder, _trace_files(world, folder), started, protocol)
+
+
 def _run(
     scenario: Scenario,
     folder: store.RunFolder | None,
@@ -119,21 +154,25 @@ def _run(
     fast_path: bool,
     until_ns: int | None,
 ) -> Result:
-    started = time.perf_counter()
     wall_ns = scenario.limits.wall_ns
-    limits = Limits(None if wall_ns is None else started + wall_ns / 1e9, scenario.limits.memory_bytes)
-    with building(limits):
-        world = build(scenario, protocol=protocol, fast_path=fast_path)
-    monitor = RunMonitor(world)
-    files = _trace_files(world, folder)
+    deadline_s = None if wall_ns is None else time.perf_counter() + wall_ns / 1e9
+    limits = Limits(deadline_s, scenario.limits.memory_bytes)
+    session = open_session(scenario, folder, key, limits, protocol=protocol, fast_path=fast_path)
     driving = time.perf_counter()
-    truncated = _drive(world, monitor, progress, limits, until_ns)
+    truncated = _drive(session.world, session.monitor, progress, limits, until_ns)
+    session.drive_s = time.perf_counter() - driving
+    return finish(session, truncated)
+
+
+def finish(session: Session, truncated: str | None = None) -> Result:
+    """Judge, measure and keep a run that has come to its end, or was cut short because of `truncated`."""
+    world, monitor, folder, key = session.world, session.monitor, session.folder, session.key
+    scenario, protocol = session.scenario, session.replaced
     world.run.flush_trace()
     if scenario.pool.expires_after_ns is not None:
         entry.trim_pools(world.run.run_state)  # what is too old is gone, whether or not anybody has looked
     _verify(world)
-    drive_s = time.perf_counter() - driving
-    for file in files:
+    for file in session.files:
         file.close()
     end_ns = int(world.run.run_state[d.NOW])
     verdict = monitor.verdict(end_ns)
@@ -142,9 +181,9 @@ def _run(
     metrics |= monitor.reads.metrics()
     metrics |= monitor.orders.metrics()
     metrics["catch_up_s"] = world.followers.catch_up_s()
-    metrics["drive_wall_s"] = drive_s
+    metrics["drive_wall_s"] = session.drive_s
     metrics["checks_wall_s"] = monitor.spent_s
-    metrics["wall_s"] = time.perf_counter() - started
+    metrics["wall_s"] = time.perf_counter() - session.started_s
     status, code = _status(verdict, truncated)
     if protocol is not None:
         verdict.warnings.append(f"the protocol's class was replaced by {store.variant_of(protocol)}")

@@ -42,7 +42,7 @@ from sim.parameters import (
 from sim.units import LONGEST_NS, UnitError
 from sim.workload.demand import spaces
 from sim.workload.keys import State
-from sim.workload.settings import Clients, DemandLoad, Trace, Workload
+from sim.workload.settings import Clients, DemandLoad, External, Trace, Workload
 
 SEED_MAX = (1 << 62) - 1
 COUNT_MAX = 10**15  # of events or decisions: more than any run has
@@ -365,6 +365,8 @@ class Scenario(Parameters):
 def _sites(entry: Workload) -> tuple[str, ...]:
     if isinstance(entry, Trace) and entry.own_places:
         return entry.own_places
+    if isinstance(entry, External):
+        return () if entry.site is None else (entry.site,)
     if isinstance(entry, DemandLoad) and entry.sites == "own":
         return entry.own_places
     chosen = getattr(entry, "sites", "all")

@@ -367,7 +367,22 @@ class Trace(Parameters):
         return tuple(name for name in self.place_names if name)
 
 
-Workload = Annotated[Backlog | OpenLoop | DemandLoad | ClosedLoop | Trace, Field(discriminator="kind")]
+class External(Parameters):
+    """Transactions that come from outside of the chain: from another one, through a gateway (federations)."""
+
+    kind: Literal["external"] = Field(description="submitted from outside, through a gateway between chains")
+    name: str = Field(description=_NAME)
+    site: str | None = Field(default=None, description="where its gateway stands; default: the first voter's place")
+    size_bytes: Bytes = _transaction_size()
+    label: DataLabel = _label()
+    accesses: tuple[KeyAccess, ...] = _accesses()
+    follows: str | None = Field(default=None, description="the class whose keys it touches")
+    valid_for_ns: Nanoseconds | None = quantity(
+        None, "so long after its submission a transaction has an effect; absent: always", positive=True
+    )
+
+
+Workload = Annotated[Backlog | OpenLoop | DemandLoad | ClosedLoop | Trace | External, Field(discriminator="kind")]
 
 
 class Clients(Parameters):

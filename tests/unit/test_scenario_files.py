@@ -12,7 +12,7 @@ from sim.scenario.schema import json_schema, resolved, scenario_hash
 from sim.workload.demand import classes
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
-FILES = sorted(file for file in SCENARIOS.rglob("*.yaml") if file.parent.name != "studies")
+FILES = sorted(file for file in SCENARIOS.rglob("*.yaml") if file.parent.name not in ("studies", "federations"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(SCENARIOS)))

@@ -383,9 +383,8 @@ def _hold_state(dice: _Dice, entry: Entry, data: Data, n: int) -> None:
         load["accesses"] = access
     if dice.happens(0.5):
         data["state"] |= {"conflicts": "abort"} if dice.happens(0.4) else {"conflicts": "retry", "tries": 2}
-        asks = {"acknowledge", "results"} & {*data.get("clients", {})} or data.get("clients", {}).get(
-            "entry"
-        ) == "leader"
+        clients = data.get("clients", {})
+        asks = {"acknowledge", "results"} & {*clients} or clients.get("entry") == "leader"
         executes = data.get("cpu", {}).get("execution", "after") != "after"
         if not entry.protocol.forks and not asks and not executes and "observers" not in data and dice.happens(0.6):
             places = ["a", "b", "c"][: 1 + dice.among(3)]
