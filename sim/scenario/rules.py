@@ -374,6 +374,11 @@ def _residency(scenario: Scenario) -> Iterator[Problem]:
 
 def _workload(scenario: Scenario) -> Iterator[Problem]:
     for i, entry in enumerate(scenario.workload):
+        for j, event in enumerate(entry.events if isinstance(entry, DemandLoad) else ()):
+            if event.at_ns >= scenario.duration_ns:
+                length = format_ns(scenario.duration_ns)
+                message = f"must be earlier than the end of the run, {length}; write an earlier time"
+                yield Problem(("workload", i, "events", j, "at"), message)
         if isinstance(entry, Backlog):
             if len(scenario.workload) > 1:
                 message = "keeps every block full, so nothing else can be sent; make it the only entry"

@@ -133,6 +133,8 @@ class Streams:
     def _paced(self, number: int, source: Source, pace: Pace) -> Iterator[tuple[int, NDArray[np.int64]]]:
         """A Poisson process of rate one, or even counts, in the time that runs as fast as transactions come."""
         fastest_tps = max(pace.from_tps.max(), pace.to_tps.max())
+        if fastest_tps == 0:  # a storm from the beginning to the end
+            return
         window_ns = min(max(round(_WINDOW_TXS / fastest_tps * NS_PER_S), NS_PER_S), _WINDOW_MAX_NS)
         end_ns = min(self.end_ns, pace.end_ns)
         cursor, shape = np.zeros(2, dtype=np.int64), np.array([Q20])

@@ -131,7 +131,7 @@ def test_no_second_pledge_succeeds() -> None:
 
 @pytest.mark.parametrize("name", ["demand-storm", "flash-crowd", "stress", "day-13"])
 def test_the_long_ones_start(name: str) -> None:
-    assert play(name, "duration=20 s", "warm_up=0 s").status == "ok"
+    assert play(name, "duration=20 s", "warm_up=0 s", "workload.0.events=[]").status == "ok"
 
 
 def test_orders_are_enforced_at_every_voter_and_at_the_regulator() -> None:
@@ -184,6 +184,13 @@ def test_a_crowd_comes_to_the_uses_it_is_about() -> None:
     assert crowded["medical_settlement"] == pytest.approx(plain["medical_settlement"], rel=0.15)
 
 
+def test_a_storm_may_leave_nothing() -> None:
+    storm = {"kind": "storm", "at": "0 s", "for": "10 s", "times": 0, "returns": 0}
+    result = run(scenario(workload=[{"kind": "demand", "events": [storm]}], duration="10 s"))
+    assert result.status == "ok"
+    assert result.metrics["submitted"] == 0
+
+
 @pytest.mark.parametrize(
     ("load", "message"),
     [
@@ -191,6 +198,7 @@ def test_a_crowd_comes_to_the_uses_it_is_about() -> None:
         ({"uses": ["tourism"]}, "tourism"),
         ({"events": [{"kind": "storm", "at": "1 s", "for": "1 s", "times": 3}]}, "below 1"),
         ({"events": [{"kind": "flash_crowd", "at": "1 s", "for": "1 s", "times": 0.5}]}, "above 1"),
+        ({"events": [{"kind": "storm", "at": "1 h", "for": "1 s", "times": 0.1}]}, "earlier than the end of the run"),
         ({"sites": "own"}, "clients must be at a voter's place"),
     ],
 )
