@@ -306,6 +306,10 @@ def test_readers_of_one_key_go_side_by_side_and_a_writer_waits_for_them() -> Non
         )  # fmt: skip
         return int(played.world.run.engine.run_state[r.BLOCK_COST].max())
 
+    one = {"space": "k"}
+    both = [load(name, "50 tx/s", one | {"access": name}, arrivals="uniform") for name in ("read", "write")]
+    turns = play(scenario(**FULL, cpu={"execute": "10 ms", "lanes": 64}, state={"spaces": {"k": 1}}, workload=both))
+    assert int(turns.world.run.engine.run_state[r.BLOCK_COST].max()) == 200_000_000  # in turns: nobody beside another
     assert cost(access="read") == 30_000_000  # 10 ms all together, and 20 times 1 ms of state
     assert cost(access="update") == 220_000_000
 
