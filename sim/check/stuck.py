@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -74,17 +74,27 @@ def failure(loop: Loop | None, moves: Moves, since_ns: int, end_ns: int, pauses_
     return "slow" if loop is None else "livelock"
 
 
-def waits(run: Run, correct: Collection[int]) -> tuple[str, ...]:
-    """A line for each correct replica: where it is, whose votes it lacks, what it says itself, which timers run."""
-    return tuple(_line(run, node, correct) for node in correct)
+_NOBODY: Mapping[int, str] = {}
 
 
-def _line(run: Run, node: int, correct: Collection[int]) -> str:
+def waits(run: Run, correct: Collection[int], owner: Mapping[int, str] = _NOBODY) -> tuple[str, ...]:
+    """A line for each correct replica: where it is, whose votes it lacks, what it says itself, which timers run.
+
+    `owner`: the organisation of each replica that has one.
+    """
+    return tuple(_line(run, node, correct, f"replica {node}{_of(owner, node)}") for node in correct)
+
+
+def _of(owner: Mapping[int, str], node: int) -> str:
+    return f" ({owner[node]})" if node in owner else ""
+
+
+def _line(run: Run, node: int, correct: Collection[int], name: str) -> str:
     host = run.hosts[node]
     replica = host.replica
     if replica is None:
-        return f"replica {node}: is down"
-    parts = [f"replica {node}: height {host.height}, view {replica.view_number}"]
+        return f"{name}: is down"
+    parts = [f"{name}: height {host.height}, view {replica.view_number}"]
     said = replica.waits_for()
     if said:
         parts.append(said)

@@ -155,6 +155,11 @@ class Network(Parameters):
         return tuple(i for i, place in enumerate(self.place_of_node) if place == ref)
 
     @property
+    def owner(self) -> dict[int, str]:
+        """The organisation of each voter that has one."""
+        return {node: name for name in self.organisations for node in self.nodes_of(name)}
+
+    @property
     def member_nodes(self) -> tuple[int, ...]:
         """Voters whose votes count at the start."""
         if self.members is not None:

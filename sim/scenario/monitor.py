@@ -376,7 +376,7 @@ class RunMonitor:
         else:
             text = "slow: it moves, and its states do not repeat"
         stuck = fruitless or end_ns - since_ns > self.bound_ns
-        lines = waits(self.world.run, self.correct) if stuck else ()
+        lines = waits(self.world.run, self.correct, self.world.scenario.network.owner) if stuck else ()
         return Violation(kind, "liveness", found.time_ns, -1, f"{found.evidence}; {text}", waits=lines)
 
     def _judge_each(self, verdict: Verdict, end_ns: int, *, applicable: bool) -> None:

@@ -109,6 +109,10 @@ def test_an_organisation_can_be_lost_corrupted_removed_and_cut_off() -> None:
     assert liar.sometimes["corrupted replica 1 (silent) acted"]
     halt = run(scenario(7, faults=[{"crash": {"nodes": ["port"]}, "at": "2 s"}], **OWNED | {"duration": "90 s"}))
     assert halt.metrics["decisions"] < 200
+    mute = [{"types": ["COMMIT"], "drop": True, "src": ["port"]}]
+    stopped = run(scenario(7, rules=mute, **OWNED | {"duration": "90 s"}))
+    told = [line for violation in stopped.violations for line in violation.waits]
+    assert told and told[0].startswith("replica 0 (customs): ")
     left = run(scenario(7, membership=[{"remove": ["customs"], "at": "2 s"}], **OWNED))
     assert left.status == "ok"
     apart = {"partition": {"groups": [["port", "bank"], ["customs"]]}, "at": "2 s", "for": "2 s"}
