@@ -53,6 +53,9 @@ def load_scenario(
     if "base" in source.data and "network" not in source.data:
         remedy = f"use pilotzone sweep {file} (a scenario starts from another one by extends:)"
         raise ScenarioError(f"{file}:1:1: {file.name}: is a study, not a scenario; {remedy}")
+    if "chains" in source.data and "network" not in source.data:
+        rule = "is a federation of several chains, not a scenario"
+        raise ScenarioError(f"{file}:1:1: {file.name}: {rule}; use pilotzone federate {file}")
     for label, keys, value in sorted(_parse_overrides(overrides), key=lambda o: not _chooses(o[1])):
         _override(source, keys, value, label)
     if seed is not None:

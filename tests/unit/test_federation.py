@@ -15,6 +15,7 @@ from sim.plan.federation import Outcome, run_federation
 from sim.report import federation as report
 from sim.scenario.errors import ScenarioError
 from sim.scenario.federation import load_federation
+from sim.scenario.load import load_scenario
 from sim.scenario.run import run
 
 FOLDER = Path(__file__).parents[2] / "scenarios" / "federations"
@@ -188,6 +189,11 @@ def test_what_cannot_be_is_refused_with_place_rule_and_remedy(
     assert result.exit_code == 2
     assert "Traceback" not in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_a_federation_is_no_scenario() -> None:
+    with pytest.raises(ScenarioError, match="use pilotzone federate"):
+        load_scenario(FOLDER / "transfers.yaml")
 
 
 def test_a_scenario_is_no_federation(tmp_path: Path) -> None:
