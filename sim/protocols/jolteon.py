@@ -406,6 +406,22 @@ class Jolteon(CertifiedChain):
         same = [one.high.view for one in self.timeouts.values() if one.view == self.view]
         if len(same) >= self.quorum():
             self.advance(TC(self.view, max(same), len(same)))
+        self.demand_less()
+
+    def demand_less(self) -> None:
+        """A timeout certificate that asks for a certificate which its maker keeps to itself is no use to a leader.
+
+        n - f timeouts of the same view that ask for no more than the leader has make another one.
+        """
+        tc = self.tc
+        if tc is None or tc.high_view <= self.high.view or self.leader_of(self.view) != self.context.me:
+            return
+        views = [one.high.view for one in self.timeouts.values() if one.view == tc.view]
+        met = [view for view in views if view <= self.high.view]
+        if len(met) >= self.quorum():
+            self.tc = TC(tc.view, max(met), len(met))
+            self.save()
+            self.lead_after_timeouts()
 
     @upon(Advance)
     def on_advance(self, sender: int, message: Advance) -> None:
@@ -427,6 +443,7 @@ class Jolteon(CertifiedChain):
             if leader != context.me:
                 context.send(leader, Advance(tc, self.high))
         self.lead_after_timeouts()
+        self.demand_less()
 
     def lead_after_timeouts(self) -> None:
         """The leader proposes once it has a certificate as high as the timeout certificate demands."""

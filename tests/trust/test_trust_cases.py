@@ -57,6 +57,7 @@ CASES = {
     "rpbft-last-block-lost": "a node outside the group lacked the last block, and no later one showed the gap",
     "tendermint-left-with-a-liars-vote": "who left a round without a vote in it kept the vote from those who needed it",
     "pbft-owed-requests": "what clients were owed lengthened tables, and the host read blocks from the old ones",
+    "jolteon-asks-for-what-a-liar-keeps": "a leader kept a timeout certificate that only its maker could satisfy",
     "kauri-patience-with-what-expires": "requests expired sooner than a view, and nobody lost patience",
     "qbft-patience-with-what-is-evicted": "the same where a full pool lets its oldest go",
     "kauri-client-asks-one-behind": "a client without an answer asked one that was behind, again and again",
