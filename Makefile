@@ -44,9 +44,9 @@ lint: setup
 # The checked build, in which every index is looked at: the oracle's networks, full columns, a run that once broke the heap.
 BROKE_THE_HEAP := tests/trust/test_trust_cases.py::test_it_ends_as_it_should_and_alike_on_both_paths[pbft-domain-lost]
 
-# The checked build compiles on one core, for minutes, while the notebooks compile the fast one on another.
-test: lint
-	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=target test-checked test-notebooks
+# The checked build compiles on one core, for minutes, while the notebooks compile the fast one on another; lint fills up.
+test: setup
+	@$(MAKE) --no-print-directory -j $(JOBS) --output-sync=target test-checked test-notebooks lint
 	$(BIN)/pytest -q -n $(JOBS) --ignore=$(NOTEBOOKS)
 
 test-checked: setup

@@ -17,7 +17,7 @@ from sim.scenario import store
 from sim.scenario.results import INDEX
 from sim.scenario.sweep import sweep
 
-TRIALS = 5
+TRIALS = 3
 SEED = 20_250  # of the moments
 QUICK = ["network.nodes=7"]
 STUDY = """

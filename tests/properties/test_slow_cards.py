@@ -15,11 +15,26 @@ BY_CLOCK = ("clique", "aura")  # their blocks come when it is time, whether or n
 CARDS = {"usual": ("100 Mbit/s", 1000), "large": ("100 Mbit/s", 2000), "slow": ("10 Mbit/s", 1000)}
 # In a queue Raft's heartbeats wait behind blocks (docs/guides/cards.md).
 CASES = [
-    pytest.param(protocol, n, sharing, marks=[pytest.mark.slow] if (protocol, n) == ("raft", 40) else [])
+    (protocol, n, sharing)
     for protocol in LAWS
     for n in (4, 16, 40)
     for sharing in ("fifo", "fair")
     if protocol not in BY_CLOCK and (protocol, sharing) != ("raft", "fifo")
+]
+OFTEN = ("pbft", "qbft", "hotstuff", "tendermint")  # the others' large networks with larger blocks are for -m slow
+
+
+def _is_slow(protocol: str, n: int, cards: str, jitter: int) -> bool:
+    if cards == "usual":
+        return protocol == "raft" and n == 40
+    return bool(jitter) or (n == 40 and protocol not in OFTEN)
+
+
+ALL = [
+    pytest.param(*case, cards, jitter, marks=[pytest.mark.slow] if _is_slow(*case[:2], cards, jitter) else [])
+    for case in CASES
+    for cards in CARDS
+    for jitter in (0, 1)
 ]
 FETCHING = {"Fetch", "Executed", "Blocks", "ViewChange", "RoundChange", "NewView"}
 
@@ -47,11 +62,7 @@ def types(result: Result) -> dict[str, int]:
     return dict(zip(table["type"], map(int, table["messages"]), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("cards", "jitter"),
-    [(c, j) if c == "usual" or not j else pytest.param(c, j, marks=pytest.mark.slow) for c in CARDS for j in (0, 1)],
-)
-@pytest.mark.parametrize(("protocol", "n", "sharing"), CASES)
+@pytest.mark.parametrize(("protocol", "n", "sharing", "cards", "jitter"), ALL)
 def test_the_law_of_messages_holds(protocol: str, n: int, sharing: str, cards: str, jitter: bool) -> None:
     result = on_slow_cards({"name": protocol}, n, jitter, sharing, cards)
     assert result.status == "ok"

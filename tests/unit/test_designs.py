@@ -21,8 +21,13 @@ H2HE = "{cut_cable: {between: [WEC, HKG]}, at: 10 s, for: 30 s}"
 LINGSHUI = "{cut_cable: {between: [LSH, HKG]}, at: 10 s, for: 30 s}"
 
 
-def play(name: str, *faults: str, protocol: str = "pbft") -> Result:
-    overrides = ["duration=60 s", "warm_up=0 s", f"protocol={{name: {protocol}}}", f"faults=[{', '.join(faults)}]"]
+def play(name: str, *faults: str, protocol: str = "pbft", duration: str = "60 s") -> Result:
+    overrides = [
+        f"duration={duration}",
+        "warm_up=0 s",
+        f"protocol={{name: {protocol}}}",
+        f"faults=[{', '.join(faults)}]",
+    ]
     return run(load_scenario(FOLDER / f"{name}.yaml", overrides))
 
 
@@ -37,7 +42,7 @@ def halted(result: Result) -> bool:
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 @pytest.mark.parametrize("protocol", ["pbft", "hotstuff", "raft"])
 def test_each_design_runs_calm_under_each_protocol(file: Path, protocol: str) -> None:
-    result = play(file.stem, protocol=protocol)
+    result = play(file.stem, protocol=protocol, duration="15 s")
     assert result.status == "ok"
     assert result.metrics["view_changes"] == 0
     assert result.metrics["success_share"] == 1.0

@@ -47,7 +47,7 @@ def grown(pages: list[int]) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="asks Linux what is in memory")
-@pytest.mark.parametrize("protocol", ["pbft", "raft"])
+@pytest.mark.parametrize("protocol", ["pbft", pytest.param("raft", marks=pytest.mark.slow)])
 def test_a_voter_down_for_ever_costs_no_memory(protocol: str) -> None:
     """Within 25 minutes caches still fill, which takes 2 %; a leak that was mended took 67 % in two hours."""
     assert any(grown(resident_pages(protocol, "duration=25 min", DOWN)) < 0.04 for _ in range(3))
