@@ -21,13 +21,10 @@ CASES = [
     for sharing in ("fifo", "fair")
     if protocol not in BY_CLOCK and (protocol, sharing) != ("raft", "fifo")
 ]
-OFTEN = ("pbft", "qbft", "hotstuff", "tendermint")  # the others' large networks with larger blocks are for -m slow
 
 
 def _is_slow(protocol: str, n: int, cards: str, jitter: int) -> bool:
-    if cards == "usual":
-        return protocol == "raft" and n == 40
-    return bool(jitter) or (n == 40 and protocol not in OFTEN)
+    return (protocol == "raft" and n == 40) or (cards != "usual" and bool(jitter))
 
 
 ALL = [
