@@ -100,7 +100,7 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_a_sequential_ledger_reaches_the_same_fates_and_the_same_root(network: dict[str, Any]) -> None:
     chosen = scenario(**network)

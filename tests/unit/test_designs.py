@@ -40,7 +40,7 @@ def halted(result: Result) -> bool:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-@pytest.mark.parametrize("protocol", ["pbft", "hotstuff", "raft"])
+@pytest.mark.parametrize("protocol", ["pbft", pytest.param("hotstuff", marks=pytest.mark.slow), "raft"])
 def test_each_design_runs_calm_under_each_protocol(file: Path, protocol: str) -> None:
     result = play(file.stem, protocol=protocol, duration="15 s")
     assert result.status == "ok"
