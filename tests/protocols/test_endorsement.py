@@ -190,7 +190,7 @@ def networks(draw: st.DrawFn) -> dict[str, Any]:
     }  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(networks())
 def test_nothing_is_lost_or_counted_twice_whatever_fails(network: dict[str, Any]) -> None:
     chosen = scenario(4, **network)

@@ -192,7 +192,7 @@ def test_a_value_cannot_leave_its_comment(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(0, len(FILES) - 1), st.floats(0, 1))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_damaged_files_make_a_scenario_or_one_error(damage: bytes, which: int, where: float) -> None:
     import tempfile
 
