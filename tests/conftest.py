@@ -11,7 +11,7 @@ AT_LENGTH = re.compile(
         (
             r"test_full_disk\.py::test_a_disk_that_fills_up",
             r"test_contingency\.py::test_runs_agree_with_quorum_arithmetic",
-            r"test_trust_cases\.py.*\[(pbft-one-voter-down|pbft-liar-keeps-the-request|jolteon-asks-for-what-a-liar-keeps)\]",
+            r"test_trust_cases\.py.*\[(pbft-one-voter-down|pbft-liar-keeps-the-request|kauri-patience-with-what-expires|jolteon-asks-for-what-a-liar-keeps)\]",
             r"test_cluster\.py::test_two_workers_one_of_which_dies",
             r"test_orphans\.py.*\[sweep\]",
             r"test_statistics_batches\.py::test_(batch_means_cover_the_wait|replication_deletion_covers)",

@@ -75,7 +75,7 @@ def test_predictions_are_near_or_known_to_be_off(key: tuple[str, str, str]) -> N
 
 @pytest.mark.parametrize(
     ("system", "case"),
-    [one if one[0] in ("etcd", "fabric-raft") else pytest.param(*one, marks=pytest.mark.slow) for one in LONE_MS],
+    [one if one[0] == "etcd" else pytest.param(*one, marks=pytest.mark.slow) for one in LONE_MS],
 )
 def test_processing_is_what_lone_requests_on_lan_ask_for(system: str, case: str) -> None:
     """One number a platform, from that row alone; nobody else's profile has any."""
