@@ -96,6 +96,7 @@ class _Chain:
         self.name, self.session = name, session
         self.run = session.world.run
         self.classes = [kind.name for kind in session.world.classes]
+        self.ours = {one.name for one in session.scenario.workload if one.kind == "external"}
         self.inbox: list[tuple[int, int, str, int, int]] = []  # time, order, class, key, since
         self.order = 0
         self.read = 0  # rows of EXECUTED
@@ -146,6 +147,8 @@ class _Chain:
         rows = self.run.engine.run_state[r.EXECUTED].reshape(-1, r.EXECUTED_WIDTH)[self.read : count]
         self.read = count
         for row in rows.tolist():
+            if self.classes[row[r.DONE_CLASS]] not in self.ours:
+                continue  # the chain's own records
             number = row[r.DONE_KEYS] & ((1 << 40) - 1)
             yield row[r.DONE_NS], self.classes[row[r.DONE_CLASS]], number, row[r.DONE_RESULT] == r.VALID
 

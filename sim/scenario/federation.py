@@ -213,6 +213,11 @@ def _scenario(
     more = list(_classes(name, file))
     if not more:
         return loaded
+    own_names = {getattr(entry, "name", None) for entry in loaded.workload}
+    for class_ in more:
+        if class_["name"] in own_names:
+            rule = f"has a class {class_['name']}, which is what gateways call theirs"
+            raise ScenarioError(f"{origin.where}: {origin.text}: {rule}; give it another name")
     data = [json.loads(entry.model_dump_json(by_alias=False)) for entry in loaded.workload]
     whole = loaded.model_dump(mode="json", by_alias=False) | {"workload": [*data, *more]}
     whole["protocol"] = loaded.protocol

@@ -191,6 +191,13 @@ def test_what_cannot_be_is_refused_with_place_rule_and_remedy(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_called_like_those_of_gateways_is_refused(tmp_path: Path) -> None:
+    data = two(transfers=MOVES)
+    data["chains"]["a"]["set"] = {"workload": [{"kind": "open", "rate": "5 tx/s", "name": "lock-0"}]}
+    with pytest.raises(ScenarioError, match="what gateways call theirs"):
+        load_federation(write(tmp_path, data))
+
+
 def test_a_federation_is_no_scenario() -> None:
     with pytest.raises(ScenarioError, match="use pilotzone federate"):
         load_scenario(FOLDER / "transfers.yaml")
