@@ -82,8 +82,8 @@ def test_ten_on_both_sides_need_another_exit_when_both_are_lost() -> None:
     assert not halted(play("island-mainland-10", N, STRAIT, LINGSHUI))
 
 
-def test_a_slow_sm2_moves_the_knee_and_not_the_light_load_latency() -> None:
-    """At 80 tx/s it costs the seven verifications one after the other on a request's way; far above that, the knee."""
+def test_a_slow_sm2_moves_the_knee_and_adds_its_verifications_to_a_light_load() -> None:
+    """At 80 tx/s it adds about seven verifications of 1.5 ms, nearly a doubling; at 8,000 tx/s it costs the knee."""
 
     def at(crypto: str, tps: int) -> Result:
         load = f"workload=[{{kind: open, rate: {tps} tx/s, sites: [HAK, SYX, YPG]}}]"
@@ -92,7 +92,7 @@ def test_a_slow_sm2_moves_the_knee_and_not_the_light_load_latency() -> None:
         )
 
     fast, slow = at("sm2-fast", 80), at("sm2-slow", 80)
-    assert slow.metrics["latency_p50_ms"] - fast.metrics["latency_p50_ms"] < 7 * 1.5
+    assert 6 * 1.5 < slow.metrics["latency_p50_ms"] - fast.metrics["latency_p50_ms"] < 7 * 1.5
     fast, slow = at("sm2-fast", 8000), at("sm2-slow", 8000)
     assert fast.metrics["committed_tps"] > 1.3 * slow.metrics["committed_tps"]
 
