@@ -167,6 +167,11 @@ class Parameters(BaseModel):
         return tuple(name for name, extra in extras if isinstance(extra, dict) and PATIENCE in extra)
 
     @classmethod
+    def least_wait(cls) -> str | None:
+        """The field that says after which silence a leader is suspected at the earliest, if there is one."""
+        return next(iter(cls.patience()), None)
+
+    @classmethod
     def keys(cls) -> tuple[str, ...]:
         """The YAML keys, in order."""
         return tuple(field.alias or name for name, field in cls.model_fields.items())

@@ -414,10 +414,12 @@ class Clique(Replica):
 
     @upon(MISSED)
     def on_missed(self, about: tuple[int, Block]) -> None:
-        """A block that was announced should have come: ask for it, until it does."""
-        if not self.branches.knows(about[1]):
-            self.branches.look_at(*about)
-            self.context.set_timer(MISSED, self.parameters.request_timeout_ns, about)
+        """A block that was announced should have come: ask for it, once.
+
+        Who asks again and again leaves others no turn, and may be asking a signer that is gone; a block that still
+        lacks when all is quiet is somebody's head, or under it.
+        """
+        self.branches.look_at(*about)
 
     @upon(NO_PROGRESS)
     def on_quiet(self) -> None:

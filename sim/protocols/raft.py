@@ -98,6 +98,11 @@ class RaftParameters(LogParameters):
         False, description="a leader that hears no majority for the least timeout steps down", strict=True
     )
 
+    @classmethod
+    def least_wait(cls) -> str:
+        """Elections draw from there on."""
+        return "election_timeout_low_ns"
+
 
 ACK = VoteType("ACK", HEADER_BYTES, signed=False)
 VOTE = VoteType("VOTE", HEADER_BYTES, decides=False, signed=False, unique="view")

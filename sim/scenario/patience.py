@@ -1,7 +1,8 @@
-"""Patience on slow cards: how long replicas wait for others where a full block takes long to send.
+"""Patience: how long replicas wait for others where a full block takes long to send, or to execute.
 
 A replica that waits less than a block needs on its way suspects a leader that does its work. Whoever runs a network
 sets timers for its blocks and cards; so a scenario that sets none of its protocol's has them raised, and is told so.
+Execution depends on what contracts do, and real networks stumble over it: there the scenario is told, and no more.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from sim.parameters import Parameters, key_of
+from sim.protocols import PROTOCOLS
 from sim.units import format_ns
 from sim.workload.settings import DemandLoad, Trace
 
@@ -66,6 +68,26 @@ def raised(scenario: Scenario) -> tuple[dict[str, int], str]:
     longer = {name: _longer_ns(getattr(parameters, name), SENDINGS * took_ns, first_ns) for name in fields}
     now = ", ".join(f"{key_of(name)} {format_ns(value)}" for name, value in longer.items())
     return longer, f"{what} would be {format_ns(first_ns)}: raised, since the scenario does not set it, to {now}"
+
+
+def executing(scenario: Scenario) -> str:
+    """A sentence about full blocks whose execution, before a proposal and before votes, outlasts patience; or ""."""
+    name, cpu, block = scenario.protocol.name, scenario.cpu, scenario.block
+    parameters: Parameters = scenario.protocol.parameters
+    wait = parameters.least_wait()
+    if wait is None or name not in PROTOCOLS or scenario.endorsement is not None:
+        return ""
+    place = PROTOCOLS[name].protocol.executes if cpu.execution == "auto" else cpu.execution
+    if place != "before_vote":
+        return ""
+    count = min(block.max_transactions, block.max_bytes // max(transaction_bytes(scenario), 1))
+    each_ns = -(-cpu.execute_ns // cpu.lanes) + cpu.execute_io_ns
+    took_ns, first_ns = cpu.execute_block_ns + count * each_ns, getattr(parameters, wait)
+    if not first_ns or first_ns >= 2 * took_ns:
+        return ""
+    what = f"a block of {count} transactions takes {took_ns / 1e9:.2g} s to execute before it is proposed, and as long"
+    remedy = "leaders that work are suspected once blocks are that full; raise it, or lower block.max_transactions"
+    return f"{what} before votes; {key_of(wait)} is {format_ns(first_ns)}: {remedy}"
 
 
 def _longer_ns(value_ns: Any, wanted_ns: int, first_ns: int) -> int:

@@ -295,15 +295,16 @@ class Scenario(Parameters):
 
     @model_validator(mode="after")
     def _rules(self) -> Scenario:
-        from sim.scenario.patience import raised  # these import this module for its types
+        from sim.scenario.patience import executing, raised  # these import this module for its types
         from sim.scenario.rules import problems
 
         found = list(problems(self))
         if found:
             raise RuleError(found)
         longer, note = raised(self)
-        if note:
-            self.protocol.lengthen(longer, note)
+        for waits_ns, said in ((longer, note), ({}, executing(self))):
+            if said:
+                self.protocol.lengthen(waits_ns, said)
         return self
 
     @property

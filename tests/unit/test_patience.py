@@ -48,3 +48,22 @@ def test_raft_and_quick_cards_are_left_alone() -> None:
 def test_the_same_scenario_twice_is_the_same() -> None:
     once = scenario(40, protocol={"name": "hotstuff"}, **SLOW)
     assert once == scenario(40, protocol={"name": "hotstuff"}, **SLOW)
+
+
+@pytest.mark.parametrize(("name", "wait"), [("qbft", "round_timeout"), ("raft", "election_timeout_low")])
+def test_blocks_that_take_longer_to_execute_than_anybody_waits_are_told_of(name: str, wait: str) -> None:
+    before = getattr(scenario(4, protocol={"name": name}).protocol.parameters, f"{wait}_ns")
+    least_us = before // 1000 // 20  # ten transactions, executed twice, last as long
+    for execute_us, told in ((least_us, False), (least_us + 1, True)):
+        cpu = {"execute": f"{execute_us} us", "execution": "before_vote"}
+        notes = scenario(4, protocol={"name": name}, cpu=cpu, block={"max_transactions": 10}).protocol.notes
+        assert [wait in note and "a block of 10 transactions" in note for note in notes] == [True] * told
+        cpu["execution"] = "between"
+        assert not scenario(4, protocol={"name": name}, cpu=cpu, block={"max_transactions": 10}).protocol.notes
+
+
+def test_lanes_and_small_blocks_count_for_execution() -> None:
+    cpu = {"execute": "5 ms"}
+    assert "5 s to execute" in scenario(4, protocol={"name": "qbft"}, cpu=cpu).protocol.notes[0]
+    assert not scenario(4, protocol={"name": "qbft"}, cpu=cpu | {"lanes": 8}).protocol.notes
+    assert not scenario(4, protocol={"name": "qbft"}, cpu=cpu, block={"max_bytes": "50 kB"}).protocol.notes

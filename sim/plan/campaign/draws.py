@@ -312,6 +312,8 @@ def _produce(dice: _Dice, entry: Entry, data: Data) -> None:
         data["block"] = block | {"batch_timeout": _ms(dice.one((20, 200)))}
     if "execute" in data.get("cpu", {}) and dice.happens(0.5):
         data["cpu"]["execution"] = dice.one(("before_vote", "between", "after"))
+    if "execute" in data.get("cpu", {}):  # a full block of 1,000 would outlast timers
+        data["block"] = {"max_transactions": 100} | data.get("block", {})
     if not backlog and dice.happens(0.1):
         data["pool"] = {"max_transactions": 100}
         data["block"] = data.get("block", {}) | {"max_transactions": 100}
