@@ -158,7 +158,7 @@ def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     from sim.engine.engine import Engine
     from sim.engine.settings import Settings
     from sim.kernel import post
-    from sim.kernel import run_state as d
+    from sim.kernel import run_state as kernel
     from sim.network.topology import random_regular_edges
 
     near: list[list[int]] = [[] for _ in range(nodes)]
@@ -182,14 +182,14 @@ def measure_flood(runs: int, nodes: int = 6000, neighbours: int = 8) -> Row:
     for i in range(runs + 1):
         for slot in range(floods):
             engine.clear_flood(slot)
-        before = int(engine.state[d.DELIVERED])
+        before = int(engine.state[kernel.DELIVERED])
         started = time.perf_counter()
         for slot in range(floods):
             while entry.flood(engine.state, slot * 97, 2, 1000, 50_000, 1_000, slot) < 0:
                 engine.make_capacity()
         while loop.advance(engine.state, (i + 1) * 10**12)[0] == loop.CAPACITY:
             engine.make_capacity()
-        rates.append((int(engine.state[d.DELIVERED]) - before) / (time.perf_counter() - started))
+        rates.append((int(engine.state[kernel.DELIVERED]) - before) / (time.perf_counter() - started))
     rates = rates[1:]
     return Row(
         f"flood over {neighbours} neighbours", nodes, "deliveries", statistics.median(rates), min(rates), max(rates),
@@ -235,7 +235,7 @@ def measure_sharing(turns: int, voters: int = 64) -> list[SharingRow]:
 def _ns_per_message(cards: str, sharing: str, voters: int) -> float:
     """CPU time per message of one run without checks."""
     from sim.engine import loop
-    from sim.kernel import run_state as d
+    from sim.kernel import run_state as kernel
     from sim.scenario.build import build
 
     changes = [f"network.nodes={voters}", f"network.sharing={sharing}", *CARDS[cards]]
@@ -243,7 +243,7 @@ def _ns_per_message(cards: str, sharing: str, voters: int) -> float:
     world = build(chosen)
     begin = time.process_time()
     world.clock.drive(world.run.advance, loop.UNTIL, chosen.duration_ns)
-    return (time.process_time() - begin) * 1e9 / int(world.run.run_state[d.SENT])
+    return (time.process_time() - begin) * 1e9 / int(world.run.run_state[kernel.SENT])
 
 
 def sharing_line(row: SharingRow) -> str:

@@ -10,8 +10,8 @@ import numpy as np
 from sim.engine.settings import Settings
 from sim.host import Costs, Run
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import Replica
 from sim.trace.rows import Fact, Rows
 
@@ -66,7 +66,7 @@ def events(run: Run, event: int) -> list[Fact]:
 def decided(run: Run) -> dict[int, list[Fact]]:
     """Per node its decisions."""
     found: dict[int, list[Fact]] = {node: [] for node in range(run.engine.voters)}
-    for fact in events(run, r.EVENT_DECIDED):
+    for fact in events(run, ledger.EVENT_DECIDED):
         found[fact.node].append(fact)
     return found
 
@@ -78,7 +78,10 @@ def agree(run: Run) -> bool:
 
 
 def digest(run: Run) -> tuple[int, ...]:
-    return tuple(int(run.run_state[k]) for k in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, r.DECISIONS, r.DECIDES))
+    return tuple(
+        int(run.run_state[k])
+        for k in (kernel.DIGEST_ORDER, kernel.DIGEST_SUM, kernel.SENT, ledger.DECISIONS, ledger.DECIDES)
+    )
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -100,7 +103,7 @@ def both_paths(n: int, protocol: type[Replica], parameters: Any, case: str) -> l
                 run.advance(restart_ms * MS)
                 run.restart(node)
         run.advance(10_000 * MS)
-        assert run.run_state[r.DECISIONS] > 60
+        assert run.run_state[ledger.DECISIONS] > 60
         seen.append((digest(run), decided(run)))
     return seen
 
@@ -116,7 +119,7 @@ def lossy_crashes(n: int, seed: int, protocol: type[Replica], parameters: Any) -
         run.advance((2_000 + 17 * seed + 500 * k) * MS)
         run.restart((seed + k) % n)
     run.advance(6_000 * MS)
-    run.run_state[d.LOSS_Q32] = 0
+    run.run_state[kernel.LOSS_Q32] = 0
     return run
 
 

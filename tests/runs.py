@@ -12,8 +12,8 @@ import numpy as np
 
 from sim.check.verdict import Verdict
 from sim.engine import loop
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.measure.metrics import message_table
 from sim.protocol import Replica
 from sim.scenario.build import World, build
@@ -59,13 +59,13 @@ class Played:
     world: World
     monitor: RunMonitor
     code: int = loop.UNTIL
-    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, r.TRACE_WIDTH), np.int64))
+    rows: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, ledger.TRACE_WIDTH), np.int64))
     log: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 12), np.int64))
 
     @property
     def now_ns(self) -> int:
         """Simulated time."""
-        return int(self.world.run.run_state[d.NOW])
+        return int(self.world.run.run_state[kernel.NOW])
 
     @property
     def digest(self) -> str:
@@ -97,7 +97,7 @@ class Played:
 
     def decided(self, node: int | None = None) -> Rows:
         """Rows of decisions, of one replica or of all."""
-        rows = self.events(r.EVENT_DECIDED)
+        rows = self.events(ledger.EVENT_DECIDED)
         return rows if node is None else rows[rows.node == node]
 
     def decided_blocks(self, node: int) -> dict[int, int]:
@@ -106,12 +106,12 @@ class Played:
 
     def latencies_ns(self) -> dict[tuple[int, int], int]:
         """(block number, replica) -> time from proposal to decision."""
-        born = {row.block: row.time_ns for row in self.events(r.EVENT_PROPOSED)}
+        born = {row.block: row.time_ns for row in self.events(ledger.EVENT_PROPOSED)}
         return {(row.block, row.node): row.time_ns - born[row.block] for row in self.decided()}
 
     def views(self) -> list[int]:
         """Views that replicas entered, in order of time."""
-        return [row.block for row in self.events(r.EVENT_VIEW)]
+        return [row.block for row in self.events(ledger.EVENT_VIEW)]
 
     def sent(self, *names: str) -> int:
         """Messages sent of these types; without a name, of all that the protocol sends to decide."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sim.adversary.wrapper import Behaviour, Utterance
-from sim.kernel.run_state import TALLY
-from sim.kernel.tally import OWNER, ROW
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
 from sim.protocol import Ballot, VoteType
 
 _KEPT = 256  # views and numbers remembered
@@ -65,7 +65,7 @@ class DoubleVoting(Behaviour):
     def _vote(self, vote: VoteType, rival: Ballot, to: int) -> None:
         seat, host = self.seat, self.seat.host
         if to >= 0 and vote in rival.rows:
-            to = int(host.run.engine.run_state[TALLY][rival.rows[vote] * ROW + OWNER])
+            to = int(host.run.engine.run_state[kernel.TALLY][rival.rows[vote] * tallies.ROW + tallies.OWNER])
         elif to >= 0 and rival.block is None:
             return  # nobody stands there to be elected
         self.acts += 1

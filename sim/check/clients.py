@@ -16,7 +16,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sim.check.verdict import Violation
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.past import Past
 from sim.trace.rows import Rows
 
@@ -39,11 +39,11 @@ class Acknowledged:
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
         rows = Rows(chunk)
-        told = rows.of(r.EVENT_TOLD)
-        theirs = rows[(rows.node < self.voters) & (rows.event != r.EVENT_TOLD)]
+        told = rows.of(ledger.EVENT_TOLD)
+        theirs = rows[(rows.node < self.voters) & (rows.event != ledger.EVENT_TOLD)]
         if len(self.corrupted):
             theirs = theirs[~np.isin(theirs.node, self.corrupted)]
-        decided = theirs.of(r.EVENT_DECIDED)
+        decided = theirs.of(ledger.EVENT_DECIDED)
         if len(decided):
             self._decide(decided)
         if len(told):
@@ -51,7 +51,7 @@ class Acknowledged:
         if len(decided) and self.count:
             known = self._told.reach(int(decided.height.max()))[decided.height]
             self._complain(decided[(known != 0) & (known != decided.block)], "decided another block, {block}, there")
-        gone = theirs.of(r.EVENT_REVERTED)
+        gone = theirs.of(ledger.EVENT_REVERTED)
         if len(gone) and self.count:
             known = self._told.reach(int(gone.height.max()))[gone.height]
             self._complain(gone[known == gone.block], "gave it up")
@@ -99,7 +99,7 @@ class Reads:
 
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
-        rows = Rows(chunk).of(r.EVENT_DECIDED, r.EVENT_READ)
+        rows = Rows(chunk).of(ledger.EVENT_DECIDED, ledger.EVENT_READ)
         if len(self.corrupted):
             rows = rows[~np.isin(rows.node, self.corrupted)]
         if not len(rows):
@@ -110,7 +110,7 @@ class Reads:
         greater = heights > before
         self._times_ns = np.concatenate((self._times_ns, rows.time_ns[greater]))[-_KEPT:]
         self._heights = np.concatenate((self._heights, heights[greater]))[-_KEPT:]
-        for fact in rows.of(r.EVENT_READ):
+        for fact in rows.of(ledger.EVENT_READ):
             asked_ns = fact.time_ns - fact.block  # of this event: how long the answer took
             at = int(np.searchsorted(self._times_ns, asked_ns, side="left")) - 1
             if at >= 0 and self._heights[at] > fact.height and len(self.violations) < _MOST:

@@ -7,8 +7,8 @@ import numpy as np
 from sim.check.verdict import Violation
 from sim.engine.engine import Engine
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 
 
 def transactions(engine: Engine) -> list[Violation]:
@@ -16,32 +16,32 @@ def transactions(engine: Engine) -> list[Violation]:
     s = engine.state
     if not engine.settings.gateways:
         return []
-    txs = engine.run_state[r.TX].reshape(-1, r.TX_WIDTH)
-    free = engine.run_state[r.TX_FREE][: int(s[r.TX_FREE_LEN])]
+    txs = engine.run_state[ledger.TX].reshape(-1, ledger.TX_WIDTH)
+    free = engine.run_state[ledger.TX_FREE][: int(s[ledger.TX_FREE_LEN])]
     live = np.ones(len(txs), dtype=bool)
     live[free] = False
-    pending = int((live & (txs[:, r.TX_DECIDED] == 0)).sum())
-    total = int(s[r.COMMITTED]) + pending + int(s[r.REJECTED]) + int(s[r.EXPIRED])
-    if int(s[r.SUBMITTED]) == total:
+    pending = int((live & (txs[:, ledger.TX_DECIDED] == 0)).sum())
+    total = int(s[ledger.COMMITTED]) + pending + int(s[ledger.REJECTED]) + int(s[ledger.EXPIRED])
+    if int(s[ledger.SUBMITTED]) == total:
         return []
     text = (
-        f"submitted {int(s[r.SUBMITTED])} is not committed {int(s[r.COMMITTED])} + pending {pending} + "
-        f"rejected {int(s[r.REJECTED])} + expired {int(s[r.EXPIRED])}"
+        f"submitted {int(s[ledger.SUBMITTED])} is not committed {int(s[ledger.COMMITTED])} + pending {pending} + "
+        f"rejected {int(s[ledger.REJECTED])} + expired {int(s[ledger.EXPIRED])}"
     )
-    return [Violation("conservation_transactions", "conservation", int(s[d.NOW]), -1, text)]
+    return [Violation("conservation_transactions", "conservation", int(s[kernel.NOW]), -1, text)]
 
 
 def messages(engine: Engine) -> list[Violation]:
     """sent = delivered + dropped + in flight."""
     s = engine.state
-    total = int(s[d.DELIVERED]) + int(s[d.DROPPED]) + int(s[d.IN_FLIGHT])
-    if int(s[d.SENT]) == total:
+    total = int(s[kernel.DELIVERED]) + int(s[kernel.DROPPED]) + int(s[kernel.IN_FLIGHT])
+    if int(s[kernel.SENT]) == total:
         return []
     text = (
-        f"sent {int(s[d.SENT])} is not delivered {int(s[d.DELIVERED])} + dropped {int(s[d.DROPPED])} + "
-        f"in flight {int(s[d.IN_FLIGHT])}"
+        f"sent {int(s[kernel.SENT])} is not delivered {int(s[kernel.DELIVERED])} + dropped {int(s[kernel.DROPPED])} + "
+        f"in flight {int(s[kernel.IN_FLIGHT])}"
     )
-    return [Violation("conservation_messages", "conservation", int(s[d.NOW]), -1, text)]
+    return [Violation("conservation_messages", "conservation", int(s[kernel.NOW]), -1, text)]
 
 
 def bytes_sent(engine: Engine) -> list[Violation]:
@@ -58,7 +58,7 @@ def bytes_sent(engine: Engine) -> list[Violation]:
                 continue
             expected = int(nodes[node, byte_column]) * ps // 1000
             slack = expected - int(nodes[node, busy])
-            if not 0 <= slack <= int(engine.state[d.SENT]) + 1:
+            if not 0 <= slack <= int(engine.state[kernel.SENT]) + 1:
                 text = f"endpoint {node}: {int(nodes[node, busy])} ns busy with bytes {side} that take {expected} ns"
-                found.append(Violation("conservation_bytes", "conservation", int(engine.state[d.NOW]), node, text))
+                found.append(Violation("conservation_bytes", "conservation", int(engine.state[kernel.NOW]), node, text))
     return found

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sim.host import Run
-from sim.kernel.run_state import TALLY, TALLY_BITS, TALLY_COUNT, TALLY_FIRED
-from sim.kernel.tally import BITS_AT, BITS_STEP, COUNT_AT, COUNT_STEP, GATE, OWN, ROW
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
 from sim.protocol import Ballot, Block, VoteType
 
 
@@ -47,8 +47,8 @@ def certificate_at(run: Run, ballot: Ballot, vote: VoteType, node: int) -> Certi
     row = ballot.rows.get(vote)
     if row is None:
         return None
-    tally, bits = run.engine.run_state[TALLY], run.engine.run_state[TALLY_BITS]
-    first = int(tally[row * ROW + BITS_AT] + node * tally[row * ROW + BITS_STEP])
+    tally, bits = run.engine.run_state[kernel.TALLY], run.engine.run_state[kernel.TALLY_BITS]
+    first = int(tally[row * tallies.ROW + tallies.BITS_AT] + node * tally[row * tallies.ROW + tallies.BITS_STEP])
     everybody = range(run.engine.voters)
     voters = tuple(voter for voter in everybody if (int(bits[first + (voter >> 6)]) >> (voter & 63)) & 1)
     block = None if ballot.block is None else ballot.block.number
@@ -62,13 +62,15 @@ def has_quorum(run: Run, ballot: Ballot, vote: VoteType, nodes: Iterable[int]) -
     if row is None:
         return False
     run_state, quorum = run.engine.run_state, run.tallies.quorum_of(row, vote)
-    counts, fired = run_state[TALLY_COUNT], run_state[TALLY_FIRED]
-    start, step = (int(run_state[TALLY][row * ROW + column]) for column in (COUNT_AT, COUNT_STEP))
+    counts, fired = run_state[kernel.TALLY_COUNT], run_state[kernel.TALLY_FIRED]
+    start, step = (
+        int(run_state[kernel.TALLY][row * tallies.ROW + column]) for column in (tallies.COUNT_AT, tallies.COUNT_STEP)
+    )
     for node in nodes:
         count = int(counts[start + node * step])
         own = quorum.weights[node] if quorum.weights else 1
-        votes = count % GATE + (own if int(fired[start + node * step]) & OWN else 0)
-        if votes >= quorum.votes and (count >= GATE or not quorum.gated):
+        votes = count % tallies.GATE + (own if int(fired[start + node * step]) & tallies.OWN else 0)
+        if votes >= quorum.votes and (count >= tallies.GATE or not quorum.gated):
             return True
     return False
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sim.check.verdict import Violation
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.rows import Rows
 
 _RING = 1 << 14  # heights whose first decision is remembered
@@ -52,7 +52,7 @@ class Decisions:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        decided = Rows(rows).of(r.EVENT_DECIDED)
+        decided = Rows(rows).of(ledger.EVENT_DECIDED)
         if not len(decided):
             return
         if int(decided.node.max()) >= self.voters:

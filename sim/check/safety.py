@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from sim.check.verdict import Violation
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.past import Past
 from sim.trace.rows import Rows
 
@@ -58,17 +58,17 @@ class Safety:
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH)."""
         rows = Rows(chunk)
-        born = rows.of(r.EVENT_PROPOSED).block
+        born = rows.of(ledger.EVENT_PROPOSED).block
         if len(born):
             self._proposed.reach(int(born.max()))[born] = 1
-        at = np.flatnonzero(rows.event == r.EVENT_DECIDED)
+        at = np.flatnonzero(rows.event == ledger.EVENT_DECIDED)
         if self.some_corrupted:
             at = at[self.correct[rows.node[at]]]
         if len(at):
             decided = rows[at]
             self._agree(decided)
             self._valid(decided)
-        back = np.flatnonzero(rows.event == r.EVENT_REVERTED)
+        back = np.flatnonzero(rows.event == ledger.EVENT_REVERTED)
         if len(back):
             back = back[self.correct[rows.node[back]]]
             self._final(rows[back])
@@ -111,7 +111,7 @@ class Safety:
         small = nodes.astype(np.uint16) if self.voters < 1 << 16 else nodes  # numpy sorts 16 bits by radix
         order = np.argsort(small, kind="stable")
         by_node, heights = nodes[order], heights[order]
-        decides = rows.event[order] == r.EVENT_DECIDED
+        decides = rows.event[order] == ledger.EVENT_DECIDED
         after = heights - ~decides  # height of the last decided block after each row
         starts = np.flatnonzero(np.diff(by_node, prepend=-1))
         each = by_node[starts]

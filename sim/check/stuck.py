@@ -15,12 +15,14 @@ import numpy as np
 
 from sim.check.lasso import Loop
 from sim.host import Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Ballot, Quorum, VoteType
 from sim.trace.rows import Rows
 
 Failure = Literal["halt", "livelock", "slow"]
-_MOVES = np.isin(np.arange(r.EVENT_TOLD + 1), (r.EVENT_VIEW, r.EVENT_PROPOSED, r.EVENT_HEAD))  # by event
+_MOVES = np.isin(
+    np.arange(ledger.EVENT_TOLD + 1), (ledger.EVENT_VIEW, ledger.EVENT_PROPOSED, ledger.EVENT_HEAD)
+)  # by event
 _KEPT = 1_000  # moves; of more voters than that fruitless views are not counted
 _STILL = 4  # so many times the longest pause between moves before: timers double, they do not more
 _VIEWS_MORE = 30  # than voters, before views are fruitless: timers that double have outgrown any delay by then
@@ -42,7 +44,7 @@ class Moves:
         rows = Rows(chunk)
         times = rows[_MOVES[rows.event] & (rows.node < self.voters)].time_ns[-_KEPT:]
         self.times_ns.extend(times[np.diff(times, prepend=-1) > 0].tolist())
-        entered = rows[(rows.event == r.EVENT_VIEW) & (rows.node < self.voters)]
+        entered = rows[(rows.event == ledger.EVENT_VIEW) & (rows.node < self.voters)]
         if len(entered):
             views = entered.block
             highest = np.maximum.accumulate(np.concatenate(([self._view], views)))

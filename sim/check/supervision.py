@@ -8,7 +8,7 @@ import numpy as np
 
 from sim.check.verdict import Violation
 from sim.engine.engine import Engine
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.rows import Rows
 
 _SHOWN = 3  # violations of a kind that are told one by one; the last one says how many there are
@@ -16,16 +16,15 @@ _SHOWN = 3  # violations of a kind that are told one by one; the last one says h
 
 def unfrozen(engine: Engine, classes: Sequence[str]) -> list[Violation]:
     """Writes to frozen keys by classes that do not supervise: paths that the freeze has left open."""
-    count = int(engine.state[r.EXECUTED_LEN])
-    rows = engine.run_state[r.EXECUTED][: count * r.EXECUTED_WIDTH].reshape(-1, r.EXECUTED_WIDTH)
-    slipped = rows[rows[:, r.DONE_RESULT] == r.SLIPPED]
+    count = int(engine.state[ledger.EXECUTED_LEN])
+    rows = engine.run_state[ledger.EXECUTED][: count * ledger.EXECUTED_WIDTH].reshape(-1, ledger.EXECUTED_WIDTH)
+    slipped = rows[rows[:, ledger.DONE_RESULT] == ledger.SLIPPED]
     found = []
     for row in slipped[:_SHOWN]:
-        text = (
-            f"{classes[row[r.DONE_CLASS]]} {row[r.DONE_KEYS]} (height {row[r.DONE_HEIGHT]}, place {row[r.DONE_PLACE]}) "
-            f"wrote a frozen key: its class ignores freezes; {len(slipped)} in all"
-        )
-        found.append(Violation("freeze", "safety", int(row[r.DONE_SUBMIT]), -1, text))
+        height, place, keys = row[ledger.DONE_HEIGHT], row[ledger.DONE_PLACE], row[ledger.DONE_KEYS]
+        name = f"{classes[row[ledger.DONE_CLASS]]} {keys} (height {height}, place {place})"
+        text = f"{name} wrote a frozen key: its class ignores freezes; {len(slipped)} in all"
+        found.append(Violation("freeze", "safety", int(row[ledger.DONE_SUBMIT]), -1, text))
     return found
 
 
@@ -50,12 +49,12 @@ class Residency:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
         if not len(self.abroad):
             return
-        count = int(self.engine.state[r.CARRIED_LEN])
-        rows = self.engine.run_state[r.CARRIED].reshape(-1, r.CARRIED_WIDTH)[self.known : count]
+        count = int(self.engine.state[ledger.CARRIED_LEN])
+        rows = self.engine.run_state[ledger.CARRIED].reshape(-1, ledger.CARRIED_WIDTH)[self.known : count]
         self.known = count
         for block, txs, first, class_ in rows.tolist():
             self.carried[block] = (txs, first, class_)
-        decided = Rows(chunk).of(r.EVENT_DECIDED)
+        decided = Rows(chunk).of(ledger.EVENT_DECIDED)
         if not len(decided) or not self.carried:
             return
         for fact in decided[np.isin(decided.node, self.abroad)]:
@@ -73,8 +72,8 @@ class Residency:
 
     def violations(self) -> list[Violation]:
         """What was found: transactions on their way first, then blocks."""
-        crossed = int(self.engine.state[r.CROSSED])
-        kept = self.engine.run_state[r.CROSSING].reshape(-1, r.CROSSING_WIDTH)[: min(crossed, _SHOWN)]
+        crossed = int(self.engine.state[ledger.CROSSED])
+        kept = self.engine.run_state[ledger.CROSSING].reshape(-1, ledger.CROSSING_WIDTH)[: min(crossed, _SHOWN)]
         alone = []
         for at_ns, src, dst, number, class_ in kept.tolist():
             text = (

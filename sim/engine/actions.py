@@ -14,72 +14,47 @@ import numpy as np
 
 from sim.engine.timers import TAKES_TURNS, await_turn
 from sim.engine.votes import cast_vote, count_now, let_go
-from sim.kernel.due import DISK_DONE, ready_push
-from sim.kernel.post import (
-    DISK_BUSY,
-    DISK_FREE,
-    DISK_Q10,
-    GUARD,
-    NODE_WIDTH,
-    PROGRESS_NS,
-    PROGRESS_NUMBER,
-)
-from sim.kernel.run_state import (
-    IDENTITY,
-    NODE,
-    NOW,
-    TALLY,
-    column,
-    compiled,
-)
-from sim.kernel.tally import (
-    REFERENCES,
-    ROW,
-    has_fired,
-    has_voted,
-)
+from sim.kernel import due as events
+from sim.kernel import post
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
+from sim.kernel.due import ready_push
+from sim.kernel.layout import scalar, slot
+from sim.kernel.run_state import column, compiled
+from sim.kernel.tally import has_fired, has_voted
+from sim.ledger import rows as ledger
 from sim.ledger.chain import await_decision, decide, decide_or_wait, extends_tip, trace
-from sim.ledger.rows import (
-    ACCEPTED,
-    BLOCK,
-    BLOCK_WIDTH,
-    BUILT_NS,
-    DECIDE_WAITS,
-    EVENT_HEAD,
-    HEIGHT,
-    NUMBER,
-    PEER,
-    PEER_WIDTH,
-)
 
 # scalars
-ACTIONS_FREE = 104
-STOP_WAKES = 107
-PROGRESS_MODE = 108  # 0: off, 1: runs while a transaction waits, 2: runs always
-PROGRESS_LOW_NS = 109
-PROGRESS_SPAN_NS = 110
-EVENTS = 111  # ready entries processed
-EVENTS_MAX = 112
-STILL_EVENTS = 113  # due events at the time of the last one
-STILL_MAX = 114
-STILL_AT_NS = 118  # time of the last due event: between two of them arrivals move time as well
-HELD_MESSAGE = 115  # envelope + 1 that Python is dealing with
-AGGREGATES_FREE = 119
-AGGREGATE_STRIDE = 121  # integers of a aggregation
-ADOPTS = 124  # 1: where blocks compete, the block of a message becomes the head of whoever takes it in the fast path
-SWEEP_DECISIONS = 116  # look again what can be freed: after so many decisions,
-SWEEP_CLOSED = 117  # or with so many blocks closed
-TURNS = 122  # of the run loop since it last paused
-TURNS_MAX = 123  # turns after which it pauses; 0: never
+ACTIONS_FREE = scalar(104)
+STOP_WAKES = scalar(107)
+PROGRESS_MODE = scalar(108)  # 0: off, 1: runs while a transaction waits, 2: runs always
+PROGRESS_LOW_NS = scalar(109)
+PROGRESS_SPAN_NS = scalar(110)
+EVENTS = scalar(111)  # ready entries processed
+EVENTS_MAX = scalar(112)
+STILL_EVENTS = scalar(113)  # due events at the time of the last one
+STILL_MAX = scalar(114)
+STILL_AT_NS = scalar(118)  # time of the last due event: between two of them arrivals move time as well
+HELD_MESSAGE = scalar(115)  # envelope + 1 that Python is dealing with
+AGGREGATES_FREE = scalar(119)
+AGGREGATE_STRIDE = scalar(121)  # integers of a aggregation
+ADOPTS = scalar(
+    124
+)  # 1: where blocks compete, the block of a message becomes the head of whoever takes it in the fast path
+SWEEP_DECISIONS = scalar(116)  # look again what can be freed: after so many decisions,
+SWEEP_CLOSED = scalar(117)  # or with so many blocks closed
+TURNS = scalar(122)  # of the run loop since it last paused
+TURNS_MAX = scalar(123)  # turns after which it pauses; 0: never
 
 # columns
-ACTIONS = 56
-ACTION_FREE = 57
-PROGRESS = 62  # PROGRESS_WIDTH per node: its progress timer
+ACTIONS = slot(56)
+ACTION_FREE = slot(57)
+PROGRESS = slot(62)  # PROGRESS_WIDTH per node: its progress timer
 PROGRESS_WIDTH = 3
 PERIOD_LOW, PERIOD_SPAN, PERIOD_STEP = range(3)  # STEP: periods are drawn in whole ones; 0: any
-AGGREGATE_FREE = 75  # aggregations (sim.engine.dissemination)
-AGGREGATION = 74  # their head, and two integers per seat: how far it has come, and the number of its timer
+AGGREGATE_FREE = slot(75)  # aggregations (sim.engine.dissemination)
+AGGREGATION = slot(74)  # their head, and two integers per seat: how far it has come, and the number of its timer
 
 AGGREGATE_HEAD = 4
 AGGREGATE_BLOCK, AGGREGATE_CASE = 0, 1
@@ -118,7 +93,9 @@ def _finish(run_state, node, action, voter):
     rows = column(run_state, ACTIONS)
     vote_row = rows[r + VOTE_ROW]
     # A quorum that was complete before a crash is told again afterwards; a vote outlasts the crash, and is cast once.
-    if vote_row >= 0 and (voter >= 0 or not has_voted(run_state, vote_row, node, column(run_state, IDENTITY)[node])):
+    if vote_row >= 0 and (
+        voter >= 0 or not has_voted(run_state, vote_row, node, column(run_state, kernel.IDENTITY)[node])
+    ):
         await_decision(run_state, node, rows[r + OF_BLOCK])
         cast_vote(run_state, node, vote_row, rows[r + VOTE_TO], rows[r + LOCAL_WEIGHT])
     _decide_in_fast_path(run_state, node, rows[r + DECIDES_BLOCK])
@@ -128,7 +105,7 @@ def _finish(run_state, node, action, voter):
 @compiled
 def _decide_in_fast_path(run_state, node, block):
     if block >= 0:
-        if run_state[DECIDE_WAITS]:
+        if run_state[ledger.DECIDE_WAITS]:
             decide_or_wait(run_state, node, block)
         else:
             decide(run_state, node, block)
@@ -157,15 +134,15 @@ def react(run_state, node, action, voter):
     """Perform an action at a node if its guard holds. `voter`: who sent the message, or -1 for a quorum."""
     r = action * ACTION_WIDTH
     rows = column(run_state, ACTIONS)
-    state = column(run_state, NODE)
-    s = node * NODE_WIDTH
-    if state[s + GUARD] != rows[r + GUARD_BEFORE]:
+    state = column(run_state, kernel.NODE)
+    s = node * post.NODE_WIDTH
+    if state[s + post.GUARD] != rows[r + GUARD_BEFORE]:
         return NOT_PERFORMED
     told = rows[r + TOLD_ROW]
     if told >= 0 and not has_fired(run_state, told, node):
         return NOT_PERFORMED
     block = rows[r + DECIDES_BLOCK]
-    if block >= 0 and run_state[DECIDE_WAITS] == 0 and not extends_tip(run_state, node, block):
+    if block >= 0 and run_state[ledger.DECIDE_WAITS] == 0 and not extends_tip(run_state, node, block):
         return NOT_PERFORMED
     gate = rows[r + GATE_ROW]
     if gate >= 0 and voter >= 0:
@@ -173,33 +150,33 @@ def react(run_state, node, action, voter):
             return np.int64(PERFORMED)  # the same proposal once more
         count_now(run_state, gate, node, voter, rows[r + GATE_WEIGHT])
     elif voter >= 0 and rows[r + GUARD_BEFORE] == rows[r + GUARD_AFTER] and rows[r + VOTE_ROW] >= 0:
-        if has_voted(run_state, rows[r + VOTE_ROW], node, column(run_state, IDENTITY)[node]):
+        if has_voted(run_state, rows[r + VOTE_ROW], node, column(run_state, kernel.IDENTITY)[node]):
             return np.int64(PERFORMED)  # once more, and the guard does not tell
-    state[s + GUARD] = rows[r + GUARD_AFTER]
+    state[s + post.GUARD] = rows[r + GUARD_AFTER]
     if voter >= 0:
-        state[s + PROGRESS_NUMBER] += run_state[PROGRESS_MODE] >> 1
+        state[s + post.PROGRESS_NUMBER] += run_state[PROGRESS_MODE] >> 1
         if run_state[PROGRESS_MODE] == 2:
-            state[s + PROGRESS_NS] = run_state[NOW]
-        column(run_state, PEER)[node * PEER_WIDTH + ACCEPTED] = rows[r + OF_BLOCK]
+            state[s + post.PROGRESS_NS] = run_state[kernel.NOW]
+        column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.ACCEPTED] = rows[r + OF_BLOCK]
         if run_state[ADOPTS]:
-            column(run_state, PEER)[node * PEER_WIDTH + BUILT_NS] = run_state[NOW]
-            blocks, b = column(run_state, BLOCK), rows[r + OF_BLOCK] * BLOCK_WIDTH
-            trace(run_state, EVENT_HEAD, node, blocks[b + NUMBER], blocks[b + HEIGHT], 0, 0, 0)
+            column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.BUILT_NS] = run_state[kernel.NOW]
+            blocks, b = column(run_state, ledger.BLOCK), rows[r + OF_BLOCK] * ledger.BLOCK_WIDTH
+            trace(run_state, ledger.EVENT_HEAD, node, blocks[b + ledger.NUMBER], blocks[b + ledger.HEIGHT], 0, 0, 0)
     if rows[r + PERSIST_NS] > 0:
-        cost = (rows[r + PERSIST_NS] * state[s + DISK_Q10]) >> 10
-        done = max(run_state[NOW], state[s + DISK_FREE]) + cost
-        state[s + DISK_FREE] = done
-        state[s + DISK_BUSY] += cost
-        ready_push(run_state, done, DISK_DONE, node, action)
+        cost = (rows[r + PERSIST_NS] * state[s + post.DISK_Q10]) >> 10
+        done = max(run_state[kernel.NOW], state[s + post.DISK_FREE]) + cost
+        state[s + post.DISK_FREE] = done
+        state[s + post.DISK_BUSY] += cost
+        ready_push(run_state, done, events.DISK_DONE, node, action)
         rows[r + WRITES] += 1
         if rows[r + VOTE_ROW] >= 0:
-            column(run_state, TALLY)[rows[r + VOTE_ROW] * ROW + REFERENCES] += 1
+            column(run_state, kernel.TALLY)[rows[r + VOTE_ROW] * tallies.ROW + tallies.REFERENCES] += 1
         _decide_in_fast_path(run_state, node, rows[r + DECIDES_BLOCK])  # what is decided does not wait for what is new
         outcome = PERFORMED
     else:
         outcome = _finish(run_state, node, action, voter)
     if voter >= 0 and run_state[TAKES_TURNS]:
-        height = column(run_state, BLOCK)[rows[r + OF_BLOCK] * BLOCK_WIDTH + HEIGHT]
+        height = column(run_state, ledger.BLOCK)[rows[r + OF_BLOCK] * ledger.BLOCK_WIDTH + ledger.HEIGHT]
         await_turn(run_state, node, height + 1, rows[r + MADE_NS])
     return outcome
 

@@ -8,38 +8,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.engine.actions import (
-    ACTION_FREE,
-    ACTION_WIDTH,
-    ACTIONS,
-    ACTIONS_FREE,
-    AGGREGATE,
-    DECIDES_BLOCK,
-    GATE_ROW,
-    GATE_WEIGHT,
-    GENERATION,
-    GUARD_AFTER,
-    GUARD_BEFORE,
-    LOCAL_WEIGHT,
-    MADE_NS,
-    NOTIFIES,
-    NOTIFY_NOBODY,
-    OF_BLOCK,
-    PERSIST_NS,
-    SILENT,
-    TOLD_ROW,
-    VOTE_ROW,
-    VOTE_TO,
-    WRITES,
-    release_action,
-)
+from sim.engine import actions
+from sim.engine.actions import release_action
 from sim.engine.votes import NARROW_FREE_LEN, WIDE_FREE_LEN, open_tally, recycle_tally
-from sim.kernel.run_state import NOW, TALLY, column, compiled
-from sim.kernel.tally import ACTION as TALLY_ACTION
-from sim.kernel.tally import GATE, PARENT, REFERENCES, RELEASED, ROW
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
+from sim.kernel.layout import slot
+from sim.kernel.run_state import column, compiled
 
 # columns
-CASES = 58  # CASE_WIDTH per declared case
+CASES = slot(58)  # CASE_WIDTH per declared case
 
 CASES_MAX, CASE_VOTES_MAX = 16, 3
 CASE_WIDTH = 32
@@ -51,39 +29,39 @@ DECIDES_NOTHING, DECIDES_AT_END = 0, 1
 @compiled
 def release_tally(run_state, row):
     """The row is needed no more; it is free as soon as no vote for it is on its way. Its actions go too."""
-    tally = column(run_state, TALLY)
-    t = row * ROW
+    tally = column(run_state, kernel.TALLY)
+    t = row * tallies.ROW
     for k in range(3):
-        action = tally[t + TALLY_ACTION + k]
+        action = tally[t + tallies.ACTION + k]
         if action > 0:
             release_action(run_state, action)
-            tally[t + TALLY_ACTION + k] = 0
-    tally[t + RELEASED] = 1
-    if tally[t + REFERENCES] == 0:
+            tally[t + tallies.ACTION + k] = 0
+    tally[t + tallies.RELEASED] = 1
+    if tally[t + tallies.REFERENCES] == 0:
         recycle_tally(run_state, row)
 
 
 @compiled
 def _new_action(run_state, need, set_, gate, vote_row, to, local_weight, decides, notify, persist_ns, block):
-    run_state[ACTIONS_FREE] -= 1
-    action = column(run_state, ACTION_FREE)[run_state[ACTIONS_FREE]]
-    rows = column(run_state, ACTIONS)
-    r = action * ACTION_WIDTH
-    rows[r + GUARD_BEFORE] = need
-    rows[r + GUARD_AFTER] = set_
-    rows[r + GATE_ROW] = gate
-    rows[r + VOTE_ROW] = vote_row
-    rows[r + VOTE_TO] = to
-    rows[r + LOCAL_WEIGHT] = local_weight
-    rows[r + DECIDES_BLOCK] = decides
-    rows[r + NOTIFIES] = notify
-    rows[r + PERSIST_NS] = persist_ns
-    rows[r + OF_BLOCK] = block
-    rows[r + GATE_WEIGHT] = GATE
-    rows[r + WRITES] = 0
-    rows[r + TOLD_ROW] = -1
-    rows[r + AGGREGATE] = 0
-    rows[r + MADE_NS] = run_state[NOW]
+    run_state[actions.ACTIONS_FREE] -= 1
+    action = column(run_state, actions.ACTION_FREE)[run_state[actions.ACTIONS_FREE]]
+    rows = column(run_state, actions.ACTIONS)
+    r = action * actions.ACTION_WIDTH
+    rows[r + actions.GUARD_BEFORE] = need
+    rows[r + actions.GUARD_AFTER] = set_
+    rows[r + actions.GATE_ROW] = gate
+    rows[r + actions.VOTE_ROW] = vote_row
+    rows[r + actions.VOTE_TO] = to
+    rows[r + actions.LOCAL_WEIGHT] = local_weight
+    rows[r + actions.DECIDES_BLOCK] = decides
+    rows[r + actions.NOTIFIES] = notify
+    rows[r + actions.PERSIST_NS] = persist_ns
+    rows[r + actions.OF_BLOCK] = block
+    rows[r + actions.GATE_WEIGHT] = tallies.GATE
+    rows[r + actions.WRITES] = 0
+    rows[r + actions.TOLD_ROW] = -1
+    rows[r + actions.AGGREGATE] = 0
+    rows[r + actions.MADE_NS] = run_state[kernel.NOW]
     return action
 
 
@@ -93,20 +71,20 @@ def open_any_value(run_state, row, kind, key, early, threshold, guard, block):
 
     Its quorum is no news to a node that works in the fast path (`guard`) and has been told of the row's own quorum.
     """
-    if run_state[WIDE_FREE_LEN] < 1 or run_state[ACTIONS_FREE] < 2:
+    if run_state[WIDE_FREE_LEN] < 1 or run_state[actions.ACTIONS_FREE] < 2:
         return np.int64(-1)
     none = np.int64(-1)
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     first = early if early > 0 else threshold
     any_value = open_tally(run_state, kind, key, 1, none, first, threshold if early > 0 else 0, 0)
-    action = _new_action(run_state, guard, guard, none, none, none, 0, none, np.int64(NOTIFY_NOBODY), 0, block)
-    column(run_state, ACTIONS)[action * ACTION_WIDTH + TOLD_ROW] = row
-    tally[row * ROW + PARENT] = any_value
+    action = _new_action(run_state, guard, guard, none, none, none, 0, none, np.int64(actions.NOTIFY_NOBODY), 0, block)
+    column(run_state, actions.ACTIONS)[action * actions.ACTION_WIDTH + actions.TOLD_ROW] = row
+    tally[row * tallies.ROW + tallies.PARENT] = any_value
     if early > 0:
-        tally[any_value * ROW + TALLY_ACTION] = SILENT
-        tally[any_value * ROW + TALLY_ACTION + 1] = action
+        tally[any_value * tallies.ROW + tallies.ACTION] = actions.SILENT
+        tally[any_value * tallies.ROW + tallies.ACTION + 1] = action
     else:
-        tally[any_value * ROW + TALLY_ACTION] = action
+        tally[any_value * tallies.ROW + tallies.ACTION] = action
     return any_value
 
 
@@ -114,8 +92,8 @@ def open_any_value(run_state, row, kind, key, early, threshold, guard, block):
 def first_vote_weight(run_state, c):
     """What a voter's own first vote counts: it opens the gate if the message's sender does not."""
     cases = column(run_state, CASES)
-    gated = cases[c + CASE_VOTE + 2] >= GATE and cases[c + CASE_GATED] == 0
-    return GATE + 1 if gated else np.int64(1)
+    gated = cases[c + CASE_VOTE + 2] >= tallies.GATE and cases[c + CASE_GATED] == 0
+    return tallies.GATE + 1 if gated else np.int64(1)
 
 
 @compiled
@@ -126,15 +104,15 @@ def _chain(run_state, c, i, row, next_row, running, after, to, audience, block, 
     if i + 1 < cases[c + CASE_VOTES]:
         v = c + CASE_VOTE + 4 * (i + 1)
         target = audience if cases[v + 1] else to
-        weight = GATE + 1 if cases[v + 2] >= GATE else np.int64(1)
+        weight = tallies.GATE + 1 if cases[v + 2] >= tallies.GATE else np.int64(1)
         action = _new_action(
-            run_state, running, running, none, next_row, target, weight, none, np.int64(NOTIFY_NOBODY), 0, block
+            run_state, running, running, none, next_row, target, weight, none, np.int64(actions.NOTIFY_NOBODY), 0, block
         )
     elif cases[c + CASE_DECIDES] == DECIDES_AT_END:
         action = _new_action(run_state, running, after, none, none, none, 0, block, notify, 0, block)
     else:
         return
-    column(run_state, TALLY)[row * ROW + TALLY_ACTION] = action
+    column(run_state, kernel.TALLY)[row * tallies.ROW + tallies.ACTION] = action
 
 
 @compiled
@@ -150,7 +128,7 @@ def open_case(run_state, case, need, running, after, block, key, to, audience, d
     cases = column(run_state, CASES)
     votes = cases[c + CASE_VOTES]
     none = np.int64(-1)
-    if run_state[WIDE_FREE_LEN] < 3 or run_state[NARROW_FREE_LEN] < 3 or run_state[ACTIONS_FREE] < 4:
+    if run_state[WIDE_FREE_LEN] < 3 or run_state[NARROW_FREE_LEN] < 3 or run_state[actions.ACTIONS_FREE] < 4:
         return none, none, none, none
     row_1, row_2, row_3 = none, none, none
     for i in range(votes):
@@ -175,7 +153,7 @@ def open_case(run_state, case, need, running, after, block, key, to, audience, d
         target,
         first_vote_weight(run_state, c),
         decides,
-        np.int64(NOTIFY_NOBODY) if votes else notify,
+        np.int64(actions.NOTIFY_NOBODY) if votes else notify,
         cases[c + CASE_PERSIST_NS],
         block,
     )
@@ -185,5 +163,5 @@ def open_case(run_state, case, need, running, after, block, key, to, audience, d
         _chain(run_state, c, 1, row_2, row_3, running, after, to, audience, block, notify)
     if votes > 2:
         _chain(run_state, c, 2, row_3, none, running, after, to, audience, block, notify)
-    generation = column(run_state, ACTIONS)[message * ACTION_WIDTH + GENERATION]
+    generation = column(run_state, actions.ACTIONS)[message * actions.ACTION_WIDTH + actions.GENERATION]
     return message + (generation << 32), row_1, row_2, row_3

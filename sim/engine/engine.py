@@ -9,12 +9,12 @@ import numpy as np
 from sim.engine import actions, cases, dissemination, gossip, growth, lease, timers, votes
 from sim.engine.settings import NO_LIMIT, ClassRules, Settings
 from sim.kernel import post, rules, sharing, tally
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel.calendar import grow_calendar, lay_calendar
 from sim.kernel.chance import exponential_table
 from sim.kernel.heap import WIDTH
 from sim.kernel.run_state import RunState
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.ledger import transactions
 
 LONG_AGO = -(1 << 62)
@@ -68,67 +68,71 @@ class Engine:
 
     def _lay_scalars(self) -> None:
         s, state = self.settings, self.state
-        state[d.NODES] = self.endpoints
-        state[d.VOTERS] = s.voters
-        state[d.SEATS] = self.seats
-        state[d.SEED] = s.seed
-        state[d.BITS_WORDS] = self.words
-        state[d.SITES] = len(s.latency_ns)
-        state[d.JITTER_MODE] = s.jitter_mode
-        state[d.JITTER_LOW_NS] = s.jitter_low_ns
-        state[d.JITTER_SPAN_NS] = s.jitter_span
-        state[d.LOSS_Q32] = s.loss_q32
-        state[d.RETRANSMIT_NS] = s.retransmit_ns
+        state[kernel.NODES] = self.endpoints
+        state[kernel.VOTERS] = s.voters
+        state[kernel.SEATS] = self.seats
+        state[kernel.SEED] = s.seed
+        state[kernel.BITS_WORDS] = self.words
+        state[kernel.SITES] = len(s.latency_ns)
+        state[kernel.JITTER_MODE] = s.jitter_mode
+        state[kernel.JITTER_LOW_NS] = s.jitter_low_ns
+        state[kernel.JITTER_SPAN_NS] = s.jitter_span
+        state[kernel.LOSS_Q32] = s.loss_q32
+        state[kernel.RETRANSMIT_NS] = s.retransmit_ns
         order_matters = s.jitter_mode != post.NO_JITTER or s.loss_q32 > 0 or s.links_change
-        state[d.ORDERED] = s.ordered and order_matters
-        state[d.WORKERS] = s.workers
-        state[d.LOG_ON] = s.log_messages
-        state[d.FLUSH_NS] = s.flush_ns
-        state[d.WINDOW] = s.window
-        state[d.LOOK_NS] = s.look_ns
-        state[r.DECIDE_WAITS] = s.decide_waits
-        state[r.STOP_AFTER] = s.stop_after
-        state[r.WARM_UP_NS] = s.warm_up_ns
-        state[r.MEASURE_END_NS] = s.measure_end_ns
-        state[r.PAYLOAD_SIZE] = s.block_txs
-        state[r.BLOCK_BYTES_MAX] = s.block_bytes
-        state[r.BACKLOG_BYTES] = s.backlog_bytes
-        state[r.ACKS_NEEDED] = s.acks_needed
-        state[r.BROADCAST_TXS] = s.broadcast_txs
-        state[r.GATEWAY_FIRST] = self.seats
-        state[r.GATEWAYS] = s.gateways
-        state[r.INVALID_CLASS] = s.invalid_class
-        state[r.TX_KIND] = s.tx_kind
-        state[r.REPLY_KIND] = s.reply_kind
-        state[r.RECEIPT_BYTES] = s.receipt_bytes
-        state[r.RESULTS_NEEDED] = s.results_needed
-        state[r.RESULT_KIND] = s.result_kind
-        state[r.RESULT_BYTES] = s.result_bytes
-        state[r.RESULT_SIGN_NS] = s.result_sign_ns
-        state[r.RESULT_VERIFY_NS] = s.result_verify_ns
-        state[r.RESULT_HANDLE_NS] = s.result_handle_ns
-        state[r.EXECUTE_NS] = s.execute_ns
-        state[r.EXECUTE_BLOCK_NS] = s.execute_block_ns
-        state[r.EXECUTE_PLACE] = s.execute_place
-        state[r.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
-        state[r.BATCH_FROM] = s.batch_from
-        state[r.TICK_NS] = s.tick_ns
-        state[r.BUILDS_EARLY] = s.builds_early
-        state[r.REBUILD_NS] = s.rebuild_ns
-        state[r.POOL_LIMIT] = s.pool_limit
-        state[r.POOL_BYTES_LIMIT] = s.pool_bytes
-        state[r.POOL_SENDER_LIMIT] = s.pool_per_sender
-        state[r.POOL_EVICTS] = s.pool_evicts
-        state[r.POOL_KEEPS_NS] = s.pool_keeps_ns
-        state[r.POOL_LIMITED] = s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
-        state[r.RETRIES_MAX] = s.retries
-        state[r.KEEPS_MORE] = s.retries > 0 or s.pool_per_sender > 0 or s.state is not None or s.endorsement is not None
-        state[r.KEEPS_MORE] |= any(entry.watched for entry in s.class_rules)
-        state[r.EXECUTES] = s.state is not None or any(entry.watched for entry in s.class_rules)
-        state[r.RETRY_NS] = s.retry_ns
-        state[r.RETRY_MOST_NS] = s.retry_most_ns
-        state[r.REPLY_SIGN_NS] = s.reply_sign_ns
-        state[r.TX_VERIFY_NS] = s.tx_verify_ns
+        state[kernel.ORDERED] = s.ordered and order_matters
+        state[kernel.WORKERS] = s.workers
+        state[kernel.LOG_ON] = s.log_messages
+        state[kernel.FLUSH_NS] = s.flush_ns
+        state[kernel.WINDOW] = s.window
+        state[kernel.LOOK_NS] = s.look_ns
+        state[ledger.DECIDE_WAITS] = s.decide_waits
+        state[ledger.STOP_AFTER] = s.stop_after
+        state[ledger.WARM_UP_NS] = s.warm_up_ns
+        state[ledger.MEASURE_END_NS] = s.measure_end_ns
+        state[ledger.PAYLOAD_SIZE] = s.block_txs
+        state[ledger.BLOCK_BYTES_MAX] = s.block_bytes
+        state[ledger.BACKLOG_BYTES] = s.backlog_bytes
+        state[ledger.ACKS_NEEDED] = s.acks_needed
+        state[ledger.BROADCAST_TXS] = s.broadcast_txs
+        state[ledger.GATEWAY_FIRST] = self.seats
+        state[ledger.GATEWAYS] = s.gateways
+        state[ledger.INVALID_CLASS] = s.invalid_class
+        state[ledger.TX_KIND] = s.tx_kind
+        state[ledger.REPLY_KIND] = s.reply_kind
+        state[ledger.RECEIPT_BYTES] = s.receipt_bytes
+        state[ledger.RESULTS_NEEDED] = s.results_needed
+        state[ledger.RESULT_KIND] = s.result_kind
+        state[ledger.RESULT_BYTES] = s.result_bytes
+        state[ledger.RESULT_SIGN_NS] = s.result_sign_ns
+        state[ledger.RESULT_VERIFY_NS] = s.result_verify_ns
+        state[ledger.RESULT_HANDLE_NS] = s.result_handle_ns
+        state[ledger.EXECUTE_NS] = s.execute_ns
+        state[ledger.EXECUTE_BLOCK_NS] = s.execute_block_ns
+        state[ledger.EXECUTE_PLACE] = s.execute_place
+        state[ledger.BATCH_TIMEOUT_NS] = s.batch_timeout_ns
+        state[ledger.BATCH_FROM] = s.batch_from
+        state[ledger.TICK_NS] = s.tick_ns
+        state[ledger.BUILDS_EARLY] = s.builds_early
+        state[ledger.REBUILD_NS] = s.rebuild_ns
+        state[ledger.POOL_LIMIT] = s.pool_limit
+        state[ledger.POOL_BYTES_LIMIT] = s.pool_bytes
+        state[ledger.POOL_SENDER_LIMIT] = s.pool_per_sender
+        state[ledger.POOL_EVICTS] = s.pool_evicts
+        state[ledger.POOL_KEEPS_NS] = s.pool_keeps_ns
+        state[ledger.POOL_LIMITED] = (
+            s.pool_per_sender > 0 or min(s.pool_limit, s.pool_bytes, s.pool_keeps_ns) < NO_LIMIT
+        )
+        state[ledger.RETRIES_MAX] = s.retries
+        state[ledger.KEEPS_MORE] = (
+            s.retries > 0 or s.pool_per_sender > 0 or s.state is not None or s.endorsement is not None
+        )
+        state[ledger.KEEPS_MORE] |= any(entry.watched for entry in s.class_rules)
+        state[ledger.EXECUTES] = s.state is not None or any(entry.watched for entry in s.class_rules)
+        state[ledger.RETRY_NS] = s.retry_ns
+        state[ledger.RETRY_MOST_NS] = s.retry_most_ns
+        state[ledger.REPLY_SIGN_NS] = s.reply_sign_ns
+        state[ledger.TX_VERIFY_NS] = s.tx_verify_ns
         state[actions.EVENTS_MAX] = s.events_max
         state[actions.STILL_MAX] = s.still_max
 
@@ -136,40 +140,46 @@ class Engine:
         s, run_state = self.settings, self.run_state
         n = self.endpoints
         lay_calendar(run_state, first_shift(s.latency_ns, s.voters), 16 * n + 2 * s.block_txs)
-        run_state.allocate(d.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
-        node = run_state.allocate(d.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
+        run_state.allocate(kernel.READY, WIDTH * (32 * n + 4096 + 4 * s.block_txs))
+        node = run_state.allocate(kernel.NODE, n * post.NODE_WIDTH).reshape(n, post.NODE_WIDTH)
         node[:, post.UP] = 1
         node[:, post.GUARD] = -1
         self.set_speeds()
         node[:, post.TX_PS] = s.tx_ps_per_byte
         node[:, post.RX_PS] = s.rx_ps_per_byte
-        run_state.allocate(d.WORKER_FREE, n * s.workers)
+        run_state.allocate(kernel.WORKER_FREE, n * s.workers)
         if s.cores_of is not None:  # workers that a node does not have are never free
-            run_state[d.WORKER_FREE].reshape(n, -1)[np.arange(s.workers) >= s.cores_of[:, None]] = NO_LIMIT
-        caps = run_state.allocate(d.LINK_CAP, post.CAP_WIDTH * (1 + len(s.link_caps_ps)))
+            run_state[kernel.WORKER_FREE].reshape(n, -1)[np.arange(s.workers) >= s.cores_of[:, None]] = NO_LIMIT
+        caps = run_state.allocate(kernel.LINK_CAP, post.CAP_WIDTH * (1 + len(s.link_caps_ps)))
         caps.reshape(-1, post.CAP_WIDTH)[1:, post.CAP_PS] = s.link_caps_ps
         envelopes = 8 * n + 16 * s.gateways + 1024
-        run_state.allocate(d.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
-        run_state.adopt(d.ENVELOPE_FREE, np.arange(envelopes)[::-1])
-        self.state[d.ENVELOPES_FREE] = envelopes
-        run_state.adopt(d.SITE_OF, s.site_of)
-        run_state.adopt(d.LATENCY, s.latency_ns)
-        run_state.allocate(d.LAST_ARRIVAL, n * n if self.state[d.ORDERED] else 1)
-        run_state.allocate(d.LINK_RULE, n * n if s.links_change else 1)
-        run_state.adopt(d.FLUSH_AT, np.full(n * n if s.flush_ns else 1, -1))
-        run_state.allocate(d.RULE, post.RULE_WIDTH * 256)
-        run_state.adopt(d.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
-        run_state.allocate(d.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
+        run_state.allocate(kernel.ENVELOPE, envelopes * post.ENVELOPE_WIDTH)
+        run_state.adopt(kernel.ENVELOPE_FREE, np.arange(envelopes)[::-1])
+        self.state[kernel.ENVELOPES_FREE] = envelopes
+        run_state.adopt(kernel.SITE_OF, s.site_of)
+        run_state.adopt(kernel.LATENCY, s.latency_ns)
+        run_state.allocate(kernel.LAST_ARRIVAL, n * n if self.state[kernel.ORDERED] else 1)
+        run_state.allocate(kernel.LINK_RULE, n * n if s.links_change else 1)
+        run_state.adopt(kernel.FLUSH_AT, np.full(n * n if s.flush_ns else 1, -1))
+        run_state.allocate(kernel.RULE, post.RULE_WIDTH * 256)
+        run_state.adopt(kernel.QUANTILE, np.zeros(1) if s.jitter_table is None else s.jitter_table)
+        run_state.allocate(kernel.KIND_COUNT, post.KINDS * post.KIND_WIDTH)
         self._lay_cards()
         self._lay_groups()
-        run_state.adopt(d.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
-        run_state.adopt(d.SIDE, np.array(s.side or (-1,)))
-        self.state[d.BORDERS] = 0 in s.side and 1 in s.side
-        run_state.adopt(d.KIND_WEIGHTS, np.full(post.KINDS, -1))
-        run_state.allocate(d.VOTE_WEIGHT, 1)
+        run_state.adopt(kernel.IDENTITY, np.array([*self.identity, *[-1] * (n - self.seats)]))
+        run_state.adopt(kernel.SIDE, np.array(s.side or (-1,)))
+        self.state[kernel.BORDERS] = 0 in s.side and 1 in s.side
+        run_state.adopt(kernel.KIND_WEIGHTS, np.full(post.KINDS, -1))
+        run_state.allocate(kernel.VOTE_WEIGHT, 1)
         self._weights: dict[tuple[int, ...], int] = {}
-        run_state.allocate(d.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
-        for number in (d.MESSAGE_RULE, d.RULE_KINDS, d.RULE_SOURCES, d.RULE_TARGETS, d.RULE_ACTIVE):
+        run_state.allocate(kernel.LOG, post.LOG_WIDTH * max(1 << 16, 64 * n) if s.log_messages else 1)
+        for number in (
+            kernel.MESSAGE_RULE,
+            kernel.RULE_KINDS,
+            kernel.RULE_SOURCES,
+            kernel.RULE_TARGETS,
+            kernel.RULE_ACTIVE,
+        ):
             run_state.allocate(number, 1)
         run_state.allocate(actions.PROGRESS, actions.PROGRESS_WIDTH * n)
         leases = run_state.allocate(lease.LEASE, self.seats * lease.LEASE_WIDTH).reshape(-1, lease.LEASE_WIDTH)
@@ -198,17 +208,17 @@ class Engine:
         s, run_state, state = self.settings, self.run_state, self.state
         sent_ps, received_ps = s.tx_ps_per_byte, s.rx_ps_per_byte
         limited = s.sharing != sharing.FIFO and (sent_ps > 0).any()
-        state[d.SHARING] = s.sharing if limited else sharing.FIFO
-        state[d.CAPPED] = limited and received_ps.max() > sent_ps[sent_ps > 0].min()
+        state[kernel.SHARING] = s.sharing if limited else sharing.FIFO
+        state[kernel.CAPPED] = limited and received_ps.max() > sent_ps[sent_ps > 0].min()
         n, rows = (self.endpoints, 4 * self.endpoints + 64) if limited else (0, 0)
-        run_state.allocate(d.CARDS, n * sharing.CARD_WIDTH)
-        run_state.allocate(d.CONNECTION, n * n * sharing.LANES)
-        run_state.allocate(d.QUEUED, rows * sharing.QUEUED_WIDTH)
-        run_state.allocate(d.QUEUED_PLACE, rows * rules.PLACE_WIDTH)
-        run_state.adopt(d.QUEUED_FREE, np.arange(rows)[::-1])
-        state[d.QUEUED_FREE_LEN] = rows
-        run_state.allocate(d.RX_GAPS, n * sharing.GAPS_WIDTH)
-        run_state.allocate(d.KIND_SMALL, post.KINDS)
+        run_state.allocate(kernel.CARDS, n * sharing.CARD_WIDTH)
+        run_state.allocate(kernel.CONNECTION, n * n * sharing.LANES)
+        run_state.allocate(kernel.QUEUED, rows * sharing.QUEUED_WIDTH)
+        run_state.allocate(kernel.QUEUED_PLACE, rows * rules.PLACE_WIDTH)
+        run_state.adopt(kernel.QUEUED_FREE, np.arange(rows)[::-1])
+        state[kernel.QUEUED_FREE_LEN] = rows
+        run_state.allocate(kernel.RX_GAPS, n * sharing.GAPS_WIDTH)
+        run_state.allocate(kernel.KIND_SMALL, post.KINDS)
 
     def _lay_groups(self) -> None:
         """Group 0 is who gets broadcasts; one more for each voter with several seats."""
@@ -222,17 +232,19 @@ class Engine:
                 self.address[voter] = -len(groups)
         self.twins = len(groups) > 1
         self.twin_seats = frozenset(seat for group in groups[1:] for seat in group)
-        self.run_state.adopt(d.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
-        self.run_state.adopt(d.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
+        self.run_state.adopt(kernel.GROUP_START, np.cumsum([0, *(len(group) for group in groups)]))
+        self.run_state.adopt(kernel.GROUP_MEMBER, np.array([seat for group in groups for seat in group]))
         self._groups: dict[tuple[int, ...], int] = {}  # asked for later: seats -> address
 
     def group(self, seats: tuple[int, ...]) -> int:
         """The address of several seats as receivers of one message, laid out when first asked for."""
         if seats not in self._groups:
-            starts = self.run_state[d.GROUP_START]
+            starts = self.run_state[kernel.GROUP_START]
             self._groups[seats] = -len(starts)
-            self.run_state.adopt(d.GROUP_MEMBER, np.concatenate((self.run_state[d.GROUP_MEMBER][: starts[-1]], seats)))
-            self.run_state.adopt(d.GROUP_START, np.append(starts, starts[-1] + len(seats)))
+            self.run_state.adopt(
+                kernel.GROUP_MEMBER, np.concatenate((self.run_state[kernel.GROUP_MEMBER][: starts[-1]], seats))
+            )
+            self.run_state.adopt(kernel.GROUP_START, np.append(starts, starts[-1] + len(seats)))
         return self._groups[seats]
 
     def lay_weights(self, kind: int, weights: Sequence[int]) -> None:
@@ -242,40 +254,40 @@ class Engine:
                 f"weights: {len(weights)} of them, from {min(weights)}, adding up to {sum(weights)}; give each of the "
                 f"{self.voters} voters a weight of 0 or more, at most {tally.WEIGHT_MAX} together"
             )
-        self.run_state[d.KIND_WEIGHTS][kind] = self._weights_at(tuple(weights))
+        self.run_state[kernel.KIND_WEIGHTS][kind] = self._weights_at(tuple(weights))
 
     def voters_in(self, row: int) -> tuple[int, ...]:
         """Voters whose vote is in some receiver's count."""
-        row_ = self.run_state[d.TALLY][row * tally.ROW :]
+        row_ = self.run_state[kernel.TALLY][row * tally.ROW :]
         at, step = row_[tally.BITS_AT], row_[tally.BITS_STEP]
         seats = self.seats if step else 1
         bits = np.bitwise_or.reduce(
-            self.run_state[d.TALLY_BITS][at : at + seats * self.words].reshape(seats, -1), axis=0
+            self.run_state[kernel.TALLY_BITS][at : at + seats * self.words].reshape(seats, -1), axis=0
         )
         return tuple(voter for voter in range(self.voters) if int(bits[voter >> 6]) >> (voter & 63) & 1)
 
     def weigh(self, row: int, weights: tuple[int, ...]) -> None:
         """The votes of one tally count by these weights, whatever those of its type do."""
-        self.run_state[d.TALLY_WEIGHTS][row] = self._weights_at(weights)
+        self.run_state[kernel.TALLY_WEIGHTS][row] = self._weights_at(weights)
 
     def _weights_at(self, weights: tuple[int, ...]) -> int:
         """Where these weights begin among all, written there when first needed."""
         if weights not in self._weights:
-            held = self.run_state[d.VOTE_WEIGHT]
+            held = self.run_state[kernel.VOTE_WEIGHT]
             self._weights[weights] = len(held)
-            self.run_state.adopt(d.VOTE_WEIGHT, np.concatenate((held, weights)))
-            self.state[d.WEIGHTED] = 1
+            self.run_state.adopt(kernel.VOTE_WEIGHT, np.concatenate((held, weights)))
+            self.state[kernel.WEIGHTED] = 1
         return self._weights[weights]
 
     def _lay_tallies(self) -> None:
         """Rows 0..wide-1 are wide; narrow rows follow. Both kinds grow by adding rows at the end."""
-        self.run_state.allocate(d.TALLY, 0)
-        self.run_state.allocate(d.TALLY_COUNT, 0)
-        self.run_state.allocate(d.TALLY_FIRED, 0)
-        self.run_state.allocate(d.TALLY_BITS, 0)
-        self.run_state.allocate(d.TALLY_PLACE, 0)
-        self.run_state.allocate(d.TALLY_CAST, 0)
-        self.run_state.allocate(d.TALLY_WEIGHTS, 0)
+        self.run_state.allocate(kernel.TALLY, 0)
+        self.run_state.allocate(kernel.TALLY_COUNT, 0)
+        self.run_state.allocate(kernel.TALLY_FIRED, 0)
+        self.run_state.allocate(kernel.TALLY_BITS, 0)
+        self.run_state.allocate(kernel.TALLY_PLACE, 0)
+        self.run_state.allocate(kernel.TALLY_CAST, 0)
+        self.run_state.allocate(kernel.TALLY_WEIGHTS, 0)
         self.run_state.allocate(votes.WIDE_FREE, 0)
         self.run_state.allocate(votes.NARROW_FREE, 0)
         growth.add_tallies(self.run_state, seats=self.seats, wide=True, count=16)
@@ -284,53 +296,53 @@ class Engine:
     def _lay_ledger(self) -> None:
         s, run_state, state = self.settings, self.run_state, self.state
         n = self.endpoints
-        peer = run_state.allocate(r.PEER, n * r.PEER_WIDTH).reshape(n, r.PEER_WIDTH)
-        peer[:, r.TIP] = -1
-        peer[:, r.FORWARD_TO] = -1
-        peer[:, r.ENTRY] = -1
-        peer[:, r.BATCH_TIMER] = -1
-        peer[:, r.LAST_TICK] = -2
+        peer = run_state.allocate(ledger.PEER, n * ledger.PEER_WIDTH).reshape(n, ledger.PEER_WIDTH)
+        peer[:, ledger.TIP] = -1
+        peer[:, ledger.FORWARD_TO] = -1
+        peer[:, ledger.ENTRY] = -1
+        peer[:, ledger.BATCH_TIMER] = -1
+        peer[:, ledger.LAST_TICK] = -2
         txs = 4096 + 4 * s.block_txs + 16 * n if s.gateways else 1
-        run_state.allocate(r.TX, txs * r.TX_WIDTH)
-        run_state.adopt(r.TX_FREE, np.arange(txs)[::-1])
-        run_state.allocate(r.TX_HELD, txs * self.words)
-        run_state.allocate(r.TX_MORE, txs * r.TX_MORE_WIDTH)
-        run_state.allocate(r.POOL_FILL, self.seats * r.POOL_FILL_WIDTH)
-        state[r.TX_FREE_LEN] = txs
-        state[r.POOL_SIZE] = _POOL_START
-        run_state.allocate(r.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
+        run_state.allocate(ledger.TX, txs * ledger.TX_WIDTH)
+        run_state.adopt(ledger.TX_FREE, np.arange(txs)[::-1])
+        run_state.allocate(ledger.TX_HELD, txs * self.words)
+        run_state.allocate(ledger.TX_MORE, txs * ledger.TX_MORE_WIDTH)
+        run_state.allocate(ledger.POOL_FILL, self.seats * ledger.POOL_FILL_WIDTH)
+        state[ledger.TX_FREE_LEN] = txs
+        state[ledger.POOL_SIZE] = _POOL_START
+        run_state.allocate(ledger.POOL, 2 * self.seats * _POOL_START if s.gateways else 1)
         blocks = 64
-        run_state.allocate(r.BLOCK, blocks * r.BLOCK_WIDTH)
-        run_state[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)[:, r.NUMBER] = -1
-        run_state.adopt(r.BLOCK_FREE, np.arange(blocks)[::-1])
-        run_state.allocate(r.BLOCK_READY, blocks * self.words)
+        run_state.allocate(ledger.BLOCK, blocks * ledger.BLOCK_WIDTH)
+        run_state[ledger.BLOCK].reshape(-1, ledger.BLOCK_WIDTH)[:, ledger.NUMBER] = -1
+        run_state.adopt(ledger.BLOCK_FREE, np.arange(blocks)[::-1])
+        run_state.allocate(ledger.BLOCK_READY, blocks * self.words)
         run_state.allocate(lease.UNSEEN, blocks)
-        run_state.allocate(r.BLOCK_REPLIES, max(blocks * s.gateways, 1))
-        run_state.allocate(r.BLOCK_COST, blocks)
-        run_state.allocate(r.BLOCK_RESULTS, blocks * self.seats * self.words if s.results_needed else 1)
-        state[r.BLOCKS_FREE] = blocks
+        run_state.allocate(ledger.BLOCK_REPLIES, max(blocks * s.gateways, 1))
+        run_state.allocate(ledger.BLOCK_COST, blocks)
+        run_state.allocate(ledger.BLOCK_RESULTS, blocks * self.seats * self.words if s.results_needed else 1)
+        state[ledger.BLOCKS_FREE] = blocks
         run_state.seldom(
-            r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_FREE
+            ledger.BLOCK, ledger.BLOCK_READY, ledger.BLOCK_REPLIES, ledger.BLOCK_RESULTS, ledger.BLOCK_FREE
         )  # kept for whoever is down
-        state[r.BLOCK_SERIAL] = 1
+        state[ledger.BLOCK_SERIAL] = 1
         payloads = 16
-        run_state.allocate(r.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
-        run_state.adopt(r.PAYLOAD_FREE, np.arange(payloads)[::-1])
-        state[r.PAYLOADS_FREE] = payloads
-        run_state.allocate(r.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
-        run_state.allocate(r.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
-        run_state.allocate(r.TRACE, r.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
-        run_state.allocate(r.CLOSED, _CLOSED_ROWS)
-        run_state.allocate(r.HANDED, _CLOSED_ROWS)
+        run_state.allocate(ledger.PAYLOAD, payloads * s.block_txs if s.gateways else 1)
+        run_state.adopt(ledger.PAYLOAD_FREE, np.arange(payloads)[::-1])
+        state[ledger.PAYLOADS_FREE] = payloads
+        run_state.allocate(ledger.HIST_CLIENT, transactions.HIST_LEN if s.gateways else 1)
+        run_state.allocate(ledger.HIST_FINAL, transactions.HIST_LEN if s.gateways else 1)
+        run_state.allocate(ledger.TRACE, ledger.TRACE_WIDTH * max(TRACE_ROWS, 256 * self.seats))
+        run_state.allocate(ledger.CLOSED, _CLOSED_ROWS)
+        run_state.allocate(ledger.HANDED, _CLOSED_ROWS)
         state[actions.SWEEP_CLOSED] = self.sweep_every
         state[actions.SWEEP_DECISIONS] = NO_LIMIT  # while all voters are up, nothing goes but what is closed
-        classes = run_state.allocate(r.CLASS, len(s.class_bytes) * r.CLASS_WIDTH)
-        senders = self._lay_classes(classes.reshape(-1, r.CLASS_WIDTH))
-        run_state.allocate(r.SENDER_HELD, max(senders * self.seats, 1) if s.pool_per_sender else 1)
-        state[r.CLASSES] = len(s.class_bytes)
-        run_state.allocate(r.WAITED, r.WAITED_WIDTH * max(s.gateways * len(s.class_bytes), 1))
-        run_state.allocate(r.STREAM, r.STREAM_WIDTH * 1)
-        run_state.allocate(r.REPLY_COUNT, max(s.gateways, 1))
+        classes = run_state.allocate(ledger.CLASS, len(s.class_bytes) * ledger.CLASS_WIDTH)
+        senders = self._lay_classes(classes.reshape(-1, ledger.CLASS_WIDTH))
+        run_state.allocate(ledger.SENDER_HELD, max(senders * self.seats, 1) if s.pool_per_sender else 1)
+        state[ledger.CLASSES] = len(s.class_bytes)
+        run_state.allocate(ledger.WAITED, ledger.WAITED_WIDTH * max(s.gateways * len(s.class_bytes), 1))
+        run_state.allocate(ledger.STREAM, ledger.STREAM_WIDTH * 1)
+        run_state.allocate(ledger.REPLY_COUNT, max(s.gateways, 1))
 
     def set_speeds(self) -> None:
         """Each endpoint's equipment works as it was built to."""
@@ -342,95 +354,96 @@ class Engine:
     def _lay_classes(self, classes: np.ndarray) -> int:
         """The table of classes of transactions; returns how many senders there are at all gateways."""
         s, senders = self.settings, 0
-        classes[:, r.CLASS_BYTES] = s.class_bytes
+        classes[:, ledger.CLASS_BYTES] = s.class_bytes
         for row, entry in zip(classes, s.class_rules or [ClassRules()] * len(classes), strict=True):
-            row[r.CLASS_MOST] = entry.most
-            row[r.CLASS_ASKS] = entry.asks
-            row[r.CLASS_THINK_NS] = entry.think_ns
-            row[r.CLASS_THINK_DRAWN] = entry.think_drawn
-            row[r.CLASS_DEADLINE_NS] = entry.deadline_ns
-            row[r.CLASS_SIGNATURES] = entry.signatures
-            row[r.CLASS_SUPERVISES] = entry.supervises
-            row[r.CLASS_STAYS] = entry.stays
-            row[r.CLASS_WATCHED] = entry.watched
-            row[r.CLASS_VALID_NS] = entry.valid_ns
-            row[r.CLASS_SENDERS] = entry.senders
-            row[r.CLASS_SENDER_FIRST] = senders
+            row[ledger.CLASS_MOST] = entry.most
+            row[ledger.CLASS_ASKS] = entry.asks
+            row[ledger.CLASS_THINK_NS] = entry.think_ns
+            row[ledger.CLASS_THINK_DRAWN] = entry.think_drawn
+            row[ledger.CLASS_DEADLINE_NS] = entry.deadline_ns
+            row[ledger.CLASS_SIGNATURES] = entry.signatures
+            row[ledger.CLASS_SUPERVISES] = entry.supervises
+            row[ledger.CLASS_STAYS] = entry.stays
+            row[ledger.CLASS_WATCHED] = entry.watched
+            row[ledger.CLASS_VALID_NS] = entry.valid_ns
+            row[ledger.CLASS_SENDERS] = entry.senders
+            row[ledger.CLASS_SENDER_FIRST] = senders
             senders += entry.senders * s.gateways
         self._lay_state(classes)
         self._lay_peers()
-        self.state[r.ASKING_CLASSES] = any(entry.asks for entry in s.class_rules)
+        self.state[ledger.ASKING_CLASSES] = any(entry.asks for entry in s.class_rules)
         drawn = any(entry.think_drawn for entry in s.class_rules)
-        self.run_state.adopt(r.THINK_QUANTILE, exponential_table() if drawn else np.zeros(1, dtype=np.int64))
+        self.run_state.adopt(ledger.THINK_QUANTILE, exponential_table() if drawn else np.zeros(1, dtype=np.int64))
         return senders
 
     def _lay_peers(self) -> None:
         """Peers, and which of them together meet the policy."""
         given, state = self.settings.endorsement, self.state
-        self.run_state.adopt(r.PLAN, np.zeros(1, dtype=np.int64) if given is None else given.plans)
+        self.run_state.adopt(ledger.PLAN, np.zeros(1, dtype=np.int64) if given is None else given.plans)
         if given is None:
             return
-        state[r.ENDORSES] = 1
-        state[r.ENDORSE_KIND] = self.settings.endorse_kind
-        state[r.ENDORSE_NS] = given.execute_ns
-        state[r.ENDORSE_VERIFY_NS] = given.verify_ns
-        state[r.ENDORSE_SIGN_NS] = given.sign_ns
-        state[r.ENDORSE_HANDLE_NS] = given.handle_ns
-        state[r.ENDORSE_TIMEOUT_NS] = given.timeout_ns
-        state[r.ENDORSED_BYTES] = given.answer_bytes
-        state[r.ORDERERS_ALL] = given.to_all
-        state[r.PEER_FIRST] = given.first
-        state[r.PEERS], state[r.PLANS] = given.plans.shape
+        state[ledger.ENDORSES] = 1
+        state[ledger.ENDORSE_KIND] = self.settings.endorse_kind
+        state[ledger.ENDORSE_NS] = given.execute_ns
+        state[ledger.ENDORSE_VERIFY_NS] = given.verify_ns
+        state[ledger.ENDORSE_SIGN_NS] = given.sign_ns
+        state[ledger.ENDORSE_HANDLE_NS] = given.handle_ns
+        state[ledger.ENDORSE_TIMEOUT_NS] = given.timeout_ns
+        state[ledger.ENDORSED_BYTES] = given.answer_bytes
+        state[ledger.ORDERERS_ALL] = given.to_all
+        state[ledger.PEER_FIRST] = given.first
+        state[ledger.PEERS], state[ledger.PLANS] = given.plans.shape
 
     def _lay_state(self, classes: np.ndarray) -> None:
         """Keys, what classes do with them, and what became of each class's requests."""
         run_state, state, keyed = self.run_state, self.state, self.settings.state
-        run_state.allocate(r.OUTCOME, len(classes) * r.OUTCOME_WIDTH)
-        run_state.allocate(r.CLASS_WAITS, len(classes) * r.WAIT_BUCKETS if self.settings.gateways else 1)
+        run_state.allocate(ledger.OUTCOME, len(classes) * ledger.OUTCOME_WIDTH)
+        run_state.allocate(ledger.CLASS_WAITS, len(classes) * ledger.WAIT_BUCKETS if self.settings.gateways else 1)
         accesses: list[tuple[int, ...]] = []
         for row, entry in zip(classes, self.settings.class_rules or [ClassRules()] * len(classes), strict=True):
-            row[r.CLASS_ACCESS_FIRST], row[r.CLASS_ACCESSES] = len(accesses), len(entry.accesses)
+            row[ledger.CLASS_ACCESS_FIRST], row[ledger.CLASS_ACCESSES] = len(accesses), len(entry.accesses)
             accesses += entry.accesses
-        run_state.adopt(r.ACCESS, np.array(accesses or [(0,) * r.ACCESS_WIDTH], dtype=np.int64))
-        run_state.adopt(r.SKEW, np.zeros(1) if keyed is None or not len(keyed.skew) else keyed.skew)
-        run_state.allocate(r.EXECUTED, r.EXECUTED_WIDTH * (1024 if self.state[r.EXECUTES] else 1))
-        run_state.allocate(r.CROSSING, r.CROSSING_WIDTH * r.CROSSINGS_KEPT)
-        run_state.allocate(r.CARRIED, r.CARRIED_WIDTH * 64)
-        run_state.allocate(r.STATE_KEY, keyed.keys if keyed else 1)
+        run_state.adopt(ledger.ACCESS, np.array(accesses or [(0,) * ledger.ACCESS_WIDTH], dtype=np.int64))
+        run_state.adopt(ledger.SKEW, np.zeros(1) if keyed is None or not len(keyed.skew) else keyed.skew)
+        run_state.allocate(ledger.EXECUTED, ledger.EXECUTED_WIDTH * (1024 if self.state[ledger.EXECUTES] else 1))
+        run_state.allocate(ledger.CROSSING, ledger.CROSSING_WIDTH * ledger.CROSSINGS_KEPT)
+        run_state.allocate(ledger.CARRIED, ledger.CARRIED_WIDTH * 64)
+        run_state.allocate(ledger.STATE_KEY, keyed.keys if keyed else 1)
         most = max(
-            (sum(access[r.ACCESS_COUNT] for access in one.accesses) for one in self.settings.class_rules), default=1
+            (sum(access[ledger.ACCESS_COUNT] for access in one.accesses) for one in self.settings.class_rules),
+            default=1,
         )
         touched = 1 << (2 * max(most, 1) * self.settings.block_txs).bit_length()  # so that hashing finds a free row
-        run_state.allocate(r.KEY_BUSY, r.BUSY_WIDTH * touched if keyed and keyed.lanes else r.BUSY_WIDTH)
-        run_state.allocate(r.LANE_FREE, keyed.lanes if keyed and keyed.lanes else 1)
+        run_state.allocate(ledger.KEY_BUSY, ledger.BUSY_WIDTH * touched if keyed and keyed.lanes else ledger.BUSY_WIDTH)
+        run_state.allocate(ledger.LANE_FREE, keyed.lanes if keyed and keyed.lanes else 1)
         if keyed is not None:
-            state[r.STATE_ON] = 1
-            state[r.CONFLICTS_ABORT] = keyed.aborts
-            state[r.TRIES_MAX] = keyed.tries
-            state[r.TRY_AGAIN_NS] = keyed.try_again_ns
-            state[r.RECORDS] = keyed.records
-            state[r.SCHEDULES] = keyed.lanes > 0
-            state[r.LANES] = keyed.lanes
-            state[r.IO_NS] = keyed.io_ns
+            state[ledger.STATE_ON] = 1
+            state[ledger.CONFLICTS_ABORT] = keyed.aborts
+            state[ledger.TRIES_MAX] = keyed.tries
+            state[ledger.TRY_AGAIN_NS] = keyed.try_again_ns
+            state[ledger.RECORDS] = keyed.records
+            state[ledger.SCHEDULES] = keyed.lanes > 0
+            state[ledger.LANES] = keyed.lanes
+            state[ledger.IO_NS] = keyed.io_ns
 
     # --- room ------------------------------------------------------------------------------------------
 
     def make_capacity(self) -> None:
         """Lengthen whatever is nearly full. Called when compiled code returns CAPACITY or -1."""
         run_state, state = self.run_state, self.state
-        copies = 1 + int(state[d.RULE_COPIES_MAX])
+        copies = 1 + int(state[kernel.RULE_COPIES_MAX])
         margin = 16 * self.endpoints * copies + 1024 + 2 * self.settings.block_txs + 16 * self.settings.gateways
         grow_calendar(run_state, margin)
-        while (state[d.READY_LEN] + margin) * WIDTH > len(run_state[d.READY]):
-            run_state.grow(d.READY)
-        if state[d.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
+        while (state[kernel.READY_LEN] + margin) * WIDTH > len(run_state[kernel.READY]):
+            run_state.grow(kernel.READY)
+        if state[kernel.ENVELOPES_FREE] < 128 + 32 * self.settings.gateways:
             growth.double_envelopes(run_state)
-        if self.settings.gateways and state[r.TX_FREE_LEN] <= 2 * margin:
+        if self.settings.gateways and state[ledger.TX_FREE_LEN] <= 2 * margin:
             growth.double_transactions(run_state)
-        if state[r.BLOCKS_FREE] <= 8:
+        if state[ledger.BLOCKS_FREE] <= 8:
             growth.add_blocks(run_state)
-        if state[r.PAYLOADS_FREE] <= 8:
-            growth.double(run_state, r.PAYLOAD_FREE, r.PAYLOADS_FREE, ((r.PAYLOAD, 0),))
+        if state[ledger.PAYLOADS_FREE] <= 8:
+            growth.double(run_state, ledger.PAYLOAD_FREE, ledger.PAYLOADS_FREE, ((ledger.PAYLOAD, 0),))
         if state[actions.ACTIONS_FREE] < 16:
             growth.double(run_state, actions.ACTION_FREE, actions.ACTIONS_FREE, ((actions.ACTIONS, 0),), first=1)
         if state[votes.WIDE_FREE_LEN] < 4:
@@ -451,7 +464,7 @@ class Engine:
     @property
     def tallies(self) -> int:
         """How many tally rows there are."""
-        return len(self.run_state[d.TALLY]) // tally.ROW
+        return len(self.run_state[kernel.TALLY]) // tally.ROW
 
     def lay_tree(self, rows: np.ndarray) -> int:
         """One more tree that messages go down, int64, (seats, TREE_WIDTH): its number."""
@@ -467,47 +480,47 @@ class Engine:
         """
         run_state, state = self.run_state, self.state
         none = np.zeros((1, self.endpoints), dtype=bool)
-        state[d.RULES] = len(rows)
-        state[d.RULE_COPIES_MAX] = rows[:, rules.COPIES].sum()
-        run_state.adopt(d.MESSAGE_RULE, rows)
-        run_state.adopt(d.RULE_KINDS, _bit_sets(kinds.T))
-        run_state.adopt(d.RULE_SOURCES, _bit_sets(sources.T))
-        run_state.adopt(d.RULE_TARGETS, _bit_sets(np.concatenate((targets, none))))
-        run_state.allocate(d.RULE_ACTIVE, len(rows))
-        state[d.RULE_WORDS] = (len(rows) + 63) // 64
-        state[d.END_WORDS] = (self.endpoints + 63) // 64
+        state[kernel.RULES] = len(rows)
+        state[kernel.RULE_COPIES_MAX] = rows[:, rules.COPIES].sum()
+        run_state.adopt(kernel.MESSAGE_RULE, rows)
+        run_state.adopt(kernel.RULE_KINDS, _bit_sets(kinds.T))
+        run_state.adopt(kernel.RULE_SOURCES, _bit_sets(sources.T))
+        run_state.adopt(kernel.RULE_TARGETS, _bit_sets(np.concatenate((targets, none))))
+        run_state.allocate(kernel.RULE_ACTIVE, len(rows))
+        state[kernel.RULE_WORDS] = (len(rows) + 63) // 64
+        state[kernel.END_WORDS] = (self.endpoints + 63) // 64
 
     def lay_neighbours(self, neighbours: list[list[int]], floods: int) -> None:
         """The graph that flooding messages follow, per endpoint its neighbours, and slots for `floods` at a time."""
         lengths = [len(members) for members in neighbours]
-        self.run_state.adopt(d.NEIGHBOUR_START, np.concatenate(([0], np.cumsum(lengths))))
-        self.run_state.adopt(d.NEIGHBOUR, np.array([node for members in neighbours for node in members]))
-        self.run_state.allocate(d.FLOOD_SEEN, floods * self.endpoints)
+        self.run_state.adopt(kernel.NEIGHBOUR_START, np.concatenate(([0], np.cumsum(lengths))))
+        self.run_state.adopt(kernel.NEIGHBOUR, np.array([node for members in neighbours for node in members]))
+        self.run_state.allocate(kernel.FLOOD_SEEN, floods * self.endpoints)
 
     def flood_receipts_ns(self, slot: int) -> np.ndarray:
         """When each endpoint had handled a flood, ns, shape (endpoints,); -1: not reached."""
-        return self.run_state[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] - 1
+        return self.run_state[kernel.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] - 1
 
     def clear_flood(self, slot: int) -> None:
         """Free a flood's slot; no copy of it may be under way."""
-        self.run_state[d.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
+        self.run_state[kernel.FLOOD_SEEN].reshape(-1, self.endpoints)[slot] = 0
 
     def sending_ns(self) -> np.ndarray:
         """How long each card has been busy with copies that have not left yet, ns, shape (endpoints,)."""
         busy_ps = np.zeros(self.endpoints, dtype=np.int64)
-        if not self.state[d.SHARING]:
+        if not self.state[kernel.SHARING]:
             return busy_ps
-        rows = self.run_state[d.QUEUED].reshape(-1, sharing.QUEUED_WIDTH)
-        for node, card in enumerate(self.run_state[d.CARDS].reshape(-1, sharing.CARD_WIDTH).tolist()):
+        rows = self.run_state[kernel.QUEUED].reshape(-1, sharing.QUEUED_WIDTH)
+        for node, card in enumerate(self.run_state[kernel.CARDS].reshape(-1, sharing.CARD_WIDTH).tolist()):
             lanes = [card[at : at + sharing.LANE_WIDTH] for at in range(0, sharing.SERVED_NS, sharing.LANE_WIDTH)]
             if not any(lane[sharing.COUNT] for lane in lanes):
                 continue
-            busy_ps[node] = (int(self.state[d.NOW]) - card[sharing.SERVED_NS]) * 1000
+            busy_ps[node] = (int(self.state[kernel.NOW]) - card[sharing.SERVED_NS]) * 1000
             for lane in lanes:
                 in_train, row = lane[sharing.MODE] == sharing.TRAIN, lane[sharing.HEAD]
                 while row:
                     queued = rows[row - 1].tolist()
-                    left_ps = queued[sharing.THROUGH_PS] - (0 if self.state[d.CAPPED] else lane[sharing.PASSED_PS])
+                    left_ps = queued[sharing.THROUGH_PS] - (0 if self.state[kernel.CAPPED] else lane[sharing.PASSED_PS])
                     sent_ps = queued[sharing.BYTES] * int(self.node()[node, post.TX_PS]) - left_ps
                     busy_ps[node] += sent_ps * (lane[sharing.COUNT] if in_train else 1)
                     row = 0 if in_train else queued[sharing.NEXT]
@@ -517,28 +530,28 @@ class Engine:
 
     def message_rules(self) -> np.ndarray:
         """Rows of the message rules, shape (rules, MESSAGE_RULE_WIDTH)."""
-        return self.run_state[d.MESSAGE_RULE].reshape(-1, rules.MESSAGE_RULE_WIDTH)
+        return self.run_state[kernel.MESSAGE_RULE].reshape(-1, rules.MESSAGE_RULE_WIDTH)
 
     def node(self) -> np.ndarray:
         """Node rows, shape (endpoints, NODE_WIDTH)."""
-        return self.run_state[d.NODE].reshape(-1, post.NODE_WIDTH)
+        return self.run_state[kernel.NODE].reshape(-1, post.NODE_WIDTH)
 
     def peer(self) -> np.ndarray:
         """Ledger rows of nodes, shape (endpoints, PEER_WIDTH)."""
-        return self.run_state[r.PEER].reshape(-1, r.PEER_WIDTH)
+        return self.run_state[ledger.PEER].reshape(-1, ledger.PEER_WIDTH)
 
     def block(self) -> np.ndarray:
         """Block rows, shape (blocks, BLOCK_WIDTH)."""
-        return self.run_state[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
+        return self.run_state[ledger.BLOCK].reshape(-1, ledger.BLOCK_WIDTH)
 
     def take_trace(self) -> np.ndarray:
         """The trace rows collected so far, shape (rows, TRACE_WIDTH); the trace is empty afterwards."""
-        count = int(self.state[r.TRACE_LEN])
-        self.state[r.TRACE_LEN] = 0
-        return self.run_state[r.TRACE][: count * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH).copy()
+        count = int(self.state[ledger.TRACE_LEN])
+        self.state[ledger.TRACE_LEN] = 0
+        return self.run_state[ledger.TRACE][: count * ledger.TRACE_WIDTH].reshape(-1, ledger.TRACE_WIDTH).copy()
 
     def take_log(self) -> np.ndarray:
         """The message log rows collected so far, shape (rows, LOG_WIDTH); the log is empty afterwards."""
-        count = int(self.state[d.LOG_LEN])
-        self.state[d.LOG_LEN] = 0
-        return self.run_state[d.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()
+        count = int(self.state[kernel.LOG_LEN])
+        self.state[kernel.LOG_LEN] = 0
+        return self.run_state[kernel.LOG][: count * post.LOG_WIDTH].reshape(-1, post.LOG_WIDTH).copy()

@@ -8,74 +8,31 @@ from __future__ import annotations
 import numpy as np
 from numba import types
 
-from sim.engine import dissemination, gossip, timers
+from sim.engine import actions, dissemination, gossip, timers
 from sim.engine import lease as leading
-from sim.engine.actions import PERIOD_LOW, PERIOD_SPAN, PERIOD_STEP, PROGRESS, PROGRESS_WIDTH, release_action
+from sim.engine.actions import release_action
 from sim.engine.capacity import has_capacity
 from sim.engine.cases import open_any_value, release_tally
 from sim.engine.loop import progress_period_ns
 from sim.engine.relay import start_flood
 from sim.engine.settings import NO_LIMIT
 from sim.engine.votes import cast_vote, count_now, open_tally, send_vote, vote_arrives
+from sim.kernel import due as events
+from sim.kernel import post
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
 from sim.kernel.chance import JITTER, join
-from sim.kernel.due import CALL, CLIENT, DISK_DONE, PROGRESS_CHECK, SUBMIT, TIMER, ready_push
-from sim.kernel.post import (
-    DISK_FREE,
-    EXECUTE_FREE,
-    GUARD,
-    INCARNATION,
-    MESSAGE,
-    NODE_WIDTH,
-    PROGRESS_NS,
-    PROGRESS_NUMBER,
-    PROGRESS_TOKEN,
-    RX_FREE,
-    THREAD_FREE,
-    UP,
-    VERIFY_FREE,
-    drop_reference,
-    new_envelope,
-)
-from sim.kernel.run_state import (
-    NODE,
-    NOW,
-    SEATS,
-    SEED,
-    TALLY,
-    TALLY_FIRED,
-    WORKER_FREE,
-    WORKERS,
-    all_is_compiled,
-    column,
-    entry,
-    pointer,
-)
+from sim.kernel.due import ready_push
+from sim.kernel.post import drop_reference, new_envelope
+from sim.kernel.run_state import all_is_compiled, column, entry, pointer
 from sim.kernel.sending import send_group, send_one
 from sim.kernel.sharing import forget_gaps
-from sim.kernel.tally import (
-    COUNT_AT,
-    COUNT_STEP,
-    GATE,
-    OWNER,
-    REFERENCES,
-    RELEASED,
-    ROW,
-    cast_again,
-    forget_node,
-    has_voted,
-)
+from sim.kernel.tally import cast_again, forget_node, has_voted
+from sim.ledger import rows as ledger
 from sim.ledger.answers import resubmit as answers_resubmit
 from sim.ledger.chain import decide, decide_or_wait, extends_tip, free_block, maybe_close, new_block, undecide
 from sim.ledger.execution import BETWEEN_BLOCKS
 from sim.ledger.pool import empty_pool, forward_again, lead, oldest_waiting_ns, spread_to, trim_pool
-from sim.ledger.rows import (
-    BACKLOG_BYTES,
-    EXECUTE_PLACE,
-    OPEN_NS,
-    PEER,
-    PEER_WIDTH,
-    TX_LAST,
-)
 from sim.ledger.transactions import submit_one
 
 _I = types.int64
@@ -88,8 +45,8 @@ def post_message(array, src, to, kind, size, sign_ns, verify_ns, handle_ns, key,
     run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
-    whole_key = join(join(join(join(0, run_state[SEED]), JITTER), src), key)
-    envelope = new_envelope(run_state, src, kind, MESSAGE, size, verify_ns, handle_ns, 0, whole_key, action, arg)
+    whole_key = join(join(join(join(0, run_state[kernel.SEED]), JITTER), src), key)
+    envelope = new_envelope(run_state, src, kind, post.MESSAGE, size, verify_ns, handle_ns, 0, whole_key, action, arg)
     if to < 0:
         send_group(run_state, envelope, src, -1 - to, sign_ns)
     else:
@@ -130,7 +87,7 @@ def count_vote(array, row, node, voter):
     run_state = pointer(array)
     if not has_capacity(run_state):
         return np.int64(-1)
-    vote_arrives(run_state, row, node, voter, run_state[NOW])
+    vote_arrives(run_state, row, node, voter, run_state[kernel.NOW])
     return np.int64(0)
 
 
@@ -140,7 +97,7 @@ def open_gate(array, row, node, voter):
     run_state = pointer(array)
     if has_voted(run_state, row, node, voter):
         return np.int64(1)
-    count_now(run_state, row, node, voter, GATE)
+    count_now(run_state, row, node, voter, tallies.GATE)
     return np.int64(0)
 
 
@@ -155,8 +112,13 @@ def voted(array, row, node, voter):
 def fired(array, row, node):
     """Bit mask of the thresholds of a row that the node has been told of."""
     run_state = pointer(array)
-    tally = column(run_state, TALLY)
-    return column(run_state, TALLY_FIRED)[tally[row * ROW + COUNT_AT] + node * tally[row * ROW + COUNT_STEP]] & 7
+    tally = column(run_state, kernel.TALLY)
+    return (
+        column(run_state, kernel.TALLY_FIRED)[
+            tally[row * tallies.ROW + tallies.COUNT_AT] + node * tally[row * tallies.ROW + tallies.COUNT_STEP]
+        ]
+        & 7
+    )
 
 
 @entry(_I(_D, _I, _I, _I, _I, _I, _I, _I))
@@ -280,7 +242,7 @@ def trim(array, low, since_ns):
 def has_votes_under_way(array, row):
     """Whether votes of a tally row are on their way or wait to be processed."""
     run_state = pointer(array)
-    return np.int64(column(run_state, TALLY)[row * ROW + REFERENCES] > 0)
+    return np.int64(column(run_state, kernel.TALLY)[row * tallies.ROW + tallies.REFERENCES] > 0)
 
 
 @entry(_I(_D, *[_I] * 7))
@@ -369,7 +331,7 @@ def follow(array, node, leader):
 def trim_pools(array):
     """Take out of every mempool what its node knows to be decided, or what is too old, as far as it stands first."""
     run_state = pointer(array)
-    for node in range(run_state[SEATS]):
+    for node in range(run_state[kernel.SEATS]):
         trim_pool(run_state, node)
     return np.int64(0)
 
@@ -378,7 +340,7 @@ def trim_pools(array):
 def waits(array, node):
     """Whether a transaction waits at a node to be decided: 1 or 0."""
     run_state = pointer(array)
-    return np.int64(oldest_waiting_ns(run_state, node) >= 0 or run_state[BACKLOG_BYTES] > 0)
+    return np.int64(oldest_waiting_ns(run_state, node) >= 0 or run_state[ledger.BACKLOG_BYTES] > 0)
 
 
 @entry(_I(_D, _I, _I, _I))
@@ -415,7 +377,7 @@ def await_batch(array, node, not_before_ns):
 def set_timer(array, node, at_ns, number):
     """Wake the node with this timer number at a time."""
     run_state = pointer(array)
-    ready_push(run_state, at_ns, TIMER, node, number)
+    ready_push(run_state, at_ns, events.TIMER, node, number)
     return np.int64(0)
 
 
@@ -423,7 +385,7 @@ def set_timer(array, node, at_ns, number):
 def await_disk(array, node, at_ns, number):
     """Wake the node with this number when a write that one of its handlers waits for is done."""
     run_state = pointer(array)
-    ready_push(run_state, at_ns, DISK_DONE, node, number | timers.OF_DISK)
+    ready_push(run_state, at_ns, events.DISK_DONE, node, number | timers.OF_DISK)
     return np.int64(0)
 
 
@@ -448,7 +410,7 @@ def await_turn(array, node, height, since_ns, lowest, earliest_ns, period_ns, sp
 def set_call(array, at_ns, number):
     """Call Python back at a time."""
     run_state = pointer(array)
-    ready_push(run_state, at_ns, CALL, np.int64(-1), number)
+    ready_push(run_state, at_ns, events.CALL, np.int64(-1), number)
     return np.int64(0)
 
 
@@ -456,24 +418,24 @@ def set_call(array, at_ns, number):
 def watch_progress(array, node, low_ns, span_ns, step_ns, again):
     """Start the node's progress timer afresh with a period from [low, low + span], in steps, or stop it (low 0)."""
     run_state = pointer(array)
-    state = column(run_state, NODE)
-    s = node * NODE_WIDTH
-    rows = column(run_state, PROGRESS)
-    rows[node * PROGRESS_WIDTH + PERIOD_LOW] = low_ns
-    rows[node * PROGRESS_WIDTH + PERIOD_SPAN] = span_ns
-    rows[node * PROGRESS_WIDTH + PERIOD_STEP] = step_ns
-    state[s + PROGRESS_TOKEN] += 1
+    state = column(run_state, kernel.NODE)
+    s = node * post.NODE_WIDTH
+    rows = column(run_state, actions.PROGRESS)
+    rows[node * actions.PROGRESS_WIDTH + actions.PERIOD_LOW] = low_ns
+    rows[node * actions.PROGRESS_WIDTH + actions.PERIOD_SPAN] = span_ns
+    rows[node * actions.PROGRESS_WIDTH + actions.PERIOD_STEP] = step_ns
+    state[s + post.PROGRESS_TOKEN] += 1
     if low_ns > 0:
-        state[s + PROGRESS_NS] = run_state[NOW]
-        if run_state[EXECUTE_PLACE] == BETWEEN_BLOCKS:
-            state[s + PROGRESS_NS] = max(run_state[NOW], state[s + EXECUTE_FREE])
-        state[s + PROGRESS_NUMBER] += again
+        state[s + post.PROGRESS_NS] = run_state[kernel.NOW]
+        if run_state[ledger.EXECUTE_PLACE] == BETWEEN_BLOCKS:
+            state[s + post.PROGRESS_NS] = max(run_state[kernel.NOW], state[s + post.EXECUTE_FREE])
+        state[s + post.PROGRESS_NUMBER] += again
         ready_push(
             run_state,
-            state[s + PROGRESS_NS] + progress_period_ns(run_state, node),
-            PROGRESS_CHECK,
+            state[s + post.PROGRESS_NS] + progress_period_ns(run_state, node),
+            events.PROGRESS_CHECK,
             node,
-            state[s + PROGRESS_TOKEN],
+            state[s + post.PROGRESS_TOKEN],
         )
     return np.int64(0)
 
@@ -482,7 +444,7 @@ def watch_progress(array, node, low_ns, span_ns, step_ns, again):
 def start_stream(array, stream, first_ns):
     """The stream's first transaction is due at a time."""
     run_state = pointer(array)
-    ready_push(run_state, first_ns, SUBMIT, np.int64(-1), stream)
+    ready_push(run_state, first_ns, events.SUBMIT, np.int64(-1), stream)
     return np.int64(0)
 
 
@@ -501,7 +463,7 @@ def submit_now(array, gateway, class_, count):
 def begin(array, gateway, class_, at_ns):
     """A client at a gateway submits its first request at a time."""
     run_state = pointer(array)
-    ready_push(run_state, at_ns, CLIENT, gateway, -1 - class_)
+    ready_push(run_state, at_ns, events.CLIENT, gateway, -1 - class_)
     return np.int64(0)
 
 
@@ -519,20 +481,22 @@ def flood(array, node, kind, size, verify_ns, handle_ns, slot):
 def crash(array, node, rows):
     """The node stops: queues, mempool and counts are gone, and whatever was due to it is void."""
     run_state = pointer(array)
-    state = column(run_state, NODE)
-    s = node * NODE_WIDTH
-    state[s + UP] = 0
-    state[s + INCARNATION] += 1
-    state[s + GUARD] = -1
-    state[s + PROGRESS_TOKEN] += 1
-    if node < run_state[SEATS]:
+    state = column(run_state, kernel.NODE)
+    s = node * post.NODE_WIDTH
+    state[s + post.UP] = 0
+    state[s + post.INCARNATION] += 1
+    state[s + post.GUARD] = -1
+    state[s + post.PROGRESS_TOKEN] += 1
+    if node < run_state[kernel.SEATS]:
         empty_pool(run_state, node)
         dissemination.release_held(run_state, node)
         dissemination.forget_gatherings(run_state, node)
         gossip.forget_gossip(run_state, node)
-        tally = column(run_state, TALLY)
+        tally = column(run_state, kernel.TALLY)
         for row in range(rows):
-            if tally[row * ROW + RELEASED] == 0 and (tally[row * ROW + COUNT_STEP] or tally[row * ROW + OWNER] == node):
+            if tally[row * tallies.ROW + tallies.RELEASED] == 0 and (
+                tally[row * tallies.ROW + tallies.COUNT_STEP] or tally[row * tallies.ROW + tallies.OWNER] == node
+            ):
                 forget_node(run_state, row, node)
     return np.int64(0)
 
@@ -541,19 +505,21 @@ def crash(array, node, rows):
 def restart(array, node):
     """The node runs again, with empty queues, except for what it had sent: that is still signed and transmitted."""
     run_state = pointer(array)
-    state = column(run_state, NODE)
-    s = node * NODE_WIDTH
-    state[s + UP] = 1
-    for queue in (RX_FREE, VERIFY_FREE, THREAD_FREE, DISK_FREE, EXECUTE_FREE):
-        state[s + queue] = run_state[NOW]
+    state = column(run_state, kernel.NODE)
+    s = node * post.NODE_WIDTH
+    state[s + post.UP] = 1
+    for queue in (post.RX_FREE, post.VERIFY_FREE, post.THREAD_FREE, post.DISK_FREE, post.EXECUTE_FREE):
+        state[s + queue] = run_state[kernel.NOW]
     forget_gaps(run_state, node)
-    state[s + PROGRESS_NS] = run_state[NOW]
-    free = column(run_state, WORKER_FREE)
-    for w in range(run_state[WORKERS]):
-        if free[node * run_state[WORKERS] + w] < NO_LIMIT:
-            free[node * run_state[WORKERS] + w] = run_state[NOW]
-    column(run_state, PEER)[node * PEER_WIDTH + TX_LAST] = run_state[NOW]
-    column(run_state, PEER)[node * PEER_WIDTH + OPEN_NS] = run_state[NOW]  # it had written down what it voted for
+    state[s + post.PROGRESS_NS] = run_state[kernel.NOW]
+    free = column(run_state, kernel.WORKER_FREE)
+    for w in range(run_state[kernel.WORKERS]):
+        if free[node * run_state[kernel.WORKERS] + w] < NO_LIMIT:
+            free[node * run_state[kernel.WORKERS] + w] = run_state[kernel.NOW]
+    column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.TX_LAST] = run_state[kernel.NOW]
+    column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.OPEN_NS] = run_state[
+        kernel.NOW
+    ]  # it had written down what it voted for
     return np.int64(0)
 
 

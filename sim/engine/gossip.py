@@ -12,21 +12,24 @@ import numpy as np
 
 from sim.engine.lease import post_number
 from sim.engine.votes import vote_arrives
+from sim.kernel import post
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
 from sim.kernel.chance import JITTER, join
-from sim.kernel.post import ACTION, ENVELOPE_WIDTH, MESSAGE, SRC, new_envelope
-from sim.kernel.run_state import BITS_WORDS, ENVELOPE, IDENTITY, NOW, RULES, SEED, TALLY, column, compiled, length
+from sim.kernel.layout import scalar, slot
+from sim.kernel.post import new_envelope
+from sim.kernel.run_state import column, compiled, length
 from sim.kernel.sending import send_group
-from sim.kernel.tally import KEY, RELEASED, ROW
-from sim.ledger.rows import PEER, PEER_WIDTH, TIP_HEIGHT
+from sim.ledger import rows as ledger
 
 # scalars
-GOSSIP_KIND = 126  # message type of a gossip message passed on
+GOSSIP_KIND = scalar(126)  # message type of a gossip message passed on
 
 # columns
-GOSSIP = 80  # GOSSIP_WIDTH per slot
-HEARD = 81  # per slot a bit set of seats
-GOSSIPER = 82  # GOSSIPER_WIDTH per seat
-PASSES = 83  # pairs: a neighbour, and the group of the others
+GOSSIP = slot(80)  # GOSSIP_WIDTH per slot
+HEARD = slot(81)  # per slot a bit set of seats
+GOSSIPER = slot(82)  # GOSSIPER_WIDTH per seat
+PASSES = slot(83)  # pairs: a neighbour, and the group of the others
 
 GOSSIP_WIDTH = 8
 HEIGHT, GENERATION, VOTE_ROW, VOTE_KEY, VOTER, SIZE, VERIFY_NS, HANDLE_NS = range(8)
@@ -43,7 +46,7 @@ STRANGER = -1  # in PASSES, in place of a neighbour: it came from somebody else
 @compiled
 def deliver_once(run_state, node, slot):
     """The node is given a gossip message. False: it had before."""
-    at = slot * run_state[BITS_WORDS] + (node >> 6)
+    at = slot * run_state[kernel.BITS_WORDS] + (node >> 6)
     bit = np.int64(1) << (node & 63)
     heard = column(run_state, HEARD)
     if heard[at] & bit:
@@ -55,7 +58,7 @@ def deliver_once(run_state, node, slot):
 @compiled
 def has_seen(run_state, node, slot):
     """Whether the node has heard a gossip message."""
-    return column(run_state, HEARD)[slot * run_state[BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
+    return column(run_state, HEARD)[slot * run_state[kernel.BITS_WORDS] + (node >> 6)] >> (node & 63) & 1 > 0
 
 
 @compiled
@@ -65,7 +68,7 @@ def forget_gossip(run_state, node):
     at = node >> 6
     while at < length(run_state, HEARD):
         heard[at] &= ~(np.int64(1) << (node & 63))
-        at += run_state[BITS_WORDS]
+        at += run_state[kernel.BITS_WORDS]
     column(run_state, GOSSIPER)[node * GOSSIPER_WIDTH + KEPT] = 0
     column(run_state, GOSSIPER)[node * GOSSIPER_WIDTH + NEIGHBOURS] = 0
 
@@ -85,18 +88,18 @@ def _pass_on(run_state, node, name, but):
     u = (name & SLOT) * GOSSIP_WIDTH
     gossip_message = column(run_state, GOSSIP)
     kind = run_state[GOSSIP_KIND]
-    key = join(join(join(join(0, run_state[SEED]), JITTER), node), post_number(run_state, node, kind))
+    key = join(join(join(join(0, run_state[kernel.SEED]), JITTER), node), post_number(run_state, node, kind))
     size, verify_ns, handle_ns = gossip_message[u + SIZE], gossip_message[u + VERIFY_NS], gossip_message[u + HANDLE_NS]
-    envelope = new_envelope(run_state, node, kind, MESSAGE, size, verify_ns, handle_ns, 0, key, name, 1)
+    envelope = new_envelope(run_state, node, kind, post.MESSAGE, size, verify_ns, handle_ns, 0, key, name, 1)
     send_group(run_state, envelope, node, group, 0)
 
 
 @compiled
 def gossip_comes(run_state, node, envelope):
     """A copy of a gossip message has been handled at a node. False: the handlers see to it."""
-    row = column(run_state, ENVELOPE)
-    e = envelope * ENVELOPE_WIDTH
-    name = row[e + ACTION]
+    row = column(run_state, kernel.ENVELOPE)
+    e = envelope * post.ENVELOPE_WIDTH
+    name = row[e + post.ACTION]
     slot = name & SLOT
     gossip_message = column(run_state, GOSSIP)
     u = slot * GOSSIP_WIDTH
@@ -104,19 +107,22 @@ def gossip_comes(run_state, node, envelope):
     g = node * GOSSIPER_WIDTH
     if gossip_message[u + GENERATION] != (name >> 32) & GENERATIONS or has_seen(run_state, node, slot):
         return True
-    tip = column(run_state, PEER)[node * PEER_WIDTH + TIP_HEIGHT]
+    tip = column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.TIP_HEIGHT]
     if gossiper[g + KEPT] > 0 and gossip_message[u + HEIGHT] <= tip - gossiper[g + KEPT]:
         return True
     vote = gossip_message[u + VOTE_ROW]
-    if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or run_state[RULES] > 0:
+    if gossiper[g + NEIGHBOURS] == 0 or vote < 0 or run_state[kernel.RULES] > 0:
         return False
-    tally = column(run_state, TALLY)
-    if tally[vote * ROW + KEY] != gossip_message[u + VOTE_KEY] or tally[vote * ROW + RELEASED] != 0:
+    tally = column(run_state, kernel.TALLY)
+    if (
+        tally[vote * tallies.ROW + tallies.KEY] != gossip_message[u + VOTE_KEY]
+        or tally[vote * tallies.ROW + tallies.RELEASED] != 0
+    ):
         return False  # its row serves another ballot now
-    if gossip_message[u + VOTER] == column(run_state, IDENTITY)[node]:
+    if gossip_message[u + VOTER] == column(run_state, kernel.IDENTITY)[node]:
         return False
     deliver_once(run_state, node, slot)
-    _pass_on(run_state, node, name, row[e + SRC])
+    _pass_on(run_state, node, name, row[e + post.SRC])
     if gossip_message[u + HEIGHT] > tip:
-        vote_arrives(run_state, vote, node, gossip_message[u + VOTER], run_state[NOW])
+        vote_arrives(run_state, vote, node, gossip_message[u + VOTER], run_state[kernel.NOW])
     return True

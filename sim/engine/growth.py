@@ -8,17 +8,19 @@ from __future__ import annotations
 import numpy as np
 
 from sim.engine import actions, gossip, lease, votes
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel import tally
 from sim.kernel.calendar import grow_chunks
 from sim.kernel.run_state import RunState
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 
 # Columns that rows are appended to, with nothing beside them.
 _BLOCKS_AT_ONCE = 1 << 14
 _CHAINS_MAX = 1 << 16  # of unseen blocks, by height
 
-_LISTS = frozenset({d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED, r.EXECUTED, r.CARRIED})
+_LISTS = frozenset(
+    {kernel.READY, kernel.NEAR, kernel.FAR, kernel.LOG, ledger.TRACE, ledger.CLOSED, ledger.EXECUTED, ledger.CARRIED}
+)
 
 
 def lengthen(run_state: RunState, number: int) -> None:
@@ -28,54 +30,54 @@ def lengthen(run_state: RunState, number: int) -> None:
     """
     if number in _LISTS:
         run_state.grow(number)
-    elif number == r.HANDED:
+    elif number == ledger.HANDED:
         run_state.allocate(
-            r.HANDED, max(2 * len(run_state[r.HANDED]), len(run_state[r.CLOSED]))
+            ledger.HANDED, max(2 * len(run_state[ledger.HANDED]), len(run_state[ledger.CLOSED]))
         )  # what it held was seen to
-    elif number == d.CHUNK_FREE:
+    elif number == kernel.CHUNK_FREE:
         grow_chunks(run_state)
-    elif number == d.ENVELOPE_FREE:
+    elif number == kernel.ENVELOPE_FREE:
         double_envelopes(run_state)
-    elif number == r.TX_FREE:
+    elif number == ledger.TX_FREE:
         double_transactions(run_state)
-    elif number == d.QUEUED_FREE:
-        double(run_state, d.QUEUED_FREE, d.QUEUED_FREE_LEN, ((d.QUEUED, 0), (d.QUEUED_PLACE, 0)))
+    elif number == kernel.QUEUED_FREE:
+        double(run_state, kernel.QUEUED_FREE, kernel.QUEUED_FREE_LEN, ((kernel.QUEUED, 0), (kernel.QUEUED_PLACE, 0)))
     else:
         raise KeyError(f"column {number} is no list and no table that grows within an event")
 
 
 def double_envelopes(run_state: RunState) -> None:
     """Double the table of envelopes."""
-    double(run_state, d.ENVELOPE_FREE, d.ENVELOPES_FREE, ((d.ENVELOPE, 0),))
+    double(run_state, kernel.ENVELOPE_FREE, kernel.ENVELOPES_FREE, ((kernel.ENVELOPE, 0),))
 
 
 def double_transactions(run_state: RunState) -> None:
     """Double the table of transactions."""
-    double(run_state, r.TX_FREE, r.TX_FREE_LEN, ((r.TX, 0), (r.TX_HELD, 0), (r.TX_MORE, 0)))
+    double(run_state, ledger.TX_FREE, ledger.TX_FREE_LEN, ((ledger.TX, 0), (ledger.TX_HELD, 0), (ledger.TX_MORE, 0)))
 
 
 def add_tallies(run_state: RunState, *, seats: int, wide: bool, count: int) -> None:
     """More tally rows: every seat counts in wide ones, in a narrow one only the seat that owns it."""
     state = run_state.array
-    words = int(state[d.BITS_WORDS])
+    words = int(state[kernel.BITS_WORDS])
     receivers = seats if wide else 1
-    before = len(run_state[d.TALLY]) // tally.ROW
+    before = len(run_state[kernel.TALLY]) // tally.ROW
     if before + count > votes.ROWS_MAX:
         raise MemoryError(f"{before + count} tallies at one time; events name at most {votes.ROWS_MAX}")
-    old_counts, old_bits = len(run_state[d.TALLY_COUNT]), len(run_state[d.TALLY_BITS])
+    old_counts, old_bits = len(run_state[kernel.TALLY_COUNT]), len(run_state[kernel.TALLY_BITS])
     for number, extra in (
-        (d.TALLY, count * tally.ROW),
-        (d.TALLY_COUNT, count * receivers),
-        (d.TALLY_FIRED, count * receivers),
-        (d.TALLY_BITS, count * receivers * words),
-        (d.TALLY_PLACE, 2 * count),
-        (d.TALLY_CAST, count * ((seats + 63) >> 6)),
-        (d.TALLY_WEIGHTS, count),
+        (kernel.TALLY, count * tally.ROW),
+        (kernel.TALLY_COUNT, count * receivers),
+        (kernel.TALLY_FIRED, count * receivers),
+        (kernel.TALLY_BITS, count * receivers * words),
+        (kernel.TALLY_PLACE, 2 * count),
+        (kernel.TALLY_CAST, count * ((seats + 63) >> 6)),
+        (kernel.TALLY_WEIGHTS, count),
     ):
-        data = d.zeros(len(run_state[number]) + extra)
+        data = kernel.zeros(len(run_state[number]) + extra)
         data[: len(run_state[number])] = run_state[number]
         run_state.replace(number, data)
-    table = run_state[d.TALLY].reshape(-1, tally.ROW)
+    table = run_state[kernel.TALLY].reshape(-1, tally.ROW)
     new = np.arange(before, before + count)
     table[new, tally.COUNT_AT] = old_counts + np.arange(count) * receivers
     table[new, tally.COUNT_STEP] = int(wide)
@@ -84,7 +86,7 @@ def add_tallies(run_state: RunState, *, seats: int, wide: bool, count: int) -> N
     table[new, tally.RELEASED] = 2
     free, length = (votes.WIDE_FREE, votes.WIDE_FREE_LEN) if wide else (votes.NARROW_FREE, votes.NARROW_FREE_LEN)
     kept = run_state[free][: state[length]]
-    data = d.zeros(len(run_state[free]) + count)
+    data = kernel.zeros(len(run_state[free]) + count)
     data[: len(kept)] = kept
     data[len(kept) : len(kept) + count] = new[::-1]
     run_state.replace(free, data)
@@ -97,11 +99,11 @@ def add_gatherings(run_state: RunState) -> None:
     stride = int(state[actions.AGGREGATE_STRIDE])
     rows = len(run_state[actions.AGGREGATION]) // stride
     more = max(rows, 16)
-    data = d.zeros((rows + more) * stride)
+    data = kernel.zeros((rows + more) * stride)
     data[: rows * stride] = run_state[actions.AGGREGATION]
     run_state.replace(actions.AGGREGATION, data)
     count = int(state[actions.AGGREGATES_FREE])
-    free = d.zeros(rows + more)
+    free = kernel.zeros(rows + more)
     free[:count] = run_state[actions.AGGREGATE_FREE][:count]
     free[count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
     run_state.replace(actions.AGGREGATE_FREE, free)
@@ -112,9 +114,9 @@ def add_rumours(run_state: RunState) -> list[int]:
     """Double the slots of gossip messages, 1024 at first: the new ones, to be taken from the end."""
     rows = len(run_state[gossip.GOSSIP]) // gossip.GOSSIP_WIDTH
     more = max(rows, 1024)
-    words = int(run_state.array[d.BITS_WORDS])
+    words = int(run_state.array[kernel.BITS_WORDS])
     for number, width in ((gossip.GOSSIP, gossip.GOSSIP_WIDTH), (gossip.HEARD, words)):
-        data = d.zeros((rows + more) * width)
+        data = kernel.zeros((rows + more) * width)
         data[: rows * width] = run_state[number]
         run_state.replace(number, data)
     return list(range(rows + more - 1, rows - 1, -1))
@@ -132,7 +134,7 @@ def double(run_state: RunState, free: int, length: int, columns: tuple[tuple[int
         run_state.grow(number, fill)
     run_state.grow(free)
     if len(run_state[free]) < 2 * rows - first:
-        data = d.zeros(2 * rows - first)
+        data = kernel.zeros(2 * rows - first)
         data[: len(run_state[free])] = run_state[free]
         run_state.replace(free, data)
     count = int(state[length])
@@ -144,26 +146,33 @@ def double(run_state: RunState, free: int, length: int, columns: tuple[tuple[int
 def add_blocks(run_state: RunState) -> None:
     """Twice the blocks, but not more than so many at a time; unseen ones lie in as many chains, up to a number."""
     state = run_state.array
-    rows = len(run_state[r.BLOCK_FREE])
+    rows = len(run_state[ledger.BLOCK_FREE])
     more = min(rows, _BLOCKS_AT_ONCE)
-    for number in (r.BLOCK, r.BLOCK_READY, r.BLOCK_REPLIES, r.BLOCK_RESULTS, r.BLOCK_COST, r.BLOCK_FREE):
-        fill = -1 if number == r.BLOCK else 0
+    for number in (
+        ledger.BLOCK,
+        ledger.BLOCK_READY,
+        ledger.BLOCK_REPLIES,
+        ledger.BLOCK_RESULTS,
+        ledger.BLOCK_COST,
+        ledger.BLOCK_FREE,
+    ):
+        fill = -1 if number == ledger.BLOCK else 0
         width = len(run_state[number]) // rows
         run_state.grow_to(number, (rows + more) * width if width else len(run_state[number]), fill)
-    count = int(state[r.BLOCKS_FREE])
-    run_state[r.BLOCK_FREE][count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
-    state[r.BLOCKS_FREE] = count + more
+    count = int(state[ledger.BLOCKS_FREE])
+    run_state[ledger.BLOCK_FREE][count : count + more] = np.arange(rows + more - 1, rows - 1, -1)
+    state[ledger.BLOCKS_FREE] = count + more
     if len(run_state[lease.UNSEEN]) < _CHAINS_MAX:
         _lay_chains(run_state, 2 * len(run_state[lease.UNSEEN]))
 
 
 def _lay_chains(run_state: RunState, count: int) -> None:
     """Put the unseen blocks into so many chains, a power of two."""
-    heads = d.zeros(count)
-    blocks = run_state[r.BLOCK].reshape(-1, r.BLOCK_WIDTH)
-    for row in np.flatnonzero((blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)).tolist():
-        slot = int(blocks[row, r.HEIGHT]) & (len(heads) - 1)
-        blocks[row, r.NEXT_UNSEEN] = heads[slot]
+    heads = kernel.zeros(count)
+    blocks = run_state[ledger.BLOCK].reshape(-1, ledger.BLOCK_WIDTH)
+    for row in np.flatnonzero((blocks[:, ledger.NUMBER] >= 0) & (blocks[:, ledger.SEEN] == 0)).tolist():
+        slot = int(blocks[row, ledger.HEIGHT]) & (len(heads) - 1)
+        blocks[row, ledger.NEXT_UNSEEN] = heads[slot]
         heads[slot] = row + 1
     run_state.replace(lease.UNSEEN, heads)
 
@@ -171,16 +180,16 @@ def _lay_chains(run_state: RunState, count: int) -> None:
 def double_full_pools(run_state: RunState, seats: int) -> None:
     """Double every mempool's ring if one of them is nearly full."""
     state = run_state.array
-    size = int(state[r.POOL_SIZE])
-    peer = run_state[r.PEER].reshape(-1, r.PEER_WIDTH)[:seats]
-    if (peer[:, r.POOL_TAIL] - peer[:, r.POOL_HEAD]).max() < size - 2:
+    size = int(state[ledger.POOL_SIZE])
+    peer = run_state[ledger.PEER].reshape(-1, ledger.PEER_WIDTH)[:seats]
+    if (peer[:, ledger.POOL_TAIL] - peer[:, ledger.POOL_HEAD]).max() < size - 2:
         return
-    old = run_state[r.POOL].reshape(seats, size, 2)
-    run_state.spare(run_state[r.POOL].nbytes)
-    data = d.zeros(2 * len(run_state[r.POOL]))
+    old = run_state[ledger.POOL].reshape(seats, size, 2)
+    run_state.spare(run_state[ledger.POOL].nbytes)
+    data = kernel.zeros(2 * len(run_state[ledger.POOL]))
     new = data.reshape(seats, 2 * size, 2)
     for node in range(seats):
-        live = np.arange(peer[node, r.POOL_HEAD], peer[node, r.POOL_TAIL])
+        live = np.arange(peer[node, ledger.POOL_HEAD], peer[node, ledger.POOL_TAIL])
         new[node, live % (2 * size)] = old[node, live % size]
-    run_state.replace(r.POOL, data)
-    state[r.POOL_SIZE] = 2 * size
+    run_state.replace(ledger.POOL, data)
+    state[ledger.POOL_SIZE] = 2 * size

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.kernel import due as events
+from sim.kernel import run_state as kernel
 from sim.kernel.chance import TURN_DRAW, join, part_of
-from sim.kernel.due import TIMER, ready_push
-from sim.kernel.run_state import NOW, SEED, column, compiled
-from sim.ledger.rows import CLOCK_Q20, PEER, PEER_WIDTH
+from sim.kernel.due import ready_push
+from sim.kernel.layout import scalar, slot
+from sim.kernel.run_state import column, compiled
+from sim.ledger import rows as ledger
 
 # scalars
-TIMER_NUMBER = 120  # of the last timer that anybody set
-TAKES_TURNS = 125  # 1: some replica awaits its turn
+TIMER_NUMBER = scalar(120)  # of the last timer that anybody set
+TAKES_TURNS = scalar(125)  # 1: some replica awaits its turn
 
 # columns
-TURN = 79  # TURN_WIDTH per seat
+TURN = slot(79)  # TURN_WIDTH per seat
 
 TURN_WIDTH = 8
 PERIOD_NS, SPREAD_NS, PLACE, PLACES, LOWEST, EARLIEST_NS, TURN_TIMER, TURN_NS = range(8)
@@ -32,7 +35,7 @@ OF_TURN = 1 << 62  # it is the turn's timer; else the number of a aggregation + 
 @compiled
 def by_clock(run_state, node, delay_ns):
     """How long a delay takes by the node's clock."""
-    rate = column(run_state, PEER)[node * PEER_WIDTH + CLOCK_Q20]
+    rate = column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.CLOCK_Q20]
     if rate == 0:
         return delay_ns
     return max(((delay_ns // rate) << 20) + ((delay_ns % rate) << 20) // rate, np.int64(delay_ns > 0))
@@ -46,15 +49,21 @@ def await_turn(run_state, node, height, since_ns):
     turns[t + TURN_TIMER] = 0
     if turns[t + PLACES] == 0 or height < turns[t + LOWEST]:
         return
-    turn_ns = max(since_ns + turns[t + PERIOD_NS], run_state[NOW], turns[t + EARLIEST_NS])
-    delay_ns = turn_ns - run_state[NOW]
+    turn_ns = max(since_ns + turns[t + PERIOD_NS], run_state[kernel.NOW], turns[t + EARLIEST_NS])
+    delay_ns = turn_ns - run_state[kernel.NOW]
     if height % turns[t + PLACES] != turns[t + PLACE]:
-        delay_ns += part_of(join(join(join(join(0, run_state[SEED]), TURN_DRAW), node), height), turns[t + SPREAD_NS])
+        delay_ns += part_of(
+            join(join(join(join(0, run_state[kernel.SEED]), TURN_DRAW), node), height), turns[t + SPREAD_NS]
+        )
     run_state[TIMER_NUMBER] += 1
     turns[t + TURN_TIMER] = run_state[TIMER_NUMBER]
     turns[t + TURN_NS] = turn_ns
     ready_push(
-        run_state, run_state[NOW] + by_clock(run_state, node, delay_ns), TIMER, node, run_state[TIMER_NUMBER] | OF_TURN
+        run_state,
+        run_state[kernel.NOW] + by_clock(run_state, node, delay_ns),
+        events.TIMER,
+        node,
+        run_state[TIMER_NUMBER] | OF_TURN,
     )
 
 

@@ -11,8 +11,8 @@ from sim.faults.rules import ROLES, MessageRule, Span
 from sim.faults.script import Ends
 from sim.host import Run
 from sim.kernel import post, rules
+from sim.kernel import run_state as kernel
 from sim.kernel.process import Clock, Process
-from sim.kernel.run_state import NEVER
 from sim.network.links import Gst
 
 TRANSACTION, REPLY, RESULT = "TRANSACTION", "REPLY", "RESULT"
@@ -83,11 +83,11 @@ class MessageFilters:
             1 + ROLES.index(end) if end in ROLES else 0 for end in (entry.src, entry.dst)
         )
         row[rules.FROM_NS] = entry.from_ns
-        row[rules.UNTIL_NS] = NEVER if entry.until_ns is None else entry.until_ns
+        row[rules.UNTIL_NS] = kernel.NEVER if entry.until_ns is None else entry.until_ns
         chosen = entry.occurrence
         row[rules.FIRST] = 1 if chosen is None else chosen.first
         row[rules.EVERY] = 1 if chosen is None else chosen.every
-        row[rules.MOST] = NEVER if chosen is None or chosen.count is None else chosen.count
+        row[rules.MOST] = kernel.NEVER if chosen is None or chosen.count is None else chosen.count
 
     def _act(self, entry: MessageRule, row: np.ndarray, healed_ns: Callable[[int], int]) -> None:
         row[rules.DROPS] = entry.drop is not None or entry.only_to is not None
@@ -96,7 +96,7 @@ class MessageFilters:
         row[rules.HOLD_NS] = entry.delay_until_ns or 0
         if entry.delay_until_healed is not None:
             row[rules.HOLD_NS] = healed_ns(entry.delay_until_healed)
-        row[rules.CAP_NS] = NEVER
+        row[rules.CAP_NS] = kernel.NEVER
         row[rules.COPIES] = entry.duplicate or 0
 
     def _tell(self, clock: Clock) -> Process:
@@ -113,7 +113,7 @@ class MessageFilters:
         return {
             pair
             for i, pairs in self.cuts.items()
-            if self.entries[i].from_ns <= time_ns < (self.entries[i].until_ns or NEVER)
+            if self.entries[i].from_ns <= time_ns < (self.entries[i].until_ns or kernel.NEVER)
             for pair in pairs
         }
 
@@ -152,6 +152,6 @@ def _stay_below(gst: Gst, row: np.ndarray) -> None:
     row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = rules.ANY_LOW, rules.ANY_HIGH
     row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = rules.ANY_LOW, rules.ANY_HIGH
     row[rules.UNTIL_NS] = gst.at_ns
-    row[rules.FIRST], row[rules.EVERY], row[rules.MOST] = 1, 1, NEVER
+    row[rules.FIRST], row[rules.EVERY], row[rules.MOST] = 1, 1, kernel.NEVER
     row[rules.SPAN_NS] = gst.up_to_ns
     row[rules.CAP_NS] = gst.at_ns + gst.delta_ns

@@ -16,9 +16,9 @@ from sim.faults.processes import course_of
 from sim.faults.settings import Fault
 from sim.host import Run
 from sim.kernel import post
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel.process import Clock, Process
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 
 RULES_MAX = 255  # distinct link states at one time
 
@@ -124,7 +124,7 @@ class Links:
         return row
 
     def _rule(self, row: int) -> np.ndarray:
-        rule: np.ndarray = self.run.engine.run_state[d.RULE].reshape(-1, post.RULE_WIDTH)[row]
+        rule: np.ndarray = self.run.engine.run_state[kernel.RULE].reshape(-1, post.RULE_WIDTH)[row]
         return rule
 
     def _hits(self, row: int) -> int:
@@ -159,7 +159,7 @@ class FaultScript:
         fault, report = self.faults[number], self.reports[number]
         yield self.clock.wait(fault.at_ns)
         report.began_ns = self.clock.now_ns
-        self.run.recorder.note(r.EVENT_FAULT, -1, number)
+        self.run.recorder.note(ledger.EVENT_FAULT, -1, number)
         course = course_of(self, number, fault)
         if course is not None:
             yield from course
@@ -172,13 +172,13 @@ class FaultScript:
             return
         self._end(number)
         report.ended_ns = self.clock.now_ns
-        self.run.recorder.note(r.EVENT_HEALED, -1, number)
+        self.run.recorder.note(ledger.EVENT_HEALED, -1, number)
         self.tell()
 
     def heals_ns(self, number: int) -> int:
         """When a fault heals, ns; NEVER if it lasts to the end."""
         end = self.faults[number].end_ns
-        return int(d.NEVER) if end is None else end
+        return int(kernel.NEVER) if end is None else end
 
     def tell(self) -> None:
         """Something broke or healed."""
@@ -260,7 +260,7 @@ class FaultScript:
         """Cables were cut or mended: latencies of the paths that are left, and links without any are down."""
         whole = self.run.engine.settings.latency_ns
         left = self.ends.latency_ns(tuple(self.cables.values()))
-        self.run.engine.run_state[d.LATENCY][:] = np.where(left < 0, whole, left).reshape(-1)
+        self.run.engine.run_state[kernel.LATENCY][:] = np.where(left < 0, whole, left).reshape(-1)
         at = self.run.engine.settings.site_of
         everyone = range(self.ends.endpoints)
         longer = [(i, j) for i in everyone for j in everyone if i != j and left[at[i], at[j]] > whole[at[i], at[j]]]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sim.engine import actions, entry, lease
 from sim.engine.settings import NO_LIMIT
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Ballot, Block, VoteType
 
 if TYPE_CHECKING:
@@ -103,32 +103,36 @@ class BlockStore:
         if row < 0:
             return None
         block = self.of_row.get(row)
-        if block is None and self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] >= 0:
+        if block is None and self.run.blocks[row * ledger.BLOCK_WIDTH + ledger.NUMBER] >= 0:
             block = self._recall(row)
         return block
 
     def _recall(self, row: int) -> Block:
         """Make an object of an unseen block."""
-        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
-        height, view = rows[at + r.HEIGHT], rows[at + r.VIEW]
-        block = LinkedBlock(self, row, rows[at + r.NUMBER], height, view, rows[at + r.PROPOSER])
-        block.txs, block.bytes, block.made_ns = rows[at + r.TXS], rows[at + r.BYTES], rows[at + r.PROPOSED_NS]
+        rows, at = self.run.blocks, row * ledger.BLOCK_WIDTH
+        height, view = rows[at + ledger.HEIGHT], rows[at + ledger.VIEW]
+        block = LinkedBlock(self, row, rows[at + ledger.NUMBER], height, view, rows[at + ledger.PROPOSER])
+        block.txs, block.bytes, block.made_ns = (
+            rows[at + ledger.TXS],
+            rows[at + ledger.BYTES],
+            rows[at + ledger.PROPOSED_NS],
+        )
         entry.see_block(self.run.run_state, row)
         self.add(block)
-        if rows[at + r.CASE_ACTION] > 0:
-            block.actions.append(rows[at + r.CASE_ACTION])
+        if rows[at + ledger.CASE_ACTION] > 0:
+            block.actions.append(rows[at + ledger.CASE_ACTION])
             ballot = self.ballot(view, height, block)
-            for i, vote in enumerate(self.run.case_votes[rows[at + r.CASE]]):
-                tally = rows[at + r.CASE_ROWS + i]
+            for i, vote in enumerate(self.run.case_votes[rows[at + ledger.CASE]]):
+                tally = rows[at + ledger.CASE_ROWS + i]
                 ballot.rows[vote] = tally
                 self.owner_of_row[tally] = (ballot, vote)
         return block
 
     def parent(self, row: int) -> Block | None:
         """The parent of a row's block; None if it is the genesis block or nobody needs it any more."""
-        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
-        parent = rows[at + r.PARENT]
-        if parent < 0 or rows[parent * r.BLOCK_WIDTH + r.NUMBER] != rows[at + r.PARENT_NUMBER]:
+        rows, at = self.run.blocks, row * ledger.BLOCK_WIDTH
+        parent = rows[at + ledger.PARENT]
+        if parent < 0 or rows[parent * ledger.BLOCK_WIDTH + ledger.NUMBER] != rows[at + ledger.PARENT_NUMBER]:
             return None
         return self.at(parent)
 
@@ -141,9 +145,9 @@ class BlockStore:
     def decided(self, node: int, height: int) -> Block | None:
         """The block that a node decided at a height."""
         run = self.run
-        at = node * r.PEER_WIDTH
-        if height >= run.peers[at + r.TIP_HEIGHT]:
-            return self.at(run.peers[at + r.TIP]) if height == run.peers[at + r.TIP_HEIGHT] else None
+        at = node * ledger.PEER_WIDTH
+        if height >= run.peers[at + ledger.TIP_HEIGHT]:
+            return self.at(run.peers[at + ledger.TIP]) if height == run.peers[at + ledger.TIP_HEIGHT] else None
         rivals = self.at_height(height)
         block = self._chain.get(height)
         if block is not None and len(rivals) == 1:
@@ -156,38 +160,40 @@ class BlockStore:
 
     def is_decided(self, block: Block) -> bool:
         """Whether anybody has decided a block, corrupted or not: it is kept as long as that one may ask for it."""
-        return block.row >= 0 and bool(self.run.blocks[block.row * r.BLOCK_WIDTH + r.STANDING] > r.UNDECIDED)
+        return block.row >= 0 and bool(
+            self.run.blocks[block.row * ledger.BLOCK_WIDTH + ledger.STANDING] > ledger.UNDECIDED
+        )
 
     def _own_ancestor(self, node: int, height: int) -> Block | None:
         """The block of a height below a node's last one: where replicas disagree, each has its own chain."""
-        block = self.at(self.run.peers[node * r.PEER_WIDTH + r.TIP])
+        block = self.at(self.run.peers[node * ledger.PEER_WIDTH + ledger.TIP])
         while block is not None and block.height > height:
             block = block.parent
         return block
 
     def move(self, block: Block, parent: Block | None) -> None:
         """Put an undecided block on top of another."""
-        row, rows, width = block.row, self.run.blocks, r.BLOCK_WIDTH
-        old = int(rows[row * width + r.PARENT])
-        if old >= 0 and rows[old * width + r.CHILD] == row:
-            rows[old * width + r.CHILD] = rows[row * width + r.SIBLING]
+        row, rows, width = block.row, self.run.blocks, ledger.BLOCK_WIDTH
+        old = int(rows[row * width + ledger.PARENT])
+        if old >= 0 and rows[old * width + ledger.CHILD] == row:
+            rows[old * width + ledger.CHILD] = rows[row * width + ledger.SIBLING]
         block.parent = parent
-        rows[row * width + r.PARENT] = -1 if parent is None else parent.row
-        rows[row * width + r.PARENT_NUMBER] = -1 if parent is None else parent.number
+        rows[row * width + ledger.PARENT] = -1 if parent is None else parent.row
+        rows[row * width + ledger.PARENT_NUMBER] = -1 if parent is None else parent.number
         if parent is not None:
-            rows[row * width + r.SIBLING] = rows[parent.row * width + r.CHILD]
-            rows[parent.row * width + r.CHILD] = row
+            rows[row * width + ledger.SIBLING] = rows[parent.row * width + ledger.CHILD]
+            rows[parent.row * width + ledger.CHILD] = row
 
     def numbered(self, number: int) -> Block | None:
         """The block of a number, if it is still kept."""
-        rows = (self.run.engine.block()[:, r.NUMBER] == number).nonzero()[0].tolist()
+        rows = (self.run.engine.block()[:, ledger.NUMBER] == number).nonzero()[0].tolist()
         return self.at(rows[0]) if rows else None
 
     def proposed_last(self, node: int) -> Block | None:
         """The block a node proposed last, while it is kept."""
         leases, at = self.run.leases, node * lease.LEASE_WIDTH
         row = leases[at + lease.LAST]
-        if row < 0 or self.run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != leases[at + lease.LAST_NUMBER]:
+        if row < 0 or self.run.blocks[row * ledger.BLOCK_WIDTH + ledger.NUMBER] != leases[at + lease.LAST_NUMBER]:
             return None
         return self.at(row)
 
@@ -251,8 +257,8 @@ class BlockStore:
         found = self.owner_of_row.get(tally)
         if found is None:
             blocks = self.run.engine.block()
-            cases = blocks[:, r.CASE_ROWS : r.CASE_ROWS + 3]
-            unseen = (blocks[:, r.NUMBER] >= 0) & (blocks[:, r.SEEN] == 0)
+            cases = blocks[:, ledger.CASE_ROWS : ledger.CASE_ROWS + 3]
+            unseen = (blocks[:, ledger.NUMBER] >= 0) & (blocks[:, ledger.SEEN] == 0)
             for row in (unseen & (cases == tally).any(axis=1)).nonzero()[0].tolist():
                 self._recall(row)
             found = self.owner_of_row.get(tally)
@@ -326,28 +332,28 @@ class BlockStore:
             self._scan_above = 2 * len(self.of_row) + 4 * _DEAD_AFTER
         if self._crashed_ns:
             self._shed()
-        run.run_state[actions.SWEEP_CLOSED] = run.run_state[r.CLOSED_LEN] + run.engine.sweep_every
+        run.run_state[actions.SWEEP_CLOSED] = run.run_state[ledger.CLOSED_LEN] + run.engine.sweep_every
         self._sweep_next()
 
     def _sweep_next(self) -> None:
         """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""
         run_state = self.run.run_state
-        again = run_state[r.DECISIONS] + self.run.engine.sweep_every
+        again = run_state[ledger.DECISIONS] + self.run.engine.sweep_every
         run_state[actions.SWEEP_DECISIONS] = again if self._crashed_ns else NO_LIMIT
 
     def _lowest_needed(self) -> int:
         """Height below which nobody needs a block: everybody's tip; where there are branches, their common root."""
         run = self.run
         if not run.protocol.forks:
-            return int(run.engine.peer()[: run.engine.seats, r.TIP_HEIGHT].min()) - _LATER_HEIGHTS
-        closed = run.engine.run_state[r.CLOSED][: run.run_state[r.CLOSED_LEN]]
-        heights = run.engine.block()[closed, r.HEIGHT]
+            return int(run.engine.peer()[: run.engine.seats, ledger.TIP_HEIGHT].min()) - _LATER_HEIGHTS
+        closed = run.engine.run_state[ledger.CLOSED][: run.run_state[ledger.CLOSED_LEN]]
+        heights = run.engine.block()[closed, ledger.HEIGHT]
         self._agreed_height = max(self._agreed_height, int(heights.max(initial=0)))
         return self._agreed_height - _LATER_HEIGHTS
 
     def _listed(self, count: int) -> list[Block]:
         """The blocks that the engine leaves to Python."""
-        rows = self.run.engine.run_state[r.HANDED][:count]
+        rows = self.run.engine.run_state[ledger.HANDED][:count]
         return [self.of_row[row] for row in rows.tolist()]
 
     def _free(self, block: Block) -> None:
@@ -400,16 +406,18 @@ class BlockStore:
         """While voters are down, blocks are kept for them. Let go of what is kept with them (see `lead.trim`)."""
         run = self.run
         self._shed_height, count = entry.trim(run.run_state, self._shed_height, max(self._crashed_ns.values()))
-        rows = run.engine.run_state[r.HANDED][:count].tolist()  # from the highest down: each may be held by the next
+        rows = run.engine.run_state[ledger.HANDED][
+            :count
+        ].tolist()  # from the highest down: each may be held by the next
         idle = [(row, self.of_row[row].number, 0) for row in rows]
         self._idle = [
             (row, number, tries + 1)
             for row, number, tries in (*idle, *self._idle)
             if not self._part_with(row, number) and tries < _TRIES
         ]
-        if run.run_state[r.DECISIONS] >= self._rest_at:  # whoever is touched again comes back page by page
+        if run.run_state[ledger.DECISIONS] >= self._rest_at:  # whoever is touched again comes back page by page
             run.engine.run_state.rest()
-            self._rest_at = run.run_state[r.DECISIONS] + _REST_EVERY
+            self._rest_at = run.run_state[ledger.DECISIONS] + _REST_EVERY
 
     def _strip(self, block: Block) -> bool:
         """Forget a block's ballots and actions, unless votes in them are under way."""
@@ -434,14 +442,14 @@ class BlockStore:
         if held is None:
             return True  # it is gone, or stays
         block = held()
-        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
+        rows, at = self.run.blocks, row * ledger.BLOCK_WIDTH
         if block is not None:
             if row not in self.of_row:
                 self.add(block)
             return False
-        rows[at + r.CASE_ACTION] = 0
+        rows[at + ledger.CASE_ACTION] = 0
         for i in range(3):
-            rows[at + r.CASE_ROWS + i] = -1
+            rows[at + ledger.CASE_ROWS + i] = -1
         entry.unsee_block(self.run.run_state, row)
         return True
 

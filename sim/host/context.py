@@ -23,8 +23,8 @@ from sim.host.parts import (
     VotesPart,
 )
 from sim.kernel import chance, tally
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import ALL, Audience, Ballot, Block, Context, FastPath, Message, Replica, Timer, Tree, VoteType
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ReplicaContext:
         self.handlers: dict[Any, Callable[..., None]] = {}
         self._asked: dict[str, int] = {}
         self._run_state = run.engine.state
-        self._height_at = seat * r.PEER_WIDTH + r.TIP_HEIGHT
+        self._height_at = seat * ledger.PEER_WIDTH + ledger.TIP_HEIGHT
         self.is_voter = run.engine.identity[seat] >= 0  # an observer has no identity
         self.votes = VotesPart(self)
         self.chain = ChainPart(self)
@@ -68,7 +68,7 @@ class ReplicaContext:
 
     @property
     def now_ns(self) -> int:
-        return self.run.scalars[d.NOW]
+        return self.run.scalars[kernel.NOW]
 
     def draw(self, purpose: str, low: int, high: int) -> int:
         number = self._asked.get(purpose, 0)
@@ -166,7 +166,7 @@ class ReplicaContext:
 
     def all_waits_again(self) -> None:
         """What stands in blocks that may never be decided counts as waiting; `fill_block` finds what does not."""
-        self.run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = self.waiting()
+        self.run.peers[self.seat * ledger.PEER_WIDTH + ledger.FRESH] = self.waiting()
 
     def new_block(
         self, parent: Block | None, view: int, *, number: int | None = None, empty: bool = False
@@ -175,26 +175,26 @@ class ReplicaContext:
         height = number if number is not None else (parent.height + 1 if parent is not None else 1)
         parent_row = -1 if parent is None else parent.row
         if not empty and not run.backlog and not self.waiting():
-            run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
+            run.peers[self.seat * ledger.PEER_WIDTH + ledger.FRESH] = 0  # what had come was decided elsewhere meanwhile
             return None
         row = run.ask(entry.make_block, self.seat, parent_row, height, view, int(empty))
         if row == -2:
             return None
-        at = row * r.BLOCK_WIDTH
-        block = LinkedBlock(run.block_store, row, run.blocks[at + r.NUMBER], height, view, self.me)
+        at = row * ledger.BLOCK_WIDTH
+        block = LinkedBlock(run.block_store, row, run.blocks[at + ledger.NUMBER], height, view, self.me)
         block.parent = parent
         block.made_ns = self.clock.time_ns
         if run.time_step_ns:
             block.made_ns -= block.made_ns % run.time_step_ns
-        block.txs = run.blocks[at + r.TXS]
-        block.bytes = run.blocks[at + r.BYTES]
+        block.txs = run.blocks[at + ledger.TXS]
+        block.bytes = run.blocks[at + ledger.BYTES]
         run.block_store.add(block)
         return block
 
     def waiting(self) -> int:
         """Transactions in my pool, some of them perhaps decided since it was last looked through."""
-        at = self.seat * r.PEER_WIDTH
-        return int(self.run.peers[at + r.POOL_TAIL] - self.run.peers[at + r.POOL_HEAD])
+        at = self.seat * ledger.PEER_WIDTH
+        return int(self.run.peers[at + ledger.POOL_TAIL] - self.run.peers[at + ledger.POOL_HEAD])
 
     def decide(self, block: Block) -> bool:
         if block.row < 0 or block.height <= self.height:
@@ -233,7 +233,7 @@ class ReplicaContext:
 
     def enter_view(self, view: int) -> None:
         self.all_waits_again()
-        self.run.recorder.note(r.EVENT_VIEW, self.seat, view)
+        self.run.recorder.note(ledger.EVENT_VIEW, self.seat, view)
         self.run.views_entered.append(self.seat)
 
 

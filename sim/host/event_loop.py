@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.engine import loop, timers
 from sim.kernel import post
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import BATCH, DECIDED, NO_PROGRESS, Signal, Timer
 
 if TYPE_CHECKING:
     from sim.host.run import Run
+
+    Upcall = Callable[[Run, int, int], None]
 
 OUT_OF_TIME = 100  # the deadline on the wall clock has passed
 
 
 def run_until(run: Run, until_ns: int) -> int:
     """Turn the loop up to and including `until_ns`. Returns the code of what ended it."""
-    run_state = run.run_state
-    hosts = run.hosts
-    advance = loop.advance
-    message_code, quorum_code = loop.UPCALL_MESSAGE, loop.UPCALL_QUORUM
-    envelopes_src = post.SRC
-    names = run.name_of_seat
-    width = post.ENVELOPE_WIDTH
+    run_state, advance = run.run_state, loop.advance
     wakes = 0
     if run.out_of_time():
         return OUT_OF_TIME
@@ -37,47 +34,44 @@ def run_until(run: Run, until_ns: int) -> int:
         wakes += 1
         if wakes & 15 == 0 and run.out_of_time():
             return OUT_OF_TIME
-        if code == message_code:
-            body = run.messages.at(argument)
-            src = names[run.envelopes[argument * width + envelopes_src]]
-            handler = hosts[node].handlers.get(type(body))
-            if handler is not None:
-                handler(src, body)
-        elif code == quorum_code:
-            owner = run.block_store.owner(argument >> 2)
-            if owner is not None:
-                handler = hosts[node].handlers.get(owner[1])
-                if handler is not None:
-                    handler(owner[0])
-        elif code == loop.UPCALL_FAST_PATH:
-            _signal(run, node, DECIDED)
-        elif code == loop.UPCALL_BATCH:
-            _signal(run, node, BATCH)
-        elif code == loop.UPCALL_PROGRESS:
-            _signal(run, node, NO_PROGRESS)
-        elif code == loop.UPCALL_TIMER:
-            entry_: Any = run.timers.pop(argument, None)
-            if argument >> timers.TIMER_BITS and not argument & timers.OF_DISK:
-                entry_ = _timer_of_engine(run, node, argument)
-            if entry_ is not None:
-                handler = hosts[node].handlers.get(entry_[0])
-                if handler is not None:
-                    handler(entry_[1])
-        elif code == loop.CLOSED_BLOCKS:
-            run.block_store.sweep()
-        elif code == loop.EMPTY_TRACE:
-            run.flush_trace()
-        elif code == loop.CAPACITY:
-            run.make_capacity()
-        elif code == loop.UPCALL_DECIDED:
-            _tell_decided(run, node, argument)
-        elif code == loop.UPCALL_CALL:
-            run.calls.pop(argument)()
-        elif code == loop.PAUSE:
-            if run.out_of_time():
-                return OUT_OF_TIME
-        else:
+        deal = _UPCALLS.get(code)
+        if deal is not None:
+            deal(run, node, argument)
+        elif code != loop.PAUSE:
             return int(code)
+        elif run.out_of_time():
+            return OUT_OF_TIME
+
+
+# --- what the engine calls for, a function each: the run, a seat, and the argument as `sim.engine.loop` has it --------
+
+
+def _message(run: Run, node: int, argument: int) -> None:
+    """A message has come: hand it to the handler of its type."""
+    body = run.messages.at(argument)
+    handler = run.hosts[node].handlers.get(type(body))
+    if handler is not None:
+        handler(run.name_of_seat[run.envelopes[argument * post.ENVELOPE_WIDTH + post.SRC]], body)
+
+
+def _quorum(run: Run, node: int, argument: int) -> None:
+    """A ballot has its quorum."""
+    owner = run.block_store.owner(argument >> 2)
+    if owner is not None:
+        handler = run.hosts[node].handlers.get(owner[1])
+        if handler is not None:
+            handler(owner[0])
+
+
+def _timer(run: Run, node: int, argument: int) -> None:
+    """A timer has expired: a replica's own, or one that the engine set."""
+    due: Any = run.timers.pop(argument, None)
+    if argument >> timers.TIMER_BITS and not argument & timers.OF_DISK:
+        due = _timer_of_engine(run, node, argument)
+    if due is not None:
+        handler = run.hosts[node].handlers.get(due[0])
+        if handler is not None:
+            handler(due[1])
 
 
 def _timer_of_engine(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
@@ -88,15 +82,36 @@ def _timer_of_engine(run: Run, node: int, argument: int) -> tuple[Timer, Any]:
     return run.dissemination.timer(argument)
 
 
-def _tell_decided(run: Run, node: int, argument: int) -> None:
+def _decided(run: Run, node: int, argument: int) -> None:
+    """A watched seat has decided a block, which may have been freed since."""
     row = argument >> 32
-    if run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] & 0xFFFFFFFF == argument & 0xFFFFFFFF:
+    if run.blocks[row * ledger.BLOCK_WIDTH + ledger.NUMBER] & 0xFFFFFFFF == argument & 0xFFFFFFFF:
         told = run.watchers.get(node)
         if told is not None:
             told(row)
 
 
-def _signal(run: Run, node: int, signal: Signal) -> None:
-    handler = run.hosts[node].handlers.get(signal)
-    if handler is not None:
-        handler()
+def _signal(signal: Signal) -> Upcall:
+    """What hands a signal to a replica that wants it."""
+
+    def deal(run: Run, node: int, argument: int) -> None:
+        handler = run.hosts[node].handlers.get(signal)
+        if handler is not None:
+            handler()
+
+    return deal
+
+
+_UPCALLS: dict[int, Upcall] = {
+    loop.UPCALL_MESSAGE: _message,
+    loop.UPCALL_QUORUM: _quorum,
+    loop.UPCALL_TIMER: _timer,
+    loop.UPCALL_BATCH: _signal(BATCH),
+    loop.UPCALL_PROGRESS: _signal(NO_PROGRESS),
+    loop.UPCALL_FAST_PATH: _signal(DECIDED),
+    loop.UPCALL_DECIDED: _decided,
+    loop.UPCALL_CALL: lambda run, _, argument: run.calls.pop(argument)(),
+    loop.CLOSED_BLOCKS: lambda run, *_: run.block_store.sweep(),
+    loop.EMPTY_TRACE: lambda run, *_: run.flush_trace(),
+    loop.CAPACITY: lambda run, *_: run.make_capacity(),
+}

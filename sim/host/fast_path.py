@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sim.kernel import post
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Message, Replica
 
 if TYPE_CHECKING:
@@ -26,9 +26,9 @@ class FastPathBracket:
         self.host = host
         self.allowed = allowed  # for this seat: not for corrupted voters, nor for observers
         self.is_used = False  # whether its replica declares a normal case
-        self._peer_at = host.seat * r.PEER_WIDTH
+        self._peer_at = host.seat * ledger.PEER_WIDTH
         self._guard_at = host.seat * post.NODE_WIDTH + post.GUARD
-        host.run.peers[self._peer_at + r.ACCEPTED] = -1  # row 0 is a block like any other
+        host.run.peers[self._peer_at + ledger.ACCEPTED] = -1  # row 0 is a block like any other
 
     # --- around every handler ---------------------------------------------------------------------------
 
@@ -41,7 +41,7 @@ class FastPathBracket:
         """A handler that finds its replica up to date, and leaves the guard as the replica's state says."""
         if not self.is_used:
             return handler
-        run, host, accepted_at, guard_at = self.host.run, self.host, self._peer_at + r.ACCEPTED, self._guard_at
+        run, host, accepted_at, guard_at = self.host.run, self.host, self._peer_at + ledger.ACCEPTED, self._guard_at
         absorb, guard_of = replica.absorb_fast_path, replica.guard
 
         def handle(*arguments: Any) -> None:
@@ -67,7 +67,7 @@ class FastPathBracket:
         if host.run.adopts:
             host.chain.head = self.block() or host.chain.head  # my branch ends in the last block accepted for me
         replica.absorb_fast_path()
-        host.run.peers[self._peer_at + r.ACCEPTED] = -1
+        host.run.peers[self._peer_at + ledger.ACCEPTED] = -1
 
     def settle(self) -> None:
         """The guard follows from what the replica is now."""
@@ -99,7 +99,7 @@ class FastPathBracket:
     def crash(self) -> None:
         """What the fast path did is on disk, as if handlers had written it as they went along; then it ends."""
         self.absorb()
-        self.host.run.peers[self._peer_at + r.ACCEPTED] = -1
+        self.host.run.peers[self._peer_at + ledger.ACCEPTED] = -1
         self.host.run.nodes[self._guard_at] = CLOSED
 
     # --- what a replica may ask -------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class FastPathBracket:
 
     def block(self) -> Block | None:
         run = self.host.run
-        return run.block_store.at(run.peers[self._peer_at + r.ACCEPTED])
+        return run.block_store.at(run.peers[self._peer_at + ledger.ACCEPTED])
 
     def last_proposal(self) -> Block | None:
         return self.host.run.block_store.proposed_last(self.host.seat)

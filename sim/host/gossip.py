@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.engine import entry, gossip, growth
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel import tally
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import GossipMessage
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class GossipStore:
         if cast is not None:
             vote, view, number, block, voter = cast
             vote_row = run.block_store.ballot(view, number, block).rows.get(vote, -1)
-            key = int(run.engine.run_state[d.TALLY][vote_row * tally.ROW + tally.KEY])
+            key = int(run.engine.run_state[kernel.TALLY][vote_row * tally.ROW + tally.KEY])
         row = self._row(slot)
         row[gossip.HEIGHT], row[gossip.VOTE_ROW], row[gossip.VOTE_KEY] = gossip_message.height, vote_row, key
         row[gossip.VOTER], row[gossip.SIZE], row[gossip.VERIFY_NS] = voter, size, verify_ns
@@ -101,7 +101,7 @@ class GossipStore:
     def _forget(self) -> None:
         """Free the slots of heights that no seat that runs keeps any more."""
         run = self.run
-        tips = run.engine.peer()[:, r.TIP_HEIGHT]
+        tips = run.engine.peer()[:, ledger.TIP_HEIGHT]
         lowest = min((int(tips[seat]) - kept for seat, kept in self._kept.items() if run.is_up(seat)), default=0)
         words = run.engine.words
         for height in [height for height in self._of_height if height <= lowest]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, cast
 from sim.engine import actions, entry, gossip, lease
 from sim.host.cases import Case
 from sim.kernel import post, rules
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import ALL, Audience, Ballot, Block, FastPath, GossipMessage, Message, Tree
 
 if TYPE_CHECKING:
@@ -83,11 +83,13 @@ class Messages:
     def _name_place(self, message: Message) -> None:
         """Tell the engine which view and height the next message is about, for the rules."""
         view, height = message.place()
-        self.run.scalars[d.MESSAGE_VIEW] = rules.NOWHERE if view is None else view
-        self.run.scalars[d.MESSAGE_HEIGHT] = rules.NOWHERE if height is None else height
+        self.run.scalars[kernel.MESSAGE_VIEW] = rules.NOWHERE if view is None else view
+        self.run.scalars[kernel.MESSAGE_HEIGHT] = rules.NOWHERE if height is None else height
         if message.is_gossip:
             kinds, inside = self.run.kinds, cast(GossipMessage, message).inside()
-            self.run.scalars[d.MESSAGE_INSIDE] = kinds[type(message)] << 32 | kinds.get(inside, kinds[type(message)])
+            self.run.scalars[kernel.MESSAGE_INSIDE] = kinds[type(message)] << 32 | kinds.get(
+                inside, kinds[type(message)]
+            )
 
     def name_leaders(self, src: int) -> None:
         """Tell the engine who leads the view of whoever speaks next, and the view after, if some rule asks."""
@@ -95,7 +97,7 @@ class Messages:
             replica = self.run.hosts[src].replica
             leader, following = (None, None) if replica is None else (replica.leader(), replica.leader(1))
             packed = (0 if leader is None else leader + 1) | (0 if following is None else following + 1) << 32
-            self.run.scalars[d.MESSAGE_LEADERS] = packed
+            self.run.scalars[kernel.MESSAGE_LEADERS] = packed
 
     def _costs_of(self, src: int, message: Message) -> tuple[int, int, int, int, int]:
         """Type, size, signing and verification time, and identity of a message."""
@@ -117,7 +119,7 @@ class Messages:
         if run.costs.executes == "before_vote":
             execution_ns = run.execution_ns(block)
             return execution_ns if proposes else 0, execution_ns
-        still_ns = int(run.nodes[src * post.NODE_WIDTH + post.EXECUTE_FREE]) - run.scalars[d.NOW]
+        still_ns = int(run.nodes[src * post.NODE_WIDTH + post.EXECUTE_FREE]) - run.scalars[kernel.NOW]
         return max(still_ns, 0) if proposes else 0, 0  # receivers' consensus waits by itself
 
     def size_and_verification(self, message: Message) -> tuple[int, int]:
@@ -254,7 +256,7 @@ class Messages:
         if of_gossip & gossip.OF_GOSSIP:
             return run.gossip.message(of_gossip)
         row = name & ((1 << lease.NAME_BITS) - 1)
-        if run.blocks[row * r.BLOCK_WIDTH + r.NUMBER] != name >> lease.NAME_BITS:
+        if run.blocks[row * ledger.BLOCK_WIDTH + ledger.NUMBER] != name >> lease.NAME_BITS:
             return None
         block = run.block_store.at(row)
         assert block is not None

@@ -10,8 +10,8 @@ from sim.engine.engine import LONG_AGO
 from sim.host.blocks import fork
 from sim.host.costs import ProtocolError
 from sim.kernel import post, sharing
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import ALL, Audience, Ballot, Block, GossipMessage, Timer, Turns, VoteType
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ class ChainPart(Part):
 
     def __init__(self, host: ReplicaContext) -> None:
         super().__init__(host)
-        self._at = self.seat * r.PEER_WIDTH
+        self._at = self.seat * ledger.PEER_WIDTH
         self.head: Block | None = None  # of the branch adopted last
 
     def decided(self, height: int) -> Block | None:
         return self.run.block_store.decided(self.seat, height)
 
     def is_behind(self) -> bool:
-        return self.run.peers[self._at + r.WAITING] > 0
+        return self.run.peers[self._at + ledger.WAITING] > 0
 
     def has_certificate(self, block: Block) -> bool:
         return self.run.block_store.is_decided(block)
@@ -99,26 +99,26 @@ class ChainPart(Part):
         run, peers = self.run, self.run.peers
         kept, old, new = fork(self.head, head)
         height = self.host.height
-        run.recorder.note(r.EVENT_HEAD, self.seat, head.number, head.height, len(old))
+        run.recorder.note(ledger.EVENT_HEAD, self.seat, head.number, head.height, len(old))
         for lost in old:
             if lost.height <= height:
                 instead = new[lost.height - kept - 1].number if lost.height <= head.height else 0
-                run.recorder.note(r.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
+                run.recorder.note(ledger.EVENT_REVERTED, self.seat, lost.number, lost.height, instead)
                 entry.undecide_tip(run.engine.state, self.seat)
                 height = self.host.height
         self.head = head
-        peers[self._at + r.BUILT_NS] = run.now_ns
+        peers[self._at + ledger.BUILT_NS] = run.now_ns
         if old:
-            peers[self._at + r.FRESH] = peers[self._at + r.POOL_TAIL] - peers[self._at + r.POOL_HEAD]
+            peers[self._at + ledger.FRESH] = peers[self._at + ledger.POOL_TAIL] - peers[self._at + ledger.POOL_HEAD]
 
     def await_decision(self, block: Block) -> None:
         if block.txs == 0:
             return
         peers, at, height = self.run.peers, self._at, block.height
-        if peers[at + r.OPEN_HEIGHT] <= peers[at + r.TIP_HEIGHT]:
-            peers[at + r.OPEN_NS] = self.run.scalars[d.NOW]
-        if height > peers[at + r.OPEN_HEIGHT]:
-            peers[at + r.OPEN_HEIGHT] = height
+        if peers[at + ledger.OPEN_HEIGHT] <= peers[at + ledger.TIP_HEIGHT]:
+            peers[at + ledger.OPEN_NS] = self.run.scalars[kernel.NOW]
+        if height > peers[at + ledger.OPEN_HEIGHT]:
+            peers[at + ledger.OPEN_HEIGHT] = height
 
 
 class DiskPart(Part):
@@ -160,7 +160,9 @@ class PacingPart(Part):
     def something_waits(self) -> bool:
         waits = bool(entry.waits(self.run.engine.state, self.seat))
         if not waits:
-            self.run.peers[self.seat * r.PEER_WIDTH + r.FRESH] = 0  # what had come was decided elsewhere meanwhile
+            self.run.peers[self.seat * ledger.PEER_WIDTH + ledger.FRESH] = (
+                0  # what had come was decided elsewhere meanwhile
+            )
         return waits
 
     def await_batch(self) -> bool:
@@ -182,11 +184,11 @@ class PacingPart(Part):
     def blocks_have_left(self) -> bool:
         run = self.run
         at = self.seat * sharing.CARD_WIDTH + sharing.REST * sharing.LANE_WIDTH
-        cards = run.engine.run_state[d.CARDS]
-        return not run.scalars[d.SHARING] or not (cards[at + sharing.HEAD] or cards[at + sharing.WAITING])
+        cards = run.engine.run_state[kernel.CARDS]
+        return not run.scalars[kernel.SHARING] or not (cards[at + sharing.HEAD] or cards[at + sharing.WAITING])
 
     def begin_interval(self) -> None:
-        self.run.leases[self._last_at] = self.run.scalars[d.NOW]
+        self.run.leases[self._last_at] = self.run.scalars[kernel.NOW]
 
     def forget(self) -> None:
         """The replica crashed: it does not know when it proposed last."""
@@ -234,12 +236,12 @@ class ClockPart(Part):
     def watch_progress(self, low_ns: int, high_ns: int | None = None, step_ns: int = 0) -> None:
         self._period_ns = (low_ns, 0 if high_ns is None else high_ns - low_ns, step_ns)
         if low_ns == 0:
-            self.run.peers[self.seat * r.PEER_WIDTH + r.OPEN_HEIGHT] = 0
+            self.run.peers[self.seat * ledger.PEER_WIDTH + ledger.OPEN_HEIGHT] = 0
         self._watch(1)
 
     def made_progress(self) -> None:
         nodes, at = self.run.nodes, self.seat * post.NODE_WIDTH
-        nodes[self._progress_at] = self.run.scalars[d.NOW]
+        nodes[self._progress_at] = self.run.scalars[kernel.NOW]
         nodes[at + post.PROGRESS_NUMBER] += 1
 
     @property
@@ -256,7 +258,7 @@ class ClockPart(Part):
         if rate_q20 == self._rate_q20:
             return
         self._rate_q20 = rate_q20
-        self.run.peers[self.seat * r.PEER_WIDTH + r.CLOCK_Q20] = 0 if rate_q20 == _RIGHT else rate_q20
+        self.run.peers[self.seat * ledger.PEER_WIDTH + ledger.CLOCK_Q20] = 0 if rate_q20 == _RIGHT else rate_q20
         if self._period_ns[0] > 0 and self.run.is_up(self.seat):
             self._watch(0)
 
@@ -296,7 +298,7 @@ class ClientsPart(Part):
         if not self.run.protocol.answers_reads:
             name = self.run.protocol.__name__
             raise ProtocolError(f"{name} answers a read, and says that it does not; write answers_reads = True")
-        self.run.recorder.note(r.EVENT_READ, self.seat, self.run.now_ns - asked_ns, height)
+        self.run.recorder.note(ledger.EVENT_READ, self.seat, self.run.now_ns - asked_ns, height)
 
 
 class MembershipPart(Part):

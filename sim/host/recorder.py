@@ -8,8 +8,8 @@ import numpy as np
 
 from sim.engine.engine import Engine
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 
 
 class TraceRecorder:
@@ -25,19 +25,24 @@ class TraceRecorder:
     def note(self, event: int, node: int, a: int = 0, b: int = 0, c: int = 0) -> None:
         """Write a row to the trace."""
         self.ensure_trace()
-        at = int(self._run_state[r.TRACE_LEN]) * r.TRACE_WIDTH
-        row = (self._run_state[d.NOW], event, node, a, b, c, 0, 0)
-        self._engine.run_state[r.TRACE][at : at + r.TRACE_WIDTH] = row
-        self._run_state[r.TRACE_LEN] += 1
+        at = int(self._run_state[ledger.TRACE_LEN]) * ledger.TRACE_WIDTH
+        row = (self._run_state[kernel.NOW], event, node, a, b, c, 0, 0)
+        self._engine.run_state[ledger.TRACE][at : at + ledger.TRACE_WIDTH] = row
+        self._run_state[ledger.TRACE_LEN] += 1
 
     def ensure_trace(self) -> None:
         """Empty the trace if it is nearly full."""
-        if self._run_state[r.TRACE_LEN] * r.TRACE_WIDTH > len(self._engine.run_state[r.TRACE]) - 1024 * r.TRACE_WIDTH:
+        if (
+            self._run_state[ledger.TRACE_LEN] * ledger.TRACE_WIDTH
+            > len(self._engine.run_state[ledger.TRACE]) - 1024 * ledger.TRACE_WIDTH
+        ):
             self.flush()
 
     def ensure_log(self) -> None:
         """Empty the message log if what one replica sends at once might not fit (lost copies are logged)."""
-        if (self._run_state[d.LOG_LEN] + self._engine.endpoints) * post.LOG_WIDTH > len(self._engine.run_state[d.LOG]):
+        if (self._run_state[kernel.LOG_LEN] + self._engine.endpoints) * post.LOG_WIDTH > len(
+            self._engine.run_state[kernel.LOG]
+        ):
             self.flush()
 
     def flush(self) -> None:
@@ -46,7 +51,7 @@ class TraceRecorder:
         if len(rows):
             for sink in self.trace_sinks:
                 sink(rows)
-        if self._run_state[d.LOG_LEN] > 0:
+        if self._run_state[kernel.LOG_LEN] > 0:
             log = self._engine.take_log()
             for sink in self.log_sinks:
                 sink(log)

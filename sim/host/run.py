@@ -28,9 +28,9 @@ from sim.host.parts import STORED
 from sim.host.recorder import TraceRecorder
 from sim.host.tallies import Tallies
 from sim.kernel import post, rules
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel.calendar import grow_calendar
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import (
     MEMBERSHIP,
     Block,
@@ -126,15 +126,17 @@ class Run:
             self.names.append("ENDORSE")
         self.engine = Engine(settings)
         self.run_state = self.engine.state
-        self.run_state[r.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
+        self.run_state[ledger.DECIDING_KINDS] = sum(1 << kind for cause, kind in self.kinds.items() if cause.decides)
         for cause, kind in self.kinds.items():
-            self.engine.run_state[d.KIND_SMALL][kind] = isinstance(cause, VoteType) or cause.carries is Message.carries
+            self.engine.run_state[kernel.KIND_SMALL][kind] = (
+                isinstance(cause, VoteType) or cause.carries is Message.carries
+            )
         if settings.results_needed:
-            self.engine.run_state[d.KIND_SMALL][settings.result_kind] = 1
+            self.engine.run_state[kernel.KIND_SMALL][settings.result_kind] = 1
         if settings.endorsement is not None:  # voters order, and neither execute nor answer
-            self.engine.run_state[d.KIND_SMALL][settings.endorse_kind] = 1
-            self.engine.peer()[: settings.voters, r.QUIET] = 1
-        self.run_state[r.FORKS] = protocol.forks
+            self.engine.run_state[kernel.KIND_SMALL][settings.endorse_kind] = 1
+            self.engine.peer()[: settings.voters, ledger.QUIET] = 1
+        self.run_state[ledger.FORKS] = protocol.forks
         self.engine.state[actions.PROGRESS_MODE] = _PROGRESS_MODES[protocol.progress]
         self.engine.state[actions.ADOPTS] = self.adopts = protocol.forks
         self.messages = Messages(self)
@@ -181,10 +183,10 @@ class Run:
     def _refresh_views(self) -> None:
         """Columns that Python reads and writes often, as memory views: five times quicker than arrays."""
         self.scalars = self.run_state.data
-        self.nodes = self.engine.run_state[d.NODE].data
-        self.peers = self.engine.run_state[r.PEER].data
-        self.blocks = self.engine.run_state[r.BLOCK].data
-        self.envelopes = self.engine.run_state[d.ENVELOPE].data
+        self.nodes = self.engine.run_state[kernel.NODE].data
+        self.peers = self.engine.run_state[ledger.PEER].data
+        self.blocks = self.engine.run_state[ledger.BLOCK].data
+        self.envelopes = self.engine.run_state[kernel.ENVELOPE].data
         self.leases = self.engine.run_state[lease.LEASE].data
         self.posted = self.engine.run_state[lease.POSTED].data
         self.held = self.engine.run_state[dissemination.BUFFERED].data
@@ -238,7 +240,7 @@ class Run:
         self.without_replica.add(seat)
         host.replica = None
         host.handlers = {}
-        self.engine.peer()[seat, r.QUIET] = 1
+        self.engine.peer()[seat, ledger.QUIET] = 1
         if host.is_voter:
             self.block_store.voter_goes(seat)
 
@@ -246,7 +248,7 @@ class Run:
         """The replica of a vacant seat starts, with the blocks that the seat has decided."""
         host = self.hosts[seat]
         self.without_replica.discard(seat)
-        self.engine.peer()[seat, r.QUIET] = self.engine.settings.endorsement is not None
+        self.engine.peer()[seat, ledger.QUIET] = self.engine.settings.endorsement is not None
         self.block_store.voter_comes(seat)
         self.seat(host)
         assert host.replica is not None
@@ -271,21 +273,21 @@ class Run:
     def set_apart(self, seats: Iterable[int]) -> None:
         """What these decide settles nothing, from before the start of the run: corrupted voters, and observers."""
         for seat in seats:
-            self.engine.peer()[seat, r.APART] = 1
+            self.engine.peer()[seat, ledger.APART] = 1
 
     def mute(self, seat: int, *, yes: bool) -> None:
         """A voter answers no clients and passes nothing of theirs on, until as often told that it does again."""
-        self.engine.peer()[seat, r.MUTE] += 1 if yes else -1
+        self.engine.peer()[seat, ledger.MUTE] += 1 if yes else -1
 
     def watch(self, seat: int, told: Callable[[int], None]) -> None:
         """Tell of each block that a seat decides, by its row, at the moment it does."""
         self.watchers[seat] = told
-        self.engine.peer()[seat, r.WATCHED] = 1
+        self.engine.peer()[seat, ledger.WATCHED] = 1
 
     def unwatch(self, seat: int) -> None:
         """Tell no more of what a seat decides."""
         self.watchers.pop(seat, None)
-        self.engine.peer()[seat, r.WATCHED] = 0
+        self.engine.peer()[seat, ledger.WATCHED] = 0
 
     def deciding_quorum(self) -> int:
         """How many sign the largest certificate that decides; 1 (who proposed it) if signed votes decide nothing."""
@@ -310,7 +312,7 @@ class Run:
 
     def ensure_capacity(self, messages: int) -> None:
         """Make room for that many calendar entries."""
-        grow_calendar(self.engine.run_state, messages * (1 + int(self.run_state[d.RULE_COPIES_MAX])))
+        grow_calendar(self.engine.run_state, messages * (1 + int(self.run_state[kernel.RULE_COPIES_MAX])))
         self._refresh_views()
 
     def contradiction(self, node: int, block: Block, decided: Block) -> None:
@@ -333,20 +335,20 @@ class Run:
     @property
     def now_ns(self) -> int:
         """Simulated time."""
-        return self.scalars[d.NOW]
+        return self.scalars[kernel.NOW]
 
     def execution_ns(self, block: Block) -> int:
         """Time to execute a block (as `sim.ledger.execution` has it)."""
-        if self.scalars[r.SCHEDULES]:
-            return int(self.engine.run_state[r.BLOCK_COST][block.row])
-        return self.scalars[r.EXECUTE_BLOCK_NS] + block.txs * self.scalars[r.EXECUTE_NS]
+        if self.scalars[ledger.SCHEDULES]:
+            return int(self.engine.run_state[ledger.BLOCK_COST][block.row])
+        return self.scalars[ledger.EXECUTE_BLOCK_NS] + block.txs * self.scalars[ledger.EXECUTE_NS]
 
     def turn_clients(self, node: int, leader: int) -> None:
         """Clients who last asked `node` submit to `leader` from now on."""
         peers = self.engine.peer()
         for gateway in range(self.engine.seats, self.engine.endpoints):
-            if peers[gateway, r.ENTRY] == node:
-                peers[gateway, r.ENTRY] = leader
+            if peers[gateway, ledger.ENTRY] == node:
+                peers[gateway, ledger.ENTRY] = leader
 
     # --- crash and restart -----------------------------------------------------------------------------
 
@@ -361,7 +363,7 @@ class Run:
         if node < self.engine.seats:
             self.hosts[node].fast_path.crash()
         entry.crash(self.run_state, node, self.engine.tallies)
-        self.recorder.note(r.EVENT_CRASHED, node)
+        self.recorder.note(ledger.EVENT_CRASHED, node)
         if node < self.engine.seats:
             host = self.hosts[node]
             host.replica = None
@@ -374,7 +376,7 @@ class Run:
         if self.is_up(node):
             return
         entry.restart(self.run_state, node)
-        self.recorder.note(r.EVENT_RESTARTED, node)
+        self.recorder.note(ledger.EVENT_RESTARTED, node)
         if node < self.engine.seats:
             if node not in self.without_replica or not self.hosts[node].is_voter:
                 self.block_store.voter_comes(node)
@@ -394,13 +396,13 @@ class Run:
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
         """Put a link under a rule (0: none). Rules are rows of the engine's rule table."""
-        self.engine.run_state[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        self.engine.run_state[kernel.LINK_RULE][src * self.engine.endpoints + dst] = rule
         if rule:
-            self.run_state[d.LINKS_CHANGED] = 1
+            self.run_state[kernel.LINKS_CHANGED] = 1
 
     def cut(self, src: int, dst: int, *, both: bool = True) -> None:
         """Cut a link; rule 1 is the cut."""
-        self.engine.run_state[d.RULE][post.RULE_WIDTH + post.RULE_DOWN] = 1
+        self.engine.run_state[kernel.RULE][post.RULE_WIDTH + post.RULE_DOWN] = 1
         self.set_link(src, dst, 1)
         if both:
             self.set_link(dst, src, 1)
@@ -416,7 +418,7 @@ class Run:
 
         `told`: the voters that the operator asks; None: all.
         """
-        self.recorder.note(r.EVENT_MEMBERSHIP, -1, change.number)
+        self.recorder.note(ledger.EVENT_MEMBERSHIP, -1, change.number)
         self.requests.append((change, told))
         for host in self.hosts:
             self._tell_requests(host)

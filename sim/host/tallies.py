@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sim.engine import entry
 from sim.kernel import chance, tally
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.protocol import ALL, Ballot, Quorum, VoteType
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ class Tallies:
                 self._row_quorums[row] = quorum
                 run.engine.weigh(row, quorum.weights or (1,) * run.engine.voters)
             if run.ruled:
-                run.engine.run_state[d.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
+                run.engine.run_state[kernel.TALLY_PLACE][2 * row : 2 * row + 2] = ballot.view, ballot.number
             if vote.any_value is not None:
                 parent = self.row(run.block_store.any_value(ballot), vote.any_value, ALL, host)
-                run.engine.run_state[d.TALLY][row * tally.ROW + tally.PARENT] = parent
+                run.engine.run_state[kernel.TALLY][row * tally.ROW + tally.PARENT] = parent
         return row
 
     def quorum_of(self, row: int, vote: VoteType) -> Quorum:

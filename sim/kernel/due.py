@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.kernel import post
+from sim.kernel import run_state as kernel
 from sim.kernel.heap import heap_push
-from sim.kernel.post import INCARNATION, NODE_WIDTH
-from sim.kernel.run_state import NODE, READY, READY_LEN, READY_SEQ, column, compiled
+from sim.kernel.run_state import column, compiled
 
 # Kinds; an entry's `what` = kind | (node + 1) << 8 | incarnation << 32.
 (
@@ -18,8 +19,8 @@ from sim.kernel.run_state import NODE, READY, READY_LEN, READY_SEQ, column, comp
 @compiled
 def ready_push(run_state, time, kind, node, argument):
     """Enter something that becomes due at `time` at a node as it is now; node -1: nobody's."""
-    sequence = run_state[READY_SEQ]
-    run_state[READY_SEQ] = sequence + 1
+    sequence = run_state[kernel.READY_SEQ]
+    run_state[kernel.READY_SEQ] = sequence + 1
     ready_push_at(run_state, time, sequence, kind, node, argument)
 
 
@@ -28,6 +29,6 @@ def ready_push_at(run_state, time, sequence, kind, node, argument):
     """`ready_push` with a sequence number reserved earlier."""
     incarnation = np.int64(0)
     if node >= 0:
-        incarnation = column(run_state, NODE)[node * NODE_WIDTH + INCARNATION]
+        incarnation = column(run_state, kernel.NODE)[node * post.NODE_WIDTH + post.INCARNATION]
     what = kind | (np.int64(node + 1) << 8) | (incarnation << 32)
-    heap_push(run_state, READY, READY_LEN, time, sequence, what, argument)
+    heap_push(run_state, kernel.READY, kernel.READY_LEN, time, sequence, what, argument)

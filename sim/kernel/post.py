@@ -25,21 +25,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.run_state import (
-    ENVELOPE,
-    ENVELOPE_FREE,
-    ENVELOPES_FREE,
-    LOG,
-    LOG_LEN,
-    NOW,
-    TALLY,
-    column,
-    compiled,
-    inlined,
-    length,
-    make_capacity,
-)
-from sim.kernel.tally import REFERENCES, ROW
+from sim.kernel import run_state as kernel
+from sim.kernel import tally as tallies
+from sim.kernel.run_state import column, compiled, inlined, length, make_capacity
 
 # A node's row: the first two cache lines are what every message touches.
 NODE_WIDTH = 32
@@ -101,13 +89,13 @@ def ref_index(ref):
 @compiled
 def new_envelope(run_state, src, kind, statement, size, verify_ns, handle_ns, voter, key, action, arg):
     """Take an envelope from the free list, with no copies yet. `voter`: whose vote it is, if it is one."""
-    if run_state[ENVELOPES_FREE] == 0:
-        make_capacity(run_state, ENVELOPE_FREE)
-    free = run_state[ENVELOPES_FREE] - 1
-    run_state[ENVELOPES_FREE] = free
-    envelope = column(run_state, ENVELOPE_FREE)[free]
+    if run_state[kernel.ENVELOPES_FREE] == 0:
+        make_capacity(run_state, kernel.ENVELOPE_FREE)
+    free = run_state[kernel.ENVELOPES_FREE] - 1
+    run_state[kernel.ENVELOPES_FREE] = free
+    envelope = column(run_state, kernel.ENVELOPE_FREE)[free]
     e = envelope * ENVELOPE_WIDTH
-    row = column(run_state, ENVELOPE)
+    row = column(run_state, kernel.ENVELOPE)
     row[e + REFS] = 0
     row[e + SRC] = src
     row[e + STATEMENT] = statement
@@ -118,35 +106,35 @@ def new_envelope(run_state, src, kind, statement, size, verify_ns, handle_ns, vo
     row[e + KIND] = kind
     row[e + KEY] = np.int64(key)
     row[e + ACTION] = action
-    row[e + SENT_NS] = run_state[NOW]
+    row[e + SENT_NS] = run_state[kernel.NOW]
     row[e + ARG] = arg
     if statement >= 0:
-        column(run_state, TALLY)[statement * ROW + REFERENCES] += 1
+        column(run_state, kernel.TALLY)[statement * tallies.ROW + tallies.REFERENCES] += 1
     return envelope
 
 
 @inlined
 def drop_reference(run_state, envelope):
     """One copy fewer; returns True if it was the last and the envelope is free again."""
-    row = column(run_state, ENVELOPE)
+    row = column(run_state, kernel.ENVELOPE)
     e = envelope * ENVELOPE_WIDTH
     refs = row[e + REFS] - 1
     row[e + REFS] = refs
     if refs > 0:
         return False
     if row[e + STATEMENT] >= 0:
-        column(run_state, TALLY)[row[e + STATEMENT] * ROW + REFERENCES] -= 1
-    column(run_state, ENVELOPE_FREE)[run_state[ENVELOPES_FREE]] = envelope
-    run_state[ENVELOPES_FREE] += 1
+        column(run_state, kernel.TALLY)[row[e + STATEMENT] * tallies.ROW + tallies.REFERENCES] -= 1
+    column(run_state, kernel.ENVELOPE_FREE)[run_state[kernel.ENVELOPES_FREE]] = envelope
+    run_state[kernel.ENVELOPES_FREE] += 1
     return True
 
 
 @compiled
 def _log(run_state, sent, src, dst, kind, statement, arrived, received, verified, done, size, fate, key):
-    row = run_state[LOG_LEN] * LOG_WIDTH
-    if row + LOG_WIDTH > length(run_state, LOG):
-        make_capacity(run_state, LOG)
-    log = column(run_state, LOG)
+    row = run_state[kernel.LOG_LEN] * LOG_WIDTH
+    if row + LOG_WIDTH > length(run_state, kernel.LOG):
+        make_capacity(run_state, kernel.LOG)
+    log = column(run_state, kernel.LOG)
     log[row] = sent
     log[row + 1] = src
     log[row + 2] = dst
@@ -159,4 +147,4 @@ def _log(run_state, sent, src, dst, kind, statement, arrived, received, verified
     log[row + 9] = size
     log[row + 10] = fate
     log[row + 11] = key
-    run_state[LOG_LEN] += 1
+    run_state[kernel.LOG_LEN] += 1

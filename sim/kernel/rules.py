@@ -15,29 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.kernel import run_state as kernel
 from sim.kernel.chance import RULE_DELAY, below, join
-from sim.kernel.run_state import (
-    END_WORDS,
-    IDENTITY,
-    MESSAGE_HEIGHT,
-    MESSAGE_INSIDE,
-    MESSAGE_LEADERS,
-    MESSAGE_RULE,
-    MESSAGE_VIEW,
-    NEVER,
-    NOW,
-    QUEUED_PLACE,
-    RULE_ACTIVE,
-    RULE_COPIES,
-    RULE_KINDS,
-    RULE_SOURCES,
-    RULE_TARGETS,
-    RULE_WORDS,
-    RULES,
-    RULES_ACTIVE,
-    column,
-    compiled,
-)
+from sim.kernel.run_state import column, compiled
 
 MESSAGE_RULE_WIDTH = 24
 (
@@ -56,21 +36,21 @@ ANY_LOW, ANY_HIGH = -(1 << 61), 1 << 61
 @compiled
 def begin_message(run_state, src, kind):
     """Find the rules that copies of this message may meet. Called before its copies are put on their links."""
-    if run_state[RULES] == 0:
+    if run_state[kernel.RULES] == 0:
         return
-    words, ends = run_state[RULE_WORDS], run_state[END_WORDS]
+    words, ends = run_state[kernel.RULE_WORDS], run_state[kernel.END_WORDS]
     kinds, sources, targets = (
-        column(run_state, RULE_KINDS),
-        column(run_state, RULE_SOURCES),
-        column(run_state, RULE_TARGETS),
+        column(run_state, kernel.RULE_KINDS),
+        column(run_state, kernel.RULE_SOURCES),
+        column(run_state, kernel.RULE_TARGETS),
     )
-    active = column(run_state, RULE_ACTIVE)
-    union = run_state[RULES] * ends  # the last row of the targets
+    active = column(run_state, kernel.RULE_ACTIVE)
+    union = run_state[kernel.RULES] * ends  # the last row of the targets
     count = 0
     for w in range(words):
         wanted = kinds[kind * words + w]
-        if run_state[MESSAGE_INSIDE] >> 32 == kind:
-            wanted |= kinds[(run_state[MESSAGE_INSIDE] & 0xFFFFFFFF) * words + w]
+        if run_state[kernel.MESSAGE_INSIDE] >> 32 == kind:
+            wanted |= kinds[(run_state[kernel.MESSAGE_INSIDE] & 0xFFFFFFFF) * words + w]
         candidates = wanted & sources[src * words + w]
         rule = 64 * w
         while candidates:
@@ -86,47 +66,47 @@ def begin_message(run_state, src, kind):
                 count += 1
             candidates = (candidates >> 1) & 0x7FFFFFFFFFFFFFFF
             rule += 1
-    run_state[RULES_ACTIVE] = count
+    run_state[kernel.RULES_ACTIVE] = count
 
 
 @compiled
 def _holds_now(run_state, rule):
-    row = column(run_state, MESSAGE_RULE)
+    row = column(run_state, kernel.MESSAGE_RULE)
     r = rule * MESSAGE_RULE_WIDTH
     return (
-        row[r + FROM_NS] <= run_state[NOW] < row[r + UNTIL_NS]
+        row[r + FROM_NS] <= run_state[kernel.NOW] < row[r + UNTIL_NS]
         and row[r + HITS] < row[r + MOST]
-        and row[r + VIEW_LOW] <= run_state[MESSAGE_VIEW] <= row[r + VIEW_HIGH]
-        and row[r + HEIGHT_LOW] <= run_state[MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
-        and _is_every(run_state[MESSAGE_VIEW], row[r + VIEW_LOW], row[r + VIEW_EVERY])
-        and _is_every(run_state[MESSAGE_HEIGHT], row[r + HEIGHT_LOW], row[r + HEIGHT_EVERY])
+        and row[r + VIEW_LOW] <= run_state[kernel.MESSAGE_VIEW] <= row[r + VIEW_HIGH]
+        and row[r + HEIGHT_LOW] <= run_state[kernel.MESSAGE_HEIGHT] <= row[r + HEIGHT_HIGH]
+        and _is_every(run_state[kernel.MESSAGE_VIEW], row[r + VIEW_LOW], row[r + VIEW_EVERY])
+        and _is_every(run_state[kernel.MESSAGE_HEIGHT], row[r + HEIGHT_LOW], row[r + HEIGHT_EVERY])
     )
 
 
 @compiled
 def _has_role(run_state, rule, field, end):
     """Whether an endpoint is the one that a rule means by its role in the sender's view."""
-    role = column(run_state, MESSAGE_RULE)[rule * MESSAGE_RULE_WIDTH + field]
+    role = column(run_state, kernel.MESSAGE_RULE)[rule * MESSAGE_RULE_WIDTH + field]
     if role == 0:
         return True
-    who = run_state[MESSAGE_LEADERS] >> 32 if role == 2 else run_state[MESSAGE_LEADERS] & 0xFFFFFFFF
-    return who > 0 and column(run_state, IDENTITY)[end] == who - 1
+    who = run_state[kernel.MESSAGE_LEADERS] >> 32 if role == 2 else run_state[kernel.MESSAGE_LEADERS] & 0xFFFFFFFF
+    return who > 0 and column(run_state, kernel.IDENTITY)[end] == who - 1
 
 
 @compiled
 def keep_place(run_state, number):
     """A queued row is about what the current message is about."""
-    place, p = column(run_state, QUEUED_PLACE), number * PLACE_WIDTH
-    place[p], place[p + 1] = run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT]
-    place[p + 2], place[p + 3] = run_state[MESSAGE_LEADERS], run_state[MESSAGE_INSIDE]
+    place, p = column(run_state, kernel.QUEUED_PLACE), number * PLACE_WIDTH
+    place[p], place[p + 1] = run_state[kernel.MESSAGE_VIEW], run_state[kernel.MESSAGE_HEIGHT]
+    place[p + 2], place[p + 3] = run_state[kernel.MESSAGE_LEADERS], run_state[kernel.MESSAGE_INSIDE]
 
 
 @compiled
 def recall_place(run_state, number):
     """The current message is about what a queued row is about."""
-    place, p = column(run_state, QUEUED_PLACE), number * PLACE_WIDTH
-    run_state[MESSAGE_VIEW], run_state[MESSAGE_HEIGHT] = place[p], place[p + 1]
-    run_state[MESSAGE_LEADERS], run_state[MESSAGE_INSIDE] = place[p + 2], place[p + 3]
+    place, p = column(run_state, kernel.QUEUED_PLACE), number * PLACE_WIDTH
+    run_state[kernel.MESSAGE_VIEW], run_state[kernel.MESSAGE_HEIGHT] = place[p], place[p + 1]
+    run_state[kernel.MESSAGE_LEADERS], run_state[kernel.MESSAGE_INSIDE] = place[p + 2], place[p + 3]
 
 
 @compiled
@@ -138,8 +118,8 @@ def _is_every(number, low, every):
 @compiled
 def meets_rules(run_state, dst):
     """Whether the current message's copy to `dst` meets a rule."""
-    at = run_state[RULES] * run_state[END_WORDS] + (dst >> 6)
-    return (column(run_state, RULE_TARGETS)[at] >> (dst & 63)) & 1 == 1
+    at = run_state[kernel.RULES] * run_state[kernel.END_WORDS] + (dst >> 6)
+    return (column(run_state, kernel.RULE_TARGETS)[at] >> (dst & 63)) & 1 == 1
 
 
 @compiled
@@ -148,13 +128,13 @@ def apply_rules(run_state, key, dst, arrives):
 
     `key`: of the message's draws. Leaves the number of further copies in RULE_COPIES.
     """
-    rows = column(run_state, MESSAGE_RULE)
-    active = column(run_state, RULE_ACTIVE)
-    targets = column(run_state, RULE_TARGETS)
-    run_state[RULE_COPIES] = 0
-    for i in range(run_state[RULES_ACTIVE]):
+    rows = column(run_state, kernel.MESSAGE_RULE)
+    active = column(run_state, kernel.RULE_ACTIVE)
+    targets = column(run_state, kernel.RULE_TARGETS)
+    run_state[kernel.RULE_COPIES] = 0
+    for i in range(run_state[kernel.RULES_ACTIVE]):
         rule = active[i]
-        if (targets[rule * run_state[END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
+        if (targets[rule * run_state[kernel.END_WORDS] + (dst >> 6)] >> (dst & 63)) & 1 == 0:
             continue
         r = rule * MESSAGE_RULE_WIDTH
         if rows[r + HITS] >= rows[r + MOST] or not _has_role(run_state, rule, DST_ROLE, dst):
@@ -170,8 +150,8 @@ def apply_rules(run_state, key, dst, arrives):
         if rows[r + SPAN_NS] > 0:
             later += below(join(join(join(key, RULE_DELAY), dst), rule), rows[r + SPAN_NS] + 1)
         later = max(later, rows[r + HOLD_NS])
-        if rows[r + CAP_NS] < NEVER:
+        if rows[r + CAP_NS] < kernel.NEVER:
             later = max(arrives, min(later, rows[r + CAP_NS]))
         arrives = later
-        run_state[RULE_COPIES] += rows[r + COPIES]
+        run_state[kernel.RULE_COPIES] += rows[r + COPIES]
     return arrives

@@ -27,22 +27,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.kernel.run_state import (
-    BITS_WORDS,
-    IDENTITY,
-    SEATS,
-    TALLY,
-    TALLY_BITS,
-    TALLY_CAST,
-    TALLY_COUNT,
-    TALLY_FIRED,
-    TALLY_WEIGHTS,
-    VOTE_WEIGHT,
-    WEIGHTED,
-    column,
-    compiled,
-    inlined,
-)
+from sim.kernel import run_state as kernel
+from sim.kernel.run_state import column, compiled, inlined
 
 ROW = 16  # integers per tally row
 COUNT_AT, COUNT_STEP, BITS_AT, BITS_STEP = 0, 1, 2, 3  # where a receiver's count and bits are
@@ -68,37 +54,37 @@ WEIGHT_MAX = (1 << 21) - 1  # of all votes in a tally together
 @inlined
 def weight_of(run_state, row, voter):
     """What a voter's vote counts in a row; an observer (-1) has no weight."""
-    if run_state[WEIGHTED] == 0:
+    if run_state[kernel.WEIGHTED] == 0:
         return np.int64(voter >= 0)
-    first = column(run_state, TALLY_WEIGHTS)[row]
+    first = column(run_state, kernel.TALLY_WEIGHTS)[row]
     if first < 0 or voter < 0:
         return np.int64(voter >= 0)
-    return column(run_state, VOTE_WEIGHT)[first + voter]
+    return column(run_state, kernel.VOTE_WEIGHT)[first + voter]
 
 
 @compiled
 def has_voted(run_state, row, node, voter):
     """Whether `voter`'s vote is in `node`'s count."""
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP] + (voter >> 6)
-    return (column(run_state, TALLY_BITS)[at] >> (voter & 63)) & 1 == 1
+    return (column(run_state, kernel.TALLY_BITS)[at] >> (voter & 63)) & 1 == 1
 
 
 @compiled
 def has_fired(run_state, row, node):
     """Whether the node has been told of any threshold of the row."""
     t = row * ROW
-    tally = column(run_state, TALLY)
-    return column(run_state, TALLY_FIRED)[tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]] & 7 != 0
+    tally = column(run_state, kernel.TALLY)
+    return column(run_state, kernel.TALLY_FIRED)[tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]] & 7 != 0
 
 
 @compiled
 def _enter_voter(run_state, row, node, voter):
     """Put a voter into a node's set; False if it is there already."""
     t = row * ROW
-    tally = column(run_state, TALLY)
-    bits = column(run_state, TALLY_BITS)
+    tally = column(run_state, kernel.TALLY)
+    bits = column(run_state, kernel.TALLY_BITS)
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP] + (voter >> 6)
     mask = np.int64(1) << (voter & 63)
     if bits[at] & mask:
@@ -116,15 +102,15 @@ def count_arrival(run_state, row, node, voter):
     if not _enter_voter(run_state, row, node, voter):
         return np.int64(0)
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     weight = weight_of(run_state, row, voter)
-    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
-    count = column(run_state, TALLY_COUNT)[c] + weight
-    column(run_state, TALLY_COUNT)[c] = count
+    own = weight_of(run_state, row, column(run_state, kernel.IDENTITY)[node])
+    count = column(run_state, kernel.TALLY_COUNT)[c] + weight
+    column(run_state, kernel.TALLY_COUNT)[c] = count
     number = count & (GATE - 1)
     before = number - weight
-    if voter == column(run_state, IDENTITY)[node]:
+    if voter == column(run_state, kernel.IDENTITY)[node]:
         _note_twin(run_state, row, node, before)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
@@ -133,7 +119,7 @@ def count_arrival(run_state, row, node, voter):
         votes = threshold & (GATE - 1)
         if before < votes - own <= number:
             return number
-        if before < votes <= number and column(run_state, TALLY_FIRED)[c] & OWN == 0:
+        if before < votes <= number and column(run_state, kernel.TALLY_FIRED)[c] & OWN == 0:
             return number
     return np.int64(0)
 
@@ -142,22 +128,22 @@ def count_arrival(run_state, row, node, voter):
 def _note_twin(run_state, row, node, before):
     """The vote of the node's twin has arrived, after others of weight `before`."""
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
+    own = weight_of(run_state, row, column(run_state, kernel.IDENTITY)[node])
     for k in range(THRESHOLDS):
         if before >= (tally[t + THRESHOLD + k] & (GATE - 1)) - own:
-            column(run_state, TALLY_FIRED)[c] |= TWIN_AFTER << k
+            column(run_state, kernel.TALLY_FIRED)[c] |= TWIN_AFTER << k
 
 
 @compiled
 def settle_vote(run_state, row, node, number):
     """The vote that made it `number` has been processed; returns the thresholds reached as a bit mask."""
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    state = column(run_state, TALLY_FIRED)
-    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
+    state = column(run_state, kernel.TALLY_FIRED)
+    own = weight_of(run_state, row, column(run_state, kernel.IDENTITY)[node])
     for k in range(THRESHOLDS):
         votes = tally[t + THRESHOLD + k] & (GATE - 1)
         if number >= votes - own:
@@ -174,20 +160,20 @@ def count_here(run_state, row, node, voter, weight):
     Returns the thresholds reached as a bit mask.
     """
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
     if not _enter_voter(run_state, row, node, voter):
-        state = column(run_state, TALLY_FIRED)
+        state = column(run_state, kernel.TALLY_FIRED)
         if weight & 1 == 0 or state[c] & (OWN | OWN_LATE):
             return np.int64(0)
         state[c] |= OWN_LATE
         if weight >= GATE:
-            column(run_state, TALLY_COUNT)[c] += GATE
+            column(run_state, kernel.TALLY_COUNT)[c] += GATE
         return _reached(run_state, row, node)
     if weight & 1:
-        column(run_state, TALLY_FIRED)[c] |= OWN
+        column(run_state, kernel.TALLY_FIRED)[c] |= OWN
     if weight >= GATE:
-        column(run_state, TALLY_COUNT)[c] += GATE
+        column(run_state, kernel.TALLY_COUNT)[c] += GATE
     return _reached(run_state, row, node)
 
 
@@ -195,11 +181,11 @@ def count_here(run_state, row, node, voter, weight):
 def _reached(run_state, row, node):
     """The thresholds that what has been processed meets, for the first time, as a bit mask."""
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    state = column(run_state, TALLY_FIRED)[c]
-    gate_is_open = column(run_state, TALLY_COUNT)[c] >= GATE
-    own = weight_of(run_state, row, column(run_state, IDENTITY)[node])
+    state = column(run_state, kernel.TALLY_FIRED)[c]
+    gate_is_open = column(run_state, kernel.TALLY_COUNT)[c] >= GATE
+    own = weight_of(run_state, row, column(run_state, kernel.IDENTITY)[node])
     reached = np.int64(0)
     for k in range(THRESHOLDS):
         threshold = tally[t + THRESHOLD + k]
@@ -212,7 +198,7 @@ def _reached(run_state, row, node):
         decides = state & OWN or (state & OWN_LATE and state & (TWIN_AFTER << k))
         if votes == 0 or state & (MET << k) or (near and decides):
             reached |= 1 << k
-    column(run_state, TALLY_FIRED)[c] = state | reached * REACHED
+    column(run_state, kernel.TALLY_FIRED)[c] = state | reached * REACHED
     return reached
 
 
@@ -228,8 +214,8 @@ def cast_again(run_state, row, node):
 
     A vote that is said again is another message: its fate on a link that loses some is another one too.
     """
-    cast = column(run_state, TALLY_CAST)
-    at = row * cast_words(run_state[SEATS]) + (node >> 6)
+    cast = column(run_state, kernel.TALLY_CAST)
+    at = row * cast_words(run_state[kernel.SEATS]) + (node >> 6)
     mask = np.int64(1) << (node & 63)
     before = cast[at] & mask
     cast[at] |= mask
@@ -240,37 +226,37 @@ def cast_again(run_state, row, node):
 def clear_row(run_state, row, nodes):
     """Empty a row for its next use."""
     t = row * ROW
-    tally = column(run_state, TALLY)
-    counts = column(run_state, TALLY_COUNT)
-    bits = column(run_state, TALLY_BITS)
-    fired = column(run_state, TALLY_FIRED)
+    tally = column(run_state, kernel.TALLY)
+    counts = column(run_state, kernel.TALLY_COUNT)
+    bits = column(run_state, kernel.TALLY_BITS)
+    fired = column(run_state, kernel.TALLY_FIRED)
     receivers = nodes if tally[t + COUNT_STEP] else 1
-    words = run_state[BITS_WORDS]
+    words = run_state[kernel.BITS_WORDS]
     for i in range(receivers):
         counts[tally[t + COUNT_AT] + i] = 0
         fired[tally[t + COUNT_AT] + i] = 0
     for i in range(receivers * words):
         bits[tally[t + BITS_AT] + i] = 0
-    sent = cast_words(run_state[SEATS])
+    sent = cast_words(run_state[kernel.SEATS])
     for i in range(sent):
-        column(run_state, TALLY_CAST)[row * sent + i] = 0
+        column(run_state, kernel.TALLY_CAST)[row * sent + i] = 0
 
 
 @compiled
 def forget_node(run_state, row, node):
     """A crash empties the node's count, except for its own vote, which it had written to disk."""
     t = row * ROW
-    tally = column(run_state, TALLY)
+    tally = column(run_state, kernel.TALLY)
     c = tally[t + COUNT_AT] + node * tally[t + COUNT_STEP]
-    words = run_state[BITS_WORDS]
+    words = run_state[kernel.BITS_WORDS]
     at = tally[t + BITS_AT] + node * tally[t + BITS_STEP]
-    bits = column(run_state, TALLY_BITS)
-    own = OWN if column(run_state, TALLY_FIRED)[c] & (OWN | OWN_LATE) else 0
+    bits = column(run_state, kernel.TALLY_BITS)
+    own = OWN if column(run_state, kernel.TALLY_FIRED)[c] & (OWN | OWN_LATE) else 0
     for i in range(words):
         bits[at + i] = 0
     if own:
-        voter = column(run_state, IDENTITY)[node]
+        voter = column(run_state, kernel.IDENTITY)[node]
         bits[at + (voter >> 6)] |= np.int64(1) << (voter & 63)
-    column(run_state, TALLY_COUNT)[c] = 0
-    column(run_state, TALLY_FIRED)[c] = own
+    column(run_state, kernel.TALLY_COUNT)[c] = 0
+    column(run_state, kernel.TALLY_FIRED)[c] = own
     _reached(run_state, row, node)  # what its own vote alone meets is no news

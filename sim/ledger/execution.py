@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.kernel.run_state import column, compiled
-from sim.ledger.rows import BLOCK, BLOCK_COST, BLOCK_WIDTH, EXECUTE_BLOCK_NS, EXECUTE_NS, SCHEDULES, TXS
+from sim.ledger import rows as ledger
 
 PLACES = ("after", "between", "before_vote")
 AFTER_ORDER, BETWEEN_BLOCKS, BEFORE_VOTE = range(3)  # EXECUTE_PLACE
@@ -12,6 +12,9 @@ AFTER_ORDER, BETWEEN_BLOCKS, BEFORE_VOTE = range(3)  # EXECUTE_PLACE
 @compiled
 def execution_ns(run_state, block):
     """Time to execute a block: of each of its transactions alike, or as what conflicts lets them go side by side."""
-    if run_state[SCHEDULES]:
-        return column(run_state, BLOCK_COST)[block]
-    return run_state[EXECUTE_BLOCK_NS] + column(run_state, BLOCK)[block * BLOCK_WIDTH + TXS] * run_state[EXECUTE_NS]
+    if run_state[ledger.SCHEDULES]:
+        return column(run_state, ledger.BLOCK_COST)[block]
+    return (
+        run_state[ledger.EXECUTE_BLOCK_NS]
+        + column(run_state, ledger.BLOCK)[block * ledger.BLOCK_WIDTH + ledger.TXS] * run_state[ledger.EXECUTE_NS]
+    )

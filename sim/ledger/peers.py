@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from sim.kernel import post
+from sim.kernel import run_state as kernel
 from sim.kernel.chance import ORDERER, below, join
-from sim.kernel.post import ACTION, ARG, ENVELOPE_WIDTH, NODE_WIDTH, SRC, UP, VOTER
-from sim.kernel.run_state import ENVELOPE, NODE, NOW, SEED, VOTERS, column, compiled
+from sim.kernel.run_state import column, compiled
+from sim.ledger import rows as ledger
 from sim.ledger.endorsement import (
     ASKS,
     ASKS_OTHER,
@@ -29,44 +31,6 @@ from sim.ledger.endorsement import (
     say,
     timeout_name,
 )
-from sim.ledger.rows import (
-    CLASS,
-    CLASS_BYTES,
-    CLASS_WIDTH,
-    ENDORSE_NS,
-    ENDORSE_SIGN_NS,
-    ENDORSE_VERIFY_NS,
-    ENDORSED,
-    ENDORSED_BYTES,
-    ENDORSING,
-    ENDORSING_NS,
-    EXECUTED_HEIGHT,
-    GONE,
-    MISMATCHED,
-    ORDERERS_ALL,
-    ORDERING,
-    PEER,
-    PEER_FIRST,
-    PEER_WIDTH,
-    PEERS,
-    TX,
-    TX_ATTEMPT,
-    TX_CLASS,
-    TX_ENDORSED_NS,
-    TX_ENTRY,
-    TX_GATEWAY,
-    TX_HIGH,
-    TX_LOW,
-    TX_MORE,
-    TX_MORE_WIDTH,
-    TX_NUMBER,
-    TX_PEER,
-    TX_PEERS_LEFT,
-    TX_SNAPSHOT,
-    TX_STAGE,
-    TX_SUBMIT,
-    TX_WIDTH,
-)
 from sim.ledger.state import disagrees
 from sim.ledger.transactions import refuse, release_tx, send_tx
 
@@ -75,81 +39,92 @@ from sim.ledger.transactions import refuse, release_tx, send_tx
 def is_late(run_state, name):
     """The time is over in which a request was to be handed in, endorsed: if it is not, its client gives up."""
     tx = name >> 36
-    rows, more = column(run_state, TX), column(run_state, TX_MORE)
-    stage = more[tx * TX_MORE_WIDTH + TX_STAGE]
-    waits = stage == ENDORSING or (stage == ORDERING and rows[tx * TX_WIDTH + TX_ENTRY] == -1)
+    rows, more = column(run_state, ledger.TX), column(run_state, ledger.TX_MORE)
+    stage = more[tx * ledger.TX_MORE_WIDTH + ledger.TX_STAGE]
+    waits = stage == ledger.ENDORSING or (
+        stage == ledger.ORDERING and rows[tx * ledger.TX_WIDTH + ledger.TX_ENTRY] == -1
+    )
     if waits and timeout_name(run_state, tx) == name:
         _give_up(run_state, tx)
 
 
 @compiled
 def _give_up(run_state, tx):
-    column(run_state, TX_MORE)[tx * TX_MORE_WIDTH + TX_STAGE] = GONE
+    column(run_state, ledger.TX_MORE)[tx * ledger.TX_MORE_WIDTH + ledger.TX_STAGE] = ledger.GONE
     refuse(run_state, tx)
 
 
 @compiled
 def endorsement_arrives(run_state, envelope, node):
     """A message about a request has been handled at a peer, or at a client."""
-    e = envelope * ENVELOPE_WIDTH
-    row = column(run_state, ENVELOPE)
-    tx, number, says = row[e + ARG], row[e + ACTION], row[e + VOTER]
+    e = envelope * post.ENVELOPE_WIDTH
+    row = column(run_state, kernel.ENVELOPE)
+    tx, number, says = row[e + post.ARG], row[e + post.ACTION], row[e + post.VOTER]
     step, attempt, height = says & 7, (says >> 3) & ATTEMPTS, says >> 19
-    src = row[e + SRC]
-    rows, more = column(run_state, TX), column(run_state, TX_MORE)
-    m = tx * TX_MORE_WIDTH
-    if rows[tx * TX_WIDTH + TX_NUMBER] != number or more[m + TX_ATTEMPT] & ATTEMPTS != attempt:
+    src = row[e + post.SRC]
+    rows, more = column(run_state, ledger.TX), column(run_state, ledger.TX_MORE)
+    m = tx * ledger.TX_MORE_WIDTH
+    if rows[tx * ledger.TX_WIDTH + ledger.TX_NUMBER] != number or more[m + ledger.TX_ATTEMPT] & ATTEMPTS != attempt:
         return  # the row serves another request, or its client has begun anew
     if step == HANDS_IN:
         _hand_in(run_state, tx, node)
         return
-    if more[m + TX_STAGE] != ENDORSING:
+    if more[m + ledger.TX_STAGE] != ledger.ENDORSING:
         return
     if step == ASKS:
         _is_asked(run_state, tx, node)
     elif step == ASKS_OTHER:
-        mine = column(run_state, PEER)[node * PEER_WIDTH + EXECUTED_HEIGHT]
+        mine = column(run_state, ledger.PEER)[node * ledger.PEER_WIDTH + ledger.EXECUTED_HEIGHT]
         say(
-            run_state, tx, node, src, ENDORSES_IT, mine, run_state[ENDORSED_BYTES], run_state[ENDORSE_VERIFY_NS],
-            run_state[ENDORSE_SIGN_NS],
-        )  # fmt: skip
+            run_state,
+            tx,
+            node,
+            src,
+            ENDORSES_IT,
+            mine,
+            run_state[ledger.ENDORSED_BYTES],
+            run_state[ledger.ENDORSE_VERIFY_NS],
+            run_state[ledger.ENDORSE_SIGN_NS],
+        )
     elif step == ENDORSES_IT:
-        bit = np.int64(1) << (src - run_state[PEER_FIRST])
-        if more[m + TX_PEERS_LEFT] & bit:
-            more[m + TX_PEERS_LEFT] &= ~bit
-            more[m + TX_LOW] = min(more[m + TX_LOW], height)
-            more[m + TX_HIGH] = max(more[m + TX_HIGH], height)
-            if more[m + TX_PEERS_LEFT] == 0:
+        bit = np.int64(1) << (src - run_state[ledger.PEER_FIRST])
+        if more[m + ledger.TX_PEERS_LEFT] & bit:
+            more[m + ledger.TX_PEERS_LEFT] &= ~bit
+            more[m + ledger.TX_LOW] = min(more[m + ledger.TX_LOW], height)
+            more[m + ledger.TX_HIGH] = max(more[m + ledger.TX_HIGH], height)
+            if more[m + ledger.TX_PEERS_LEFT] == 0:
                 _tell_client(run_state, tx, node)
     elif step == IS_ENDORSED:
-        bytes_ = column(run_state, CLASS)[rows[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-        run_state[ENDORSED] += 1
-        run_state[ENDORSING_NS] += run_state[NOW] - rows[tx * TX_WIDTH + TX_SUBMIT]
-        more[m + TX_STAGE] = ORDERING
-        more[m + TX_ENDORSED_NS] = run_state[NOW]
-        say(run_state, tx, node, more[m + TX_PEER], HANDS_IN, np.int64(0), bytes_, np.int64(0), np.int64(0))
+        bytes_ = column(run_state, ledger.CLASS)[
+            rows[tx * ledger.TX_WIDTH + ledger.TX_CLASS] * ledger.CLASS_WIDTH + ledger.CLASS_BYTES
+        ]
+        run_state[ledger.ENDORSED] += 1
+        run_state[ledger.ENDORSING_NS] += run_state[kernel.NOW] - rows[tx * ledger.TX_WIDTH + ledger.TX_SUBMIT]
+        more[m + ledger.TX_STAGE] = ledger.ORDERING
+        more[m + ledger.TX_ENDORSED_NS] = run_state[kernel.NOW]
+        say(run_state, tx, node, more[m + ledger.TX_PEER], HANDS_IN, np.int64(0), bytes_, np.int64(0), np.int64(0))
     elif step == DISAGREES:
-        run_state[MISMATCHED] += 1
+        run_state[ledger.MISMATCHED] += 1
         _give_up(run_state, tx)
 
 
 @compiled
 def _hand_in(run_state, tx, node):
     """A client's peer has its endorsed transaction: on to an orderer."""
-    rows, more = column(run_state, TX), column(run_state, TX_MORE)
-    m, t = tx * TX_MORE_WIDTH, tx * TX_WIDTH
-    if more[m + TX_STAGE] != ORDERING or rows[t + TX_ENTRY] != -1:
+    rows, more = column(run_state, ledger.TX), column(run_state, ledger.TX_MORE)
+    m, t = tx * ledger.TX_MORE_WIDTH, tx * ledger.TX_WIDTH
+    if more[m + ledger.TX_STAGE] != ledger.ORDERING or rows[t + ledger.TX_ENTRY] != -1:
         return
-    bytes_ = column(run_state, CLASS)[rows[t + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
+    bytes_ = column(run_state, ledger.CLASS)[rows[t + ledger.TX_CLASS] * ledger.CLASS_WIDTH + ledger.CLASS_BYTES]
     sent = False
-    if run_state[ORDERERS_ALL]:
-        rows[t + TX_ENTRY] = -2
-        for orderer in range(run_state[VOTERS]):
+    if run_state[ledger.ORDERERS_ALL]:
+        rows[t + ledger.TX_ENTRY] = -2
+        for orderer in range(run_state[kernel.VOTERS]):
             sent |= send_tx(run_state, tx, node, np.int64(orderer), bytes_, False)
     else:
-        orderer = _orderer(run_state, rows[t + TX_NUMBER])
+        orderer = _orderer(run_state, rows[t + ledger.TX_NUMBER])
         if orderer >= 0:
-            rows[t + TX_ENTRY] = orderer
+            rows[t + ledger.TX_ENTRY] = orderer
             sent = send_tx(run_state, tx, node, orderer, bytes_, False)
     if sent:
         release_tx(run_state, tx)
@@ -160,11 +135,11 @@ def _hand_in(run_state, tx, node):
 @compiled
 def _orderer(run_state, number):
     """The orderer drawn for a transaction, or the next one that is up; -1: none is."""
-    node = column(run_state, NODE)
-    first = below(join(join(join(0, run_state[SEED]), ORDERER), number), run_state[VOTERS])
-    for i in range(run_state[VOTERS]):
-        orderer = (first + i) % run_state[VOTERS]
-        if node[orderer * NODE_WIDTH + UP]:
+    node = column(run_state, kernel.NODE)
+    first = below(join(join(join(0, run_state[kernel.SEED]), ORDERER), number), run_state[kernel.VOTERS])
+    for i in range(run_state[kernel.VOTERS]):
+        orderer = (first + i) % run_state[kernel.VOTERS]
+        if node[orderer * post.NODE_WIDTH + post.UP]:
             return np.int64(orderer)
     return np.int64(-1)
 
@@ -172,38 +147,49 @@ def _orderer(run_state, number):
 @compiled
 def _is_asked(run_state, tx, peer):
     """A client's peer has executed its request: it asks the others that the policy needs, or answers at once."""
-    more = column(run_state, TX_MORE)
-    m = tx * TX_MORE_WIDTH
+    more = column(run_state, ledger.TX_MORE)
+    m = tx * ledger.TX_MORE_WIDTH
     chosen = plan_of(run_state, peer)
     if chosen == 0:
         return  # its client waits in vain, until its time is over
-    height = column(run_state, PEER)[peer * PEER_WIDTH + EXECUTED_HEIGHT]
-    more[m + TX_LOW] = height
-    more[m + TX_HIGH] = height
-    own = np.int64(1) << (peer - run_state[PEER_FIRST])
-    more[m + TX_PEERS_LEFT] = chosen & ~own
-    if more[m + TX_PEERS_LEFT] == 0:
+    height = column(run_state, ledger.PEER)[peer * ledger.PEER_WIDTH + ledger.EXECUTED_HEIGHT]
+    more[m + ledger.TX_LOW] = height
+    more[m + ledger.TX_HIGH] = height
+    own = np.int64(1) << (peer - run_state[ledger.PEER_FIRST])
+    more[m + ledger.TX_PEERS_LEFT] = chosen & ~own
+    if more[m + ledger.TX_PEERS_LEFT] == 0:
         _tell_client(run_state, tx, peer)
         return
-    bytes_ = column(run_state, CLASS)[column(run_state, TX)[tx * TX_WIDTH + TX_CLASS] * CLASS_WIDTH + CLASS_BYTES]
-    works_ns = run_state[ENDORSE_VERIFY_NS] + run_state[ENDORSE_NS]
-    left = more[m + TX_PEERS_LEFT]
-    for k in range(run_state[PEERS]):
+    bytes_ = column(run_state, ledger.CLASS)[
+        column(run_state, ledger.TX)[tx * ledger.TX_WIDTH + ledger.TX_CLASS] * ledger.CLASS_WIDTH + ledger.CLASS_BYTES
+    ]
+    works_ns = run_state[ledger.ENDORSE_VERIFY_NS] + run_state[ledger.ENDORSE_NS]
+    left = more[m + ledger.TX_PEERS_LEFT]
+    for k in range(run_state[ledger.PEERS]):
         if (left >> k) & 1:
-            other = run_state[PEER_FIRST] + k
+            other = run_state[ledger.PEER_FIRST] + k
             say(run_state, tx, peer, other, ASKS_OTHER, np.int64(0), bytes_, works_ns, np.int64(0))
 
 
 @compiled
 def _tell_client(run_state, tx, peer):
     """All peers have executed a request: its client has what it needs, unless they saw different states."""
-    more, rows = column(run_state, TX_MORE), column(run_state, TX)
-    m, t = tx * TX_MORE_WIDTH, tx * TX_WIDTH
-    more[m + TX_SNAPSHOT] = more[m + TX_HIGH]
+    more, rows = column(run_state, ledger.TX_MORE), column(run_state, ledger.TX)
+    m, t = tx * ledger.TX_MORE_WIDTH, tx * ledger.TX_WIDTH
+    more[m + ledger.TX_SNAPSHOT] = more[m + ledger.TX_HIGH]
     step = IS_ENDORSED
-    if more[m + TX_LOW] < more[m + TX_HIGH] and disagrees(run_state, tx, more[m + TX_LOW], more[m + TX_HIGH]):
+    if more[m + ledger.TX_LOW] < more[m + ledger.TX_HIGH] and disagrees(
+        run_state, tx, more[m + ledger.TX_LOW], more[m + ledger.TX_HIGH]
+    ):
         step = DISAGREES
     say(
-        run_state, tx, peer, rows[t + TX_GATEWAY], step, np.int64(0), run_state[ENDORSED_BYTES], np.int64(0),
-        run_state[ENDORSE_SIGN_NS],
-    )  # fmt: skip
+        run_state,
+        tx,
+        peer,
+        rows[t + ledger.TX_GATEWAY],
+        step,
+        np.int64(0),
+        run_state[ledger.ENDORSED_BYTES],
+        np.int64(0),
+        run_state[ledger.ENDORSE_SIGN_NS],
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.past import Past
 from sim.trace.rows import Rows
 
@@ -66,14 +66,14 @@ class Blocks:
     def __call__(self, chunk: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
         rows = Rows(chunk)
-        born = rows.of(r.EVENT_PROPOSED)
+        born = rows.of(ledger.EVENT_PROPOSED)
         if len(born):
             self._born(born)
-        decided = rows[(rows.event == r.EVENT_DECIDED) & (rows.node < self.voters)]
+        decided = rows[(rows.event == ledger.EVENT_DECIDED) & (rows.node < self.voters)]
         if len(decided):
             self._decided(decided)
         self._entered(rows)
-        depths = rows.of(r.EVENT_HEAD).view  # of this event: the blocks left
+        depths = rows.of(ledger.EVENT_HEAD).view  # of this event: the blocks left
         if len(depths):
             self.reorganisations += int((depths > 0).sum())
             self.reorganisation_depth_max = max(self.reorganisation_depth_max, int(depths.max()))
@@ -81,7 +81,7 @@ class Blocks:
     def _entered(self, rows: Rows) -> None:
         """Views entered; of a height, if rounds begin anew there."""
         after = 0
-        entered = np.flatnonzero(rows.event == r.EVENT_VIEW)
+        entered = np.flatnonzero(rows.event == ledger.EVENT_VIEW)
         for at, fact in zip(entered.tolist(), rows[entered], strict=True):
             if self.restarts:
                 self._decided_until(rows[after:at])
@@ -92,7 +92,7 @@ class Blocks:
 
     def _decided_until(self, rows: Rows) -> None:
         """Note how far each voter has come."""
-        decided = rows.of(r.EVENT_DECIDED)
+        decided = rows.of(ledger.EVENT_DECIDED)
         self._heights.update(zip(decided.node.tolist(), decided.height.tolist(), strict=True))
 
     @property

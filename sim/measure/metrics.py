@@ -7,8 +7,8 @@ import numpy as np
 from sim.engine.settings import NO_LIMIT
 from sim.host import Run
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.ledger import transactions
 from sim.ledger.header import HEADER_BYTES
 from sim.measure import outcomes
@@ -19,7 +19,10 @@ QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 Metrics = dict[str, float | int | None]
 
 
-_COUNTED = {r.HIST_CLIENT: r.MEASURED, r.HIST_FINAL: r.COMMITTED_MEASURED}  # what the counts add up to
+_COUNTED = {
+    ledger.HIST_CLIENT: ledger.MEASURED,
+    ledger.HIST_FINAL: ledger.COMMITTED_MEASURED,
+}  # what the counts add up to
 _PART = 1 << 18  # buckets looked at in one go
 
 
@@ -70,14 +73,14 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m: Metrics = {}
     clients = run.engine.settings.gateways > 0
     attack, attack_over = _attack(run)
-    rejected = max(int(s[r.REJECTED]) - attack_over, 0)
-    submitted = int(s[r.SUBMITTED]) - attack
-    again = int(run.engine.run_state[r.OUTCOME].reshape(-1, r.OUTCOME_WIDTH)[:, r.TRIED_AGAIN].sum())
+    rejected = max(int(s[ledger.REJECTED]) - attack_over, 0)
+    submitted = int(s[ledger.SUBMITTED]) - attack
+    again = int(run.engine.run_state[ledger.OUTCOME].reshape(-1, ledger.OUTCOME_WIDTH)[:, ledger.TRIED_AGAIN].sum())
     m["offered_tps"] = _ratio(submitted - again, simulated_s) if clients else None
     m["offered_nominal_tps"] = offered_tps or None
     m["committed_tps"] = _ratio(blocks.measured_txs, measured_s)
-    m["committed_share"] = _ratio(int(s[r.COMMITTED]), submitted) if clients else None
-    for kind, column in (("latency", r.HIST_CLIENT), ("finality", r.HIST_FINAL)):
+    m["committed_share"] = _ratio(int(s[ledger.COMMITTED]), submitted) if clients else None
+    for kind, column in (("latency", ledger.HIST_CLIENT), ("finality", ledger.HIST_FINAL)):
         us, count = histogram(run, column)
         for name, q in QUANTILES.items():
             m[f"{kind}_{name}_ms"] = quantile_ms(us, count, q)
@@ -88,7 +91,7 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m["decision_latency_replica_mean_ms"] = _ratio(blocks.replica_sum_ns / 1e6, blocks.replica_count)
     span_ns = blocks.last_decision_ns - blocks.first_decision_ns
     m["block_interval_mean_ms"] = _ratio(span_ns / 1e6, blocks.count - 1) if blocks.count > 1 else None
-    m["transactions_per_block"] = _ratio(int(s[r.COMMITTED]), blocks.count)
+    m["transactions_per_block"] = _ratio(int(s[ledger.COMMITTED]), blocks.count)
     m["stale_blocks"] = blocks.stale
     m["reorganisations"] = blocks.reorganisations
     m["reorg_depth_max"] = blocks.reorganisation_depth_max
@@ -99,17 +102,17 @@ def collect(run: Run, blocks: Blocks, lags: Lags, *, end_ns: int, offered_tps: f
     m.update(_resources(run, end_ns))
     m["submitted"] = submitted
     m["attack_submitted"] = attack
-    m["committed"] = int(s[r.COMMITTED])
-    m["acknowledged"] = int(s[r.ACKED])
+    m["committed"] = int(s[ledger.COMMITTED])
+    m["acknowledged"] = int(s[ledger.ACKED])
     m["rejected"] = rejected
-    m["retries"] = int(s[r.RETRIED])
-    m["expired"] = int(s[r.EXPIRED])
-    m["pending"] = max(submitted - int(s[r.COMMITTED] + s[r.EXPIRED]) - rejected, 0) if clients else 0
-    m["repeated"] = int(s[r.REPEATED])
-    m["measured_transactions"] = int(s[r.MEASURED])
-    m["messages_sent"] = int(s[d.SENT])
-    m["messages_dropped"] = int(s[d.DROPPED])
-    m["events"] = int(s[d.DELIVERED])
+    m["retries"] = int(s[ledger.RETRIED])
+    m["expired"] = int(s[ledger.EXPIRED])
+    m["pending"] = max(submitted - int(s[ledger.COMMITTED] + s[ledger.EXPIRED]) - rejected, 0) if clients else 0
+    m["repeated"] = int(s[ledger.REPEATED])
+    m["measured_transactions"] = int(s[ledger.MEASURED])
+    m["messages_sent"] = int(s[kernel.SENT])
+    m["messages_dropped"] = int(s[kernel.DROPPED])
+    m["events"] = int(s[kernel.DELIVERED])
     m["simulated_s"] = simulated_s
     return m
 
@@ -119,11 +122,11 @@ def _attack(run: Run) -> tuple[int, int]:
     first, run_state = run.engine.settings.invalid_class, run.engine.run_state
     if first == NO_LIMIT:
         return 0, 0
-    sent = int(run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)[first:, r.CLASS_SUBMITTED].sum())
-    rows = run_state[r.TX].reshape(-1, r.TX_WIDTH)
+    sent = int(run_state[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)[first:, ledger.CLASS_SUBMITTED].sum())
+    rows = run_state[ledger.TX].reshape(-1, ledger.TX_WIDTH)
     live = np.ones(len(rows), dtype=bool)
-    live[run_state[r.TX_FREE][: int(run.run_state[r.TX_FREE_LEN])]] = False
-    return sent, sent - int((live & (rows[:, r.TX_CLASS] >= first)).sum())
+    live[run_state[ledger.TX_FREE][: int(run.run_state[ledger.TX_FREE_LEN])]] = False
+    return sent, sent - int((live & (rows[:, ledger.TX_CLASS] >= first)).sum())
 
 
 def _ratio(a: float, b: float) -> float | None:
@@ -132,7 +135,7 @@ def _ratio(a: float, b: float) -> float | None:
 
 def message_table(run: Run) -> list[dict[str, int | str | bool]]:
     """Messages sent per type: name, whether it counts as deciding, copies, bytes, dropped."""
-    counts = run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
+    counts = run.engine.run_state[kernel.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
     deciding = {run.names[kind] for cause, kind in run.kinds.items() if cause.decides}
     return [
         {
@@ -170,7 +173,7 @@ def _ledger(run: Run, blocks: Blocks, lags: Lags, measured_s: float) -> Metrics:
     m: Metrics = {
         "ledger_growth_gb_per_day": None if per_s is None else per_s * 86_400 / 1e9,
         "ledger_growth_tb_per_year": None if per_s is None else per_s * 86_400 * 365 / 1e12,
-        "exported_bytes": int(run.run_state[d.BYTES_ABROAD]) if run.run_state[d.BORDERS] else None,
+        "exported_bytes": int(run.run_state[kernel.BYTES_ABROAD]) if run.run_state[kernel.BORDERS] else None,
     }
     for name in ("p50", "p99", "max"):
         m[f"observer_lag_{name}_ms"] = lags.quantile_ms(name)
@@ -204,7 +207,7 @@ def _resources(run: Run, end_ns: int) -> Metrics:
     free["VERIFY"] = nodes[:, [post.VERIFY_FREE]]
     cores = np.ones(len(nodes), dtype=np.int64)
     if workers > 1:
-        free["VERIFY"] = run.engine.run_state[d.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
+        free["VERIFY"] = run.engine.run_state[kernel.WORKER_FREE].reshape(-1, workers)[: run.engine.seats]
         there = free["VERIFY"] < NO_LIMIT  # of workers that a node does not have, none is ever free
         free["VERIFY"], cores = np.where(there, free["VERIFY"], 0), there.sum(axis=1)
 

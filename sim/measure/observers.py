@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.rows import Rows
 
 _SHARES = {"p50": 0.50, "p99": 0.99, "max": 1.0}
@@ -26,7 +26,7 @@ class Lags:
         """Take in a chunk of trace rows, shape (rows, TRACE_WIDTH), in order of time."""
         if not self.lags:
             return
-        decided = Rows(rows).of(r.EVENT_DECIDED)
+        decided = Rows(rows).of(ledger.EVENT_DECIDED)
         if not len(decided):
             return
         by_voter = decided.node < self.voters

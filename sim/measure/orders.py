@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sim.host import Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.rows import Rows
 
 
@@ -16,8 +16,8 @@ class Orders:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        classes = run.engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
-        self.supervising = np.flatnonzero(classes[:, r.CLASS_SUPERVISES])
+        classes = run.engine.run_state[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)
+        self.supervising = np.flatnonzero(classes[:, ledger.CLASS_SUPERVISES])
         self.known = 0  # rows of EXECUTED looked at
         self.rows: list[list[int]] = []  # one per order: class, number, submitted, block, result
         self.at: dict[int, list[int]] = {}  # block -> orders
@@ -28,7 +28,7 @@ class Orders:
         if not len(self.supervising):
             return
         self._learn()
-        decided = Rows(chunk).of(r.EVENT_DECIDED)
+        decided = Rows(chunk).of(ledger.EVENT_DECIDED)
         if not len(decided) or not self.at:
             return
         for fact in decided[np.isin(decided.block, list(self.at))]:
@@ -36,13 +36,24 @@ class Orders:
 
     def _learn(self) -> None:
         """Orders that have been executed since."""
-        count = int(self.run.run_state[r.EXECUTED_LEN])
-        rows = self.run.engine.run_state[r.EXECUTED].reshape(-1, r.EXECUTED_WIDTH)[self.known : count]
+        count = int(self.run.run_state[ledger.EXECUTED_LEN])
+        rows = self.run.engine.run_state[ledger.EXECUTED].reshape(-1, ledger.EXECUTED_WIDTH)[self.known : count]
         self.known = count
-        for row in rows[np.isin(rows[:, r.DONE_CLASS], self.supervising)].tolist():
+        for row in rows[np.isin(rows[:, ledger.DONE_CLASS], self.supervising)].tolist():
             number = len(self.rows)
-            self.rows.append([row[i] for i in (r.DONE_CLASS, r.DONE_KEYS, r.DONE_SUBMIT, r.DONE_BLOCK, r.DONE_RESULT)])
-            self.at.setdefault(row[r.DONE_BLOCK], []).append(number)
+            self.rows.append(
+                [
+                    row[i]
+                    for i in (
+                        ledger.DONE_CLASS,
+                        ledger.DONE_KEYS,
+                        ledger.DONE_SUBMIT,
+                        ledger.DONE_BLOCK,
+                        ledger.DONE_RESULT,
+                    )
+                ]
+            )
+            self.at.setdefault(row[ledger.DONE_BLOCK], []).append(number)
 
     def table(self, names: list[str]) -> dict[str, list[Any]]:
         """A row per order that had its effect: when it was given, and how long until nodes enforced it."""
@@ -51,7 +62,7 @@ class Orders:
         }
         for class_, number, submit_ns, block, result in self.rows:
             times = sorted(self.enforced.get(block, {}).values())
-            if result != r.VALID or not times:
+            if result != ledger.VALID or not times:
                 continue
             after_ms = [(time - submit_ns) / 1e6 for time in times]
             mean_ms = sum(after_ms) / len(times)

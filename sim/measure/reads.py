@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.rows import Rows
 
 
@@ -19,7 +19,7 @@ class Reads:
 
     def __call__(self, rows: np.ndarray) -> None:
         """Take in a chunk of trace rows."""
-        answered = Rows(rows).of(r.EVENT_READ)
+        answered = Rows(rows).of(ledger.EVENT_READ)
         waits = answered.block  # of this event: how long the answer took
         waits = waits[answered.time_ns - waits >= self.warm_up_ns]
         if len(waits):

@@ -12,7 +12,7 @@ from typing import Any
 
 from sim.engine import entry
 from sim.host import ReplicaContext, Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.ledger.header import HEADER_BYTES
 from sim.observers import messages
 from sim.observers.source import chunks
@@ -237,7 +237,7 @@ class Follower:
 
     def _decide(self, item: messages.Item) -> bool:
         """The node has this block. False: its source's chain is not the one that was followed so far."""
-        if self.run.blocks[item.row * r.BLOCK_WIDTH + r.NUMBER] == item.number and (
+        if self.run.blocks[item.row * ledger.BLOCK_WIDTH + ledger.NUMBER] == item.number and (
             entry.decide_block(self.run.run_state, self.seat, item.row, 0) == 1
         ):
             del self.headers[item.height]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sim.host import ReplicaContext, Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.observers import messages
 
 HEADERS_MAX = 256  # in one answer
@@ -58,8 +58,10 @@ class Source:
             self.run.unwatch(self.seat)
 
     def _item(self, row: int) -> messages.Item:
-        rows, at = self.run.blocks, row * r.BLOCK_WIDTH
-        return messages.Item(row, int(rows[at + r.NUMBER]), int(rows[at + r.HEIGHT]), int(rows[at + r.BYTES]))
+        rows, at = self.run.blocks, row * ledger.BLOCK_WIDTH
+        return messages.Item(
+            row, int(rows[at + ledger.NUMBER]), int(rows[at + ledger.HEIGHT]), int(rows[at + ledger.BYTES])
+        )
 
     def _above(self, height: int) -> tuple[messages.Item, ...]:
         """The blocks decided here above a height that the asker has, lowest first, a message's worth of them.
@@ -67,12 +69,14 @@ class Source:
         If the asker's word is old, all have some of them by now, and they have been given back: it lacks only the rest.
         """
         rows = self.run.blocks
-        row = int(self.run.peers[self.seat * r.PEER_WIDTH + r.TIP])
+        row = int(self.run.peers[self.seat * ledger.PEER_WIDTH + ledger.TIP])
         found: list[int] = []
-        while row >= 0 and rows[row * r.BLOCK_WIDTH + r.HEIGHT] > height:
+        while row >= 0 and rows[row * ledger.BLOCK_WIDTH + ledger.HEIGHT] > height:
             found.append(row)
-            parent, number = (int(rows[row * r.BLOCK_WIDTH + field]) for field in (r.PARENT, r.PARENT_NUMBER))
-            row = parent if parent >= 0 and rows[parent * r.BLOCK_WIDTH + r.NUMBER] == number else -1
+            parent, number = (
+                int(rows[row * ledger.BLOCK_WIDTH + field]) for field in (ledger.PARENT, ledger.PARENT_NUMBER)
+            )
+            row = parent if parent >= 0 and rows[parent * ledger.BLOCK_WIDTH + ledger.NUMBER] == number else -1
         return tuple(self._item(row) for row in found[::-1][:HEADERS_MAX])
 
     def _on_follow(self, src: int, message: messages.SyncFollow) -> None:

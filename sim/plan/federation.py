@@ -23,7 +23,7 @@ import numpy as np
 from sim.check.verdict import Violation
 from sim.engine import entry, loop
 from sim.kernel import chance
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario import store
 from sim.scenario.alarm import Limits
 from sim.scenario.federation import Federation, Gateway, anchor_class, transfer_class
@@ -129,28 +129,33 @@ class _Chain:
 
     def _submit(self, class_: int, key: int, since_ns: int) -> None:
         state = self.run.engine.run_state
-        gateway, classes = self.gateway_of[self.classes[class_]], int(self.run.run_state[r.CLASSES])
-        row = (gateway - int(self.run.run_state[r.GATEWAY_FIRST])) * classes + class_
-        state[r.WAITED].reshape(-1, r.WAITED_WIDTH)[row, r.ORDINAL] = key
+        gateway, classes = self.gateway_of[self.classes[class_]], int(self.run.run_state[ledger.CLASSES])
+        row = (gateway - int(self.run.run_state[ledger.GATEWAY_FIRST])) * classes + class_
+        state[ledger.WAITED].reshape(-1, ledger.WAITED_WIDTH)[row, ledger.ORDINAL] = key
         self.run.engine.make_capacity()
-        live = int(self.run.run_state[r.LIVE_TXS])
+        live = int(self.run.run_state[ledger.LIVE_TXS])
         self.run.ask(entry.submit_now, gateway, class_, 1)
-        if int(self.run.run_state[r.LIVE_TXS]) > live and since_ns != self.run.now_ns:
-            newest = int(state[r.TX_FREE][int(self.run.run_state[r.TX_FREE_LEN])])
-            state[r.TX].reshape(-1, r.TX_WIDTH)[newest, r.TX_SUBMIT] = since_ns
+        if int(self.run.run_state[ledger.LIVE_TXS]) > live and since_ns != self.run.now_ns:
+            newest = int(state[ledger.TX_FREE][int(self.run.run_state[ledger.TX_FREE_LEN])])
+            state[ledger.TX].reshape(-1, ledger.TX_WIDTH)[newest, ledger.TX_SUBMIT] = since_ns
 
     def told(self) -> Iterator[tuple[int, str, int, bool]]:
         """What was decided since the last look: time, class, number, and whether it had an effect."""
-        count = int(self.run.run_state[r.EXECUTED_LEN])
+        count = int(self.run.run_state[ledger.EXECUTED_LEN])
         if count == self.read:
             return
-        rows = self.run.engine.run_state[r.EXECUTED].reshape(-1, r.EXECUTED_WIDTH)[self.read : count]
+        rows = self.run.engine.run_state[ledger.EXECUTED].reshape(-1, ledger.EXECUTED_WIDTH)[self.read : count]
         self.read = count
         for row in rows.tolist():
-            if self.classes[row[r.DONE_CLASS]] not in self.ours:
+            if self.classes[row[ledger.DONE_CLASS]] not in self.ours:
                 continue  # the chain's own records
-            number = row[r.DONE_KEYS] & ((1 << 40) - 1)
-            yield row[r.DONE_NS], self.classes[row[r.DONE_CLASS]], number, row[r.DONE_RESULT] == r.VALID
+            number = row[ledger.DONE_KEYS] & ((1 << 40) - 1)
+            yield (
+                row[ledger.DONE_NS],
+                self.classes[row[ledger.DONE_CLASS]],
+                number,
+                row[ledger.DONE_RESULT] == ledger.VALID,
+            )
 
 
 class _Bridge:

@@ -19,7 +19,7 @@ from sim.host.parts import ClockPart
 from sim.kernel import post, sharing
 from sim.kernel.chance import lognormal_table
 from sim.kernel.process import Clock, Process
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.ledger.execution import PLACES
 from sim.network.crypto import profiles
 from sim.network.latency import one_way_matrix_ns, without_cables_ns
@@ -130,11 +130,11 @@ def build(scenario: Scenario, *, fast_path: bool = True, protocol: type[Replica]
     peers = peers_of(scenario)
     followers = Followers(scenario, run, functools.partial(_nearest, scenario, matrix))
     clock = Clock()
-    run.engine.peer()[list(peers), r.QUIET] = 0
+    run.engine.peer()[list(peers), ledger.QUIET] = 0
     seats = ClientFailover(scenario, run, gateways, matrix)
     followers.joined = seats.restarted
     for flood in floods:
-        run.engine.peer()[flood.gateway.endpoint, r.ENTRY] = flood.gateway.home
+        run.engine.peer()[flood.gateway.endpoint, ledger.ENTRY] = flood.gateway.home
     index = {gateway.place: gateway.endpoint for gateway in gateways}
     ends = Ends(
         nodes_of=scenario.nodes_of,
@@ -320,19 +320,19 @@ class KeySpaces:
                 self.steps.append(table)
             at = self.at[size, one.skew]
         row = {
-            r.ACCESS_FIRST: self.first[one.space],
-            r.ACCESS_SIZE: size,
-            r.ACCESS_COUNT: one.count,
-            r.ACCESS_READS: int(one.reads),
-            r.ACCESS_WRITES: int(one.writes),
-            r.ACCESS_NEEDS: ("any", "free", "held").index(one.needs),
-            r.ACCESS_LEAVES: ("same", "free", "held", "frozen", "thawed").index(one.leaves),
-            r.ACCESS_IGNORES: int(one.ignores_freeze or supervises),
-            r.ACCESS_SKEW: at,
-            r.ACCESS_STEPS: steps,
-            r.ACCESS_STREAM: stream,
+            ledger.ACCESS_FIRST: self.first[one.space],
+            ledger.ACCESS_SIZE: size,
+            ledger.ACCESS_COUNT: one.count,
+            ledger.ACCESS_READS: int(one.reads),
+            ledger.ACCESS_WRITES: int(one.writes),
+            ledger.ACCESS_NEEDS: ("any", "free", "held").index(one.needs),
+            ledger.ACCESS_LEAVES: ("same", "free", "held", "frozen", "thawed").index(one.leaves),
+            ledger.ACCESS_IGNORES: int(one.ignores_freeze or supervises),
+            ledger.ACCESS_SKEW: at,
+            ledger.ACCESS_STEPS: steps,
+            ledger.ACCESS_STREAM: stream,
         }
-        return tuple(row[i] for i in range(r.ACCESS_WIDTH))
+        return tuple(row[i] for i in range(ledger.ACCESS_WIDTH))
 
     def settings(self) -> StateSettings | None:
         """What the engine must know of the state."""
@@ -722,7 +722,7 @@ class ClientFailover:
             self.order[gateway.endpoint] = [gateway.home] + [node for node in nearest if node != gateway.home]
             if self.peers:
                 self.order[gateway.endpoint] = self._nearest_peers(gateway.place, matrix)
-            run.engine.peer()[gateway.endpoint, r.ENTRY] = self.order[gateway.endpoint][0]
+            run.engine.peer()[gateway.endpoint, ledger.ENTRY] = self.order[gateway.endpoint][0]
         run.on_serving = self._later
         if run.without_replica or run.not_serving:
             self._choose()
@@ -767,4 +767,4 @@ class ClientFailover:
         for gateway in self.gateways:
             works = self.run.is_up if self.peers else self.run.serves
             up = [node for node in self.order[gateway.endpoint] if works(node)]
-            peers[gateway.endpoint, r.ENTRY] = up[0] if up else -1
+            peers[gateway.endpoint, ledger.ENTRY] = up[0] if up else -1

@@ -19,8 +19,8 @@ from sim.check.supervision import Residency, unfrozen
 from sim.check.verdict import Verdict, Violation
 from sim.host import Contradiction
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.measure import metrics as metrics_
 from sim.measure.blocks import Blocks
 from sim.measure.observers import Lags
@@ -32,7 +32,7 @@ from sim.trace.rows import Rows
 from sim.units import format_ns
 
 _BINS = 300  # of the timeline
-_OWN_OPINION = (r.EVENT_DECIDED, r.EVENT_VIEW, r.EVENT_HEAD, r.EVENT_REVERTED, r.EVENT_READ)
+_OWN_OPINION = (ledger.EVENT_DECIDED, ledger.EVENT_VIEW, ledger.EVENT_HEAD, ledger.EVENT_REVERTED, ledger.EVENT_READ)
 _LATE_NS = 1_000_000_000  # so much execution at the end of a run is no backlog
 _LOOKED_AT = 16  # replicas whose invariants are checked at one look, in turn
 
@@ -136,7 +136,7 @@ class RunMonitor:
     def _sample(self) -> None:
         """While nothing is decided, note the state of all correct replicas, once per view."""
         run = self.world.run
-        decided = int(run.run_state[r.DECISIONS])
+        decided = int(run.run_state[ledger.DECISIONS])
         if decided != self.lasso.decided:
             self.lasso.sample(decided, -1, None)
             return
@@ -283,10 +283,10 @@ class RunMonitor:
     def _supervision(self, verdict: Verdict) -> None:
         """Frozen keys stay as they are, and labelled records where they are."""
         world, engine = self.world, self.world.run.engine
-        classes = engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
-        supervised = bool(classes[:, r.CLASS_SUPERVISES].any())
+        classes = engine.run_state[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)
+        supervised = bool(classes[:, ledger.CLASS_SUPERVISES].any())
         verdict.record("freeze", unfrozen(engine, [kind.name for kind in world.classes]), applicable=supervised)
-        borders = bool(engine.state[d.BORDERS]) and bool(classes[:, r.CLASS_STAYS].any())
+        borders = bool(engine.state[kernel.BORDERS]) and bool(classes[:, ledger.CLASS_STAYS].any())
         verdict.record("residency", self.residency.violations() if borders else [], applicable=borders)
 
     def _disagreement(self, number: int, conflict: Conflict) -> Violation:
@@ -319,7 +319,7 @@ class RunMonitor:
     def _judge_liveness(self, verdict: Verdict, end_ns: int) -> None:
         run = self.world.run
         bound_ns = self.bound_ns
-        waiting = run.backlog or (int(run.run_state[r.LIVE_TXS]) > 0 and self._somebody_waits())
+        waiting = run.backlog or (int(run.run_state[ledger.LIVE_TXS]) > 0 and self._somebody_waits())
         found, applies = liveness(
             self.decisions, quiet_from_ns=self.quiet_from_ns, end_ns=end_ns, bound_ns=bound_ns, waiting=waiting
         )
@@ -342,8 +342,8 @@ class RunMonitor:
         if self.world.scenario.pool.expires_after_ns is None:
             return True
         peers = self.world.run.engine.peer()[self.correct]
-        holds = peers[:, r.POOL_HEAD] < peers[:, r.POOL_TAIL]
-        return bool((holds | (peers[:, r.OPEN_HEIGHT] > peers[:, r.TIP_HEIGHT])).any())
+        holds = peers[:, ledger.POOL_HEAD] < peers[:, ledger.POOL_TAIL]
+        return bool((holds | (peers[:, ledger.OPEN_HEIGHT] > peers[:, ledger.TIP_HEIGHT])).any())
 
     def _fruitless(self, end_ns: int) -> list[Violation]:
         """A run too short for the bound fails all the same if nothing was decided in that many views."""
@@ -410,7 +410,7 @@ class RunMonitor:
     def _executed(self, verdict: Verdict) -> None:
         """Whether nodes keep up with executing what is decided, where they do it beside consensus."""
         run = self.world.run
-        nodes = run.engine.run_state[d.NODE].reshape(-1, post.NODE_WIDTH)
+        nodes = run.engine.run_state[kernel.NODE].reshape(-1, post.NODE_WIDTH)
         late_ns = int(nodes[list(self.correct), post.EXECUTE_FREE].max(initial=0)) - run.now_ns
         if late_ns > _LATE_NS:
             verdict.warnings.append(
@@ -433,12 +433,12 @@ class RunMonitor:
     def _longest_wait_ns(self) -> int:
         """The longest that any transaction waited to be final, those that still wait included, ns."""
         run = self.world.run
-        final_us, _ = metrics_.histogram(run, r.HIST_FINAL)
-        txs = run.engine.run_state[r.TX].reshape(-1, r.TX_WIDTH)
+        final_us, _ = metrics_.histogram(run, ledger.HIST_FINAL)
+        txs = run.engine.run_state[ledger.TX].reshape(-1, ledger.TX_WIDTH)
         live = np.ones(len(txs), dtype=bool)
-        live[run.engine.run_state[r.TX_FREE][: int(run.run_state[r.TX_FREE_LEN])]] = False
-        since = txs[live & (txs[:, r.TX_DECIDED] == 0), r.TX_SUBMIT]
-        waiting_ns = int(run.run_state[d.NOW]) - int(since.min()) if len(since) else 0
+        live[run.engine.run_state[ledger.TX_FREE][: int(run.run_state[ledger.TX_FREE_LEN])]] = False
+        since = txs[live & (txs[:, ledger.TX_DECIDED] == 0), ledger.TX_SUBMIT]
+        waiting_ns = int(run.run_state[kernel.NOW]) - int(since.min()) if len(since) else 0
         return max(waiting_ns, int(final_us[-1]) * 1000 if len(final_us) else 0)
 
     def _unjudged(self, end_ns: int, waiting: bool, applies: bool) -> list[str]:

@@ -16,8 +16,8 @@ import numpy as np
 from sim.check.verdict import Verdict, Violation
 from sim.engine import entry, loop
 from sim.host import OUT_OF_TIME
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.measure import metrics as metrics_
 from sim.measure import outcomes
 from sim.measure.blocks import COLUMNS as BLOCK_COLUMNS
@@ -174,7 +174,7 @@ def finish(session: Session, truncated: str | None = None) -> Result:
     _verify(world)
     for file in session.files:
         file.close()
-    end_ns = int(world.run.run_state[d.NOW])
+    end_ns = int(world.run.run_state[kernel.NOW])
     verdict = monitor.verdict(end_ns)
     metrics = metrics_.collect(world.run, monitor.blocks, monitor.lags, end_ns=end_ns, offered_tps=world.offered_tps)
     metrics |= monitor.recovery(end_ns)
@@ -245,7 +245,7 @@ def _verify(world: World) -> None:
     """Raise DamagedRunError if compiled code wrote where it must not."""
     try:
         world.run.engine.run_state.verify()
-    except d.DamagedError as error:
+    except kernel.DamagedError as error:
         raise DamagedRunError(str(error)) from None
 
 
@@ -318,7 +318,7 @@ def _advance(
 
 def _share(world: World, share: float) -> float:
     stop = world.scenario.stop_after_decisions
-    return share if not stop else max(share, min(int(world.run.run_state[r.DECISIONS]) / stop, 1.0))
+    return share if not stop else max(share, min(int(world.run.run_state[ledger.DECISIONS]) / stop, 1.0))
 
 
 def _status(verdict: Verdict, truncated: str | None) -> tuple[str, int]:
@@ -337,11 +337,32 @@ def run_digest(world: World) -> str:
     """Hash of the event stream: order and time of every due event, all arrivals, and the final counters."""
     s = world.run.run_state
     peers = world.run.engine.peer()
-    final = [int(s[i]) for i in (d.DIGEST_ORDER, d.DIGEST_SUM, d.SENT, d.DELIVERED, d.DROPPED, d.BYTES_SENT)]
-    final += [int(s[i]) for i in (r.SUBMITTED, r.COMMITTED, r.ACKED, r.REJECTED, r.EXPIRED, r.DECISIONS, d.NOW)]
-    final += peers[:, r.TIP_HEIGHT].tolist()
-    if s[r.STATE_ON]:
-        final.append(int(s[r.STATE_ROOT]))
+    final = [
+        int(s[i])
+        for i in (
+            kernel.DIGEST_ORDER,
+            kernel.DIGEST_SUM,
+            kernel.SENT,
+            kernel.DELIVERED,
+            kernel.DROPPED,
+            kernel.BYTES_SENT,
+        )
+    ]
+    final += [
+        int(s[i])
+        for i in (
+            ledger.SUBMITTED,
+            ledger.COMMITTED,
+            ledger.ACKED,
+            ledger.REJECTED,
+            ledger.EXPIRED,
+            ledger.DECISIONS,
+            kernel.NOW,
+        )
+    ]
+    final += peers[:, ledger.TIP_HEIGHT].tolist()
+    if s[ledger.STATE_ON]:
+        final.append(int(s[ledger.STATE_ROOT]))
     return hashlib.blake2b(repr(final).encode(), digest_size=16).hexdigest()
 
 
@@ -349,8 +370,8 @@ def _waits(world: World) -> dict[str, list[Any]]:
     """How long clients at each place waited for answers, by class of transaction, where any were answered."""
     run = world.run
     gateways = [gateway for gateway in world.gateways if gateway.endpoint < run.engine.endpoints]
-    waited = run.engine.run_state[r.WAITED].reshape(-1, r.WAITED_WIDTH)
-    classes, first = max(int(run.run_state[r.CLASSES]), 1), int(run.run_state[r.GATEWAY_FIRST])
+    waited = run.engine.run_state[ledger.WAITED].reshape(-1, ledger.WAITED_WIDTH)
+    classes, first = max(int(run.run_state[ledger.CLASSES]), 1), int(run.run_state[ledger.GATEWAY_FIRST])
     found: dict[str, list[Any]] = {
         name: [] for name in ("place", "class", "transactions", "least_ms", "mean_ms", "greatest_ms")
     }
@@ -358,10 +379,13 @@ def _waits(world: World) -> dict[str, list[Any]]:
         here = waited[(gateway.endpoint - first) * classes :][: len(world.classes)]
         for name in dict.fromkeys(kind.name for kind in world.classes):  # a trace has a class per size
             rows = here[[kind.name == name for kind in world.classes]]
-            rows = rows[rows[:, r.WAITED_COUNT] > 0]
+            rows = rows[rows[:, ledger.WAITED_COUNT] > 0]
             if len(rows):
-                count, sum_ns = int(rows[:, r.WAITED_COUNT].sum()), int(rows[:, r.WAITED_SUM_NS].sum())
-                least_ns, greatest_ns = int(rows[:, r.WAITED_LEAST_NS].min()), int(rows[:, r.WAITED_GREATEST_NS].max())
+                count, sum_ns = int(rows[:, ledger.WAITED_COUNT].sum()), int(rows[:, ledger.WAITED_SUM_NS].sum())
+                least_ns, greatest_ns = (
+                    int(rows[:, ledger.WAITED_LEAST_NS].min()),
+                    int(rows[:, ledger.WAITED_GREATEST_NS].max()),
+                )
                 shown = (gateway.place, name, count, least_ns / 1e6, sum_ns / count / 1e6, greatest_ns / 1e6)
                 for column, value in zip(found.values(), shown, strict=True):
                     column.append(value)
@@ -377,12 +401,12 @@ def _outcomes(world: World) -> dict[str, list[Any]]:
 def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
     """Tidy tables of a run, as columns."""
     run = world.run
-    client_us, client = metrics_.histogram(run, r.HIST_CLIENT)
-    final_us, final = metrics_.histogram(run, r.HIST_FINAL)
+    client_us, client = metrics_.histogram(run, ledger.HIST_CLIENT)
+    final_us, final = metrics_.histogram(run, ledger.HIST_FINAL)
     blocks = monitor.blocks.table()
     bin_ns = monitor.blocks.bin_ns
-    bins = np.arange(int(run.run_state[d.NOW]) // bin_ns + 1)
-    classes = run.engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
+    bins = np.arange(int(run.run_state[kernel.NOW]) // bin_ns + 1)
+    classes = run.engine.run_state[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)
     messages = metrics_.message_table(run)
     faults = world.faults.reports
     rules = world.filters.reports()
@@ -401,8 +425,8 @@ def _tables(world: World, monitor: RunMonitor) -> dict[str, dict[str, Any]]:
             "bytes": [c.size_bytes for c in world.classes],
             "data_label": [c.data_label for c in world.classes],
             "tag": [c.tag for c in world.classes],
-            "submitted": [int(classes[i, r.CLASS_SUBMITTED]) for i in range(len(world.classes))],
-            "committed": [int(classes[i, r.CLASS_COMMITTED]) for i in range(len(world.classes))],
+            "submitted": [int(classes[i, ledger.CLASS_SUBMITTED]) for i in range(len(world.classes))],
+            "committed": [int(classes[i, ledger.CLASS_COMMITTED]) for i in range(len(world.classes))],
             "use": [c.use for c in world.classes],
             "source": [c.source for c in world.classes],
             **_outcomes(world),

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sim.kernel import post
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace.arrow import arrow_table
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 EVENTS = {
-    r.EVENT_PROPOSED: "proposed",
-    r.EVENT_DECIDED: "decided",
-    r.EVENT_VIEW: "view",
-    r.EVENT_CRASHED: "crashed",
-    r.EVENT_RESTARTED: "restarted",
-    r.EVENT_FAULT: "fault",
-    r.EVENT_HEALED: "healed",
-    r.EVENT_NOTE: "note",
-    r.EVENT_HEAD: "head",
-    r.EVENT_REVERTED: "reverted",
-    r.EVENT_MEMBERSHIP: "membership",
-    r.EVENT_READ: "read",
-    r.EVENT_TOLD: "told",
+    ledger.EVENT_PROPOSED: "proposed",
+    ledger.EVENT_DECIDED: "decided",
+    ledger.EVENT_VIEW: "view",
+    ledger.EVENT_CRASHED: "crashed",
+    ledger.EVENT_RESTARTED: "restarted",
+    ledger.EVENT_FAULT: "fault",
+    ledger.EVENT_HEALED: "healed",
+    ledger.EVENT_NOTE: "note",
+    ledger.EVENT_HEAD: "head",
+    ledger.EVENT_REVERTED: "reverted",
+    ledger.EVENT_MEMBERSHIP: "membership",
+    ledger.EVENT_READ: "read",
+    ledger.EVENT_TOLD: "told",
 }
 # `bytes` of a decided row: 0, or for a block's first decision the deciding messages sent until then.
 # What columns a..e of a row mean, by event: proposed and decided carry the block; view its number; fault and

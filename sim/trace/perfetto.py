@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace import read
 from sim.trace.events import FATES
 from sim.trace.read import MESSAGES_MAX, StoredRun, TraceError
@@ -191,11 +191,11 @@ def _marks(run: StoredRun, messages: np.ndarray, events: Rows) -> Iterator[_Mark
 
 def _fault_marks(run: StoredRun, events: Rows) -> Iterator[_Mark]:
     begun = set()
-    for row in events.of(r.EVENT_FAULT):
+    for row in events.of(ledger.EVENT_FAULT):
         begun.add(row.block)
         track = _track(_FAULT_PROCESS, 1 + row.block)
         yield _Mark(row.time_ns, _BEGIN, track, _thread_name(run, *divmod(track, _THREADS)))
-    for row in events.of(r.EVENT_HEALED):
+    for row in events.of(ledger.EVENT_HEALED):
         track = _track(_FAULT_PROCESS, 1 + row.block)
         if row.block in begun:
             yield _Mark(row.time_ns, _END, track)
@@ -210,17 +210,17 @@ def _event_marks(events: Rows) -> Iterator[_Mark]:
 
 def _event_text(row: Fact) -> str:
     event, block, height, view = row.event, row.block, row.height, row.view
-    if event == r.EVENT_PROPOSED:
+    if event == ledger.EVENT_PROPOSED:
         return f"proposes height {height} (block {block}, view {view}, {row.txs} tx)"
-    if event == r.EVENT_DECIDED:
+    if event == ledger.EVENT_DECIDED:
         return f"decides height {height} (block {block})"
-    if event == r.EVENT_VIEW:
+    if event == ledger.EVENT_VIEW:
         return f"enters view {block}"
-    if event == r.EVENT_HEAD:
+    if event == ledger.EVENT_HEAD:
         return f"adopts height {height} (block {block})" + (f", leaves {view} for it" if view else "")
-    if event == r.EVENT_REVERTED:
+    if event == ledger.EVENT_REVERTED:
         return f"gives up decided height {height} (block {block})"
-    return {r.EVENT_CRASHED: "crashes", r.EVENT_RESTARTED: "restarts"}.get(event, "note")
+    return {ledger.EVENT_CRASHED: "crashes", ledger.EVENT_RESTARTED: "restarts"}.get(event, "note")
 
 
 def _sent_marks(run: StoredRun, messages: np.ndarray) -> Iterator[_Mark]:
@@ -301,7 +301,7 @@ def _crashes(run: StoredRun) -> dict[int, list[int]]:
     """Times of every node's crashes."""
     found: dict[int, list[int]] = {}
     for chunk in run.events():
-        for row in Rows(chunk).of(r.EVENT_CRASHED):
+        for row in Rows(chunk).of(ledger.EVENT_CRASHED):
             found.setdefault(row.node, []).append(row.time_ns)
     return found
 

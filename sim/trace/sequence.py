@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.trace import read
 from sim.trace.read import MESSAGES_MAX, StoredRun, TraceError, messages_between
 from sim.trace.rows import Fact, Rows
@@ -70,18 +70,18 @@ def find_decision(run: StoredRun, height: int) -> Decision:
     lowest, highest = 1 << 62, 0
     for chunk in run.events():
         some = Rows(chunk)
-        decided = some.of(r.EVENT_DECIDED)
+        decided = some.of(ledger.EVENT_DECIDED)
         if len(decided):
             lowest = min(lowest, int(decided.height.min()))
             highest = max(highest, int(decided.height.max()))
         some = some[(some.node < run.voters) & (some.height == height)]
-        rows += some.of(r.EVENT_PROPOSED, r.EVENT_DECIDED)
-    decided_rows = [row for row in rows if row.event == r.EVENT_DECIDED]
+        rows += some.of(ledger.EVENT_PROPOSED, ledger.EVENT_DECIDED)
+    decided_rows = [row for row in rows if row.event == ledger.EVENT_DECIDED]
     if not decided_rows:
         remedy = f"name one from {lowest} to {highest}" if highest else "the run decided nothing at all"
         raise TraceError(f"height {height}: nothing was decided there; {remedy}")
     block = decided_rows[0].block
-    proposed = next((row for row in rows if row.event == r.EVENT_PROPOSED and row.block == block), None)
+    proposed = next((row for row in rows if row.event == ledger.EVENT_PROPOSED and row.block == block), None)
     if proposed is None:
         raise TraceError(f"height {height}: block {block} was decided there and never proposed; see the run's verdict")
     others = tuple(sorted({row.block for row in decided_rows} - {block}))
@@ -172,7 +172,7 @@ class _Picture:
     def _proposals(self) -> dict[tuple[int, int], Fact]:
         """Trace rows of proposals by (node, time), to name the block in a proposal's arrow."""
         rows = read.events_between(self.run, self.decision.start_ns, self.decision.end_ns + 1)
-        return {(row.node, row.time_ns): row for row in rows.of(r.EVENT_PROPOSED)}
+        return {(row.node, row.time_ns): row for row in rows.of(ledger.EVENT_PROPOSED)}
 
     def _alone(self) -> set[int]:
         """Nodes with a lifeline of their own: all if they are few, else who sends messages or collects votes."""

@@ -13,7 +13,7 @@ from sim.engine import entry
 from sim.host import Run
 from sim.kernel.chance import Q20, exponential_table
 from sim.kernel.process import Clock, Process
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.units import NS_PER_H, NS_PER_S
 from sim.workload.arrivals import DAY_NS, poisson_times
 from sim.workload.pace import Pace, not_faster_than
@@ -66,7 +66,7 @@ class Streams:
         self.end_ns = end_ns
         self.quantiles = exponential_table()
         self.kept: dict[int, tuple[np.ndarray, ...]] = {}  # columns that the engine reads
-        run.engine.run_state.allocate(r.STREAM, r.STREAM_WIDTH * max(len(sources), 1))
+        run.engine.run_state.allocate(ledger.STREAM, ledger.STREAM_WIDTH * max(len(sources), 1))
         for number, source in enumerate(sources):
             clock.start(self._feed(number, source))
 
@@ -166,13 +166,13 @@ class Streams:
 
     def _start(self, number: int, source: Source, times: np.ndarray) -> None:
         self.kept[number] = (times,) if source.kinds is None else (times, source.kinds)
-        row = self.run.engine.run_state[r.STREAM].reshape(-1, r.STREAM_WIDTH)[number]
-        row[r.STREAM_GATEWAY] = source.gateway
-        row[r.STREAM_POS] = 0
-        row[r.STREAM_LEN] = len(times)
-        row[r.STREAM_TIMES] = times.ctypes.data
-        row[r.STREAM_CLASS] = source.class_
-        row[r.STREAM_EACH] = 0 if source.kinds is None else source.kinds.ctypes.data
+        row = self.run.engine.run_state[ledger.STREAM].reshape(-1, ledger.STREAM_WIDTH)[number]
+        row[ledger.STREAM_GATEWAY] = source.gateway
+        row[ledger.STREAM_POS] = 0
+        row[ledger.STREAM_LEN] = len(times)
+        row[ledger.STREAM_TIMES] = times.ctypes.data
+        row[ledger.STREAM_CLASS] = source.class_
+        row[ledger.STREAM_EACH] = 0 if source.kinds is None else source.kinds.ctypes.data
         entry.start_stream(self.run.run_state, number, int(times[0]))
 
 
@@ -198,13 +198,13 @@ def resend(clock: Clock, run: Run, period_ns: int) -> Process:
 
 def _submit_owed(run: Run) -> None:
     """Closed-loop clients whose requests were lost submit others."""
-    if not run.run_state[r.ASKING_CLASSES]:
+    if not run.run_state[ledger.ASKING_CLASSES]:
         return
-    waited = run.engine.run_state[r.WAITED].reshape(-1, r.WAITED_WIDTH)
-    for row in np.flatnonzero(waited[:, r.OWED]).tolist():
-        gateway, class_ = divmod(row, int(run.run_state[r.CLASSES]))
-        owed = int(waited[row, r.OWED])
-        waited[row, r.OWED] = 0
+    waited = run.engine.run_state[ledger.WAITED].reshape(-1, ledger.WAITED_WIDTH)
+    for row in np.flatnonzero(waited[:, ledger.OWED]).tolist():
+        gateway, class_ = divmod(row, int(run.run_state[ledger.CLASSES]))
+        owed = int(waited[row, ledger.OWED])
+        waited[row, ledger.OWED] = 0
         _submit(run, run.engine.seats + gateway, class_, owed)
 
 

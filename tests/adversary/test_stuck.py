@@ -11,7 +11,7 @@ from sim.check.lasso import Loop
 from sim.check.liveness import Decisions, behind
 from sim.check.stuck import Moves, failure
 from sim.check.verdict import Violation
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Ballot, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Executed, Fetch, Pbft
 from sim.protocols.raft import Raft
@@ -101,8 +101,10 @@ def test_a_run_that_works_is_neither() -> None:
 def test_standing_still_is_much_longer_than_any_pause_before() -> None:
     moves = Moves(4)
     assert moves.stand_still(0, 5)
-    moves(rows((10, r.EVENT_VIEW, 1, 1, 0), (20, r.EVENT_PROPOSED, 2, 7, 1), (40, r.EVENT_VIEW, 2, 2, 0)))
-    moves(rows((90, r.EVENT_VIEW, 4, 2, 0), (95, r.EVENT_DECIDED, 2, 2, 0)))  # an observer, and no move
+    moves(
+        rows((10, ledger.EVENT_VIEW, 1, 1, 0), (20, ledger.EVENT_PROPOSED, 2, 7, 1), (40, ledger.EVENT_VIEW, 2, 2, 0))
+    )
+    moves(rows((90, ledger.EVENT_VIEW, 4, 2, 0), (95, ledger.EVENT_DECIDED, 2, 2, 0)))  # an observer, and no move
     assert not moves.stand_still(0, 120)
     assert moves.stand_still(0, 121)
     assert moves.stand_still(50, 51)
@@ -112,7 +114,7 @@ def test_decisions_that_are_rare_are_slow_and_a_loop_counts_only_where_something
     moves, loop = Moves(4), Loop(1, 4, 4)
     assert failure(loop, moves, 100, 140, [10, 10, 10]) == "slow"
     assert failure(loop, moves, 100, 141, [10, 10, 10]) == "halt"
-    moves(rows((110, r.EVENT_VIEW, 1, 1, 0), (130, r.EVENT_VIEW, 1, 2, 0)))
+    moves(rows((110, ledger.EVENT_VIEW, 1, 1, 0), (130, ledger.EVENT_VIEW, 1, 2, 0)))
     assert failure(loop, moves, 100, 160, [10]) == "livelock"
     assert failure(None, moves, 100, 160, [10]) == "slow"
 
@@ -142,8 +144,20 @@ def test_a_linked_replica_that_stays_behind_is_named() -> None:
 
 def test_behind_counts_from_the_later_of_link_decision_and_the_block_above() -> None:
     decisions = Decisions(3)
-    decisions(rows((10, r.EVENT_DECIDED, 0, 1, 1), (12, r.EVENT_DECIDED, 1, 1, 1), (50, r.EVENT_DECIDED, 0, 2, 2)))
-    decisions(rows((60, r.EVENT_DECIDED, 1, 2, 2), (60, r.EVENT_DECIDED, 2, 1, 1), (70, r.EVENT_DECIDED, 0, 3, 3)))
+    decisions(
+        rows(
+            (10, ledger.EVENT_DECIDED, 0, 1, 1),
+            (12, ledger.EVENT_DECIDED, 1, 1, 1),
+            (50, ledger.EVENT_DECIDED, 0, 2, 2),
+        )
+    )
+    decisions(
+        rows(
+            (60, ledger.EVENT_DECIDED, 1, 2, 2),
+            (60, ledger.EVENT_DECIDED, 2, 1, 1),
+            (70, ledger.EVENT_DECIDED, 0, 3, 3),
+        )
+    )
     heights, linked = {0: 3, 1: 2, 2: 1}, {0: 0, 1: 0, 2: 0}
     assert decisions.missing_since_ns(0, 3) is None
     assert (decisions.missing_since_ns(1, 2), decisions.missing_since_ns(2, 1)) == (70, 60)
@@ -154,17 +168,17 @@ def test_behind_counts_from_the_later_of_link_decision_and_the_block_above() -> 
 
 def test_who_lacks_empty_blocks_alone_is_not_behind() -> None:
     decisions = Decisions(2)
-    decisions(rows((10, r.EVENT_DECIDED, 0, 1, 1), (10, r.EVENT_DECIDED, 1, 1, 1)))
-    decisions(rows((20, r.EVENT_DECIDED, 0, 2, 2), txs=0))
+    decisions(rows((10, ledger.EVENT_DECIDED, 0, 1, 1), (10, ledger.EVENT_DECIDED, 1, 1, 1)))
+    decisions(rows((20, ledger.EVENT_DECIDED, 0, 2, 2), txs=0))
     assert decisions.missing_since_ns(1, 1) is None
-    decisions(rows((30, r.EVENT_DECIDED, 0, 3, 3)))
+    decisions(rows((30, ledger.EVENT_DECIDED, 0, 3, 3)))
     assert decisions.missing_since_ns(1, 1) == 30
 
 
 def test_who_is_far_behind_is_judged_by_the_oldest_height_that_is_remembered() -> None:
     decisions, kept = Decisions(2), 1 << 14
     for height in range(1, kept + 101):
-        decisions(rows((10 * height, r.EVENT_DECIDED, 0, height, height)))
+        decisions(rows((10 * height, ledger.EVENT_DECIDED, 0, height, height)))
     assert decisions.missing_since_ns(1, 0) == 10 * 101, "since 10 in truth"
     assert decisions.missing_since_ns(1, kept) == 10 * (kept + 1)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocols import PROTOCOLS
 from sim.scenario.run import run
 from tests.runs import MS, Played, S, play, scenario
@@ -35,12 +35,12 @@ def holds_only_correct(played: Played, voters: int, corrupted: set[int]) -> None
     """All that is counted agrees with the trace of correct voters."""
     first = recounted(played, voters, corrupted)
     blocks, run_state = played.monitor.blocks, played.world.run.run_state
-    born = {row.block: row for row in played.events(r.EVENT_PROPOSED)}
-    assert blocks.count == int(run_state[r.DECISIONS]) == len(first)
+    born = {row.block: row for row in played.events(ledger.EVENT_PROPOSED)}
+    assert blocks.count == int(run_state[ledger.DECISIONS]) == len(first)
     assert blocks.latency_sum_ns == sum(time - born[block][0] for block, time in first.items())
     assert {int(row[0]): int(row[7]) for row in blocks.table()} == first
-    assert int(run_state[r.COMMITTED] + run_state[r.REPEATED]) == sum(born[block][6] for block in first)
-    assert int(run_state[r.ACKED]) <= int(run_state[r.COMMITTED])
+    assert int(run_state[ledger.COMMITTED] + run_state[ledger.REPEATED]) == sum(born[block][6] for block in first)
+    assert int(run_state[ledger.ACKED]) <= int(run_state[ledger.COMMITTED])
     assert played.monitor.decisions.last_ns <= max(first.values(), default=-1)
     outcomes = played.verdict().outcomes
     assert {outcomes["conservation_transactions"], outcomes["conservation_messages"]} <= {"pass", "not applicable"}

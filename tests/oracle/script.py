@@ -17,7 +17,7 @@ from sim.engine import entry, loop, votes
 from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.kernel import post, rules, sharing, tally
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from tests.oracle.engine import Oracle
 from tests.oracle.world import ALL, GATE, Kind, Message, MessageRule, Network, Rule, Tally
 
@@ -279,18 +279,18 @@ class Compiled(Stage):
         )  # fmt: skip
         self.run_state = self.engine.state
         if shift is not None:
-            self.run_state[d.CAL_SHIFT] = shift
+            self.run_state[kernel.CAL_SHIFT] = shift
         self.engine.node()[:, post.CPU_Q10] = net.cpu_q10
         self.engine.node()[:, post.CRYPTO_Q10] = net.cpu_q10
         costs = self.engine.run_state[votes.KIND_COST].reshape(-1, votes.KIND_COST_WIDTH)
         for kind in script.kinds:
-            self.engine.run_state[d.KIND_SMALL][kind.number] = kind.small
+            self.engine.run_state[kernel.KIND_SMALL][kind.number] = kind.small
             if kind.weights:
                 self.engine.lay_weights(kind.number, kind.weights)
             row = costs[kind.number]
             row[votes.COST_SIZE], row[votes.COST_SIGN_NS] = kind.size, kind.sign_ns
             row[votes.COST_VERIFY_NS], row[votes.COST_HANDLE_NS] = kind.verify_ns, kind.handle_ns
-        table = self.engine.run_state[d.RULE].reshape(-1, post.RULE_WIDTH)
+        table = self.engine.run_state[kernel.RULE].reshape(-1, post.RULE_WIDTH)
         for number, rule in enumerate(script.rules, 1):
             row = table[number]
             row[post.RULE_DOWN], row[post.RULE_ADD_NS], row[post.RULE_SPAN_NS] = rule.down, rule.add_ns, rule.span_ns
@@ -310,12 +310,12 @@ class Compiled(Stage):
             row[rules.VIEW_LOW], row[rules.VIEW_HIGH] = rule.view or everything
             row[rules.HEIGHT_LOW], row[rules.HEIGHT_HIGH] = rule.height or everything
             row[rules.VIEW_EVERY], row[rules.HEIGHT_EVERY] = rule.every_view, rule.every_height
-            row[rules.FROM_NS], row[rules.UNTIL_NS] = rule.begins, d.NEVER if rule.ends is None else rule.ends
+            row[rules.FROM_NS], row[rules.UNTIL_NS] = rule.begins, kernel.NEVER if rule.ends is None else rule.ends
             row[rules.FIRST], row[rules.EVERY] = rule.first, rule.every
-            row[rules.MOST] = d.NEVER if rule.most is None else rule.most
+            row[rules.MOST] = kernel.NEVER if rule.most is None else rule.most
             row[rules.DROPS], row[rules.ADD_NS], row[rules.SPAN_NS] = rule.drops, rule.add_ns, rule.span_ns
             row[rules.HOLD_NS], row[rules.COPIES] = rule.hold_until, rule.copies
-            row[rules.CAP_NS] = d.NEVER if rule.at_the_latest is None else rule.at_the_latest
+            row[rules.CAP_NS] = kernel.NEVER if rule.at_the_latest is None else rule.at_the_latest
 
         def table(chosen: list[frozenset[int] | None], count: int) -> np.ndarray:
             return np.array([[c is None or i in c for i in range(count)] for c in chosen])
@@ -335,10 +335,17 @@ class Compiled(Stage):
         return result
 
     def now(self) -> int:
-        return int(self.run_state[d.NOW])
+        return int(self.run_state[kernel.NOW])
 
     def counters(self) -> dict[str, int]:
-        numbers = (d.SENT, d.DELIVERED, d.DROPPED, d.IN_FLIGHT, d.BYTES_SENT, d.DUPLICATED)
+        numbers = (
+            kernel.SENT,
+            kernel.DELIVERED,
+            kernel.DROPPED,
+            kernel.IN_FLIGHT,
+            kernel.BYTES_SENT,
+            kernel.DUPLICATED,
+        )
         names = ("sent", "delivered", "dropped", "in_flight", "bytes", "doubled")
         return {name: int(self.run_state[number]) for name, number in zip(names, numbers, strict=True)}
 
@@ -349,9 +356,9 @@ class Compiled(Stage):
         thresholds = (*spec.thresholds, 0, 0, 0)[:3]
         row = self.ask(entry.tally_row, spec.kind, self.key(index), wide, owner, *thresholds)
         if spec.parent is not None:
-            self.engine.run_state[d.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
+            self.engine.run_state[kernel.TALLY][row * tally.ROW + tally.PARENT] = self.rows[spec.parent]
         self.rows[index] = row
-        self.engine.run_state[d.TALLY_PLACE][2 * row : 2 * row + 2] = self.place(index)
+        self.engine.run_state[kernel.TALLY_PLACE][2 * row : 2 * row + 2] = self.place(index)
 
     def drop(self, index: int) -> None:
         entry.drop_tally(self.run_state, self.rows.pop(index))
@@ -361,7 +368,7 @@ class Compiled(Stage):
         entry.set_call(self.run_state, time, number)
 
     def message(self, src: int, to: int, kind: Kind, key: int) -> None:
-        self.run_state[d.MESSAGE_VIEW], self.run_state[d.MESSAGE_HEIGHT] = self.message_place()
+        self.run_state[kernel.MESSAGE_VIEW], self.run_state[kernel.MESSAGE_HEIGHT] = self.message_place()
         envelope = self.ask(
             entry.post_message, src, to, kind.number, kind.size, kind.sign_ns, kind.verify_ns, kind.handle_ns, key, 0, 0
         )
@@ -378,8 +385,8 @@ class Compiled(Stage):
         entry.set_timer(self.run_state, node, time, number)
 
     def set_link(self, src: int, dst: int, rule: int) -> None:
-        self.engine.run_state[d.LINK_RULE][src * self.engine.endpoints + dst] = rule
-        self.run_state[d.LINKS_CHANGED] = 1
+        self.engine.run_state[kernel.LINK_RULE][src * self.engine.endpoints + dst] = rule
+        self.run_state[kernel.LINKS_CHANGED] = 1
 
     def crash(self, node: int) -> None:
         entry.crash(self.run_state, node, self.engine.tallies)
@@ -392,7 +399,7 @@ class Compiled(Stage):
             code, node, argument, _ = loop.advance(self.run_state, FOREVER_NS)
             if code == loop.UPCALL_MESSAGE:
                 kind, message = self.bodies[argument]
-                src = int(self.engine.run_state[d.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
+                src = int(self.engine.run_state[kernel.ENVELOPE][argument * post.ENVELOPE_WIDTH + post.SRC])
                 self.woken(node, ("message", kind), (src, message))
             elif code == loop.UPCALL_QUORUM:
                 index = next(i for i, row in self.rows.items() if row == argument >> 2)

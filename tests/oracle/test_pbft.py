@@ -13,7 +13,7 @@ from sim.engine.settings import Settings
 from sim.families.pbft.viewchange import HEADER_BYTES
 from sim.host import Costs, Run
 from sim.kernel import post
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocols.pbft import Pbft, PbftParameters
 from tests.oracle import pbft as oracle
 from tests.oracle.world import Kind, Network
@@ -48,7 +48,7 @@ def _product(network: Network, costs: Costs, blocks: int, *, fast_path: bool) ->
     assert run.advance(5_000_000) == loop.UNTIL
     run.flush_trace()
     table = np.concatenate(rows)
-    decided = table[table[:, 1] == r.EVENT_DECIDED]
+    decided = table[table[:, 1] == ledger.EVENT_DECIDED]
     return [sorted(decided[decided[:, 4] == height][:, 0].tolist()) for height in range(1, blocks + 1)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocols import PROTOCOLS
 from tests.runs import S, play, scenario
 
@@ -26,10 +26,10 @@ def test_no_proposer_is_early_however_much_waits(protocol: str, load: list[dict[
     run = play(scenario(4, protocol=protocol, duration="12 s", **changes), fast_path=fast_path)
     last: dict[int, int] = {}
     gaps = []
-    for row in run.events(r.EVENT_PROPOSED):
+    for row in run.events(ledger.EVENT_PROPOSED):
         gaps.append(row.time_ns - last.get(row.node, -S))
         last[row.node] = row.time_ns
     assert len(gaps) >= 10
     assert min(gaps) >= S
     if protocol == "qbft":  # as full as the load can make them: 25 transactions wait for every block of ten
-        assert max(row.txs for row in run.events(r.EVENT_PROPOSED)) == 10
+        assert max(row.txs for row in run.events(ledger.EVENT_PROPOSED)) == 10

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Context
 from sim.protocols.aura import SCORE_MAX, Aura, AuraParameters, Header
 from sim.scenario.run import EXIT_SAFETY, run
@@ -18,7 +18,7 @@ QUICK = {"name": "aura", "step_duration": "1 s"}
 
 def proposals(run: Played) -> list[tuple[int, int, int]]:
     """(time, validator, height) of every block sealed."""
-    return [(row.time_ns, row.node, row.height) for row in run.events(r.EVENT_PROPOSED)]
+    return [(row.time_ns, row.node, row.height) for row in run.events(ledger.EVENT_PROPOSED)]
 
 
 def heads(run: Played) -> set[int]:
@@ -57,7 +57,7 @@ def test_a_block_a_step_n_minus_1_messages_final_at_the_last_signer_needed(n: in
         last = height + signers - 1
         assert time == last * S + (0 if last % n == node else 10 * MS)
     assert len(run.decided(0)) == 30 - signers + 1
-    assert len(run.events(r.EVENT_HEAD)) == 30 * n
+    assert len(run.events(ledger.EVENT_HEAD)) == 30 * n
     assert run.monitor.blocks.reorganisations == run.monitor.blocks.stale == 0
     assert unsafe(run) == []
 
@@ -104,7 +104,7 @@ def test_both_sides_of_a_split_seal_and_only_a_large_one_makes_blocks_final() ->
     assert not [t for t in run.decided(0).time_ns if 30 * S < t < 60 * S]
     assert len([t for t in run.decided(3).time_ns if 30 * S < t < 60 * S]) > 20
     assert len(heads(run)) == 1
-    rows = run.events(r.EVENT_HEAD)
+    rows = run.events(ledger.EVENT_HEAD)
     left = {row.node: row.view for row in rows if row.view > 3}
     lost = len([node for node, _ in parted if node in (0, 1)])
     assert left == {0: lost, 1: lost}, "each of the two leaves all that both had sealed apart"

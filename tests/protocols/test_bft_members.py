@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.families.voters import ValidatorSet
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, MembersChange, Quorum
 from sim.protocols.qbft import COMMIT, PREPARE, Qbft
 from sim.protocols.tendermint import Tendermint
@@ -129,7 +129,7 @@ def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_hei
     """Whose turn it is after a change is known a height before: a slow process must not drop what comes then."""
     requests = [{"at": f"{200 * i} ms", "remove" if i % 2 else "add": [2]} for i in range(1, 5)]
     run = play(changing("tendermint", 5, 5, *requests, duration="1 s"), protocol=Foreseeing)
-    proposers = {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
+    proposers = {row.height: row.node for row in run.events(ledger.EVENT_PROPOSED)}
     foreseen = run.world.run.__dict__["foreseen"]
     assert len(validator_sets(run)) == 4
     assert {height: foreseen[height] for height in proposers if height in foreseen} == {
@@ -140,7 +140,7 @@ def test_a_proposal_that_comes_a_height_early_is_judged_by_the_powers_of_its_hei
 @pytest.mark.parametrize("name", NAMES)
 def test_who_proposes_is_removed_and_others_go_on(name: str) -> None:
     run = play(changing(name, 5, 5, {"at": "1 s", "remove": [0]}, {"at": "2 s", "remove": [1]}))
-    proposers = {row.node for row in run.events(r.EVENT_PROPOSED) if row.time_ns > 2.5 * S}
+    proposers = {row.node for row in run.events(ledger.EVENT_PROPOSED) if row.time_ns > 2.5 * S}
     assert proposers <= {2, 3, 4}
     assert proposers
     times = sorted(row.time_ns for row in run.decided(3))
@@ -197,7 +197,7 @@ def test_a_newcomer_first_fetches_what_it_lacks(name: str) -> None:
     run.until(6 * S)
     changed = min(validator_sets(run))
     level_ns = min(row.time_ns for row in run.decided(4) if row.height >= height)
-    born = min(row.time_ns for row in run.events(r.EVENT_PROPOSED) if row.height == changed)
+    born = min(row.time_ns for row in run.events(ledger.EVENT_PROPOSED) if row.height == changed)
     assert born > level_ns, "it was level before the block that admits it"
 
 
@@ -273,7 +273,7 @@ class Usurper(Qbft):
 def test_a_set_of_voters_that_does_not_follow_is_refused() -> None:
     run = play(changing("qbft", 5, 4, {"at": "2.9 s", "add": [4]}), protocol=Usurper)
     assert {*members_by_height(run).values()} == {(0, 1, 2, 3)}
-    theirs = {row.block for row in run.events(r.EVENT_PROPOSED) if row.node == 1}
+    theirs = {row.block for row in run.events(ledger.EVENT_PROPOSED) if row.node == 1}
     assert theirs
     assert not theirs & {*run.decided_blocks(0).values()}
     assert 1 in run.views(), "each block of replica 1 costs a round"
@@ -304,10 +304,10 @@ def test_turns_go_on_when_powers_change() -> None:
     """The newcomer begins last; powers 1, 1, 1 and 3: it has half of the turns in the long run."""
     powers = {"parameters": {"power": [1, 1, 1, 3]}, "duration": "4 s"}
     run = play(changing("tendermint", 4, 3, {"at": "1 s", "add": [3]}, **powers))
-    proposers = [row.node for row in run.events(r.EVENT_PROPOSED) if row.time_ns > 1.2 * S]
+    proposers = [row.node for row in run.events(ledger.EVENT_PROPOSED) if row.time_ns > 1.2 * S]
     assert abs(proposers.count(3) - len(proposers) / 2) <= 2
     (height,) = validator_sets(run)
-    by_height = {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
+    by_height = {row.height: row.node for row in run.events(ledger.EVENT_PROPOSED)}
     assert by_height[height + 2] != 3, "who joins does not propose first"
     assert unsafe(run) == []
 
@@ -361,7 +361,7 @@ def test_clients_of_one_who_is_no_member_turn_to_a_member(name: str) -> None:
         **{"network.members": [0, 1, 2, 3]},
     )
     run = begin(chosen)
-    entry = run.world.run.engine.peer()[:, r.ENTRY]
+    entry = run.world.run.engine.peer()[:, ledger.ENTRY]
     first, last = run.world.gateways[0].endpoint, run.world.gateways[4].endpoint
     assert (entry[first], entry[last]) == (0, 0)
     run.until(2 * S)
@@ -430,7 +430,7 @@ def test_the_view_changes_while_the_batch_with_the_change_is_under_way(name: str
 def test_pbft_proposes_nothing_above_a_batch_that_changes_the_group() -> None:
     run = play(changing("pbft", 5, 4, {"at": "1 s", "add": [4]}, parameters={"pipeline": 8}, duration="1.3 s"))
     (height,) = validator_sets(run)
-    born = {row.height: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
+    born = {row.height: row.time_ns for row in run.events(ledger.EVENT_PROPOSED)}
     executed = next(row.time_ns for row in run.decided(0) if row.height == height)
     assert born[height + 1] >= executed
     assert born[height] < executed

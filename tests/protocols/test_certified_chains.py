@@ -17,8 +17,8 @@ import pytest
 from sim.engine import loop
 from sim.families.chained.certified import CertifiedChain
 from sim.host import Run
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocols.hotstuff import HotStuff, HotStuffParameters
 from sim.protocols.hotstuff_2 import HotStuff2, HotStuff2Parameters
 from sim.protocols.hotstuff_basic import HotStuffBasic, HotStuffBasicParameters
@@ -102,9 +102,9 @@ def test_messages_period_and_latency_follow_the_laws(chain: Chain, n: int, fast_
     run = chain.world(n, fast_path=fast_path)
     blocks, period = 60, chain.period
     assert run.advance(period * DELAY * blocks - 1) == loop.UNTIL
-    proposed = {row.block: row for row in events(run, r.EVENT_PROPOSED)}
+    proposed = {row.block: row for row in events(run, ledger.EVENT_PROPOSED)}
     assert len(proposed) == blocks
-    assert run.run_state[d.SENT] == period * (n - 1) * blocks
+    assert run.run_state[kernel.SENT] == period * (n - 1) * blocks
     for view, row in enumerate(proposed.values(), 1):
         assert (row.time_ns, row.node, row.height, row.view) == (period * DELAY * (view - 1), view % n, view, view)
     rows = decided(run)
@@ -133,7 +133,7 @@ def test_unequal_delays_make_the_period_a_sum_of_order_statistics(chain: Chain, 
     np.fill_diagonal(latency, 0)
     run = chain.world(n, latency_ns=latency, fast_path=fast_path)
     run.advance(6_000 * MS)
-    times = [row.time_ns for row in events(run, r.EVENT_PROPOSED)]
+    times = [row.time_ns for row in events(run, ledger.EVENT_PROPOSED)]
     assert len(times) > 20
     for view, (before, after) in enumerate(itertools.pairwise(times), 1):
         assert after - before == period_ns(chain, latency, view % n, (view + 1) % n, q)
@@ -159,7 +159,7 @@ def test_an_idle_chain_waits_for_transactions_but_not_for_ever(chain: Chain) -> 
             site_of=np.array([0, 1, 2, 3, 0]), latency_ns=equal_delays(4),
         )  # fmt: skip
         run.advance(12_000 * MS - 1)
-        counts.append(len(events(run, r.EVENT_PROPOSED)))
+        counts.append(len(events(run, ledger.EVENT_PROPOSED)))
     assert counts == [600, 100]
 
 
@@ -242,18 +242,18 @@ def test_progress_resumes_after_a_crash_and_all_catch_up_after_a_restart(chain: 
     run = chain.world(7)
     run.advance(1_005 * MS)
     run.crash(node)
-    before = run.run_state[r.DECISIONS]
+    before = run.run_state[ledger.DECISIONS]
     run.advance(31_000 * MS)
-    assert run.run_state[r.DECISIONS] > before + 10
+    assert run.run_state[ledger.DECISIONS] > before + 10
     run.restart(node)
     run.advance(40_000 * MS)
     heights = [host.height for host in run.hosts]
     assert max(heights) - min(heights) <= (1 if chain is not KAURI else KauriParameters().pipeline)
     assert agree(run)
     if chain is not KAURI:  # all is normal again, so that the fast path works; Kauri goes on with another tree
-        before = run.run_state[r.DECISIONS]
+        before = run.run_state[ledger.DECISIONS]
         run.advance(run.now_ns + 100 * chain.period * DELAY)
-        assert run.run_state[r.DECISIONS] - before == 100
+        assert run.run_state[ledger.DECISIONS] - before == 100
 
 
 @every
@@ -278,9 +278,9 @@ def test_a_partition_heals(chain: Chain, groups: tuple[set[int], set[int]]) -> N
 def test_agreement_and_progress_with_jitter_loss_and_crashes(chain: Chain, seed: int) -> None:
     """f crashed replicas come back one by one, datagrams are lost until then: no two decisions, then progress."""
     run = lossy_crashes((4, 7, 5, 10)[seed % 4], seed, chain.protocol, chain.parameters(**chain.brief))
-    before = run.run_state[r.DECISIONS]
+    before = run.run_state[ledger.DECISIONS]
     run.advance(14_000 * MS)
-    assert run.run_state[r.DECISIONS] > before + 20
+    assert run.run_state[ledger.DECISIONS] > before + 20
     assert agree(run)
     heights = [host.height for host in run.hosts]
     assert max(heights) - min(heights) <= (1 if chain is not KAURI else KauriParameters().pipeline)
@@ -328,7 +328,7 @@ def test_a_restarted_replica_never_votes_twice_and_keeps_its_locks(chain: Chain,
     run.advance(run.now_ns + 5_000 * MS)
     assert all(len(numbers) == 1 for numbers in cast.values())
     assert agree(run)
-    assert run.run_state[r.DECISIONS] > 30
+    assert run.run_state[ledger.DECISIONS] > 30
 
 
 @in_turns
@@ -336,13 +336,13 @@ def test_a_restarted_leader_does_not_propose_twice_in_a_view(chain: Chain) -> No
     """Whatever comes late and would let it lead: a certificate, NEW-VIEW messages, blocks that it asked for."""
     run = chain.world(4, parameters=chain.brief)
     run.advance(40 * DELAY)
-    *_, (_, _, node, _, _, view, *_) = events(run, r.EVENT_PROPOSED)
+    *_, (_, _, node, _, _, view, *_) = events(run, ledger.EVENT_PROPOSED)
     run.crash(node)
     run.restart(node)
     back = replica(run, node)
     back.view = view
     back.lead(view)
-    assert [row.view for row in events(run, r.EVENT_PROPOSED)].count(view) == 1
+    assert [row.view for row in events(run, ledger.EVENT_PROPOSED)].count(view) == 1
 
 
 @in_turns

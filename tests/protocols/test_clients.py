@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
 from sim.scenario.run import Result, run
@@ -42,7 +42,7 @@ def submitted_by(chosen: Scenario, *times_s: float) -> list[int]:
     found = []
     for time_s in times_s:
         played.until(round(time_s * S))
-        found.append(int(played.world.run.run_state[r.SUBMITTED]))
+        found.append(int(played.world.run.run_state[ledger.SUBMITTED]))
     return found
 
 
@@ -172,10 +172,10 @@ def test_answers_to_others_start_no_request_of_a_closed_loop() -> None:
     load = [closed(), closed(outstanding=2, name="pair", think_time="1 s"), open_(rate="50 tx/s")]
     chosen = scenario(duration="5 s", workload=load)
     played = begin(chosen)
-    classes = played.world.run.engine.run_state[r.CLASS].reshape(-1, r.CLASS_WIDTH)
+    classes = played.world.run.engine.run_state[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)
     for step in range(1, 50):
         played.until(step * S // 10)
-        under_way = classes[:, r.CLASS_SUBMITTED] - classes[:, r.CLASS_ACKED]
+        under_way = classes[:, ledger.CLASS_SUBMITTED] - classes[:, ledger.CLASS_ACKED]
         assert under_way[0] == 4 and under_way[1] <= 2
     table = both_paths(chosen).tables["classes"]
     assert table["name"] == ["closed", "pair", "open"]

@@ -10,8 +10,8 @@ import pytest
 
 from sim.families.forks.branches import NewBlock
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Context
 from sim.protocols.clique import IN_TURN, OUT_OF_TURN, Clique, Header
 from sim.scenario.load import load_scenario
@@ -24,7 +24,7 @@ QUICK = {"name": "clique", "block_period": "1 s"}
 
 def proposals(run: Played) -> list[tuple[int, int, int]]:
     """(time, signer, height) of every block sealed."""
-    return [(row.time_ns, row.node, row.height) for row in run.events(r.EVENT_PROPOSED)]
+    return [(row.time_ns, row.node, row.height) for row in run.events(ledger.EVENT_PROPOSED)]
 
 
 def chain(run: Played, node: int) -> list[Block]:
@@ -51,7 +51,7 @@ def head(run: Played, node: int) -> Block:
 
 def depths(run: Played) -> list[int]:
     """Blocks left behind by every reorganisation."""
-    left = run.events(r.EVENT_HEAD).view  # of this event: the blocks left
+    left = run.events(ledger.EVENT_HEAD).view  # of this event: the blocks left
     return left[left > 0].tolist()
 
 
@@ -171,7 +171,7 @@ def test_a_clone_lets_both_sides_of_a_4_4_split_go_on_and_reverts_final_blocks()
     for side in ([0, 1, 2, 3, 8], [4, 5, 6, 7, 9]):
         sealed = [row for row in proposals(both) if row[1] in side and 30 * S < row[0] < 60 * S]
         assert len(sealed) >= 10, "it goes on for as long as the split lasts"
-    reverted = both.events(r.EVENT_REVERTED)
+    reverted = both.events(ledger.EVENT_REVERTED)
     losers = {row.node for row in reverted}
     assert losers in ({0, 1, 2, 3, 8}, {4, 5, 6, 7, 9})
     told = [v for v in both.verdict().violations if v.check == "finality"]
@@ -193,14 +193,14 @@ def test_transactions_of_abandoned_blocks_wait_again() -> None:
     load = [{"kind": "open", "rate": "100 tx/s", "bytes": "300 B"}]
     faults = split([0], at="10.2 s", until="30 s")
     run = play(scenario(4, protocol=QUICK, duration="60 s", faults=faults, workload=load))
-    assert [row.view for row in run.events(r.EVENT_HEAD) if row.node == 0 and row.view > 0] == [1]
-    (stale,) = [row for row in run.events(r.EVENT_PROPOSED) if row.node == 0 and 10.2 * S < row.time_ns < 30 * S]
+    assert [row.view for row in run.events(ledger.EVENT_HEAD) if row.node == 0 and row.view > 0] == [1]
+    (stale,) = [row for row in run.events(ledger.EVENT_PROPOSED) if row.node == 0 and 10.2 * S < row.time_ns < 30 * S]
     assert stale[6] > 0, "it held transactions"
     state = run.world.run.run_state
-    waiting = int(state[r.SUBMITTED] - state[r.COMMITTED] - state[r.REJECTED] - state[r.EXPIRED])
+    waiting = int(state[ledger.SUBMITTED] - state[ledger.COMMITTED] - state[ledger.REJECTED] - state[ledger.EXPIRED])
     assert waiting < 100 * 4.5, "no more than what came in the last three blocks and since"
-    assert int(state[r.EXPIRED]) <= 2, "what was on its way to the signer when the links were cut"
-    assert int(state[r.REPEATED]) == 0
+    assert int(state[ledger.EXPIRED]) <= 2, "what was on its way to the signer when the links were cut"
+    assert int(state[ledger.REPEATED]) == 0
     assert run.monitor.blocks.stale >= 1
     assert unsafe(run) == []
 
@@ -211,9 +211,9 @@ def test_a_transaction_is_not_twice_in_one_chain() -> None:
     faults = [{"at": "0 s", "crash": {"nodes": [0]}}]
     run = play(scenario(5, protocol=QUICK | {"wiggle": "5 ms"}, duration="60 s", faults=faults, workload=load))
     assert len(depths(run)) > 20
-    assert int(run.world.run.run_state[r.REPEATED]) == 0
-    committed = int(run.world.run.run_state[r.COMMITTED])
-    assert committed > 0.75 * int(run.world.run.run_state[r.SUBMITTED])
+    assert int(run.world.run.run_state[ledger.REPEATED]) == 0
+    committed = int(run.world.run.run_state[ledger.COMMITTED])
+    assert committed > 0.75 * int(run.world.run.run_state[ledger.SUBMITTED])
 
 
 # --- catching up and coming back -------------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def test_the_fast_path_does_what_the_handlers_do(wiggle: str, confirmations: int
     chosen = scenario(7, protocol=protocol, duration="20 s", **changes)
     fast, slow = (play(chosen, fast_path=fast_path) for fast_path in (True, False))
     assert fast.digest == slow.digest
-    assert list(fast.events(r.EVENT_HEAD)) == list(slow.events(r.EVENT_HEAD))
+    assert list(fast.events(ledger.EVENT_HEAD)) == list(slow.events(ledger.EVENT_HEAD))
     assert len(fast.decided()) > 100
     assert depths(fast)
 
@@ -352,10 +352,10 @@ HOPS = SLOW_RIVALS | {"spread": "hops"}
 
 def delays_ms(run: Played) -> dict[int, list[float]]:
     """Of each block how long after it was sealed the others had it for a head, ascending."""
-    sealed = {row.block: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
-    signer = {row.block: row.node for row in run.events(r.EVENT_PROPOSED)}
+    sealed = {row.block: row.time_ns for row in run.events(ledger.EVENT_PROPOSED)}
+    signer = {row.block: row.node for row in run.events(ledger.EVENT_PROPOSED)}
     found: dict[int, list[float]] = {block: [] for block in sealed}
-    for row in run.events(r.EVENT_HEAD):
+    for row in run.events(ledger.EVENT_HEAD):
         if row.block in sealed and row.node != signer[row.block]:
             found[row.block].append((row.time_ns - sealed[row.block]) / MS)
     return {block: sorted(delays) for block, delays in found.items() if len(delays) == len(signer_set(run)) - 1}
@@ -371,9 +371,9 @@ def test_of_four_each_block_takes_one_two_and_three_hops() -> None:
     found = delays_ms(run_)
     assert len(found) > 50
     assert {tuple(delays) for delays in found.values()} == {(10.0, 20.0, 30.0)}
-    first = {row.node for row in run_.events(r.EVENT_HEAD) if row.block == 1 and row.time_ns > 0}
+    first = {row.node for row in run_.events(ledger.EVENT_HEAD) if row.block == 1 and row.time_ns > 0}
     assert len(first) == 4
-    sent = run_.world.run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)[:, post.COUNT_SENT]
+    sent = run_.world.run.engine.run_state[kernel.KIND_COUNT].reshape(-1, post.KIND_WIDTH)[:, post.COUNT_SENT]
     counts = dict(zip(run_.world.run.names, sent.tolist(), strict=False))
     assert counts["GetBlocks"] == 0 and counts["NewBlock"] == pytest.approx(3 * 60, abs=6)
 
@@ -393,7 +393,7 @@ def test_who_is_passed_over_asks_for_a_block_that_was_announced() -> None:
     lost = [{"types": ["NewBlock"], "dst": [3], "drop": True}]
     run_ = play(scenario(4, protocol=HOPS, duration="60 s", rules=lost))
     assert not unsafe(run_)
-    own = {row.block for row in run_.events(r.EVENT_PROPOSED) if row.node == 3}
+    own = {row.block for row in run_.events(ledger.EVENT_PROPOSED) if row.node == 3}
     late = [delays[-1] for block, delays in delays_ms(run_).items() if block not in own]
     assert len(late) > 20 and set(late) == {430.0, 860.0}, "400 ms and three delays, once or twice"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario.errors import ScenarioError
 from sim.scenario.run import run
 from tests.runs import Played, begin, scenario
@@ -29,12 +29,12 @@ def played(protocol: Any, *clocks: dict[str, Any], seconds: int = 30, **more: An
 
 def proposals(result: Played) -> list[tuple[int, float]]:
     """Who proposed, and when, s."""
-    return [(row.node, row.time_ns / S) for row in result.events(r.EVENT_PROPOSED)]
+    return [(row.node, row.time_ns / S) for row in result.events(ledger.EVENT_PROPOSED)]
 
 
 def heads_s(result: Played, node: int, block: int) -> float:
     """When a node took a block for its head."""
-    return next(row.time_ns / S for row in result.events(r.EVENT_HEAD) if row.node == node and row.block == block)
+    return next(row.time_ns / S for row in result.events(ledger.EVENT_HEAD) if row.node == node and row.block == block)
 
 
 def test_a_clock_drifts_until_it_is_set_again() -> None:
@@ -54,7 +54,7 @@ def test_a_clock_drifts_until_it_is_set_again() -> None:
 def test_auras_block_from_the_future_is_kept_until_its_step() -> None:
     """Validator 1 is 200 ms ahead: it seals so much too early, and the others take its block when its step begins."""
     result = played(AURA, {"nodes": [1], "clock": {"ahead": "200 ms"}})
-    blocks = [(row.node, row.block, row.time_ns / S) for row in result.events(r.EVENT_PROPOSED)]
+    blocks = [(row.node, row.block, row.time_ns / S) for row in result.events(ledger.EVENT_PROPOSED)]
     mine = [(block, at_s) for node, block, at_s in blocks if node == 1]
     assert len(mine) >= 6
     for block, at_s in mine:
@@ -67,7 +67,7 @@ def test_auras_block_from_too_far_is_refused() -> None:
     """Six steps ahead, and more than four are refused: nobody builds on its blocks, and the others go on."""
     result = played(AURA, {"nodes": [1], "clock": {"ahead": "6 s"}}, n=7)
     decided = {row.block for row in result.decided(0)}
-    proposers = {row.node for row in result.events(r.EVENT_PROPOSED) if row.block in decided}
+    proposers = {row.node for row in result.events(ledger.EVENT_PROPOSED) if row.block in decided}
     assert proposers == {0, 2, 3, 4, 5, 6}
 
 
@@ -80,7 +80,7 @@ def test_a_clock_that_is_behind_seals_late() -> None:
 def test_cliques_block_from_the_future_is_kept_until_its_time() -> None:
     """Signer 2 is 300 ms ahead: it sends its block early, and the others see it when its time has come by theirs."""
     result = played(CLIQUE, {"nodes": [2], "clock": {"ahead": "300 ms"}})
-    sealed = [row for row in result.events(r.EVENT_PROPOSED) if row.node == 2 and row.height % 4 == 2]  # in turn
+    sealed = [row for row in result.events(ledger.EVENT_PROPOSED) if row.node == 2 and row.height % 4 == 2]  # in turn
     mine = [(row.block, row.time_ns / S) for row in sealed]
     others = [at_s for node, at_s in proposals(result) if node != 2]
     assert len(mine) >= 6
@@ -125,7 +125,7 @@ def test_a_validator_keeps_a_proposal_from_the_future_until_its_time(protocol: s
     clock = {"nodes": [1], "clock": {"ahead": "200 ms"}}
     ahead = played(protocol, clock, block={"period": "1 s"})
     waits_s = {node: set() for node in range(4)}  # type: dict[int, set[float]]
-    proposed = {row.block: (row.node, row.time_ns) for row in ahead.events(r.EVENT_PROPOSED)}
+    proposed = {row.block: (row.node, row.time_ns) for row in ahead.events(ledger.EVENT_PROPOSED)}
     for row in ahead.decided(0):
         node, at_ns = proposed[row.block]
         waits_s[node].add(round((row.time_ns - at_ns) / S, 3))
@@ -133,7 +133,7 @@ def test_a_validator_keeps_a_proposal_from_the_future_until_its_time(protocol: s
     assert waits_s[0] == waits_s[2] == waits_s[3] == {0.03}
     lenient = {"name": protocol, "future_allowed": "300 ms"}
     result = played(lenient, clock, block={"period": "1 s"})
-    proposed = {row.block: (row.node, row.time_ns) for row in result.events(r.EVENT_PROPOSED)}
+    proposed = {row.block: (row.node, row.time_ns) for row in result.events(ledger.EVENT_PROPOSED)}
     assert {round((row.time_ns - proposed[row.block][1]) / S, 3) for row in result.decided(0)} == {0.03}
 
 
@@ -143,6 +143,6 @@ def test_a_proposal_from_too_far_ahead_is_refused_where_the_platform_does(protoc
     strict = {"name": protocol, "future_allowed": "1 s", "future_blocks": "refuse", "round_timeout": "500 ms"}
     result = played(strict, {"nodes": [1], "clock": {"ahead": "2 s"}}, block={"period": "1 s"})
     decided = {row.block for row in result.decided(0)}
-    proposers = {row.node for row in result.events(r.EVENT_PROPOSED) if row.block in decided}
+    proposers = {row.node for row in result.events(ledger.EVENT_PROPOSED) if row.block in decided}
     assert proposers == {0, 2, 3}
     assert len(decided) > 10

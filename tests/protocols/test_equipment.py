@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocols import PROTOCOLS
 from sim.scenario.errors import ScenarioError
 from sim.scenario.run import Result, run
@@ -225,7 +225,7 @@ def test_a_fault_adds_to_what_a_link_is() -> None:
     chosen = scenario(duration="15 s", links=links, faults=fault, **{"block.interval": "250 ms"})
     played = begin(chosen)
     played.until(chosen.duration_ns)
-    born = {row.block: row.time_ns for row in played.events(r.EVENT_PROPOSED)}
+    born = {row.block: row.time_ns for row in played.events(ledger.EVENT_PROPOSED)}
     late = {born[block] / 1e9: wait / 1e6 for (block, node), wait in played.latencies_ns().items() if node == 1}
     calm = [wait for at, wait in late.items() if not 4.7 < at < 10.1]
     hard = [wait for at, wait in late.items() if 5 < at < 9.5]
@@ -366,7 +366,7 @@ def test_processing_stays_when_a_cable_is_cut() -> None:
     played = begin(scenario(4, network=network | {"processing": "3 ms"}, faults=cut, duration="3 s"))
     for at_s, ways_ms in ((0.5, 8), (1.5, 18), (2.5, 8)):
         played.until(round(at_s * 1e9))
-        assert played.world.run.engine.run_state[d.LATENCY].reshape(4, 4)[0, 1] == ways_ms * 1_000_000
+        assert played.world.run.engine.run_state[kernel.LATENCY].reshape(4, 4)[0, 1] == ways_ms * 1_000_000
 
 
 @pytest.mark.parametrize(("size", "round_trips"), [("1 kB", 0), ("100 kB", 1), ("250 kB", 2), ("1 MB", 10)])

@@ -10,7 +10,7 @@ import pytest
 
 from sim.host import Run
 from sim.kernel import post
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block
 from sim.protocols.hotstuff import QC, VOTE, HotStuff, HotStuffParameters, Proposal
 from tests import chains
@@ -33,7 +33,7 @@ def test_the_least_block_delay_is_paid_once_per_view() -> None:
     """The oracle of the published measurements: three periods, and three times the block delay."""
     run = world(4, parameters=HotStuffParameters(min_block_delay_ns=10 * MS))
     run.advance(2_000 * MS)
-    times = [row.time_ns for row in events(run, r.EVENT_PROPOSED)]
+    times = [row.time_ns for row in events(run, ledger.EVENT_PROPOSED)]
     assert {b - a for a, b in itertools.pairwise(times)} == {2 * DELAY + 10 * MS}
 
 
@@ -41,7 +41,7 @@ def test_the_block_interval_spaces_the_blocks_of_one_proposer() -> None:
     run = world(4, interval_ns=200 * MS)
     run.advance(5_000 * MS)
     times: dict[int, list[int]] = {}
-    for row in events(run, r.EVENT_PROPOSED):
+    for row in events(run, ledger.EVENT_PROPOSED):
         times.setdefault(row.node, []).append(row.time_ns)
     gaps = [b - a for of in times.values() for a, b in itertools.pairwise(of)]
     assert len(gaps) > 80
@@ -95,9 +95,9 @@ def test_patience_grows_with_views_that_were_tried() -> None:
     assert (alone.failures, alone.timeout_ns) == (2, 400 * MS)
     for node in (2, 3):
         run.restart(node)
-    decided = run.run_state[r.DECISIONS]
+    decided = run.run_state[ledger.DECISIONS]
     run.advance(run.now_ns + 2_000 * MS)
-    assert run.run_state[r.DECISIONS] > decided + 10
+    assert run.run_state[ledger.DECISIONS] > decided + 10
     assert replica(run, 0).pacemaker.timeout_ns == 100 * MS
 
 
@@ -111,7 +111,7 @@ def test_replicas_in_different_views_meet_again() -> None:
         found.pacemaker.failures = 9
         found.enter(40 + 3 * node)
     run.advance(20_000 * MS)
-    assert run.run_state[r.DECISIONS] > 20
+    assert run.run_state[ledger.DECISIONS] > 20
     assert agree(run)
 
 
@@ -150,9 +150,9 @@ def test_an_equivocating_leader_cannot_split_the_rest(n: int, seed: int) -> None
     )  # fmt: skip
     run.advance(20_000 * MS)
     assert agree(run)
-    blocks = {row.block: row for row in events(run, r.EVENT_PROPOSED) if row.node == 0}
+    blocks = {row.block: row for row in events(run, ledger.EVENT_PROPOSED) if row.node == 0}
     assert len(blocks) > 20
-    assert run.run_state[r.DECISIONS] > 50
+    assert run.run_state[ledger.DECISIONS] > 50
 
 
 def test_lock_and_certificate_rules() -> None:

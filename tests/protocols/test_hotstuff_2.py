@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sim.host import Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Ballot, Block, Signing
 from sim.protocols.hotstuff_2 import QC, HotStuff2, HotStuff2Parameters, Prepare, Propose
 from tests import chains
@@ -76,7 +76,7 @@ def test_a_hidden_lock_makes_honest_views_fail_only_without_delta(protocol: type
     parameters = HotStuff2Parameters(view_timeout_ns=200 * MS, view_timeout_max_ns=200 * MS, delta_ns=40 * MS)
     run = world(4, protocol=protocol, parameters=parameters, latency_ns=latency)
     run.advance(10_000 * MS)
-    led = {row.view for row in events(run, r.EVENT_PROPOSED) if row.node == 1 and row.view > 1}
+    led = {row.view for row in events(run, ledger.EVENT_PROPOSED) if row.node == 1 and row.view > 1}
     final = {row.view for of in decided(run).values() for row in of}
     assert len(led) > 8
     assert len(led & final) >= len(led) - 1 if succeeds else not led & final
@@ -87,7 +87,7 @@ def test_a_leader_with_a_certificate_of_the_view_before_does_not_wait() -> None:
     """Responsive: with Delta just below the timeout, blocks still come every four delays."""
     run = world(4, parameters=HotStuff2Parameters(delta_ns=1_999 * MS))
     run.advance(4_000 * MS - 1)
-    assert len(events(run, r.EVENT_PROPOSED)) == 100
+    assert len(events(run, ledger.EVENT_PROPOSED)) == 100
 
 
 # --- trouble ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 
 from sim.engine import loop
 from sim.families.sync import Blocks
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Signing
 from sim.protocols.ibft import COMMIT, PREPARE, Ibft, RoundChange
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
@@ -44,7 +44,7 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
     """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
     run = play(scenario(n, protocol="ibft", duration="119 ms"))
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    assert [row.node for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert [row.node for row in run.events(ledger.EVENT_PROPOSED)] == [0, 1, 2, 3]
     assert run.sent("PrePrepare") == 4 * (n - 1)
     assert run.sent("PREPARE") == run.sent("COMMIT") == 4 * n * (n - 1)
     assert run.sent() == 4 * (2 * n + 1) * (n - 1)
@@ -75,7 +75,7 @@ def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_pa
     ms = np.random.default_rng(seed).integers(1, 90, size=(n, n))
     latency = {"model": "explicit", "one_way_ms": ms.tolist()}
     run = play(scenario(n, protocol="ibft", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path)
-    first = run.events(r.EVENT_PROPOSED)[0].block
+    first = run.events(ledger.EVENT_PROPOSED)[0].block
     expected = order_statistics(ms * MS, 2 * ((n - 1) // 3) + 1)
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == expected.tolist()
@@ -99,7 +99,7 @@ def test_scaling_every_delay_scales_every_decision() -> None:
 def test_every_fourth_block_waits_for_a_crashed_proposer() -> None:
     run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([0], "1 s")]))
     assert set(run.views()) == {0, 1}
-    late = run.events(r.EVENT_PROPOSED)
+    late = run.events(ledger.EVENT_PROPOSED)
     late = late[late.time_ns > int(1.2 * S)]
     assert set(late[late.view == 0].node.tolist()) == {1, 2, 3} - {1}  # 1 takes 0's turns, and 2 follows on 1
     assert set(late[late.view == 1].node.tolist()) == {1}
@@ -108,7 +108,7 @@ def test_every_fourth_block_waits_for_a_crashed_proposer() -> None:
 
 def test_a_sticky_proposer_stays_until_a_round_change() -> None:
     run = play(scenario(4, protocol=STICKY, duration="4 s", faults=[crash([0], "1 s")]))
-    proposers = [row.node for row in run.events(r.EVENT_PROPOSED)]
+    proposers = [row.node for row in run.events(ledger.EVENT_PROPOSED)]
     assert proposers == sorted(proposers)
     assert set(proposers) == {0, 1}
     assert run.views().count(1) == 3
@@ -117,7 +117,7 @@ def test_a_sticky_proposer_stays_until_a_round_change() -> None:
 def test_patience_doubles_with_every_round() -> None:
     """From 30 ms on height 2 waits for validators 1 and 2 in vain: 300 ms and a delay, then 600 ms and a delay."""
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=[crash([1, 2], "5 ms")]))
-    began = {view: row.time_ns for row in run.events(r.EVENT_VIEW)[::-1] if (view := row.block) > 0}
+    began = {view: row.time_ns for row in run.events(ledger.EVENT_VIEW)[::-1] if (view := row.block) > 0}
     assert began[1] == 340 * MS
     assert began[2] == 950 * MS
     assert int(first_decided(run, 2)[0]) == began[2] + 30 * MS
@@ -163,7 +163,7 @@ ALL_CUT = cut("25 ms", "10 ms", *itertools.combinations(range(4), 2))  # PREPARE
 def test_a_locked_block_is_proposed_again() -> None:
     """All lock block 1 at 20 ms, no COMMIT arrives at 30: the next round's proposer proposes the same block."""
     run = play(scenario(4, protocol=FAST, duration="2 s", faults=ALL_CUT))
-    first = run.events(r.EVENT_PROPOSED)[0]
+    first = run.events(ledger.EVENT_PROPOSED)[0]
     decided = run.decided()[0]
     assert (decided.block, decided.height) == (first.block, 1)
     assert decided.time_ns > 310 * MS

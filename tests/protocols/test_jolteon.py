@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sim
 from sim.host import Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.measure.metrics import message_table
 from sim.protocol import Block, Signing
 from sim.protocols.jolteon import QC, TC, Jolteon, JolteonParameters, Proposal, Timeout
@@ -34,7 +34,7 @@ def world(
 def test_a_leader_may_lead_several_views_in_a_row() -> None:
     run = world(4, parameters=JolteonParameters(leader_views=3))
     run.advance(1_000 * MS)
-    leaders = [row.node for row in events(run, r.EVENT_PROPOSED)]
+    leaders = [row.node for row in events(run, ledger.EVENT_PROPOSED)]
     assert leaders == [view // 3 % 4 for view in range(1, len(leaders) + 1)]
     assert len(leaders) >= 50
 
@@ -82,7 +82,7 @@ def test_replicas_in_different_views_meet_again() -> None:
         found.tc = TC(39 + 3 * node, 0, 5)
         found.give_up(40 + 3 * node)
     run.advance(5_000 * MS)
-    assert run.run_state[r.DECISIONS] > 20
+    assert run.run_state[ledger.DECISIONS] > 20
     assert agree(run)
 
 
@@ -101,7 +101,7 @@ def test_a_leader_that_comes_back_within_its_view_proposes_no_second_block() -> 
 
 def leases(run: Run) -> list[tuple[int, int]]:
     """Who proposed a block in which view."""
-    return [(node, view) for _, _, node, _, _, view, *_ in events(run, r.EVENT_PROPOSED)]
+    return [(node, view) for _, _, node, _, _, view, *_ in events(run, ledger.EVENT_PROPOSED)]
 
 
 # --- safety ----------------------------------------------------------------------------------------------

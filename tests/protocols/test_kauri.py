@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from sim.host import Run
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Signing, Tree
 from sim.protocols.kauri import QC, Kauri, KauriParameters, Proposal, Shares
 from tests import chains
@@ -60,9 +60,9 @@ def test_messages_period_and_latency_follow_the_laws(n: int, fanout: int, levels
     run = world(n, parameters=parameters)
     rounds = 12
     run.advance(2 * levels * DELAY * rounds - 1)
-    proposed = {row.block: row.time_ns for row in events(run, r.EVENT_PROPOSED)}
+    proposed = {row.block: row.time_ns for row in events(run, ledger.EVENT_PROPOSED)}
     assert len(proposed) == rounds * pipeline
-    assert run.run_state[d.SENT] == 2 * (n - 1) * rounds * pipeline
+    assert run.run_state[kernel.SENT] == 2 * (n - 1) * rounds * pipeline
     assert {row.time_ns - proposed[row.block] for row in decided(run)[0]} == {6 * levels * DELAY}
 
 
@@ -79,9 +79,9 @@ def test_a_crashed_root_or_inner_voter_costs_a_tree_and_a_leaf_costs_patience(no
     run = world(7)
     run.advance(1_005 * MS)
     run.crash(node)
-    before = run.run_state[r.DECISIONS]
+    before = run.run_state[ledger.DECISIONS]
     run.advance(6_000 * MS)
-    assert run.run_state[r.DECISIONS] > before + 20
+    assert run.run_state[ledger.DECISIONS] > before + 20
     views = {replica(run, other).view for other in range(7) if other != node}
     # With two levels, the subtree of inner voter 1 is three of seven: no quorum without it.
     assert views == ({2} if node in (0, 1) else {1})
@@ -99,7 +99,7 @@ def test_voters_leave_a_view_together_however_far_apart_their_timers_are() -> No
     run.crash(4)
     run.advance(6_000 * MS)
     entered: dict[int, list[int]] = {}
-    for time, _, _, view, *_ in events(run, r.EVENT_VIEW):
+    for time, _, _, view, *_ in events(run, ledger.EVENT_VIEW):
         entered.setdefault(view, []).append(time)
     assert [max(times) - min(times) <= 3 * DELAY for times in entered.values()] == [True] * len(entered)
     assert set(entered) == {2, 3, 4}  # a broken tree, a star around a crashed voter, a star
@@ -200,10 +200,10 @@ def test_the_fast_path_does_all_but_the_roots_work() -> None:
 
     run = world(13, protocol=Watched, ordered=False, **JITTER)
     run.advance(2_000 * MS)
-    blocks = len(events(run, r.EVENT_PROPOSED))
+    blocks = len(events(run, ledger.EVENT_PROPOSED))
     assert "proposal" not in calls
     assert blocks - 3 <= len(calls) <= blocks
-    assert run.run_state[r.DECISIONS] > 70
+    assert run.run_state[ledger.DECISIONS] > 70
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -12,7 +12,7 @@ import pytest
 
 from sim.engine import loop
 from sim.families.pbft.viewchange import NewView, ViewChange, carried_over
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Signing, upon
 from sim.protocols.pbft import COMMIT, PREPARE, Pbft, PrePrepare
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
@@ -54,7 +54,7 @@ def test_a_decision_takes_three_equal_delays_everywhere(n: int) -> None:
 def test_a_client_at_the_primary_waits_five_delays() -> None:
     """Request, pre-prepare, prepare, commit, reply: 10 ms each, also between the client and its replica."""
     run = play(scenario(4, duration="30 s", workload=[LONELY]))
-    counts = run.world.run.engine.run_state[r.HIST_CLIENT]
+    counts = run.world.run.engine.run_state[ledger.HIST_CLIENT]
     assert np.flatnonzero(counts).tolist() == [50_000]  # microseconds
     assert counts[50_000] == 600
 
@@ -122,7 +122,7 @@ def test_a_crashed_primary_is_replaced_by_the_next() -> None:
     assert set(run.views()) == {0}  # the others are patient for 300 ms
     run.until(4 * S)
     assert set(run.views()) == {0, 1}
-    late = run.events(r.EVENT_PROPOSED)[-1]
+    late = run.events(ledger.EVENT_PROPOSED)[-1]
     assert (late.node, late.view) == (1, 1)  # replica 1 proposes in view 1
     assert unsafe(run) == []
 
@@ -132,7 +132,7 @@ def test_crashed_primaries_cost_a_view_each_and_twice_the_patience() -> None:
     assert set(run.views()) == {0, 3}
     # The seven others still execute at 1020 ms. View 1 is asked for at 1320, has its quorum at 1330 and 300 ms from
     # then; view 2 is asked for at 1630, has its quorum at 1640 and 600 ms from then; view 3 has its own at 2250.
-    entered = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW) if row.block == 3}
+    entered = {row.node: row.time_ns for row in run.events(ledger.EVENT_VIEW) if row.block == 3}
     assert entered == {3: 2250 * MS} | {node: 2260 * MS for node in range(4, 10)}
 
 
@@ -168,7 +168,7 @@ class Hasty(Pbft):
 def test_view_changes_for_another_view_justify_none() -> None:
     faults = [crash([0], "500 ms")]
     run = play(scenario(7, protocol=FAST, duration="2 s", faults=faults), protocol=Hasty)
-    assert set(run.events(r.EVENT_VIEW).node[run.events(r.EVENT_VIEW).block == 1]) == {1}
+    assert set(run.events(ledger.EVENT_VIEW).node[run.events(ledger.EVENT_VIEW).block == 1]) == {1}
     assert {run.replica(node).view for node in range(2, 7)} == {2}
     assert unsafe(run) == []
 
@@ -234,7 +234,7 @@ def test_checkpoints_become_stable_and_free_the_log() -> None:
     for second in range(10, 301, 10):
         run.until(second * S)
         run_state = run.world.run.engine
-        kept = len(run_state.run_state[r.BLOCK_FREE]) - int(run_state.state[r.BLOCKS_FREE])
+        kept = len(run_state.run_state[ledger.BLOCK_FREE]) - int(run_state.state[ledger.BLOCKS_FREE])
         most = max(most, kept, len(run.world.run.block_store.ballots))
     assert len(run.decided(0)) > 9_900
     assert most < 600  # freed in strokes of 256 blocks
@@ -530,7 +530,7 @@ def test_blocks_kept_for_a_voter_that_is_down_keep_no_tallies() -> None:
     engine, tree = run.world.run.engine, run.world.run.block_store
     tallies = engine.tallies
     run.until(15 * S)
-    kept = len(engine.run_state[r.BLOCK_FREE]) - int(engine.state[r.BLOCKS_FREE])
+    kept = len(engine.run_state[ledger.BLOCK_FREE]) - int(engine.state[ledger.BLOCKS_FREE])
     assert kept > 4_000
     assert engine.tallies == tallies
     assert len(tree.of_row) < kept / 20

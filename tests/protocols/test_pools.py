@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario.errors import ScenarioError
 from sim.scenario.run import Result, run
 from tests.runs import Played, begin, scenario
@@ -111,7 +111,7 @@ def test_half_an_hour_of_ten_times_as_much_in_bounded_memory() -> None:
         played = begin(chosen)
         played.until(chosen.duration_ns)
         assert not played.verdict().has("conservation")
-        rows.append(len(played.world.run.engine.run_state[r.TX]))
+        rows.append(len(played.world.run.engine.run_state[ledger.TX]))
     assert rows[0] == rows[1]
 
 
@@ -192,25 +192,25 @@ def books_are_right(played: Played) -> None:
     engine = played.world.run.engine
     columns, seats, words = engine.run_state, engine.seats, engine.words
     state = engine.state
-    size = int(state[r.POOL_SIZE])
-    pool = columns[r.POOL].reshape(seats, size, 2)
-    txs = columns[r.TX].reshape(-1, r.TX_WIDTH)
-    held = columns[r.TX_HELD].reshape(-1, words)
-    peers, fill = engine.peer(), columns[r.POOL_FILL].reshape(-1, r.POOL_FILL_WIDTH)
-    sizes = columns[r.CLASS].reshape(-1, r.CLASS_WIDTH)[:, r.CLASS_BYTES]
-    senders = columns[r.TX_MORE].reshape(-1, r.TX_MORE_WIDTH)[:, r.TX_SENDER]
+    size = int(state[ledger.POOL_SIZE])
+    pool = columns[ledger.POOL].reshape(seats, size, 2)
+    txs = columns[ledger.TX].reshape(-1, ledger.TX_WIDTH)
+    held = columns[ledger.TX_HELD].reshape(-1, words)
+    peers, fill = engine.peer(), columns[ledger.POOL_FILL].reshape(-1, ledger.POOL_FILL_WIDTH)
+    sizes = columns[ledger.CLASS].reshape(-1, ledger.CLASS_WIDTH)[:, ledger.CLASS_BYTES]
+    senders = columns[ledger.TX_MORE].reshape(-1, ledger.TX_MORE_WIDTH)[:, ledger.TX_SENDER]
     for node in range(seats):
-        ring = np.arange(peers[node, r.POOL_HEAD], peers[node, r.POOL_TAIL]) % size
+        ring = np.arange(peers[node, ledger.POOL_HEAD], peers[node, ledger.POOL_TAIL]) % size
         inside = pool[node, ring, 0]
         assert sorted(inside.tolist()) == np.flatnonzero((held[:, node >> 6] >> (node & 63)) & 1).tolist()
-        assert 0 <= peers[node, r.FRESH] <= len(ring)
-        assert fill[node, r.POOL_BYTES] == sizes[txs[inside, r.TX_CLASS]].sum()
-        if state[r.POOL_SENDER_LIMIT]:
-            counted = columns[r.SENDER_HELD].reshape(-1, seats)[:, node]
+        assert 0 <= peers[node, ledger.FRESH] <= len(ring)
+        assert fill[node, ledger.POOL_BYTES] == sizes[txs[inside, ledger.TX_CLASS]].sum()
+        if state[ledger.POOL_SENDER_LIMIT]:
+            counted = columns[ledger.SENDER_HELD].reshape(-1, seats)[:, node]
             assert (np.bincount(senders[inside], minlength=len(counted)) == counted).all()
-            assert counted.max() <= state[r.POOL_SENDER_LIMIT]
-        assert len(ring) <= state[r.POOL_LIMIT]
-        assert fill[node, r.POOL_BYTES] <= state[r.POOL_BYTES_LIMIT]
+            assert counted.max() <= state[ledger.POOL_SENDER_LIMIT]
+        assert len(ring) <= state[ledger.POOL_LIMIT]
+        assert fill[node, ledger.POOL_BYTES] <= state[ledger.POOL_BYTES_LIMIT]
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))

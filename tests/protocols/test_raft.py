@@ -15,8 +15,8 @@ from sim.families.raft.rpc import RequestVote
 from sim.families.raft.server import Role
 from sim.host import Costs, Run
 from sim.kernel import chance, post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import Block, Context
 from sim.protocols.raft import Raft, RaftParameters
 from sim.scenario.errors import ScenarioError
@@ -91,14 +91,14 @@ class Lab:
     def events(self, kind: int) -> list[tuple[int, int, int, int, int]]:
         """(time, node, block, height, view) of all events of a kind."""
         self.run.flush_trace()
-        rows = np.concatenate(self.rows) if self.rows else np.zeros((0, r.TRACE_WIDTH), np.int64)
+        rows = np.concatenate(self.rows) if self.rows else np.zeros((0, ledger.TRACE_WIDTH), np.int64)
         return [tuple(row) for row in rows[rows[:, 1] == kind][:, [0, 2, 3, 4, 5]].tolist()]
 
     def decided(self) -> dict[int, int]:
         """Height -> block; asserts that no two servers decided differently, and none skipped a height."""
         chain: dict[int, int] = {}
         tips = [0] * self.n
-        for _, node, block, height, _ in self.events(r.EVENT_DECIDED):
+        for _, node, block, height, _ in self.events(ledger.EVENT_DECIDED):
             assert chain.setdefault(height, block) == block, f"two blocks decided at height {height}"
             assert height == tips[node] + 1
             tips[node] = height
@@ -107,7 +107,7 @@ class Lab:
     def proposers(self) -> dict[int, set[int]]:
         """Term -> servers that proposed in it."""
         found: dict[int, set[int]] = {}
-        for _, node, _, _, view in self.events(r.EVENT_PROPOSED):
+        for _, node, _, _, view in self.events(ledger.EVENT_PROPOSED):
             found.setdefault(view, set()).add(node)
         return found
 
@@ -124,12 +124,12 @@ class Lab:
     @property
     def order(self) -> int:
         """Digest of all events in their order."""
-        return int(self.run.run_state[d.DIGEST_ORDER])
+        return int(self.run.run_state[kernel.DIGEST_ORDER])
 
 
 def sent(lab: Lab, name: str) -> int:
     """Messages of a type sent so far."""
-    counts = lab.run.engine.run_state[d.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
+    counts = lab.run.engine.run_state[kernel.KIND_COUNT].reshape(-1, post.KIND_WIDTH)
     return int(counts[lab.run.names.index(name), post.COUNT_SENT])
 
 
@@ -147,8 +147,8 @@ def test_a_decision_costs_2_n_minus_1_messages_and_two_delays(n: int) -> None:
     assert 0 <= sent(lab, "AppendEntries") - sent(lab, "ACK") <= n - 1
     assert sent(lab, "Heartbeat") == 0, "a leader that sends entries needs no heartbeats"
     leader = lab.leader()
-    proposed = {block: time for time, _, block, _, _ in lab.events(r.EVENT_PROPOSED)}
-    for time, node, block, _, _ in lab.events(r.EVENT_DECIDED):
+    proposed = {block: time for time, _, block, _, _ in lab.events(ledger.EVENT_PROPOSED)}
+    for time, node, block, _, _ in lab.events(ledger.EVENT_DECIDED):
         if node == leader:
             assert time - proposed[block] == 14 * MS
 
@@ -161,8 +161,8 @@ def test_a_leader_commits_at_the_quorum_of_round_trips(n: int) -> None:
     leader = lab.leader()
     round_trips = sorted(int(delays[leader, i] + delays[i, leader]) for i in range(n) if i != leader)
     expected = round_trips[n // 2 - 1] * MS  # the leader itself and the fastest floor(n/2) others
-    proposed = {block: time for time, _, block, _, _ in lab.events(r.EVENT_PROPOSED)}
-    times = {time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader}
+    proposed = {block: time for time, _, block, _, _ in lab.events(ledger.EVENT_PROPOSED)}
+    times = {time - proposed[block] for time, node, block, _, _ in lab.events(ledger.EVENT_DECIDED) if node == leader}
     assert times == {expected}
 
 
@@ -201,9 +201,9 @@ def test_the_fast_path_changes_nothing(n: int, pipeline: int, interval: int) -> 
 def test_disks_write_in_parallel() -> None:
     lab = Lab(3, one_way_ms=7, persist_ns=3 * MS)
     lab.advance(2000)
-    proposed = {block: time for time, _, block, _, _ in lab.events(r.EVENT_PROPOSED)}
+    proposed = {block: time for time, _, block, _, _ in lab.events(ledger.EVENT_PROPOSED)}
     leader = lab.leader()
-    times = {time - proposed[block] for time, node, block, _, _ in lab.events(r.EVENT_DECIDED) if node == leader}
+    times = {time - proposed[block] for time, node, block, _, _ in lab.events(ledger.EVENT_DECIDED) if node == leader}
     assert times == {17 * MS}
 
 
@@ -212,7 +212,7 @@ def test_the_fast_path_changes_nothing_with_slow_disks() -> None:
         lab = Lab(3, seed=2, one_way_ms=5, jitter=0.4, persist_ns=15 * MS, pipeline=3, fast_path=fast_path)
         random_faults(lab, 2)
         lab.advance(3000)
-        return sorted(lab.events(r.EVENT_DECIDED))
+        return sorted(lab.events(ledger.EVENT_DECIDED))
 
     assert run(True) == run(False)
 
@@ -326,10 +326,10 @@ def test_a_minority_makes_no_progress_and_heals(check_quorum: bool) -> None:
     lab.advance(2000)
     majority = [v for v in range(5) if v not in (old, friend)]
     assert (lab.server(old).role is Role.LEADER) == (not check_quorum)
-    late = [node for time, node, *_ in lab.events(r.EVENT_DECIDED) if time > at + 30 * MS]
+    late = [node for time, node, *_ in lab.events(ledger.EVENT_DECIDED) if time > at + 30 * MS]
     assert set(late) <= set(majority)
     assert len(late) > 100
-    proposed_there = [b for _, node, b, _, _ in lab.events(r.EVENT_PROPOSED) if node == old][-1]
+    proposed_there = [b for _, node, b, _, _ in lab.events(ledger.EVENT_PROPOSED) if node == old][-1]
     lab.heal()
     lab.advance(2000)
     chain = lab.decided()
@@ -369,7 +369,7 @@ def test_partly_linked_servers_disturb_every_leader_without_pre_vote_and_check_q
             lab.run.cut(lonely, other)
     term, began_ns = lab.server(three).term, lab.run.now_ns
     lab.advance(20_000)
-    terms = len({view for time, _, _, _, view in lab.events(r.EVENT_PROPOSED) if time > began_ns})
+    terms = len({view for time, _, _, _, view in lab.events(ledger.EVENT_PROPOSED) if time > began_ns})
     if options:
         assert (lab.leader(), lab.server(three).term) == (three, term), "one leader, for good"
         assert terms == 1
@@ -683,7 +683,7 @@ def test_election_timeouts_of_any_length_are_drawn_evenly() -> None:
     first_s = []
     for seed in range(80):
         run = play(scenario(3, protocol=fabric, duration="10 s", seed=seed))
-        first_s.append(min(row.time_ns for row in run.events(r.EVENT_PROPOSED)) / S)
+        first_s.append(min(row.time_ns for row in run.events(ledger.EVENT_PROPOSED)) / S)
     assert min(first_s) > 5
     assert max(first_s) < 10
     assert np.mean(first_s) == pytest.approx(5 + 5 / 4 + 0.02, abs=0.35)  # 0.97 s / sqrt(80) is one deviation
@@ -718,7 +718,7 @@ def test_election_timeouts_in_whole_ticks() -> None:
             run = play(
                 scenario(3, protocol=named, seed=seed, duration="60 s", faults=gone, **{"block.interval": "10 s"})
             )
-            stands = min(row.time_ns for row in run.events(r.EVENT_VIEW) if row.time_ns > 2 * 10**9)
+            stands = min(row.time_ns for row in run.events(ledger.EVENT_VIEW) if row.time_ns > 2 * 10**9)
             found[ticks].add(stands)
     assert len(found[False]) == 40
     assert all(stands % 10**7 == 0 for stands in found[True])  # ticks and delays of 10 ms, also when two stood at once

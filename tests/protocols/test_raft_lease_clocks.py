@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sim.check.clients import Reads
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario.run import Result, run
 from tests.runs import begin, scenario
 
@@ -45,7 +45,7 @@ def leader() -> int:
         duration="8 s",
         workload=[{"kind": "open", "rate": "200 tx/s"}],
     )
-    return begin(chosen).until(4_000_000_000).events(r.EVENT_PROPOSED)[-1].node
+    return begin(chosen).until(4_000_000_000).events(ledger.EVENT_PROPOSED)[-1].node
 
 
 @pytest.mark.parametrize("rate", [None, 1.001])
@@ -73,17 +73,17 @@ def rows_of(*events: tuple[int, int, int, int, int]) -> np.ndarray:
 
 def test_a_read_must_know_what_was_decided_before_it_was_asked_and_no_more() -> None:
     fold = Reads(corrupted=[3])
-    fold(rows_of((100, r.EVENT_DECIDED, 0, 7, 5), (200, r.EVENT_DECIDED, 3, 8, 9)))
-    fold(rows_of((300, r.EVENT_READ, 1, 50, 5)))  # asked at 250: 5 was decided at 100; 9 by a liar
-    fold(rows_of((300, r.EVENT_READ, 1, 200, 4)))  # asked at 100: not before 5 was decided
+    fold(rows_of((100, ledger.EVENT_DECIDED, 0, 7, 5), (200, ledger.EVENT_DECIDED, 3, 8, 9)))
+    fold(rows_of((300, ledger.EVENT_READ, 1, 50, 5)))  # asked at 250: 5 was decided at 100; 9 by a liar
+    fold(rows_of((300, ledger.EVENT_READ, 1, 200, 4)))  # asked at 100: not before 5 was decided
     assert fold.violations == []
-    fold(rows_of((310, r.EVENT_READ, 2, 50, 4)))  # asked at 260, after 5 was decided, and after it was read
+    fold(rows_of((310, ledger.EVENT_READ, 2, 50, 4)))  # asked at 260, after 5 was decided, and after it was read
     assert [violation.node for violation in fold.violations] == [2]
-    fold(rows_of((400, r.EVENT_READ, 3, 1, 0)))  # a liar's own
+    fold(rows_of((400, ledger.EVENT_READ, 3, 1, 0)))  # a liar's own
     assert len(fold.violations) == 1
 
 
 def test_a_read_must_not_go_back_behind_an_earlier_answer() -> None:
     fold = Reads()
-    fold(rows_of((100, r.EVENT_READ, 0, 10, 6), (120, r.EVENT_READ, 1, 10, 5)))
+    fold(rows_of((100, ledger.EVENT_READ, 0, 10, 6), (120, ledger.EVENT_READ, 1, 10, 5)))
     assert len(fold.violations) == 1

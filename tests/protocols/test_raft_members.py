@@ -9,7 +9,7 @@ import pytest
 
 from sim.families.raft.members import Members
 from sim.families.raft.server import Role
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Block, MembersChange
 from sim.protocols.raft import Raft
 from sim.scenario.errors import ScenarioError
@@ -140,7 +140,7 @@ def test_a_configuration_is_in_force_when_it_is_appended(protocol: type[Raft], e
     changes: dict[str, Any] = {"network.members": [0], "membership": [{"at": "1 s", "add": [1]}]}
     changes["block.interval"] = "50 ms"
     run = play(scenario(2, protocol="raft", duration="2 s", **changes), protocol=protocol)
-    born = {row.block: row.time_ns for row in run.events(r.EVENT_PROPOSED)}
+    born = {row.block: row.time_ns for row in run.events(ledger.EVENT_PROPOSED)}
     (change,) = [b for b in run.world.run.block_store.of_row.values() if isinstance(b.body, Members)]
     decided = min(row.time_ns for row in run.decided(0) if row.block == change.number)
     assert decided - born[change.number] == (20 * MS if expected == 2 else 0)

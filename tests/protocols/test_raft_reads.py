@@ -9,7 +9,7 @@ import pytest
 
 from sim.families.raft.rpc import Reply, RequestVote
 from sim.families.raft.server import Role
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import Context
 from sim.protocols.raft import Raft, RaftParameters
 from tests.runs import MS, Played, S, begin, play, scenario, unsafe
@@ -21,7 +21,7 @@ QUIET = {"block.interval": "1 h"}  # nothing but the entry of the term
 
 def answers(run: Played, after_ns: int = 0) -> list[tuple[int, int, int, int]]:
     """(asked, answered, server, height) of every read."""
-    rows = run.events(r.EVENT_READ)
+    rows = run.events(ledger.EVENT_READ)
     return [(t - wait, t, node, height) for t, _, node, wait, height, *_ in rows if t - wait >= after_ns]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim.families.voters import ValidatorSet
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import DECIDED, upon
 from sim.protocols.rpbft import Committed, Rpbft
 from sim.scenario.errors import ScenarioError
@@ -39,7 +39,7 @@ def crash(nodes: list[int], at: str, for_: str | None = None) -> dict[str, Any]:
 
 def proposers(run: Played) -> dict[int, int]:
     """Height -> who proposed it last."""
-    return {row.height: row.node for row in run.events(r.EVENT_PROPOSED)}
+    return {row.height: row.node for row in run.events(ledger.EVENT_PROPOSED)}
 
 
 def validator_sets(run: Played) -> dict[int, ValidatorSet]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.measure.outcomes import executed
 from sim.scenario.errors import ScenarioError
 from sim.scenario.run import Result, run
@@ -109,14 +109,14 @@ def test_a_sequential_ledger_reaches_the_same_fates_and_the_same_root(network: d
     names = [kind.name for kind in played.world.classes]
     record = executed(played.world.run, names)
     kinds = [Kind(entry.accesses, entry.supervises, None if entry.follows is None else 0) for entry in chosen.workload]
-    ledger = Ledger(chosen.seed, chosen.key_spaces, kinds, aborts=chosen.state.conflicts != "serialise")
-    assert replay(ledger, record, names) == record["result"]
-    assert ledger.signed_root() == int(run_state.array[r.STATE_ROOT])
-    words = run_state[r.STATE_KEY]
-    assert {key: state.word() for key, state in ledger.keys.items() if state.word()} == {
+    plain = Ledger(chosen.seed, chosen.key_spaces, kinds, aborts=chosen.state.conflicts != "serialise")
+    assert replay(plain, record, names) == record["result"]
+    assert plain.signed_root() == int(run_state.array[ledger.STATE_ROOT])
+    words = run_state[ledger.STATE_KEY]
+    assert {key: state.word() for key, state in plain.keys.items() if state.word()} == {
         int(key): int(words[key]) for key in np.flatnonzero(words)
     }
-    assert len(record["result"]) == int(run_state.array[r.COMMITTED])
+    assert len(record["result"]) == int(run_state.array[ledger.COMMITTED])
 
 
 # --- conflicts -------------------------------------------------------------------------------------------
@@ -292,7 +292,7 @@ def test_a_block_takes_what_its_conflicts_allow(keys: int, lanes: int, expected_
             workload=[load("w", "100 tx/s", {"space": "k"}, arrivals="uniform")],
         )
     )  # fmt: skip
-    costs = played.world.run.engine.run_state[r.BLOCK_COST]
+    costs = played.world.run.engine.run_state[ledger.BLOCK_COST]
     assert set(costs[costs > 0].tolist()) == {expected_ms * 1_000_000}
 
 
@@ -304,12 +304,14 @@ def test_readers_of_one_key_go_side_by_side_and_a_writer_waits_for_them() -> Non
                 workload=[load("w", "100 tx/s", {"space": "k", **more}, arrivals="uniform")],
             )
         )  # fmt: skip
-        return int(played.world.run.engine.run_state[r.BLOCK_COST].max())
+        return int(played.world.run.engine.run_state[ledger.BLOCK_COST].max())
 
     one = {"space": "k"}
     both = [load(name, "50 tx/s", one | {"access": name}, arrivals="uniform") for name in ("read", "write")]
     turns = play(scenario(**FULL, cpu={"execute": "10 ms", "lanes": 64}, state={"spaces": {"k": 1}}, workload=both))
-    assert int(turns.world.run.engine.run_state[r.BLOCK_COST].max()) == 200_000_000  # in turns: nobody beside another
+    assert (
+        int(turns.world.run.engine.run_state[ledger.BLOCK_COST].max()) == 200_000_000
+    )  # in turns: nobody beside another
     assert cost(access="read") == 30_000_000  # 10 ms all together, and 20 times 1 ms of state
     assert cost(access="update") == 220_000_000
 

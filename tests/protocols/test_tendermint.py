@@ -16,7 +16,7 @@ from sim.engine import loop
 from sim.engine.gossip import GOSSIP, GOSSIP_WIDTH
 from sim.families.heights.gossip import Relayed, Said
 from sim.families.heights.powers import Powers
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.network.topology import neighbours
 from sim.protocol import Ballot, Block, Signing, VoteType
 from sim.protocols.tendermint import PRECOMMIT, PREVOTE, Proposal, Tendermint
@@ -56,7 +56,7 @@ def test_a_decision_costs_2n_plus_1_times_n_minus_1_messages(n: int) -> None:
     """Proposer after proposer, a block every 30 ms: just before the fourth all messages of four are on their way."""
     run = play(scenario(n, protocol="tendermint", duration="119 ms"))
     assert {len(run.decided(node)) for node in range(n)} == {3}
-    assert [row.node for row in run.events(r.EVENT_PROPOSED)] == [0, 1, 2, 3]
+    assert [row.node for row in run.events(ledger.EVENT_PROPOSED)] == [0, 1, 2, 3]
     assert run.sent("Proposal") == 4 * (n - 1)
     assert run.sent("PREVOTE") == run.sent("PRECOMMIT") == 4 * n * (n - 1)
     assert run.sent() == 4 * (2 * n + 1) * (n - 1)
@@ -107,7 +107,7 @@ def test_unequal_delays_follow_their_order_statistics(n: int, seed: int, fast_pa
     run = play(
         scenario(n, protocol="tendermint", duration="300 ms", **{"network.latency": latency}), fast_path=fast_path
     )
-    first = run.events(r.EVENT_PROPOSED)[0].block
+    first = run.events(ledger.EVENT_PROPOSED)[0].block
     expected = order_statistics(ms * MS, 2 * n // 3 + 1)
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == expected.tolist()
@@ -130,7 +130,7 @@ def test_scaling_every_delay_scales_every_decision() -> None:
 
 def test_proposers_take_turns_by_height_and_round() -> None:
     run = play(scenario(4, protocol=FAST, duration="4 s", faults=[crash([1], "5 ms")]))
-    born = run.events(r.EVENT_PROPOSED)
+    born = run.events(ledger.EVENT_PROPOSED)
     assert {row.node for row in born} == {0, 2, 3}
     assert all(row.node == (row.height - 1 + row.view) % 4 for row in born)
 
@@ -138,7 +138,7 @@ def test_proposers_take_turns_by_height_and_round() -> None:
 def test_a_silent_proposer_costs_a_propose_and_a_precommit_timeout() -> None:
     """Height 2 begins at 30 ms: nil prevotes at 330, nil precommits at 340, all of them at 350, round 1 at 450."""
     run = play(scenario(4, protocol=FAST, duration="1 s", faults=[crash([1], "5 ms")]))
-    began = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW)[:3]}
+    began = {row.node: row.time_ns for row in run.events(ledger.EVENT_VIEW)[:3]}
     assert began == dict.fromkeys([0, 2, 3], 450 * MS)
     assert int(first_decided(run, 1)[0]) == 480 * MS
     assert unsafe(run) == []
@@ -147,7 +147,7 @@ def test_a_silent_proposer_costs_a_propose_and_a_precommit_timeout() -> None:
 def test_votes_for_different_values_cost_all_three_timeouts() -> None:
     """Processes 1 and 2 miss the proposal and prevote nil at 300 ms, as many as those for the value."""
     run = play(scenario(4, protocol=FAST, duration="1 s", faults=cut("5 ms", "10 ms", (0, 1), (0, 2))))
-    began = {row.node: row.time_ns for row in run.events(r.EVENT_VIEW)[:4]}
+    began = {row.node: row.time_ns for row in run.events(ledger.EVENT_VIEW)[:4]}
     # Three prevotes are everywhere at 310, nil precommits leave at 410 and are three everywhere at 420.
     assert began == dict.fromkeys(range(4), 520 * MS)
     assert int(first_decided(run, 1)[0]) == 550 * MS
@@ -156,7 +156,7 @@ def test_votes_for_different_values_cost_all_three_timeouts() -> None:
 
 def test_the_next_proposer_waits_for_timeout_commit() -> None:
     run = play(scenario(4, protocol={**FAST, "timeout_commit": "100 ms"}, duration="1 s"))
-    born = [row.time_ns for row in run.events(r.EVENT_PROPOSED)]
+    born = [row.time_ns for row in run.events(ledger.EVENT_PROPOSED)]
     assert born == [130 * MS * i for i in range(8)]
     assert run.views() == []
 
@@ -494,7 +494,7 @@ def test_turns_are_proportional_to_power(powers: tuple[int, ...]) -> None:
 
 def test_the_proposers_of_a_run_have_their_share() -> None:
     run = play(scenario(5, protocol={"name": "tendermint", "power": UNEQUAL}, duration="3 s"))
-    proposers = [row.node for row in run.events(r.EVENT_PROPOSED)]
+    proposers = [row.node for row in run.events(ledger.EVENT_PROPOSED)]
     assert [proposers[: 3 * sum(UNEQUAL)].count(voter) for voter in range(5)] == [3 * power for power in UNEQUAL]
     assert unsafe(run) == []
 
@@ -527,7 +527,7 @@ def test_weighted_delays_follow_their_order_statistics(seed: int, fast_path: boo
     many[copies[:, None] == copies] = 0
     expected = order_statistics(many, 2 * sum(UNEQUAL) // 3 + 1)[np.searchsorted(copies, range(5))]
     found = run.latencies_ns()
-    first = run.events(r.EVENT_PROPOSED)[0].block
+    first = run.events(ledger.EVENT_PROPOSED)[0].block
     assert [found[first, j] for j in range(5)] == expected.tolist()
 
 
@@ -579,7 +579,7 @@ def test_with_gossip_the_shortest_paths_are_the_delays(seed: int) -> None:
         graph.add_weighted_edges_from((a, b, int(ms[a, b])) for b in near)
     paths = dict(nx.all_pairs_dijkstra_path_length(graph))
     delays = np.array([[paths[a][b] for b in range(n)] for a in range(n)]) * MS
-    first = run.events(r.EVENT_PROPOSED)[0].block
+    first = run.events(ledger.EVENT_PROPOSED)[0].block
     found = run.latencies_ns()
     assert [found[first, j] for j in range(n)] == order_statistics(delays, 2 * n // 3 + 1).tolist()
 
@@ -721,6 +721,6 @@ def test_a_round_costs_the_same_however_many_were_before_it_at_its_height() -> N
     counts = []
     for at_ns in (4 * S, 6 * S, 8 * S, 10 * S):
         run.until(at_ns)
-        counts.append((len(run.events(r.EVENT_VIEW)), run.sent("PREVOTE") + run.sent("PRECOMMIT")))
+        counts.append((len(run.events(ledger.EVENT_VIEW)), run.sent("PREVOTE") + run.sent("PRECOMMIT")))
     early, late = ((b[1] - a[1]) / (b[0] - a[0]) for a, b in (counts[:2], counts[2:]))
     assert late <= 1.5 * early

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from sim.check.clients import Acknowledged
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocols import PROTOCOLS
 from tests.runs import play, scenario
 
-DECIDED, TOLD, REVERTED = r.EVENT_DECIDED, r.EVENT_TOLD, r.EVENT_REVERTED
+DECIDED, TOLD, REVERTED = ledger.EVENT_DECIDED, ledger.EVENT_TOLD, ledger.EVENT_REVERTED
 CLIENT = 9  # an endpoint beyond the voters
 LOAD = [{"kind": "open", "rate": "40 tx/s", "bytes": "200 B"}]
 
@@ -19,7 +19,7 @@ def fold_of(*chunks: list[tuple[int, int, int, int, int]], corrupted: tuple[int,
     """Evidence found in chunks of rows (time, event, node, block, height)."""
     fold = Acknowledged(4, corrupted)
     for chunk in chunks:
-        rows = np.zeros((len(chunk), r.TRACE_WIDTH), dtype=np.int64)
+        rows = np.zeros((len(chunk), ledger.TRACE_WIDTH), dtype=np.int64)
         rows[:, :5] = chunk
         fold(rows)
     return [violation.evidence for violation in fold.violations]

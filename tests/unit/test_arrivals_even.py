@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.scenario.errors import ScenarioError
 from sim.scenario.run import run
 from tests.runs import S, begin, scenario
@@ -19,7 +19,7 @@ def test_so_many_arrive_and_at_equal_distances(sites: object) -> None:
         scenario(4, duration="10 s", workload=[EVEN | {"sites": sites}], **{"network.latency.one_way": "1 ms"})
     )
     run_.until(3 * S)
-    submitted = np.sort(run_.world.run.engine.run_state[r.TX].reshape(-1, r.TX_WIDTH)[:, r.TX_SUBMIT])
+    submitted = np.sort(run_.world.run.engine.run_state[ledger.TX].reshape(-1, ledger.TX_WIDTH)[:, ledger.TX_SUBMIT])
     last = submitted[submitted > 2 * S]  # rows of those that were answered serve others now
     assert len(last) and set(last % 10_000_000) == {5_000_000}
     result = run(scenario(4, duration="10 s", workload=[EVEN | {"sites": sites}]))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel.calendar import (
     BUCKET_MAX,
     BUCKETS,
@@ -104,7 +104,7 @@ def _in_order(delays: np.ndarray, shift: int, messages: int = 64) -> RunState:
             expected.append(heapq.heappop(model))
             now = expected[-1][0]
     assert [tuple(row) for row in out[: 2 * int(state[1])].reshape(-1, 2).tolist()] == expected
-    assert run_state.array[d.IN_FLIGHT] == len(model)
+    assert run_state.array[kernel.IN_FLIGHT] == len(model)
     return run_state
 
 
@@ -136,8 +136,8 @@ def test_a_steady_load_keeps_its_order_while_the_width_adapts(shift: int, in_fli
     delays[in_flight:] = np.column_stack([np.full(len(rest), POP), rest]).reshape(-1)
     run_state = _in_order(delays, shift)
     if in_flight == 400:  # the ring is rebuilt only while all that is in it fits the far heap
-        assert shift != 4 or run_state.array[d.CAL_SHIFT] > 4
-        assert shift != 16 or run_state.array[d.CAL_SHIFT] < 16
+        assert shift != 4 or run_state.array[kernel.CAL_SHIFT] > 4
+        assert shift != 16 or run_state.array[kernel.CAL_SHIFT] < 16
 
 
 def test_near_messages_come_after_those_of_the_open_bucket_at_equal_times() -> None:

@@ -11,8 +11,8 @@ import pytest
 from sim.check import conservation
 from sim.check.safety import Safety
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.scenario.run import EXIT_INTERNAL, EXIT_LIVENESS, EXIT_OK, EXIT_SAFETY, run
 from tests.runs import BACKLOG, MS, Played, S, begin, play, scenario
 
@@ -95,20 +95,20 @@ def troubled() -> Played:
     ]
     network = {"network.bandwidth": "100 Mbit/s", "network.loss": "1 %", "network.links": "datagram"}
     played = play(scenario(4, duration="6 s", workload=OPEN, faults=faults, **network))
-    assert played.world.run.run_state[d.DROPPED] > 0
-    assert played.world.run.run_state[r.REJECTED] > 0
+    assert played.world.run.run_state[kernel.DROPPED] > 0
+    assert played.world.run.run_state[ledger.REJECTED] > 0
     return played
 
 
 SCALARS = {
-    "submitted": (r.SUBMITTED, conservation.transactions),
-    "committed": (r.COMMITTED, conservation.transactions),
-    "rejected": (r.REJECTED, conservation.transactions),
-    "expired": (r.EXPIRED, conservation.transactions),
-    "sent": (d.SENT, conservation.messages),
-    "delivered": (d.DELIVERED, conservation.messages),
-    "dropped": (d.DROPPED, conservation.messages),
-    "in flight": (d.IN_FLIGHT, conservation.messages),
+    "submitted": (ledger.SUBMITTED, conservation.transactions),
+    "committed": (ledger.COMMITTED, conservation.transactions),
+    "rejected": (ledger.REJECTED, conservation.transactions),
+    "expired": (ledger.EXPIRED, conservation.transactions),
+    "sent": (kernel.SENT, conservation.messages),
+    "delivered": (kernel.DELIVERED, conservation.messages),
+    "dropped": (kernel.DROPPED, conservation.messages),
+    "in flight": (kernel.IN_FLIGHT, conservation.messages),
 }
 
 
@@ -146,7 +146,7 @@ def test_a_lost_transaction_fails_the_run(monkeypatch: pytest.MonkeyPatch) -> No
 
     def cheating(*arguments: Any, **keywords: Any) -> Any:
         world = honest(*arguments, **keywords)
-        world.run.run_state[r.SUBMITTED] += 1
+        world.run.run_state[ledger.SUBMITTED] += 1
         return world
 
     monkeypatch.setattr(runner, "build", cheating)
@@ -165,12 +165,12 @@ def told(*rows: tuple[int, ...]) -> np.ndarray:
 
 def proposed(*blocks: int) -> tuple[tuple[int, ...], ...]:
     """Rows by which replica 0 proposes blocks, each at the height of its number."""
-    return tuple((0, r.EVENT_PROPOSED, 0, block, block, 0) for block in blocks)
+    return tuple((0, ledger.EVENT_PROPOSED, 0, block, block, 0) for block in blocks)
 
 
 def decided(node: int, block: int, height: int, time: int = 5) -> tuple[int, ...]:
     """A row by which a replica decides."""
-    return (time, r.EVENT_DECIDED, node, block, height, 0)
+    return (time, ledger.EVENT_DECIDED, node, block, height, 0)
 
 
 def judged(*chunks: np.ndarray) -> dict[str, list[str]]:
@@ -243,9 +243,11 @@ def test_a_fork_makes_the_run_unsafe(monkeypatch: pytest.MonkeyPatch) -> None:
         flush = world.run.flush_trace
 
         def tampered() -> None:
-            trace = world.run.engine.run_state[r.TRACE]
-            rows = trace[: int(world.run.run_state[r.TRACE_LEN]) * r.TRACE_WIDTH].reshape(-1, r.TRACE_WIDTH)
-            mine = (rows[:, 1] == r.EVENT_DECIDED) & (rows[:, 2] == 1) & (rows[:, 4] == 7)
+            trace = world.run.engine.run_state[ledger.TRACE]
+            rows = trace[: int(world.run.run_state[ledger.TRACE_LEN]) * ledger.TRACE_WIDTH].reshape(
+                -1, ledger.TRACE_WIDTH
+            )
+            mine = (rows[:, 1] == ledger.EVENT_DECIDED) & (rows[:, 2] == 1) & (rows[:, 4] == 7)
             rows[mine, 3] = 5
             flush()
 
@@ -299,7 +301,7 @@ def test_catching_up_is_no_progress() -> None:
 
 def test_a_final_block_given_up_is_a_violation_and_the_order_goes_on_from_there() -> None:
     rows = told(
-        *proposed(1, 2, 3, 4), decided(1, 1, 1), decided(1, 2, 2), (30, r.EVENT_REVERTED, 1, 2, 2, 3),
+        *proposed(1, 2, 3, 4), decided(1, 1, 1), decided(1, 2, 2), (30, ledger.EVENT_REVERTED, 1, 2, 2, 3),
         decided(1, 3, 2, 31), decided(1, 4, 4, 40),
     )  # fmt: skip
     for cut in CUTS.values():

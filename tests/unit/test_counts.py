@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.measure.metrics import collect, done_by
 from sim.protocols import PROTOCOLS
 from sim.scenario.errors import ScenarioError
@@ -24,7 +24,7 @@ def test_without_faults_no_proposal_is_lost_and_none_is_made_twice(protocol: str
     duration = "2 min" if PROTOCOLS[protocol].protocol.forks else "10 s"  # these are final by depth, after minutes
     run = play(scenario(4, protocol=protocol, duration=duration, workload=SLOW_LOAD), fast_path=fast_path)
     assert len(run.decided()) > 0
-    proposals = run.events(r.EVENT_PROPOSED)
+    proposals = run.events(ledger.EVENT_PROPOSED)
     places = Counter((row.node, row.height, row.view) for row in proposals)  # by whom, height, view
     if protocol != "kauri":  # whose root has several blocks of a view under way
         assert max(places.values()) == 1
@@ -43,7 +43,7 @@ def test_rounds_are_counted_at_each_height(protocol: str) -> None:
             faults=[{"at": "0 s", "crash": {"nodes": [3]}}],
         )
     )
-    late = sum(row.view > 0 for row in run.events(r.EVENT_PROPOSED) if row.block in run.decided_blocks(0).values())
+    late = sum(row.view > 0 for row in run.events(ledger.EVENT_PROPOSED) if row.block in run.decided_blocks(0).values())
     changes = metrics(run)["view_changes"]
     assert late > 20
     assert late <= changes <= late + 1  # the last round may have decided nothing yet
@@ -53,7 +53,7 @@ def test_rounds_are_counted_at_each_height(protocol: str) -> None:
 def test_views_that_go_on_over_heights_are_counted_once(protocol: str) -> None:
     faults = [{"at": "1 s", "crash": {"nodes": [0]}}] if protocol == "pbft" else []
     run = play(scenario(4, duration="10 s", protocol=protocol, faults=faults))
-    views = {row.block for row in run.events(r.EVENT_VIEW)}
+    views = {row.block for row in run.events(ledger.EVENT_VIEW)}
     assert metrics(run)["view_changes"] == len(views) - 1 == (1 if faults else 0)
 
 

@@ -10,8 +10,8 @@ import pytest
 from sim.faults.disasters import Storm
 from sim.faults.weibull import quantiles, weibull_ns
 from sim.kernel import post
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.measure.metrics import collect
 from sim.network.sites import DATA, read_rows
 from sim.scenario.errors import ScenarioError
@@ -30,9 +30,9 @@ def _down_at(played: Played) -> dict[int, list[tuple[int, int]]]:
     """Node -> when it stopped and came back, ns."""
     spans: dict[int, list[tuple[int, int]]] = {}
     for row in played.rows.tolist():
-        if row[1] == r.EVENT_CRASHED:
+        if row[1] == ledger.EVENT_CRASHED:
             spans.setdefault(row[2], []).append((row[0], -1))
-        elif row[1] == r.EVENT_RESTARTED:
+        elif row[1] == ledger.EVENT_RESTARTED:
             spans[row[2]][-1] = (spans[row[2]][-1][0], row[0])
     return spans
 
@@ -150,7 +150,7 @@ def test_two_cut_cables_part_a_ring_until_one_is_mended() -> None:
     played.until(1 * S)
     assert not played.world.faults.links.held
     assert (
-        played.world.run.engine.run_state[d.LATENCY].reshape(4, 4) == played.world.run.engine.settings.latency_ns
+        played.world.run.engine.run_state[kernel.LATENCY].reshape(4, 4) == played.world.run.engine.settings.latency_ns
     ).all()
 
 
@@ -208,18 +208,18 @@ def test_a_burst_of_clients_is_submitted_on_top() -> None:
     calm, busy = (
         _island(*faults, workload=CLIENTS, duration="4 s").until(4 * S).world.run.run_state for faults in ((), (burst,))
     )
-    assert int(busy[r.SUBMITTED]) - int(calm[r.SUBMITTED]) == 3000
+    assert int(busy[ledger.SUBMITTED]) - int(calm[ledger.SUBMITTED]) == 3000
 
 
 def test_clients_stay_with_the_voter_beside_them_in_a_partition() -> None:
     """Five of seven voters, named by their numbers, go on serving the clients of one of their places."""
     parted = {"at": "1 s", "partition": {"groups": [[0, 1, 2, 3, 4]]}}
     run = _island(parted, workload=CLIENTS, duration="4 s").until(4 * S).world.run
-    assert int(run.run_state[r.SUBMITTED]) == pytest.approx(200, rel=0.3)
-    assert int(run.run_state[r.ACKED]) > 0.9 * int(run.run_state[r.SUBMITTED])
+    assert int(run.run_state[ledger.SUBMITTED]) == pytest.approx(200, rel=0.3)
+    assert int(run.run_state[ledger.ACKED]) > 0.9 * int(run.run_state[ledger.SUBMITTED])
     apart = {"at": "1 s", "partition": {"groups": [[5, 6, "HAK"]]}}
     run = _island(apart, workload=CLIENTS, duration="4 s").until(4 * S).world.run
-    assert int(run.run_state[r.ACKED]) < 0.5 * int(run.run_state[r.SUBMITTED])
+    assert int(run.run_state[ledger.ACKED]) < 0.5 * int(run.run_state[ledger.SUBMITTED])
 
 
 def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
@@ -227,8 +227,8 @@ def test_invalid_transactions_cost_their_victim_and_are_rejected() -> None:
     changes: dict[str, Any] = {"workload": CLIENTS, "duration": "4 s", "cpu": {"crypto": "ecdsa-p256"}}
     calm, hit = (_island(*faults, **changes).until(4 * S) for faults in ((), (flood,)))
     before, after = (played.world.run.engine.node() for played in (calm, hit))
-    assert int(hit.world.run.run_state[r.REJECTED]) == 2000
-    assert int(hit.world.run.run_state[r.COMMITTED]) == int(calm.world.run.run_state[r.COMMITTED])
+    assert int(hit.world.run.run_state[ledger.REJECTED]) == 2000
+    assert int(hit.world.run.run_state[ledger.COMMITTED]) == int(calm.world.run.run_state[ledger.COMMITTED])
     assert int(after[3, post.RX_BYTES] - before[3, post.RX_BYTES]) == 2000 * 600
     assert int(after[3, post.VERIFY_BUSY] - before[3, post.VERIFY_BUSY]) == pytest.approx(2000 * 44_500, rel=0.02)
     shown, quiet = (

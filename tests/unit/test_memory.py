@@ -13,8 +13,8 @@ from numba import njit, types
 
 from sim.engine import growth
 from sim.kernel import CHECKED
-from sim.kernel import run_state as d
-from sim.ledger import rows as r
+from sim.kernel import run_state as kernel
+from sim.ledger import rows as ledger
 from sim.protocol import Timer, upon
 from sim.protocols.pbft import Pbft, PbftParameters, PrePrepare
 from sim.scenario.errors import DamagedRunError
@@ -27,8 +27,8 @@ _DESK = types.Array(types.int64, 1, "C")
 @njit(types.int64(_DESK, types.int64, types.int64))
 def scribble(array, number, at):  # type: ignore[no-untyped-def]
     """Write where the caller says, as compiled code can."""
-    run_state = d.pointer(array)
-    d.column(run_state, number)[at] = 7
+    run_state = kernel.pointer(array)
+    kernel.column(run_state, number)[at] = 7
     return 0
 
 
@@ -38,14 +38,14 @@ unchecked = pytest.mark.skipif(CHECKED, reason="the checked build refuses the wr
 @unchecked
 @pytest.mark.parametrize("at", [-1, -8, 64, 71])
 def test_a_write_beside_a_column_is_found(at: int) -> None:
-    run_state = d.RunState()
-    run_state.allocate(d.READY, 64)
-    scribble(run_state.array, d.READY, 0)
+    run_state = kernel.RunState()
+    run_state.allocate(kernel.READY, 64)
+    scribble(run_state.array, kernel.READY, 0)
     assert run_state.damage() == []
-    scribble(run_state.array, d.READY, at)
-    assert run_state.damage() == [d.READY]
-    run_state.grow(d.READY)  # what was found broken stays so
-    with pytest.raises(d.DamagedError):
+    scribble(run_state.array, kernel.READY, at)
+    assert run_state.damage() == [kernel.READY]
+    run_state.grow(kernel.READY)  # what was found broken stays so
+    with pytest.raises(kernel.DamagedError):
         run_state.verify()
 
 
@@ -55,7 +55,7 @@ def test_a_run_that_wrote_beside_a_column_is_no_result(tmp_path, monkeypatch) ->
         def start(self) -> None:
             super().start()
             run_state = self.context.run.engine.run_state  # type: ignore[attr-defined]
-            scribble(run_state.array, r.PEER, len(run_state[r.PEER]))
+            scribble(run_state.array, ledger.PEER, len(run_state[ledger.PEER]))
 
     with pytest.raises(DamagedRunError, match="written to outside"):
         run(scenario(), protocol=Scribbling, out=tmp_path)
@@ -67,24 +67,24 @@ def test_the_checked_build_refuses_the_write_itself() -> None:
     program = textwrap.dedent(
         """
         from numba import njit, types
-        from sim.kernel import run_state as d
+        from sim.kernel import run_state as kernel
 
         @njit(types.int64(types.Array(types.int64, 1, "C"), types.int64))
         def scribble(array, at):
-            run_state = d.pointer(array)
-            d.column(run_state, d.READY)[at] = 7
+            run_state = kernel.pointer(array)
+            kernel.column(run_state, kernel.READY)[at] = 7
             return 0
 
         @njit(types.int64(types.Array(types.int64, 1, "C")))
         def stale(array):
-            run_state = d.pointer(array)
-            rows = d.column(run_state, d.READY)
-            d.make_capacity(run_state, d.READY)
+            run_state = kernel.pointer(array)
+            rows = kernel.column(run_state, kernel.READY)
+            kernel.make_capacity(run_state, kernel.READY)
             rows[0] = 7
             return 0
 
-        run_state = d.RunState()
-        run_state.allocate(d.READY, 64)
+        run_state = kernel.RunState()
+        run_state.allocate(kernel.READY, 64)
         run_state.on_full(run_state.grow)
         scribble(run_state.array, 63)
         array = run_state.array
@@ -92,14 +92,14 @@ def test_the_checked_build_refuses_the_write_itself() -> None:
             try:
                 call()
             except IndexError:
-                print("refused", int(run_state.array[d.WRONG_COLUMN]), int(run_state.array[d.WRONG_INDEX]))
+                print("refused", int(run_state.array[kernel.WRONG_COLUMN]), int(run_state.array[kernel.WRONG_INDEX]))
         print(run_state.damage())
         """
     )
     done = subprocess.run(
         [sys.executable, "-c", program], env=os.environ | {"PILOTZONE_CHECKED": "1"}, capture_output=True, text=True
     )
-    refused = [f"refused {d.READY} {index}" for index in (64, -1, -1)]
+    refused = [f"refused {kernel.READY} {index}" for index in (64, -1, -1)]
     assert done.stdout.splitlines() == [*refused, "[]"]
 
 
@@ -151,7 +151,19 @@ def test_many_messages_in_one_handler_all_arrive() -> None:
     assert len(played.log[played.log[:, 3] == played.world.run.kinds[PrePrepare]]) >= 15_000
 
 
-@pytest.mark.parametrize("number", [d.READY, d.NEAR, d.FAR, d.LOG, r.TRACE, r.CLOSED, d.CHUNK_FREE, d.ENVELOPE_FREE])
+@pytest.mark.parametrize(
+    "number",
+    [
+        kernel.READY,
+        kernel.NEAR,
+        kernel.FAR,
+        kernel.LOG,
+        ledger.TRACE,
+        ledger.CLOSED,
+        kernel.CHUNK_FREE,
+        kernel.ENVELOPE_FREE,
+    ],
+)
 def test_a_list_can_be_lengthened_in_the_middle_of_a_run(number: int) -> None:
     chosen = scenario(5, duration="300 ms", trace="messages", faults=[{"at": "100 ms", "crash": {"nodes": [4]}}])
     played = begin(chosen).until(150_000_000)
@@ -167,18 +179,22 @@ def test_a_table_that_is_full_within_an_event_grows_before_anything_is_written()
     chosen = scenario(4, duration="300 ms", workload=[{"kind": "open", "rate": "2000 tx/s"}])
     played = begin(chosen)
     run_state = played.world.run.engine.run_state
-    for number, used, width in ((d.READY, d.READY_LEN, 4), (d.NEAR, d.NEAR_LEN, 4), (d.FAR, d.FAR_LEN, 4)):
+    for number, used, width in (
+        (kernel.READY, kernel.READY_LEN, 4),
+        (kernel.NEAR, kernel.NEAR_LEN, 4),
+        (kernel.FAR, kernel.FAR_LEN, 4),
+    ):
         rows = max(int(run_state.array[used]), 1)
-        short = d.zeros(rows * width)
+        short = kernel.zeros(rows * width)
         short[:] = run_state[number][: rows * width]
         run_state.replace(number, short)
     grown: list[int] = []
     run_state.on_full(lambda number: (grown.append(number), growth.lengthen(run_state, number))[1])
     for i in range(100):  # set by Python, between events: nothing looks at the margins before
         played.world.run.call_at(1_000_000 + i, lambda: None)
-    assert d.READY in grown
+    assert kernel.READY in grown
     played.until(chosen.duration_ns)
-    assert np.all(run_state[d.READY][: 4 * int(run_state.array[d.READY_LEN])] >= -1)
+    assert np.all(run_state[kernel.READY][: 4 * int(run_state.array[kernel.READY_LEN])] >= -1)
     run_state.verify()
     assert unsafe(played) == []
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sim.engine.engine import Engine
 from sim.engine.settings import Settings
 from sim.kernel import chance, post, receiving, sending
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel.run_state import compiled, pointer
 
 CPU, NIC = 0, 1
@@ -86,7 +86,7 @@ def test_a_receivers_queues_are_first_in_first_out_and_lose_no_work(
     assert node[post.RX_BUSY] == node[post.RX_BYTES] == sum(size for _, size in arrivals)
     assert node[post.VERIFY_BUSY] == sum(3 * size + 1 for _, size in arrivals)
     assert node[post.THREAD_BUSY] == 200 * len(arrivals)
-    assert engine.state[d.DELIVERED] == node[post.RX_COUNT] == len(arrivals)
+    assert engine.state[kernel.DELIVERED] == node[post.RX_COUNT] == len(arrivals)
 
 
 @pytest.mark.parametrize("queue", [CPU, NIC])

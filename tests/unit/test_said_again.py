@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sim.engine import entry
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import BATCH, Quorum, VoteType, upon
 from sim.protocols.pbft import Pbft
 from tests.runs import MS, S, begin, scenario
@@ -70,8 +70,8 @@ def test_a_transaction_that_is_passed_on_often_enough_comes() -> None:
     run_state = run.world.run.engine.run_state
     old = [
         row
-        for row, tx in enumerate(run_state[r.TX].reshape(-1, r.TX_WIDTH))
-        if tx[r.TX_REFS] > 0 and tx[r.TX_SUBMIT] < 2 * S
+        for row, tx in enumerate(run_state[ledger.TX].reshape(-1, ledger.TX_WIDTH))
+        if tx[ledger.TX_REFS] > 0 and tx[ledger.TX_SUBMIT] < 2 * S
     ]
     assert len(old) > 10
-    assert all(int(run_state[r.TX_HELD][row]) & 1 for row in old)
+    assert all(int(run_state[ledger.TX_HELD][row]) & 1 for row in old)

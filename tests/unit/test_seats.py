@@ -11,7 +11,7 @@ import pytest
 from sim.engine import loop
 from sim.engine.settings import Settings
 from sim.host import Costs, ProtocolError, Run
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.protocol import ALL, Message, Quorum, Replica, Signing, VoteType, upon
 from sim.protocols.pbft import Pbft, PbftParameters
 
@@ -36,7 +36,7 @@ def _decided(run: Run, until_ns: int) -> dict[int, dict[int, int]]:
     run.flush_trace()
     table = np.concatenate(rows)
     found: dict[int, dict[int, int]] = {}
-    for row in table[table[:, 1] == r.EVENT_DECIDED].tolist():
+    for row in table[table[:, 1] == ledger.EVENT_DECIDED].tolist():
         found.setdefault(row[2], {})[row[4]] = row[3]
     return found
 

@@ -8,7 +8,7 @@ import pytest
 from sim.engine import entry, votes
 from sim.engine.engine import Engine
 from sim.engine.settings import Settings
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.kernel import tally as t
 from sim.kernel.run_state import compiled, pointer
 from sim.kernel.tally import GATE
@@ -169,7 +169,7 @@ def test_a_row_with_votes_on_their_way_is_not_used_again(engine: Engine) -> None
     entry.vote(engine.state, 1, row, -1, 1)
     entry.drop_tally(engine.state, row)
     assert _open(engine, 3) != row
-    assert engine.run_state[d.TALLY][row * t.ROW + t.RELEASED] == 1
+    assert engine.run_state[kernel.TALLY][row * t.ROW + t.RELEASED] == 1
 
 
 def test_rows_run_out_and_more_are_made(engine: Engine) -> None:

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
-from sim.ledger import rows as r
+from sim.ledger import rows as ledger
 from sim.network.distance import great_circle_km, rtt_ms
 from sim.network.latency import one_way_matrix_ns, path_conditions, without_cables_ns
 from sim.network.settings import Network
@@ -221,7 +221,7 @@ def of_a_star(capacity: str, *, fast_path: bool = True) -> Played:
 def test_all_that_goes_by_a_narrow_cable_waits_in_one_queue() -> None:
     """The primary's three copies of 100 kB share 8 Mbit/s: 0.3 s a block, and both paths of the engine agree."""
     played = of_a_star("8 Mbit/s")
-    blocks = len({row[4] for row in played.rows.tolist() if row[1] == r.EVENT_DECIDED})
+    blocks = len({row[4] for row in played.rows.tolist() if row[1] == ledger.EVENT_DECIDED})
     assert 20 / 0.35 < blocks < 20 / 0.3
     assert of_a_star("8 Mbit/s", fast_path=False).digest == played.digest
     assert of_a_star("unlimited").monitor.decisions.height == 666, "three delays of 10 ms, 20 s"
@@ -251,7 +251,7 @@ def first_decisions_ns(played: Played) -> list[int]:
     """When each height was first decided."""
     times: dict[int, int] = {}
     for row in played.rows.tolist():
-        if row[1] == r.EVENT_DECIDED:
+        if row[1] == ledger.EVENT_DECIDED:
             times.setdefault(row[4], row[0])
     return sorted(times.values())
 

@@ -13,7 +13,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 from typer.testing import CliRunner
 
 from sim.cli import app
-from sim.kernel import run_state as d
+from sim.kernel import run_state as kernel
 from sim.scenario.run import Result, run
 from sim.trace import read
 from sim.trace.perfetto import write_perfetto
@@ -77,8 +77,8 @@ def test_no_message_is_missing_however_often_the_log_is_emptied() -> None:
     )
     assert len(played.log) > 65536 + 1000  # rows of the log while it is collected
     fates = np.bincount(played.log[:, read.FATE], minlength=2)
-    assert fates[0] == played.world.run.run_state[d.DELIVERED]
-    assert fates[1:].sum() == played.world.run.run_state[d.DROPPED]
+    assert fates[0] == played.world.run.run_state[kernel.DELIVERED]
+    assert fates[1:].sum() == played.world.run.run_state[kernel.DROPPED]
 
 
 # --- Perfetto ----------------------------------------------------------------------------------------------
