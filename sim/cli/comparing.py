@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,6 +35,7 @@ ONE_RUN = (
     "One run of each design, so no number here has an interval of replications: pilotzone compare tells what holds "
     "beyond these runs."
 )
+TPS = "Designs differ in fault tolerance, finality, residency and bursts, not in headline TPS."
 
 Scenarios = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="two or more scenario files (YAML)")]
 
@@ -88,7 +88,7 @@ def compare(
             announce=compiling_is_announced,
         )  # fmt: skip
     from sim.plan import figures as answers
-    from sim.report import figures, tables
+    from sim.report import figures, tables, verdicts
     from sim.report.outcome import worst_exit_code
 
     folder = out / "compare" / comparing.folder_of(found)
@@ -111,33 +111,54 @@ def compare(
     code = worst_exit_code([run for runs in found.outcomes for run in runs])
     if not code and found.enough is not None:
         code = {"reached": 0, "out of reach": 2}.get(found.enough.outcome, 5)
+    files.insert(1, folder / "table.md")
+    files[1].write_text(_page(found, command), encoding="utf-8")
     if as_json:
         data = _comparison_data(found) | {"files": [str(file) for file in files]}
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
-    _print_table(found.first)
     if found.replications == 1:
-        typer.echo("one run of each: differences have no interval; add --replications 5")
+        _print_answer(found.first, [])
+        typer.echo("One run of each: differences have no interval; add --replications 5.")
     else:
-        typer.echo(f"(one run each: replication 1 of {found.replications}, seed {found.seeds[0][0]})\n")
-        typer.echo(found.text() + "\n")
-    for line in found.verdict() if found.replications > 1 else found.notes:
-        typer.echo(line)
-    if found.replications > 1 and (saved := found.savings()):
-        typer.echo("\n" + "\n".join(saved) + "\n")
-    _print_notes(tables.notes(found.first), files)
+        differ, equal = found.told_apart()
+        same = [f"No difference could be shown in {verdicts.listed(equal)}."] if equal else []
+        _print_answer(found.first, [])
+        typer.echo(f"(replication 1 of {found.replications}, seed {found.seeds[0][0]})\n")
+        typer.echo(verdicts.wrapped([*differ, *same]) + "\n")
+    if found.notes:
+        typer.echo(verdicts.wrapped(found.notes))
+    _print_files(files, files[1])
     raise typer.Exit(code)
+
+
+def _page(found: Comparison, command: str) -> str:
+    """All numbers, means, differences and notes of a comparison."""
+    from sim.report import tables, verdicts
+
+    text = [
+        "# " + verdicts.names(found.first),
+        "",
+        *verdicts.answer(found.first),
+        "",
+        tables.markdown(found.first, command),
+    ]
+    if found.replications > 1:
+        text += ["```text", found.text(), "```", "", *(f"- {line}" for line in found.verdict())]
+        text += ["", "```text", *found.savings(), "```"] if found.savings() else []
+    return "\n".join(text) + "\n"
 
 
 def _comparison_data(found: Comparison) -> dict[str, Any]:
     """What `compare --json` prints."""
-    from sim.report import tables
+    from sim.report import tables, verdicts
     from sim.report.outcome import worst_exit_code
 
     every = [run for runs in found.outcomes for run in runs]
     code = worst_exit_code(every)
     return {
         "status": next(run.status for run in every if run.exit_code == code),
+        "answer": verdicts.answer(found.first),
         "runs": tables.as_data(found.first),
         "replications": found.replications,
         "seeds": [list(row) for row in found.seeds],
@@ -168,47 +189,46 @@ def demo(out: Out = Path("results"), as_json: AsJson = False, quiet: Quiet = Fal
         progress_bar("pilot-zone demo", hidden=quiet or as_json) as progress,
     ):
         outcomes, files = main_job.demo(out, workers=jobs, progress=progress, announce=compiling_is_announced)
-    _print_comparison(outcomes, files, as_json=as_json, more=main_job.notes(outcomes))
+    more = main_job.by_arithmetic(main_job.scenario_folder())
+    _print_comparison(outcomes, files, as_json=as_json, said=more, notes=main_job.notes(outcomes))
 
 
-def _print_comparison(outcomes: list[Outcome], files: list[Path], *, as_json: bool, more: Sequence[str] = ()) -> None:
-    """Table, notes and file names, or one JSON object; exits with the worst run's code."""
-    from sim.report import tables
+def _print_comparison(
+    outcomes: list[Outcome], files: list[Path], *, as_json: bool, said: Sequence[str], notes: Sequence[str]
+) -> None:
+    """The answer, a table and file names, or one JSON object; exits with the worst run's code."""
+    from sim.report import tables, verdicts
     from sim.report.outcome import worst_exit_code
 
     code = worst_exit_code(outcomes)
-    notes = [*tables.notes(outcomes), ONE_RUN, *more]
     if as_json:
         worst = next(outcome.status for outcome in outcomes if outcome.exit_code == code)
         data = {
             "status": worst,
+            "answer": [*verdicts.answer(outcomes), *said],
             "runs": tables.as_data(outcomes),
-            "notes": notes,
+            "notes": [*tables.notes(outcomes), ONE_RUN, *notes],
             "files": [str(file) for file in files],
         }
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
-    _print_table(outcomes)
-    _print_notes(notes, files)
+    _print_answer(outcomes, said)
+    typer.echo(verdicts.wrapped([ONE_RUN]))
+    _print_files(files, next(file for file in files if file.suffix == ".md"))
     raise typer.Exit(code)
 
 
-def _print_table(outcomes: Sequence[Outcome]) -> None:
-    from sim.report import tables
+def _print_answer(outcomes: Sequence[Outcome], said: Sequence[str]) -> None:
+    from sim.report import verdicts
 
-    if sys.stdout.isatty():
-        from rich.console import Console
-
-        console = Console()
-        for table in tables.rich_tables(outcomes, console.width):
-            console.print(table)
-    else:
-        typer.echo(tables.plain(outcomes))
+    typer.echo(verdicts.wrapped([*verdicts.answer(outcomes), *said]))
+    typer.echo("\n" + verdicts.short_table(outcomes))
 
 
-def _print_notes(notes: Sequence[str], files: Sequence[Path]) -> None:
-    for note in notes:
-        typer.echo(f"- {note}")
-    typer.echo("written:")
+def _print_files(files: Sequence[Path], page: Path) -> None:
+    from sim.report import verdicts
+
+    said = f"(A): assumed; all numbers, and what they rest on, are in {page.name}. {TPS}"
+    typer.echo(verdicts.wrapped([said]) + "\nwritten:")
     for file in files:
         typer.echo(f"  {file}")

@@ -137,6 +137,14 @@ class Comparison:
         few = [f"intervals of {caution(self.replications)}"] if caution(self.replications) else []
         return [finding.words() for finding in self.findings] + [*stands, *few, *self.notes]
 
+    def told_apart(self) -> tuple[list[str], list[str]]:
+        """Sentences of what differs or cannot be compared, and the metrics in which no difference could be shown."""
+        differs = [one for one in self.findings if one.difference is None or one.difference.told_apart]
+        same = [METRICS[one.metric].words for one in self.findings if one not in differs]
+        few = [f"Intervals of {caution(self.replications)}."] if caution(self.replications) else []
+        stands = () if self.enough is None else self.enough.lines
+        return [f"{one.words()}." for one in differs] + [*stands, *few], list(dict.fromkeys(same))
+
     def savings(self) -> list[str]:
         """A table of what the same seeds saved; empty if nothing was paired.
 

@@ -102,7 +102,7 @@ def contingency(
     swept = sweep(study, out=out, workers=workers, overrides=overrides, tell=tell)
     if swept.stopped:
         raise ScenarioError(f"{study}: the sweep ended early: {swept.stopped}; run the command again")
-    needs = _needs(base)
+    needs = needs_of(base)
     rows = frame_of(swept.runs, truncated=True).to_dict("records")
     calm = rows[0]
     latencies = {key: _latencies(swept.folder, key) for key in (str(row["key"]) for row in rows)}
@@ -138,11 +138,17 @@ def _write_study(path: Path, base: Scenario, sets: Sequence[tuple[Element, ...]]
     return file
 
 
-def _needs(base: Scenario) -> tuple[Quorum, ...]:
+def needs_of(base: Scenario) -> tuple[Quorum, ...]:
     """What voters must meet to decide anything, as the protocol itself says."""
     replica = build(base).run.hosts[0].replica
     assert replica is not None
     return replica.needs()
+
+
+def halting(base: Scenario, kinds: Iterable[Kind] = ("domain",)) -> list[Element]:
+    """Elements whose loss alone halts a scenario, by the arithmetic of its quorums: nothing is run."""
+    needs = needs_of(base)
+    return [element for element in elements(base.network, kinds) if not can_decide(base.network.n, needs, (element,))]
 
 
 def _committed(folder: Path, key: str, window: tuple[float, float]) -> tuple[int, int]:

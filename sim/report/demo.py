@@ -10,10 +10,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 import sim
-from sim.report import figures, island_map, tables
+from sim.plan.contingency import halting
+from sim.report import figures, island_map, tables, verdicts
 from sim.report.compare import Announce, Job, Progress, aggregate
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
+from sim.scenario.load import load_scenario
 
 STUDY = "pilot-zone-demo"
 COMMAND = "pilotzone demo"
@@ -72,6 +74,18 @@ def notes(outcomes: Sequence[Outcome]) -> list[str]:
     return [FAULT_MODEL_NOTE, *(LEADER_NOTE.format(label=outcome.label) for outcome in kept)]
 
 
+def by_arithmetic(folder: Path) -> list[str]:
+    """Which domains halt which designs when they are lost, in a sentence: by quorums, not by runs."""
+    found: dict[str, list[str]] = {}
+    for design in DESIGNS:
+        for element in halting(load_scenario(folder / f"{design.storm}.yaml")):
+            found.setdefault(f"domain {element.name}", []).append(design.label)
+    if not found:
+        return []
+    said = [f"{domain} halts {verdicts.listed(labels)}" for domain, labels in found.items()]
+    return [f"By the arithmetic of quorums, not run here: losing {verdicts.listed(said)}."]
+
+
 def demo(
     out: Path, *, workers: int = 2, progress: Progress | None = None, announce: Announce = nullcontext
 ) -> tuple[list[Outcome], list[Path]]:
@@ -90,6 +104,8 @@ def write(outcomes: Sequence[Outcome], folder: Path) -> list[Path]:
     table.write_text(tables.as_csv(outcomes), encoding="utf-8")
     page.write_text(
         "# Three designs of the seven-city network, calm and in the storm\n\n"
+        + "".join(f"- {line}\n" for line in [*verdicts.answer(outcomes), *by_arithmetic(scenario_folder())])
+        + "\n"
         + tables.markdown(outcomes, COMMAND)
         + "".join(f"- {note}\n" for note in notes(outcomes)),
         encoding="utf-8",

@@ -1,4 +1,4 @@
-"""The table of a comparison: for the terminal, as Markdown, and as CSV. Assumptions are marked (A)."""
+"""The whole table of a comparison, as Markdown and as CSV. Assumptions are marked (A)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import csv
 import dataclasses
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from sim.faults.settings import Fault
 from sim.report.outcome import Outcome
 from sim.units import format_ns
-
-if TYPE_CHECKING:
-    from rich.table import Table as RichTable
 
 VENDOR_NOTE = (
     "Vendors claim 20,000 to 240,000 tx/s, one to three orders of magnitude above documented demand (about "
@@ -147,49 +144,6 @@ def shown(value: float | int | None, digits: int) -> str:
     if isinstance(value, int) or abs(value) >= 10_000:
         return f"{value:,.0f}"
     return f"{value:,.{digits}f}"
-
-
-def rich_tables(outcomes: Sequence[Outcome], width: int) -> list[RichTable]:
-    """For a terminal of so many characters: as many tables, below each other, as the columns need."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    heads, body = [title.split(" ") for title in headings(outcomes)], rows(outcomes)
-    wide = [max(len(word) for word in [*head, *(row[i] for row in body)]) for i, head in enumerate(heads)]
-    parts: list[list[int]] = [[0]]
-    for i in range(1, len(heads)):
-        if sum(wide[k] + 2 for k in [*parts[-1], i]) > width and len(parts[-1]) > 1:
-            parts.append([0])
-        parts[-1].append(i)
-    found = []
-    for part in parts:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for i in part:
-            left = i < 2
-            table.add_column(Text("\n".join(heads[i])), justify="left" if left else "right", vertical="bottom")
-        for outcome, row in zip(outcomes, body, strict=True):
-            table.add_row(*(Text(row[i]) for i in part), style="" if outcome.status == "ok" else "bold")
-        found.append(table)
-    return found
-
-
-def plain(outcomes: Sequence[Outcome]) -> str:
-    """For a pipe or a file: aligned columns under headings of several lines."""
-    heads = [title.split(" ") for title in headings(outcomes)]
-    deep = max(len(head) for head in heads)
-    lines = [[*[""] * (deep - len(head)), *head] for head in heads]
-    body = rows(outcomes)
-    grid = [[column[i] for column in lines] for i in range(deep)] + body
-    wide = [max(len(row[i]) for row in grid) for i in range(len(heads))]
-    text = []
-    for i, row in enumerate(grid):
-        if i == deep:
-            text.append("  ".join("-" * width for width in wide))
-        names = [cell.ljust(width) for cell, width in zip(row[:2], wide, strict=False)]
-        numbers = [cell.rjust(width) for cell, width in zip(row[2:], wide[2:], strict=True)]
-        text.append("  ".join(names + numbers).rstrip())
-    return "\n".join(text)
 
 
 def markdown(outcomes: Sequence[Outcome], command: str) -> str:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 import sim
 from sim.cli import app
 from sim.network.sites import sites
-from sim.report import compare, demo, figures, island_map, outcome, tables
+from sim.report import compare, demo, figures, island_map, outcome, tables, verdicts
 from sim.report.outcome import Outcome
 from sim.scenario.errors import ScenarioError
 
@@ -125,7 +124,7 @@ def test_the_table_has_a_row_per_scenario(outcomes: list[Outcome]) -> None:
         assert row["digest"] == run.digest
     assert len(tables.rows(outcomes)) == 2
     assert all(len(row) == len(tables.headings(outcomes)) for row in tables.rows(outcomes))
-    assert [line.split()[0] for line in tables.plain(outcomes).splitlines()[-2:]] == ["mid", "high"]
+    assert [line.split()[0] for line in verdicts.short_table(outcomes).splitlines()[-2:]] == ["mid", "high"]
 
 
 def test_assumptions_and_the_note_on_claims_stand_by_the_numbers(outcomes: list[Outcome]) -> None:
@@ -134,17 +133,6 @@ def test_assumptions_and_the_note_on_claims_stand_by_the_numbers(outcomes: list[
     page = tables.markdown(outcomes, "test")
     assert tables.VENDOR_NOTE in page
     assert "estimated from distance" in page
-
-
-def test_a_narrow_terminal_gets_the_columns_in_several_tables(outcomes: list[Outcome]) -> None:
-    (whole,) = tables.rich_tables(outcomes, 200)
-    assert len(whole.columns) == len(tables.headings(outcomes))
-    parts = tables.rich_tables(outcomes, 80)
-    assert len(parts) > 1
-    assert sum(len(part.columns) - 1 for part in parts) + 1 == len(whole.columns)
-    for part in parts:
-        assert part.row_count == 2
-        assert Console(width=80).measure(part).minimum <= 80
 
 
 def test_numbers_are_written_for_people() -> None:
@@ -165,7 +153,13 @@ def test_compare_writes_tables_and_figures_and_reuses_runs(tmp_path: Path) -> No
     data = json.loads(first.stdout)
     assert [run["design"] for run in data["runs"]] == ["quickstart", "other"]
     names = ["comparison.png", "comparison.svg", "differences.csv", "differences.png", "differences.svg"]
-    assert sorted(Path(file).name for file in data["files"]) == ["caliper.csv", *names, "summary.csv", "table.csv"]
+    assert sorted(Path(file).name for file in data["files"]) == [
+        "caliper.csv",
+        *names,
+        "summary.csv",
+        "table.csv",
+        "table.md",
+    ]
     assert all(Path(file).is_file() for file in data["files"])
     manifests = sorted(out.glob("*/runs/*/manifest.json"))
     stamps = [manifest.stat().st_mtime_ns for manifest in manifests]
