@@ -170,6 +170,9 @@ def settle_payload(run_state, block):
             release_tx(run_state, tx)
             continue
         rows[t + ledger.TX_DECIDED] = blocks[b + ledger.HEIGHT]
+        rows[t + ledger.TX_BLOCK] = (
+            block  # not a rival that holds it too: of this one a client is answered, if it asks again
+        )
         if run_state[kernel.BORDERS] and classes[rows[t + ledger.TX_CLASS] * ledger.CLASS_WIDTH + ledger.CLASS_STAYS]:
             _note_carried(run_state, tx, blocks[b + ledger.NUMBER])
         if run_state[ledger.ENDORSES]:

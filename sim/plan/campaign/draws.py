@@ -126,7 +126,9 @@ def _parameters(dice: _Dice, entry: Entry, n: int, delay_ms: int) -> Data:
                 found[name] = dice.one(choices)
     if "view_timeout_max" in names:
         patience_ms = int(found["view_timeout"].split()[0])
-        dead = (n - 1) // 3 * found.get("leader_views", 1)  # views in a row that may be lost while patience is greatest
+        # Views that may be lost while patience is greatest: two turns of dead leaders. In the first one, voters that
+        # crashed at different times may each be in a view of its own, and n - f of them are needed.
+        dead = 2 * ((n - 1) // 3) * found.get("leader_views", 1)
         most_ms = max(int(900 * BOUND_S) // (dead + 2), patience_ms)
         found["view_timeout_max"] = _ms(min(dice.one((2, 4)) * patience_ms, most_ms))
     if "delta" in names:
