@@ -11,6 +11,7 @@ from sim.cli import studies
 from sim.cli import federating
 from sim.cli import planning
 from sim.cli import saturating
+from sim.cli import questions
 from sim.cli import attacking
 from sim.cli import hunting
 from sim.cli import campaigning
@@ -38,6 +39,7 @@ __all__ = [
     "main",
     "planning",
     "publishing",
+    "questions",
     "running",
     "saturating",
     "studies",

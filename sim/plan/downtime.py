@@ -53,6 +53,12 @@ class Downtime:
         return dataclasses.replace(storm, estimate=storm.estimate + more, low=storm.low + more, high=storm.high + more)
 
 
+def told_apart(a: Downtime, b: Downtime) -> bool:
+    """Whether the expected minutes of two designs differ by more than their intervals say."""
+    one, other = a.total_min_per_year, b.total_min_per_year
+    return one.high < other.low or other.high < one.low
+
+
 @functools.cache
 def hazards() -> dict[str, float]:
     """Values of `data/hazards.csv` by "hazard.quantity"."""

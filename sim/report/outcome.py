@@ -42,6 +42,7 @@ class Outcome:
     digest: str
     scenario: dict[str, Any]
     tables: dict[str, Table]
+    warnings: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -70,6 +71,7 @@ def of_result(result: Result, label: str | None = None) -> Outcome:
         digest=result.digest,
         scenario=resolved(result.scenario),
         tables=tables,
+        warnings=result.warnings,
     )
 
 
@@ -96,6 +98,7 @@ def read(folder: Path, label: str | None = None) -> Outcome:
         digest=manifest["digest"],
         scenario=manifest["scenario"],
         tables=tables,
+        warnings=tuple(manifest["warnings"]),
     )
 
 
