@@ -107,6 +107,9 @@ class Follower:
         self.bodies: set[int] = set()
         self.known = self.host.height  # of the last header that follows all before
         self.tip = self.known  # of the source's chain, as last told
+        self.probed: int | None = None  # another voter that was asked how far it is
+        self.next_probe = 1  # places after the source's in the order
+        self.news_ns = self.run.now_ns  # when a block last came, or somebody was asked whether there is one
         self.heard_ns = self.run.now_ns
         self.asked_ns: int | None = None  # since when an answer is due
 
@@ -171,19 +174,37 @@ class Follower:
             return
         self.host.set_timer(CHECK, self.timeout_ns // 2)
         now_ns = self.run.now_ns
+        if now_ns - self.news_ns >= self.timeout_ns + 2 * (self.interval_ns or 0):  # who polls hears late anyway
+            self._probe()
         if now_ns - max(self.heard_ns, self.asked_ns or 0) < self.timeout_ns:
             return
         waits = self.backlog is not None and bool(self.backlog.under_way)
         if self.asked_ns is not None:
-            self._switch()
+            self._switch(1)
         elif self.interval_ns is None or self.headers or waits:
             self._ask()
             self._ask_history(again=True)
 
-    def _switch(self) -> None:
-        """Turn to the next nearest voter."""
+    def _probe(self) -> None:
+        """Nothing new for so long: is another voter further, and the source behind?"""
+        self.news_ns = self.run.now_ns
+        if len(self.order) > 1:
+            self.probed = self.order[(self.turn + self.next_probe) % len(self.order)]
+            self.host.send(self.probed, messages.SyncFollow(self.known, stay=False, bodies=False))
+            self.next_probe = self.next_probe % (len(self.order) - 1) + 1
+
+    def _on_probe(self, message: messages.SyncHeaders) -> None:
+        """Another voter says how far it is."""
+        probed, self.probed = self.probed, None
+        assert probed is not None
+        if message.tip > max(self.tip, self.known):
+            self._switch((self.order.index(probed) - self.turn) % len(self.order))
+
+    def _switch(self, places: int) -> None:
+        """Turn to another voter, so many places further: the next nearest, or one that is further."""
         self._send(messages.SyncLeave())
-        self.turn = (self.turn + 1) % len(self.order)
+        self.turn = (self.turn + places) % len(self.order)
+        self.next_probe = 1
         self.switches += 1
         self._ask()
         self._ask_history(again=True)
@@ -198,6 +219,9 @@ class Follower:
         return True
 
     def _on_headers(self, src: int, message: messages.SyncHeaders) -> None:
+        if not self.stopped and src == self.probed and src != self.source and message.answer:
+            self._on_probe(message)
+            return
         if self.stopped or not self._from_source(src):
             return
         if message.answer:
@@ -209,6 +233,7 @@ class Follower:
                 self.known += 1
                 self.headers[item.height] = item
                 fresh.append(item)
+                self.news_ns, self.next_probe = self.run.now_ns, 1
             elif item.height > self.known:  # one before it was lost, or is in the answer that is due
                 if self.asked_ns is None:
                     self._ask()

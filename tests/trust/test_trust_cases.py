@@ -63,6 +63,7 @@ CASES = {
     "kauri-client-asks-one-behind": "a client without an answer asked one that was behind, again and again",
     "tendermint-all-requests-expired": "a liar's block with requests that had expired counted as what clients wait for",
     "pbft-answers-about-a-rival": "who asked again was answered about the other block of an equivocating leader",
+    "pbft-peer-follows-one-behind": "a client's peer followed a voter that was behind, and never asked another",
     "clique-asks-one-that-is-gone": "a signer that was gone was asked again and again, and no other had its turn",
     "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }

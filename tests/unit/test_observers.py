@@ -123,6 +123,26 @@ def test_an_observer_leaves_a_dead_source_for_the_next_nearest(mode: str) -> Non
     assert 500 < result.metrics["observer_lag_max_ms"] < 1500 + (100 if mode == "push" else 1200)
 
 
+@pytest.mark.parametrize("mode", ["push", "pull"])
+def test_an_observer_leaves_a_source_that_is_behind(mode: str) -> None:
+    """Its source answers, and is cut off from the other voters: another one is further."""
+    observers = [{"name": "o", "mode": mode, "source": 3, "timeout": "500 ms", "interval": "100 ms"}]
+    observers = [{key: value for key, value in observers[0].items() if mode == "pull" or key != "interval"}]
+    faults = [{"at": "2 s", "cut_link": {"between": [other, 3]}} for other in range(3)]
+    result = run(scenario(4, duration="10 s", observers=observers, faults=faults, **SLOW))
+    table = result.tables["observers"]
+    assert (table["source"], table["switches"]) == ([0], [1])
+    assert table["behind_blocks"][0] <= 2
+
+
+def test_an_observer_stays_where_nobody_is_further() -> None:
+    """Nothing is decided for eight seconds: it asks others, and keeps its source."""
+    faults = [{"at": "1 s", "for": "8 s", "crash": {"nodes": [0, 1]}}]
+    observers = [{"name": "o", "source": 3, "timeout": "500 ms"}]
+    result = run(scenario(4, duration="10 s", observers=observers, faults=faults, **SLOW))
+    assert (result.tables["observers"]["source"], result.tables["observers"]["switches"]) == ([3], [0])
+
+
 def test_an_observer_that_was_down_fetches_what_it_missed() -> None:
     faults = [{"at": "1 s", "for": "4 s", "crash": {"nodes": ["o"]}}]
     played = play(scenario(4, duration="6 s", observers=[{"name": "o"}], faults=faults, **SLOW))

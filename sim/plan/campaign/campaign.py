@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from sim.kernel import COMPLETE
 from sim.measure.statistics import rule_of_three
 from sim.plan.campaign.draws import draw
 from sim.plan.campaign.runs import INTERNAL, LIMIT, LIVENESS, PATHS, REFUSED, SAFETY, Outcome, attempt, shrink, write
@@ -102,6 +103,8 @@ def campaign(
     jobs: Iterator[tuple[str, int]] = (job for job in numbered if job not in done)
     if most is not None:
         jobs = itertools.takewhile(lambda job: job[1] < most, jobs)
+    if not COMPLETE.exists():
+        attempt(names[0], seed, 0)  # compiles the engine here: no run's limit of wall time shall count that
     with log.open("a", encoding="utf-8") as stream:
         for outcome in _run(jobs, seed, workers, beyond, both_paths, started + budget_s):
             outcomes.append(outcome)
