@@ -34,7 +34,7 @@ from sim.kernel.run_state import column, compiled, entry, length, pointer
 from sim.ledger import rows as ledger
 from sim.ledger.answers import answer_if_same, result_arrives
 from sim.ledger.peers import endorsement_arrives, is_late
-from sim.ledger.pool import oldest_waiting_ns, pool_enter
+from sim.ledger.pool import lose_patience, patience_since_ns, pool_enter
 from sim.ledger.transactions import client_acts, client_is_gone, release_tx, submit_next
 
 # What advance returns.
@@ -89,7 +89,7 @@ def _check_progress(run_state, node):
     state = column(run_state, kernel.NODE)
     since = state[node * post.NODE_WIDTH + post.PROGRESS_NS]
     if run_state[actions.PROGRESS_MODE] == 1:
-        oldest = oldest_waiting_ns(run_state, node)
+        oldest = patience_since_ns(run_state, node)
         peer = column(run_state, ledger.PEER)
         p = node * ledger.PEER_WIDTH
         # What it voted for is not decided. Where something waits always, it has waited since the last decision.
@@ -338,6 +338,7 @@ def _progress(run_state, node, token):
         return GO_ON
     again = _check_progress(run_state, node)
     if again <= 0:
+        lose_patience(run_state, node)
         return UPCALL_PROGRESS
     ready_push(run_state, again, events.PROGRESS_CHECK, node, token)
     return GO_ON

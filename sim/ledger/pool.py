@@ -365,19 +365,29 @@ def _trim_limited(run_state, node):
 
 @compiled
 def oldest_waiting_ns(run_state, node):
-    """When the oldest transaction that the node still waits to see decided arrived, or -1.
-
-    While something waits, what left undecided since the last decision counts too.
-    """
+    """When the oldest transaction that the node still waits to see decided arrived, or -1."""
     trim_pool(run_state, node)
-    peer, fill = column(run_state, ledger.PEER), column(run_state, ledger.POOL_FILL)
     p = node * ledger.PEER_WIDTH
-    gone = node * ledger.POOL_FILL_WIDTH + ledger.GONE_SINCE
+    peer = column(run_state, ledger.PEER)
     if peer[p + ledger.POOL_HEAD] == peer[p + ledger.POOL_TAIL]:
-        fill[gone] = 0
         return np.int64(-1)
-    came_ns = _oldest_came_ns(run_state, node)
-    return min(came_ns, fill[gone] - 1) if fill[gone] > 0 else came_ns
+    return _oldest_came_ns(run_state, node)
+
+
+@compiled
+def patience_since_ns(run_state, node):
+    """Since when the node waits to see something decided, or -1: what left undecided since its last decision counts."""
+    waits_ns = oldest_waiting_ns(run_state, node)
+    gone_ns = column(run_state, ledger.POOL_FILL)[node * ledger.POOL_FILL_WIDTH + ledger.GONE_SINCE] - 1
+    return gone_ns if waits_ns < 0 or 0 <= gone_ns < waits_ns else waits_ns
+
+
+@compiled
+def lose_patience(run_state, node):
+    """The node waits no longer for whoever leads. What is gone, with nothing after it, makes it lose patience once."""
+    peer, p = column(run_state, ledger.PEER), node * ledger.PEER_WIDTH
+    if peer[p + ledger.POOL_HEAD] == peer[p + ledger.POOL_TAIL]:
+        column(run_state, ledger.POOL_FILL)[node * ledger.POOL_FILL_WIDTH + ledger.GONE_SINCE] = 0
 
 
 @compiled

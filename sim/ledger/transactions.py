@@ -410,6 +410,14 @@ def _loses_patience(run_state, since_ns, before_ns):
 
 
 @compiled
+def _hand_in_again(run_state, tx, entry):
+    """A client sends its request to another voter."""
+    class_ = column(run_state, ledger.TX)[tx * ledger.TX_WIDTH + ledger.TX_CLASS] * ledger.CLASS_WIDTH
+    bytes_ = column(run_state, ledger.CLASS)[class_ + ledger.CLASS_BYTES]
+    send_tx(run_state, tx, handed_in_by(run_state, tx), entry, bytes_, True)
+
+
+@compiled
 def submit_again(run_state, tx, before_ns):
     """A client that has waited since before a time asks again: another voter, unless enough hold its transaction.
 
@@ -431,28 +439,17 @@ def submit_again(run_state, tx, before_ns):
         entry = _next_entry(run_state, gateway, rows[t + ledger.TX_ENTRY])
         if entry < 0:
             return np.int64(-1)
-        rows[t + ledger.TX_ENTRY] = (
-            entry  # who does not know yet that it is decided answers nothing, and the next is asked then
-        )
-        return (
-            entry
-            if peer[entry * ledger.PEER_WIDTH + ledger.TIP_HEIGHT] >= rows[t + ledger.TX_DECIDED]
-            else np.int64(-1)
-        )
+        rows[t + ledger.TX_ENTRY] = entry
+        if peer[entry * ledger.PEER_WIDTH + ledger.TIP_HEIGHT] >= rows[t + ledger.TX_DECIDED]:
+            return entry
+        _hand_in_again(run_state, tx, entry)  # who does not know that it is decided waits for it from now on
+        return np.int64(-1)
     if _enough_hold(run_state, tx):
         return np.int64(-1)
     entry = _next_entry(run_state, gateway, rows[t + ledger.TX_ENTRY])
     if entry >= 0 and entry != rows[t + ledger.TX_ENTRY]:
         rows[t + ledger.TX_ENTRY] = entry
-        class_ = rows[t + ledger.TX_CLASS] * ledger.CLASS_WIDTH
-        send_tx(
-            run_state,
-            tx,
-            handed_in_by(run_state, tx),
-            entry,
-            column(run_state, ledger.CLASS)[class_ + ledger.CLASS_BYTES],
-            True,
-        )
+        _hand_in_again(run_state, tx, entry)
     return np.int64(-1)
 
 

@@ -30,6 +30,7 @@ NEW-VIEW                       sim.families.chained.views, with WISH
 Deviations
 * A block's phases are those of chained HotStuff, carried by later blocks of the same view, in a window: a new block is
   sent when a certificate makes room, not at computed instants.
+* The root makes empty blocks until a proposal has told everybody that the last transactions are final.
 * A replica votes for blocks of a view in order of height, each extending the one before.
 * An inner node sends what it has when its children are complete or its patience ends, and again what comes late.
 * Voters below a crashed inner node follow by Fetch, once a timeout, while the rest has a quorum.
@@ -119,6 +120,7 @@ class Kauri(PacedChain):
         self.tip: Block | None = None  # the last block this root has proposed in its view
         self.pause = 0  # timer: the next block is due
         self.leading = 0  # the view it proposes in
+        self.told = 0  # height up to which its proposals of this view have told what is final
         self.early: dict[int, tuple[int, Proposal]] = {}  # proposals by height whose ancestors are missing
         self.shares: dict[int, dict[int, int]] = {}  # block -> child or me -> votes of its subtree
         self.passed: dict[int, int] = {}  # block -> votes passed on to the parent
@@ -251,6 +253,7 @@ class Kauri(PacedChain):
         if self.leading < view:
             self.leading = view
             self.tip = self.high.block
+            self.told = 0  # of this view: others may lack what the last root made final
             self.pump()
 
     def on_due(self, view: int | None = None) -> None:
@@ -264,7 +267,7 @@ class Kauri(PacedChain):
         while self.leading == self.view and self.room() > 0:
             due = context.pacing.await_batch()
             if not due:
-                if not any(block.txs for block in self.tree.undecided(self.tip)):
+                if not self.is_to_tell() and not any(block.txs for block in self.tree.undecided(self.tip)):
                     return  # BATCH will come
                 wait = self.turn.interval_left_ns()
                 if wait > 0:
@@ -272,6 +275,11 @@ class Kauri(PacedChain):
                     self.pause = context.set_timer(PROPOSE_TIMER, wait, self.view)
                     return
             self.propose()
+
+    def is_to_tell(self) -> bool:
+        """Whether transactions are final here and no proposal has said so: the others would wait for the next one."""
+        heights = range(self.context.height, self.told, -1)
+        return any(block is not None and block.txs for block in map(self.context.chain.decided, heights))
 
     def room(self) -> int:
         """How many blocks may follow the last one before a certificate comes."""
@@ -283,6 +291,8 @@ class Kauri(PacedChain):
         """A block upon the last one, with the highest certificate: to the children in the tree."""
         context, justify, tip = self.context, self.high, self.tip
         block = self.tip = self.extend(tip, justify)
+        final = self.commits(justify)
+        self.told = max(self.told, 0 if final is None else final.height)
         first = self.view == 1 if tip is None else tip.view == self.view
         before = 0 if tip is None else tip.number
         context.propose(
@@ -291,7 +301,7 @@ class Kauri(PacedChain):
             FastPath(
                 before=before if first else NOBODY,
                 after=block.number,
-                decided=self.commits(justify),
+                decided=final,
                 requires=justify.block,
             ),
             tree=self.tree_of(self.view),

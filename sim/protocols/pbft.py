@@ -311,12 +311,16 @@ class Pbft(GroupReplica):
         waits = False
         for sequence in range(context.height + 1, min(self.high_mark, context.votes.highest_number()) + 1):
             for ballot in context.votes.ballots(self.view, sequence):
-                for vote in (COMMIT,) if self.is_primary else (PREPARE, COMMIT):  # its pre-prepare is its prepare
+                for vote in self.said_again():
                     if context.votes.has_voted(vote, ballot):
                         context.vote(vote, ballot, self.audience, gate=vote is COMMIT)
                         waits = True
         if waits:
             self.fetch()
+
+    def said_again(self) -> tuple[VoteType, ...]:
+        """Which votes of mine may have been lost: a primary's pre-prepare is its prepare."""
+        return (COMMIT,) if self.is_primary else (PREPARE, COMMIT)
 
     def accept(self, ballot: Ballot, primary: int) -> None:
         """The pre-prepare is here. It stands for the primary's prepare; a backup multicasts <PREPARE, v, n, d, i>."""

@@ -155,6 +155,9 @@ class Wheat(Pbft):
             return ()  # the fast path knows one group
         return (NormalCase(upon=PrePrepare, votes=(Step(PREPARE), Step(COMMIT)), decide=True),)
 
+    def said_again(self) -> tuple[VoteType, ...]:
+        return PREPARE, COMMIT  # the leader's own write too
+
     def who_prepared(self, ballot: Ballot) -> set[int]:
         return {*self.context.votes.signers(PREPARE, ballot)} & {*self.members}
 
