@@ -12,6 +12,7 @@ from sim.cli import federating
 from sim.cli import planning
 from sim.cli import saturating
 from sim.cli import questions
+from sim.cli import reporting
 from sim.cli import attacking
 from sim.cli import hunting
 from sim.cli import campaigning
@@ -40,6 +41,7 @@ __all__ = [
     "planning",
     "publishing",
     "questions",
+    "reporting",
     "running",
     "saturating",
     "studies",

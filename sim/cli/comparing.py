@@ -90,6 +90,7 @@ def compare(
     from sim.plan import figures as answers
     from sim.report import figures, tables, verdicts
     from sim.report.outcome import worst_exit_code
+    from sim.report.words import listed
 
     folder = out / "compare" / comparing.folder_of(found)
     folder.mkdir(parents=True, exist_ok=True)
@@ -122,7 +123,7 @@ def compare(
         typer.echo("One run of each: differences have no interval; add --replications 5.")
     else:
         differ, equal = found.told_apart()
-        same = [f"No difference could be shown in {verdicts.listed(equal)}."] if equal else []
+        same = [f"No difference could be shown in {listed(equal)}."] if equal else []
         _print_answer(found.first, [])
         typer.echo(f"(replication 1 of {found.replications}, seed {found.seeds[0][0]})\n")
         typer.echo(verdicts.wrapped([*differ, *same]) + "\n")

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from sim.engine import actions, entry, lease
 from sim.engine.settings import NO_LIMIT
+from sim.kernel import run_state as kernel
+from sim.kernel import tally
 from sim.ledger import rows as ledger
 from sim.protocol import Ballot, Block, VoteType
 
@@ -24,6 +26,8 @@ _DEAD_AFTER = 64  # heights after which an undecided block has lost
 _FEW = 8  # ballots of a block: more are looked up by their names
 _REST_EVERY = 8192  # decisions, while voters are down
 _TRIES = 64  # to part with an object, one at each sweep
+_LATE_KEPT = 8  # closed blocks that are still voted on
+_TOLD = 7  # of what a tally says of a voter: it was told of a threshold
 _LATER_HEIGHTS = 1  # blocks below everybody's tip that are kept
 
 
@@ -84,6 +88,7 @@ class BlockStore:
         self.abandoned: dict[int, Block] = {}
         self._at_height: dict[int, list[Block]] = {}
         self._chain: dict[int, Block] = {}  # the decided block of a height, as far as it was asked for
+        self._closed: list[Block] = []  # that everybody has decided, and some still vote on
         self._scan_above = 4 * _DEAD_AFTER  # objects from which it is worth looking for dead blocks
         self._shed_height = 0
         self._agreed_height = 0  # of the highest block that every voter has decided
@@ -321,8 +326,12 @@ class BlockStore:
         lowest = self._lowest_needed()
         for number in [number for number in self.any_values if number < lowest]:
             self._close_any_values(number)
-        for block in self._listed(entry.sweep(run.run_state, lowest)):
-            self._free(block)
+        self._closed += self._listed(entry.sweep(run.run_state, lowest))
+        kept = self._voted_on_late()
+        for block in self._closed:
+            if block not in kept:
+                self._free(block)
+        self._closed = kept
         for block in [block for block in self.abandoned.values() if block.height < lowest]:
             del self.abandoned[block.number]
             if block.row >= 0 and not self.is_decided(block):
@@ -334,6 +343,32 @@ class BlockStore:
             self._shed()
         run.run_state[actions.SWEEP_CLOSED] = run.run_state[ledger.CLOSED_LEN] + run.engine.sweep_every
         self._sweep_next()
+
+    def _voted_on_late(self) -> list[Block]:
+        """Closed blocks with votes that decide nothing (checkpoints), of which some voter has not got enough.
+
+        Until it has, or has enough for a later one, they are said again where they were lost. The latest few are
+        enough: no protocol goes on for long without them.
+        """
+        run = self.run
+        late = [(block, row) for block in self._closed for row in self._late_rows(block)][-_LATE_KEPT:]
+        if not late:
+            return []
+        state = run.engine.run_state
+        tallies, fired = state[kernel.TALLY], state[kernel.TALLY_FIRED]
+        voters = [node for node in range(run.engine.voters) if run.works(node)]
+        kept: list[Block] = []
+        without = set(voters)  # of this block and all later ones
+        for block, row in sorted(late, key=lambda entry: -entry[0].height):
+            start, step = (int(tallies[row * tally.ROW + at]) for at in (tally.COUNT_AT, tally.COUNT_STEP))
+            without = {node for node in without if not fired[start + node * step] & _TOLD}
+            if without:
+                kept.append(block)
+        return kept[::-1]
+
+    def _late_rows(self, block: Block) -> list[int]:
+        """Tallies of a block's votes that decide nothing."""
+        return [row for ballot in block.ballots for vote, row in ballot.rows.items() if not vote.decides]
 
     def _sweep_next(self) -> None:
         """While voters are down nothing closes: sweep after so many decisions, to shed what is kept for them."""

@@ -42,7 +42,7 @@ def is_late(run_state, name):
     rows, more = column(run_state, ledger.TX), column(run_state, ledger.TX_MORE)
     stage = more[tx * ledger.TX_MORE_WIDTH + ledger.TX_STAGE]
     waits = stage == ledger.ENDORSING or (
-        stage == ledger.ORDERING and rows[tx * ledger.TX_WIDTH + ledger.TX_ENTRY] == -1
+        stage == ledger.ORDERING and rows[tx * ledger.TX_WIDTH + ledger.TX_ENTRY] == ledger.NO_ENTRY
     )
     if waits and timeout_name(run_state, tx) == name:
         _give_up(run_state, tx)
@@ -113,12 +113,12 @@ def _hand_in(run_state, tx, node):
     """A client's peer has its endorsed transaction: on to an orderer."""
     rows, more = column(run_state, ledger.TX), column(run_state, ledger.TX_MORE)
     m, t = tx * ledger.TX_MORE_WIDTH, tx * ledger.TX_WIDTH
-    if more[m + ledger.TX_STAGE] != ledger.ORDERING or rows[t + ledger.TX_ENTRY] != -1:
+    if more[m + ledger.TX_STAGE] != ledger.ORDERING or rows[t + ledger.TX_ENTRY] != ledger.NO_ENTRY:
         return
     bytes_ = column(run_state, ledger.CLASS)[rows[t + ledger.TX_CLASS] * ledger.CLASS_WIDTH + ledger.CLASS_BYTES]
     sent = False
     if run_state[ledger.ORDERERS_ALL]:
-        rows[t + ledger.TX_ENTRY] = -2
+        rows[t + ledger.TX_ENTRY] = ledger.EVERY_ENTRY
         for orderer in range(run_state[kernel.VOTERS]):
             sent |= send_tx(run_state, tx, node, np.int64(orderer), bytes_, False)
     else:

@@ -12,14 +12,7 @@ from sim.kernel import post
 from sim.kernel import run_state as kernel
 from sim.kernel.run_state import column, compiled
 from sim.ledger import rows as ledger
-from sim.ledger.transactions import refuse, reject, release_tx, send_tx
-
-
-@compiled
-def holds(run_state, tx, node):
-    """Whether the node's mempool holds the transaction."""
-    at = tx * run_state[kernel.BITS_WORDS] + (node >> 6)
-    return (column(run_state, ledger.TX_HELD)[at] >> (node & 63)) & 1 == 1
+from sim.ledger.transactions import holds, refuse, reject, release_tx, send_tx
 
 
 @compiled

@@ -154,6 +154,7 @@ HANDED = slot(84)  # blocks that Python must see to after a sweep or a trim
 
 TX_WIDTH = 8
 TX_SUBMIT, TX_GATEWAY, TX_CLASS, TX_DECIDED, TX_BLOCK, TX_REFS, TX_ENTRY, TX_NUMBER = range(8)
+NO_ENTRY, EVERY_ENTRY = -1, -2  # TX_ENTRY, which else is a voter: handed in nowhere, or at all voters
 
 PEER_WIDTH = 28
 EXECUTED_HEIGHT = 24  # of the last block that the node has executed

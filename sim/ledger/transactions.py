@@ -24,6 +24,7 @@ from sim.ledger import rows as ledger
 from sim.ledger.endorsement import begin
 
 HIST_EXACT_BITS = 20  # below 2**21 us a bucket is one microsecond; above, 2**20 buckets per doubling
+_PATIENT = 4  # periods after which a client hands its request to voters that lack it, however many hold it
 _PERIODS_MAX = 8  # between two requests of a client that has no answer
 HIST_LEN = 22 << HIST_EXACT_BITS
 
@@ -336,17 +337,22 @@ def ask_next(run_state, gateway):
 
 
 @compiled
+def holds(run_state, tx, node):
+    """Whether a node's mempool holds a transaction."""
+    at = tx * run_state[kernel.BITS_WORDS] + (node >> 6)
+    return (column(run_state, ledger.TX_HELD)[at] >> (node & 63)) & 1 == 1
+
+
+@compiled
 def _enough_hold(run_state, tx):
     """Whether one more than a third of the voters, and as many correct ones, hold a transaction in their mempools.
 
     Fewer cannot replace a leader that never heard of it; whoever lies may keep it to itself.
     """
-    held, peer = column(run_state, ledger.TX_HELD), column(run_state, ledger.PEER)
+    peer = column(run_state, ledger.PEER)
     missing = (run_state[kernel.VOTERS] - 1) // 3 + 1
     for node in range(run_state[kernel.VOTERS]):
-        if (held[tx * run_state[kernel.BITS_WORDS] + (node >> 6)] >> (node & 63)) & 1 and peer[
-            node * ledger.PEER_WIDTH + ledger.APART
-        ] == 0:
+        if holds(run_state, tx, node) and peer[node * ledger.PEER_WIDTH + ledger.APART] == 0:
             missing -= 1
             if missing == 0:
                 return True
@@ -410,6 +416,17 @@ def _loses_patience(run_state, since_ns, before_ns):
 
 
 @compiled
+def _next_without(run_state, tx, after):
+    """The next voter that runs and does not hold a transaction, or -1."""
+    node = column(run_state, kernel.NODE)
+    for step in range(run_state[kernel.VOTERS]):
+        voter = (after + 1 + step) % run_state[kernel.VOTERS]
+        if node[voter * post.NODE_WIDTH + post.UP] and not holds(run_state, tx, voter):
+            return np.int64(voter)
+    return np.int64(-1)
+
+
+@compiled
 def _hand_in_again(run_state, tx, entry):
     """A client sends its request to another voter."""
     class_ = column(run_state, ledger.TX)[tx * ledger.TX_WIDTH + ledger.TX_CLASS] * ledger.CLASS_WIDTH
@@ -427,7 +444,8 @@ def submit_again(run_state, tx, before_ns):
     t = tx * ledger.TX_WIDTH
     rows, peer = column(run_state, ledger.TX), column(run_state, ledger.PEER)
     gateway = rows[t + ledger.TX_GATEWAY]
-    if rows[t + ledger.TX_REFS] <= 0 or rows[t + ledger.TX_SUBMIT] > before_ns or rows[t + ledger.TX_ENTRY] < 0:
+    nowhere = rows[t + ledger.TX_ENTRY] == ledger.NO_ENTRY
+    if rows[t + ledger.TX_REFS] <= 0 or rows[t + ledger.TX_SUBMIT] > before_ns or nowhere:
         return np.int64(-1)
     if not _loses_patience(run_state, rows[t + ledger.TX_SUBMIT], before_ns):
         return np.int64(-1)
@@ -445,6 +463,16 @@ def submit_again(run_state, tx, before_ns):
         _hand_in_again(run_state, tx, entry)  # who does not know that it is decided waits for it from now on
         return np.int64(-1)
     if _enough_hold(run_state, tx):
+        waited = (run_state[kernel.NOW] - rows[t + ledger.TX_SUBMIT]) // (run_state[kernel.NOW] - before_ns)
+        # They may not be those who decide (a group), or their leader may be a liar whom too few suspect: tell others.
+        other = _next_without(run_state, tx, rows[t + ledger.TX_ENTRY]) if waited >= _PATIENT else np.int64(-1)
+        if other >= 0 and _next_entry(run_state, gateway, other) >= 0:
+            rows[t + ledger.TX_ENTRY] = other
+            _hand_in_again(run_state, tx, other)
+        return np.int64(-1)
+    if rows[t + ledger.TX_ENTRY] == ledger.EVERY_ENTRY:  # crashes made all of them forget
+        for entry in range(run_state[kernel.VOTERS]):
+            _hand_in_again(run_state, tx, np.int64(entry))
         return np.int64(-1)
     entry = _next_entry(run_state, gateway, rows[t + ledger.TX_ENTRY])
     if entry >= 0 and entry != rows[t + ledger.TX_ENTRY]:

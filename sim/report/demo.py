@@ -14,6 +14,7 @@ from sim.plan.contingency import halting
 from sim.report import figures, island_map, tables, verdicts
 from sim.report.compare import Announce, Job, Progress, aggregate
 from sim.report.outcome import Outcome
+from sim.report.words import listed
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
 
@@ -82,8 +83,8 @@ def by_arithmetic(folder: Path) -> list[str]:
             found.setdefault(f"domain {element.name}", []).append(design.label)
     if not found:
         return []
-    said = [f"{domain} halts {verdicts.listed(labels)}" for domain, labels in found.items()]
-    return [f"By the arithmetic of quorums, not run here: losing {verdicts.listed(said)}."]
+    said = [f"{domain} halts {listed(labels)}" for domain, labels in found.items()]
+    return [f"By the arithmetic of quorums, not run here: losing {listed(said)}."]
 
 
 def demo(

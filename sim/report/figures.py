@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from sim.report.compare import fingerprint
 from sim.report.outcome import Outcome
+from sim.report.words import Language, say
 
 STYLE = Path(__file__).parent / "pilotzone.mplstyle"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#000000", "#CC79A7", "#E69F00", "#56B4E9")
@@ -84,7 +85,7 @@ def throughput(outcome: Outcome) -> tuple[NDArray[np.float64], NDArray[np.float6
     return edges, table["committed"][inside] / width[inside]
 
 
-def draw_cdf(axes: Any, lines: Sequence[Line]) -> None:
+def draw_cdf(axes: Any, lines: Sequence[Line], language: Language = "en") -> None:
     """Latency distributions as steps on a logarithmic axis."""
     for line in lines:
         latency_ms, share = cdf(line.outcome)
@@ -93,7 +94,9 @@ def draw_cdf(axes: Any, lines: Sequence[Line]) -> None:
         keep = np.unique(np.searchsorted(share, np.linspace(share[0], 1, _LEVELS)))
         x = np.concatenate((latency_ms[keep[:1]], latency_ms[keep]))
         y = np.concatenate(([0.0], share[keep]))
-        axes.plot(x, y, drawstyle="steps-post", color=line.colour, linestyle=line.dashes, label=_answered(line))
+        axes.plot(
+            x, y, drawstyle="steps-post", color=line.colour, linestyle=line.dashes, label=_answered(line, language)
+        )
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(base=10, numticks=12))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
@@ -103,16 +106,19 @@ def draw_cdf(axes: Any, lines: Sequence[Line]) -> None:
     axes.set_ylabel("share of answered transactions")
 
 
-def _answered(line: Line) -> str:
+def _answered(line: Line, language: Language) -> str:
     """The label, with the share of transactions that a latency distribution leaves out if there are any."""
     m = line.outcome.metrics
     submitted, missing = m["submitted"] or 0, (m["submitted"] or 0) - (m["acknowledged"] or 0)
     if not submitted or missing / submitted < 0.001:
         return line.label
-    return f"{line.label} ({missing / submitted:.1%} unanswered)".replace("%", " %")
+    share = f"{missing / submitted:.1%}".replace("%", " %")
+    return say(language, "unanswered", name=line.label, share=share)
 
 
-def draw_throughput(axes: Any, line: Line, *, calm: Outcome | None = None, top: float | None = None) -> None:
+def draw_throughput(
+    axes: Any, line: Line, *, calm: Outcome | None = None, top: float | None = None, language: Language = "en"
+) -> None:
     """Committed transactions per second, outages shaded; `calm`: the same design without faults, grey."""
     for begin, end in line.outcome.outages_s:
         axes.axvspan(begin, end, facecolor=OUTAGE, edgecolor="none", zorder=0)
@@ -130,7 +136,7 @@ def draw_throughput(axes: Any, line: Line, *, calm: Outcome | None = None, top: 
         cut = np.flatnonzero(rate > limit)
         right = edges[peak] > 0.75 * edges[-1]
         axes.annotate(
-            f"peak {rate[peak]:,.0f} tx/s",
+            say(language, "peak", rate=f"{rate[peak]:,.0f}"),
             (edges[cut[0]] if right else edges[cut[-1] + 1], limit),
             xytext=(-4 if right else 4, -2),
             textcoords="offset points",

@@ -175,10 +175,10 @@ def _dot(axes: Any, site: Site, *, filled: bool) -> None:
     )
 
 
-def name_site(axes: Any, site: Site, more: str = "") -> None:
+def name_site(axes: Any, site: Site, more: str = "", *, name: str | None = None) -> None:
     offset, align = _NAME_AT.get(site.code, ((10, -3), "left"))
     axes.annotate(
-        f"{site.code} {_SHORT.get(site.code, site.name)}{more}",
+        f"{site.code} {name or _SHORT.get(site.code, site.name)}{more}",
         (site.longitude_deg, site.latitude_deg),
         xytext=offset,
         textcoords="offset points",

@@ -20,9 +20,10 @@ from sim.plan.figures import below
 from sim.plan.minimal import Minimal
 from sim.plan.placement import Placement, Placements
 from sim.plan.saturate import Saturated
-from sim.report import tables, verdicts
+from sim.report import tables
 from sim.report.figures import COLOURS, save, sheet, style, throughput
 from sim.report.island_map import OUTLINE_COLOURS, frame, name_site, outline
+from sim.report.words import listed
 
 _TITLE_WIDTH = 78
 ESTIMATED = "round trips are estimated from distance (A); no measured ones were found"
@@ -195,12 +196,12 @@ def of_downtime(found: Mapping[str, Downtime], command: str) -> Answer:
     lines = [f"{best} is down least: {found[best].total_min_per_year.text('minutes a year')} (A)."]
     close = [name for name in order[1:] if not told_apart(found[best], found[name])]
     if close:
-        lines.append(f"Its interval and that of {verdicts.listed(close)} overlap: no difference could be shown.")
+        lines.append(f"Its interval and that of {listed(close)} overlap: no difference could be shown.")
     far = [name for name in order[1:] if name not in close]
     if far:
         worst = found[far[-1]].total_min_per_year
         verb = "is" if len(far) == 1 else "are"
-        lines.append(f"{verdicts.listed(far)} {verb} down longer, up to {worst.estimate:,.0f} minutes.")
+        lines.append(f"{listed(far)} {verb} down longer, up to {worst.estimate:,.0f} minutes.")
     with style():
         figure = sheet(7.6, 1.6 + 0.42 * len(order))
         axes: Any = figure.add_subplot()
@@ -239,11 +240,11 @@ def of_capacity(found: Sequence[Saturated], command: str) -> Answer:
         lines = [f"{best.name} carries most within {best.objective.text}: {best.meets.offered_tps:,.4g} tx/s."]
         same = [o.name for o in order[1:] if o.meets and best.fails and o.fails and o.fails.factor >= best.meets.factor]
         if same:
-            lines.append(f"{verdicts.listed(same)} cannot be told apart from it: their brackets overlap.")
+            lines.append(f"{listed(same)} cannot be told apart from it: their brackets overlap.")
         rest = [o for o in order[1:] if o.name not in same and o.meets]
         if rest:
             said = [f"{o.name} {o.meets.offered_tps:,.4g} tx/s" for o in rest if o.meets]
-            lines.append(f"Then {verdicts.listed(said)}.")
+            lines.append(f"Then {listed(said)}.")
     with style():
         figure = sheet(7.6, 1.6 + 0.42 * len(order))
         axes: Any = figure.add_subplot()

@@ -12,13 +12,10 @@ import numpy as np
 
 from sim.faults.settings import Fault
 from sim.report.outcome import Outcome
+from sim.report.words import say
 from sim.units import format_ns
 
-VENDOR_NOTE = (
-    "Vendors claim 20,000 to 240,000 tx/s, one to three orders of magnitude above documented demand (about "
-    "19 tx/s on average, 580 at peaks). Designs differ in fault tolerance, finality, data residency and "
-    "bursts, not in headline TPS."
-)
+VENDOR_NOTE = say("en", "vendors")
 NOTHING = "–"
 
 

@@ -20,6 +20,7 @@ from sim.plan.contingency import SLOW
 from sim.plan.objective import success
 from sim.report.outcome import Outcome
 from sim.report.tables import NOTHING, assumed_metrics, shown
+from sim.report.words import Language, counted, listed, say
 from sim.units import format_ns
 
 WIDTH = 80
@@ -31,13 +32,6 @@ _ENDED = {
 }
 _BEHIND = 0.01  # of what was submitted: more that waits too long at the end is a backlog
 _SAME = ("name", "description", "faults", "seed", "observers")  # may differ between a run and its calm twin
-_FAULTS = {  # as the subject of a sentence
-    "lose_domain": "Losing domain {domain}", "cut_cable": "Cutting the cable {between}",
-    "cut_link": "Cutting the link {between}", "degrade_link": "Degrading the link {between}",
-    "flap_link": "Flapping of the link {between}", "crash": "Losing {nodes}", "lose_power": "The power cut",
-    "storm": "The storm", "partition": "The partition", "slow_node": "Slowness of {nodes}",
-    "skew_clock": "The wrong clock", "client_burst": "The burst of requests", "invalid_flood": "The flood",
-}  # fmt: skip
 
 
 def verdict(outcome: Outcome, among: Iterable[Outcome] = ()) -> str:
@@ -87,110 +81,97 @@ def calm_twin(outcome: Outcome, among: Iterable[Outcome]) -> Outcome | None:
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
-def answer(outcomes: Sequence[Outcome]) -> list[str]:
+def answer(outcomes: Sequence[Outcome], language: Language = "en") -> list[str]:
     """What these runs show, a sentence or two each, the worst first."""
     said = {outcome.label: verdict(outcome, outcomes) for outcome in outcomes}
-    lines = [_bad(outcome, said[outcome.label]) for outcome in outcomes if outcome.status != "ok"]
+    lines = [_bad(outcome, said[outcome.label], language) for outcome in outcomes if outcome.status != "ok"]
     fine = [outcome for outcome in outcomes if outcome.status == "ok"]
     storms: dict[str, list[Outcome]] = {}
     for outcome in fine:
         if outcome.outages_s:
-            storms.setdefault(what_is_lost(outcome), []).append(outcome)
+            storms.setdefault(what_is_lost(outcome, language), []).append(outcome)
     for lost, runs in storms.items():
-        lines += _under(lost, runs, said)
+        lines += _under(lost, runs, said, language)
     calm = [outcome for outcome in fine if not outcome.outages_s]
     if calm:
-        lines += _calm(calm, said)
+        lines += _calm(calm, said, language)
     return lines
 
 
-def _bad(outcome: Outcome, word: str) -> str:
-    said = {
-        "breaks": "breaks its promises: a check of safety failed",
-        "halts for good": "halts for good: nothing is decided although its voters are back",
-        "cut short": "was cut short by a limit; it shows nothing",
-    }
-    return f"{outcome.label} {said.get(word, f'ended badly ({outcome.status})')}."
+def _bad(outcome: Outcome, word: str, language: Language) -> str:
+    key = {"breaks": "is broken", "halts for good": "is stuck", "cut short": "is cut"}.get(word, "is bad")
+    return say(language, key, names=outcome.label, status=outcome.status)
 
 
-def _under(lost: str, runs: Sequence[Outcome], said: dict[str, str]) -> list[str]:
+def _under(lost: str, runs: Sequence[Outcome], said: dict[str, str], language: Language) -> list[str]:
     halting = [run for run in runs if said[run.label] == "halts"]
     others = [run for run in runs if said[run.label] != "halts"]
     lines = []
     if halting:
-        lines.append(f"{lost} halts {names(halting)}{_recovery(halting)}.")
+        after = _recovery(halting, language)
+        lines.append(say(language, "halt", lost=lost, names=names(halting, language), after=after))
     if others:
-        pauses = [float(run.metrics["longest_pause_s"] or 0) for run in others]
-        verb = "goes on" if len(others) == 1 else "go on"
-        longest = f"with pauses of at most {listed([time(pause) for pause in pauses])}"
-        subject = (
-            names(others)
-            if halting
-            else f"{lost} does not halt {names(others)}: {'it' if len(others) == 1 else 'they'}"
-        )
-        lines.append(f"{subject} {verb}, {longest}.")
+        pauses = listed([time(float(run.metrics["longest_pause_s"] or 0)) for run in others], language)
+        key = "others" if halting else "none"
+        values = {"lost": lost, "names": names(others, language), "times": pauses}
+        lines.append(counted(language, key, len(others), **values))
         slow = [run for run in others if said[run.label] == "slows"]
         if slow:
-            lines.append(f"{names(slow)} {'slows' if len(slow) == 1 else 'slow'}: p99 above {SLOW} times calm.")
+            lines.append(counted(language, "slow", len(slow), names=names(slow, language), times=SLOW))
     return lines
 
 
-def _recovery(halting: Sequence[Outcome]) -> str:
+def _recovery(halting: Sequence[Outcome], language: Language) -> str:
     times = [run.metrics["recovery_s"] for run in halting]
     if any(one is None for one in times):
         return ""
-    return f"; once it is over, {'it decides' if len(times) == 1 else 'they decide'} again after " + listed(
-        [time(float(one or 0)) for one in times]
-    )
+    said = listed([time(float(one or 0)) for one in times], language)
+    return counted(language, "after", len(times), they="they decide", times=said)
 
 
-def _calm(runs: Sequence[Outcome], said: dict[str, str]) -> list[str]:
+def _calm(runs: Sequence[Outcome], said: dict[str, str], language: Language) -> list[str]:
     behind = [run for run in runs if said[run.label] == "falls behind"]
     fine = [run for run in runs if said[run.label] != "falls behind"]
-    lines = [
-        f"{run.label} falls behind: {shown(run.metrics['pending'], 0)} requests wait at the end." for run in behind
-    ]
+    waits = [(run.label, shown(run.metrics["pending"], 0)) for run in behind]
+    lines = [say(language, "behind", names=label, count=pending) for label, pending in waits]
     answered = [run for run in fine if run.metrics["latency_p99_ms"] is not None]
     if answered:
-        p99 = listed([f"{shown(run.metrics['latency_p99_ms'], 1)} ms" for run in answered])
-        lines.append(f"Without faults {names(answered)} {_keep(answered)}; p99 {p99}.")
+        p99 = listed([f"{shown(run.metrics['latency_p99_ms'], 1)} ms" for run in answered], language)
+        values = {"names": names(answered, language), "rate": _rate(answered, language), "times": p99}
+        lines.append(counted(language, "keep", len(answered), **values))
     return lines
 
 
-def _keep(runs: Sequence[Outcome]) -> str:
+def _rate(runs: Sequence[Outcome], language: Language) -> str:
     rates = {shown(run.metrics["offered_tps"], 1) for run in runs if run.metrics["offered_tps"] is not None}
-    verb = "keeps up" if len(runs) == 1 else "keep up"
-    return f"{verb} with {rates.pop()} tx/s" if len(rates) == 1 else verb
+    return say(language, "rate", rate=rates.pop()) if len(rates) == 1 else ""
 
 
-def what_is_lost(outcome: Outcome) -> str:
+def what_is_lost(outcome: Outcome, language: Language = "en") -> str:
     """The faults of a run as the subject of a sentence."""
     faults = outcome.scenario["faults"]
     if len(faults) != 1:
-        return f"The {len(faults)} faults" if faults else "What was injected"
+        return say(language, "faults", count=len(faults)) if faults else say(language, "no fault")
     fault = faults[0]
     kind = Fault.model_validate(fault).kind
     about = {key: value for key, value in (fault[kind] or {}).items() if value is not None}
     nodes = [str(node) for node in about.get("nodes", ())]
+    those = say(language, "node" if len(nodes) == 1 else "nodes", nodes=listed(nodes or [""], language))
     words = {
         "domain": about.get("domain", ""),
         "between": "-".join(map(str, about.get("between", ()))),
-        "nodes": f"{'node' if len(nodes) == 1 else 'nodes'} {listed(nodes)}" if nodes else "all nodes",
+        "nodes": those if nodes else say(language, "all nodes"),
     }
     length_ns = fault["stands_for_ns"] or fault["for_ns"]
     if length_ns is None and fault["until_ns"] is not None:
         length_ns = fault["until_ns"] - fault["at_ns"]
-    return _FAULTS[kind].format(**words) + ("" if length_ns is None else f" for {format_ns(length_ns)}")
+    length = "" if length_ns is None else say(language, "for", time=format_ns(length_ns))
+    return say(language, kind, **words) + length
 
 
-def names(outcomes: Sequence[Outcome]) -> str:
+def names(outcomes: Sequence[Outcome], language: Language = "en") -> str:
     """Their labels in a row."""
-    return listed([outcome.label for outcome in outcomes])
-
-
-def listed(words: Sequence[str]) -> str:
-    """a, b and c."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    return listed([outcome.label for outcome in outcomes], language)
 
 
 def time(seconds: float) -> str:

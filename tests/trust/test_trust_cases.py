@@ -64,6 +64,12 @@ CASES = {
     "tendermint-all-requests-expired": "a liar's block with requests that had expired counted as what clients wait for",
     "pbft-answers-about-a-rival": "who asked again was answered about the other block of an equivocating leader",
     "pbft-peer-follows-one-behind": "a client's peer followed a voter that was behind, and never asked another",
+    "qbft-requests-expire-before-rounds": "requests expired sooner than a round, and then nothing waited",
+    "kauri-results-of-those-behind": "nobody told those who lacked the last block, and a client needed their word",
+    "wheat-leaders-write-lost": "the leader's own write was lost, and never said again",
+    "pbft-checkpoint-freed": "a checkpoint's block was given back before its last votes had come",
+    "kauri-all-orderers-forgot": "a request handed to all orderers was forgotten by all, and not handed in again",
+    "rpbft-enough-hold-outside": "enough voters held a request, too few of them in the group",
     "clique-asks-one-that-is-gone": "a signer that was gone was asked again and again, and no other had its turn",
     "clique-equal-branches": "signers on branches of equal difficulty waited for one another (as EIP-3436 tells)",
 }

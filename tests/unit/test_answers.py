@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from string import Formatter
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sim.faults.settings import ACTIONS
 from sim.plan.contingency import halting
 from sim.report import demo, verdicts
 from sim.report.outcome import Outcome, of_result
+from sim.report.words import WORDS
 from sim.scenario.load import load_scenario
 from sim.scenario.run import run
 from tests.runs import scenario
@@ -130,4 +132,17 @@ def test_a_command_that_compares_says_the_answer_first_in_80_columns(
 
 
 def test_every_kind_of_fault_has_words() -> None:
-    assert {*verdicts._FAULTS} == {*ACTIONS}
+    assert {*ACTIONS} <= {*WORDS}
+
+
+def test_both_languages_say_everything_with_the_same_values() -> None:
+    for key, (english, chinese) in WORDS.items():
+        fields = [{name for _, name, _, _ in Formatter().parse(text) if name} for text in (english, chinese)]
+        assert fields[1] <= fields[0] <= fields[1] | {"they"}, key
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in chinese) or key in ("assumption", "played short"), key
+
+
+def test_the_same_answer_in_chinese(runs: dict[str, Outcome]) -> None:
+    lines = verdicts.answer([runs["calm"], runs["two lost"]], "zh")
+    recovery = verdicts.time(float(runs["two lost"].metrics["recovery_s"] or 0))
+    assert lines[0] == f"失去节点 1、2持续 10 s，two lost停摆；故障结束后，经{recovery}恢复出块。"

@@ -329,7 +329,8 @@ def _deploy(dice: _Dice, entry: Entry, data: Data, n: int, delay_ms: int) -> Non
     if dice.happens(0.3):
         node: Data = {"nodes": dice.some(n, 2)}
         if dice.happens(0.5):
-            node["upload"], node["download"] = dice.one(("50 Mbit/s", "1 Gbit/s")), "1 Gbit/s"
+            node["upload"], node["download"] = dice.one(("100 Mbit/s", "1 Gbit/s")), "1 Gbit/s"
+            data["block"] = {"max_transactions": 100} | data.get("block", {})  # 50 kB, and not ten times that
             limited = limited or network.get("sharing") == "fifo"
         if cpu.get("crypto", "none") != "none":
             node["cores"] = dice.one((1, 2, 4))

@@ -1,0 +1,142 @@
+"""The page to mail: it needs nothing from elsewhere, and says the answer first, in either language."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sim.cli import app
+from sim.report import page, verdicts
+from sim.report.compare import Job, aggregate
+from sim.report.outcome import Outcome
+from sim.scenario.schema import Scenario
+
+FOLDER = Path("scenarios/pilot-zone")
+SHORT = ("duration=60 s", "warm_up=5 s")
+STORM = ("faults=[{at: 20 s, for: 20 s, stands_for: 74 h, lose_domain: {domain: N}}]",)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], list[Scenario]]:
+    jobs = [
+        Job(FOLDER / "island-7-pbft.yaml", SHORT, label="calm"),
+        Job(FOLDER / "island-7-pbft.yaml", (*SHORT, *STORM), label="storm"),
+        Job(FOLDER / "island-7-cured-pbft-storm.yaml", (*SHORT, *STORM), label="cured"),
+    ]
+    return aggregate(jobs, tmp_path_factory.mktemp("runs"), workers=1), [job.load() for job in jobs]
+
+
+class Reader(html.parser.HTMLParser):
+    """What a browser would fetch, and what a person sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.seen: list[str] = []
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "xlink:href", "data", "action") and not (value or "").startswith("#"):
+                self.fetched.append(f"{tag} {name}={value}")
+            if name == "id":
+                self.ids.append(value or "")
+
+    def handle_data(self, data: str) -> None:
+        if data.strip() and self.tags[-1] not in ("style", "title"):
+            self.seen.append(data.strip())
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_nothing_is_fetched_and_nothing_runs(runs: tuple[list[Outcome], list[Scenario]], language: str) -> None:
+    text = page.page(*runs, "pilotzone report", language)  # type: ignore[arg-type]
+    reader = Reader(text)
+    assert reader.fetched == []
+    assert not {"script", "iframe", "link", "img", "object"} & {*reader.tags}
+    assert "url(http" not in text
+    assert len({*reader.ids}) == len(reader.ids)
+    assert len(text.encode()) < page.BYTES_MAX
+
+
+def test_the_answer_comes_first_and_figures_are_told(runs: tuple[list[Outcome], list[Scenario]]) -> None:
+    outcomes, scenarios = runs
+    text = page.page(outcomes, scenarios, "pilotzone report a.yaml", "en")
+    first = text.index(verdicts.answer(outcomes)[0])
+    assert first < text.index("<table")
+    assert "Losing domain N for 74 h halts storm" in text
+    assert "losing domain E alone halts calm, storm and cured" in text
+    assert text.count('role="img"') == text.count("<svg ") == 3
+    assert all(f'aria-label="{start}' in text for start in ("Voters by", "calm answers", "Shaded"))
+    assert "20 s = 74 h" in text
+    assert all(outcome.digest in text and outcome.scenario_hash in text for outcome in outcomes)
+
+
+def test_chinese_says_the_same_and_no_english_sentence(runs: tuple[list[Outcome], list[Scenario]]) -> None:
+    outcomes, scenarios = runs
+    pages = {language: page.page(outcomes, scenarios, "pilotzone report", language) for language in ("en", "zh")}  # type: ignore[arg-type]
+    numbers = {
+        language: sorted(re.findall(r"\d[\d,.]*\d", " ".join(Reader(text).seen))) for language, text in pages.items()
+    }
+    assert numbers["en"] == numbers["zh"]
+    words = " ".join(Reader(pages["zh"]).seen)
+    assert 'lang="zh-Hans"' in pages["zh"]
+    assert "失去 N 区持续 74 h，storm停摆" in words
+    assert not re.search(r"\b(the|halts|with|voters|answers|requests|assumption)\b", words)
+
+
+def test_a_name_is_no_markup(runs: tuple[list[Outcome], list[Scenario]]) -> None:
+    outcomes, scenarios = runs
+    named = [dataclasses.replace(one, label=f"<script>{i}</script>&\"'") for i, one in enumerate(outcomes)]
+    text = page.page(named, scenarios, "pilotzone report '<img src=x>'", "en")
+    assert "<script" not in text
+    assert "<img" not in text
+    assert Reader(text).fetched == []
+
+
+def test_the_same_runs_make_the_same_bytes(runs: tuple[list[Outcome], list[Scenario]], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        page.write(*runs, "pilotzone report", tmp_path / f"{name}.html", "zh")
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_a_study_is_a_page_of_its_cases(tmp_path: Path) -> None:
+    study = tmp_path / "two.yaml"
+    base = (FOLDER / "island-7-pbft.yaml").resolve()
+    data = {
+        "base": str(base), "set": {"duration": "30 s", "warm_up": "5 s"},
+        "sweep": {"grid": {"protocol.name": ["pbft", "raft"]}}, "replications": 2,
+    }  # fmt: skip
+    study.write_text(json.dumps(data))
+    words = ["report", str(study), "--out", str(tmp_path / "out"), "--to", str(tmp_path / "two.html"), "--jobs", "1"]
+    done = CliRunner().invoke(app, [*words, "--json", "--quiet"])
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "two.html").read_text("utf-8")
+    assert "protocol.name=pbft" in text
+    assert "protocol.name=raft" in text
+    assert json.loads(done.stdout)["bytes"] == len(text.encode())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["scenarios/quickstart.yaml", "--to", "page.pdf"], "a page is an HTML file; write page.html"),
+        (["scenarios/studies/island-7-designs.yaml", "--seed", "3"], "a study has seeds of its own"),
+        (["scenarios/quickstart.yaml"] * 61, "a page shows 60 runs at the most, and these are 61"),
+        (["nowhere.yaml"], "no such file"),
+    ],
+)
+def test_what_is_no_page_is_refused(words: list[str], said: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["report", *words, "--out", str(tmp_path / "out")])
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not list(tmp_path.rglob("*.html"))
