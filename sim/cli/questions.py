@@ -1,4 +1,4 @@
-"""Planners' questions as commands: plan capacity, placement, minimal, downtime, stop-one-by-one."""
+"""Planners' questions as commands: plan placement, minimal, downtime, capacity, frontier, stop-one-by-one."""
 
 from __future__ import annotations
 
@@ -189,6 +189,45 @@ def capacity(
     unsafe = any("safety violation" in one.statuses for one in found)
     code = 3 if unsafe else 5 if any(one.stopped for one in found) else 0
     _emit(of_capacity(found, command), out / "plan-capacity", command, as_json, code)
+
+
+@plan.command(epilog=f"{ANSWERED} Example: pilotzone plan frontier scenarios/designs/island-7.yaml --voters 4,7,10")
+def frontier(
+    scenario: ScenarioPath,
+    protocols: Annotated[str, typer.Option("--protocols", metavar="NAME,...")] = "pbft,raft,hotstuff",
+    voters: Annotated[str, typer.Option("--voters", metavar="N,...", help="numbers of voters")] = "4,7,10",
+    costs: Annotated[
+        Path | None, typer.Option("--costs", metavar="FILE.csv", help="what things cost a year; default: assumed (A)")
+    ] = None,
+    candidates: Candidates = None,
+    set_: Overrides = None,
+    seed: Seed = None,
+    out: Out = Path("results"),
+    workers: Workers = 2,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Designs that no other beats in cost a year, p99 and downtime at once, over protocols and numbers of voters."""
+    numbers = _listed(voters) or []
+    wrong = [text for text in numbers if not text.isdecimal() or not 1 <= int(text) <= 1000]
+    if wrong or not numbers:
+        typer.echo(f"--voters {voters}: {wrong[0] if wrong else 'none'} is no number of voters; write 4,7,10", err=True)
+        raise typer.Exit(2)
+    from sim.plan.frontier import COSTS
+    from sim.plan.frontier import frontier as designs_of
+
+    with bad_input_is_an_error(), progress_bar("frontier", hidden=quiet or as_json) as progress:
+        found = designs_of(
+            scenario, protocols=_listed(protocols) or [], voters=[int(text) for text in numbers],
+            costs_file=costs or COSTS, candidates=_listed(candidates), overrides=set_ or (), seed=seed, out=out,
+            workers=workers, progress=progress, announce=compiling_is_announced,
+        )  # fmt: skip
+    from sim.report.plans import of_frontier
+
+    more = ["--protocols", protocols, "--voters", voters, *(["--costs", str(costs)] if costs is not None else [])]
+    more += [] if candidates is None else ["--candidates", candidates]
+    command = _command("frontier", [scenario], set_, seed, more)
+    _emit(of_frontier(found, command), out / f"plan-frontier-{found.scenario.name}", command, as_json)
 
 
 @plan.command("stop-one-by-one", epilog="Exit codes: 0 all passed, 2 bad input, 4 a test failed.")

@@ -17,6 +17,7 @@ from sim.network.sites import sites
 from sim.plan.acceptance import STEP_S, Sheet
 from sim.plan.downtime import Downtime, assumptions, told_apart
 from sim.plan.figures import below
+from sim.plan.frontier import Frontier
 from sim.plan.minimal import Minimal
 from sim.plan.placement import Placement, Placements
 from sim.plan.saturate import Saturated
@@ -165,6 +166,47 @@ def _map(best: Placement, title: str, command: str, note: str) -> Figure:
         axes.set_title(textwrap.fill(title, _TITLE_WIDTH), loc="left")
         below(figure, f"{note}; outline: Natural Earth (public domain)", command)
         return figure
+
+
+def of_frontier(found: Frontier, command: str) -> Answer:
+    """All designs, cheapest first."""
+    rows, cells = [], []
+    for one in found.designs:
+        rows.append(
+            {
+                "design": one.name,
+                "cost_per_year": one.cost,
+                "p99_ms": one.best.p99_ms,
+                "down_min_per_year": one.down_min,
+                "places": " ".join(one.best.places),
+                "beaten_by": one.beaten_by,
+            }
+        )
+        cells.append(
+            [one.name, f"{one.cost:,.0f}", f"{one.best.p99_ms:,.1f}", f"{one.down_min:,.0f}", one.beaten_by or "nobody"]
+        )
+    with style():
+        figure = sheet(7.6, 4.6)
+        axes: Any = figure.add_subplot()
+        names = list(dict.fromkeys(one.protocol for one in found.designs))
+        for one in found.designs:
+            colour = COLOURS[names.index(one.protocol) % len(COLOURS)]
+            face = "white" if one.beaten_by else colour
+            axes.plot(one.cost / 1e6, one.best.p99_ms, "o", ms=9, mfc=face, mec=colour, mew=1.6)
+            text = f"{one.name}: {one.down_min:,.0f} min"
+            axes.annotate(text, (one.cost / 1e6, one.best.p99_ms), (7, 4), textcoords="offset points", fontsize=8)
+        axes.set_xlabel(f"million {found.unit} (A)")
+        axes.set_ylabel("p99 [ms] (A)")
+        axes.margins(0.14)
+        kept = f"{len(found.kept)} of {len(found.designs)} designs are beaten by none"
+        axes.set_title(textwrap.fill(f"{kept} (filled); beside each: minutes down a year", _TITLE_WIDTH), loc="left")
+        below(figure, f"one run each, seed {found.scenario.seed}; costs: all assumed", command)
+    heads = ("design", f"{found.unit} (A)", "p99 ms (A)", "min down (A)", "beaten by")
+    notes = [
+        ESTIMATED,
+        "costs come from a table that a planner edits (--costs); in the one given here all are assumed (A)",
+    ]
+    return Answer("Cost, latency and downtime", found.answer(), heads, cells, rows, notes, figure)
 
 
 # --- how long down, how much load -------------------------------------------------------------------------------------

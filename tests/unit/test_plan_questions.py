@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,9 @@ from sim.network.latency import one_way_matrix_ns
 from sim.network.sites import sites
 from sim.plan import placement as module
 from sim.plan.acceptance import acceptance
+from sim.plan.frontier import Design, _judged, cost_of, costs
 from sim.plan.minimal import minimal
-from sim.plan.placement import NoPlacementError, placement
+from sim.plan.placement import NoPlacementError, Placement, placement
 from sim.scenario.build import build
 from sim.scenario.errors import ScenarioError
 from sim.scenario.load import load_scenario
@@ -220,6 +223,70 @@ def test_a_design_that_stops_too_soon_fails_its_sheet(tmp_path: Path) -> None:
     assert done.exit_code == 4
     assert "fails" in done.stdout.splitlines()[0]
     assert "stop 1 of 7" in done.stdout
+
+
+# --- the frontier -----------------------------------------------------------------------------------------------------
+
+
+def design(name: str, cost: float, p99_ms: float, down_min: float) -> Design:
+    placed = Placement(("HAK",), 0.0, None)
+    best = dataclasses.replace(placed)
+    object.__setattr__(best, "outcome", SimpleNamespace(status="ok", metrics={"latency_p99_ms": p99_ms}))
+    storm = SimpleNamespace(low=0.9 * down_min, high=1.1 * down_min)
+    total = SimpleNamespace(
+        total_min_per_year=SimpleNamespace(estimate=down_min), per_storm_h=storm, cable_min_per_year=0.0
+    )
+    return Design(name, best, cost, total)  # type: ignore[arg-type]
+
+
+def test_who_is_beaten_by_whom() -> None:
+    cheap, quick, sure = design("cheap", 1, 30, 9), design("quick", 2, 10, 9), design("sure", 3, 30, 1)
+    worse, alike = design("worse", 2, 30, 8.9), design("alike", 2, 10.1, 9.1)
+    every = [cheap, quick, sure, worse, alike]
+    assert [_judged(one, every).beaten_by for one in every] == ["", "", "", "cheap-1", ""]
+
+
+def test_costs_are_what_the_table_says() -> None:
+    network = load_scenario(ISLAND, ["network.sites=[HAK, QHI, ZHA]", "network.bandwidth=200 Mbit/s"]).network
+    prices = {"voter": 1000.0, "line_100_mbit": 10.0, "line_mainland": 500.0, "hsm": 7.0}
+    assert cost_of(network, prices, signs=True) == 3 * (1000 + 2 * 10 + 7) + 500
+    assert cost_of(network, prices, signs=False) == 3 * (1000 + 2 * 10) + 500
+    known, unit = costs()
+    assert {*known} == {"voter", "line_100_mbit", "line_mainland", "hsm"}
+    assert unit == "CNY a year"
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ("voter,1,x,A,y\nvoter,2,x,A,y\n", "row 2: item voter stands twice"),
+        ("ship,1,x,A,y\n", "row 1: item 'ship' is unknown"),
+        ("voter,many,x,A,y\n", "row 1: cost 'many' is no number"),
+        ("voter,-1,x,A,y\n", "row 1: cost -1 must be a number from 0 on"),
+        ("voter,nan,x,A,y\n", "row 1: cost nan must be a number from 0 on"),
+        ("voter,1,x,A,y\n", "lacks line_100_mbit, line_mainland, hsm"),
+    ],
+)
+def test_a_cost_table_that_cannot_be_used_is_refused(rows: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "costs.csv"
+    file.write_text("item,cost,unit,tag,source\n" + rows)
+    words = ["plan", "frontier", str(ISLAND), "--costs", str(file), "--out", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frontier_prices_places_and_judges(tmp_path: Path) -> None:
+    words = ["plan", "frontier", str(ISLAND), "--protocols", "pbft,raft", "--voters", "4,5", "--json", "--workers", "1"]
+    words += ["--candidates", ",".join(SIX), "--out", str(tmp_path)]
+    words += [word for text in QUICK for word in ("--set", text)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    data = json.loads(done.stdout)
+    assert {row["design"] for row in data["rows"]} == {"pbft-4", "raft-4", "raft-5"}
+    assert "pbft on 5 voters is halted by some domain wherever they stand." in data["answer"]
+    assert [row["cost_per_year"] for row in data["rows"]] == sorted(row["cost_per_year"] for row in data["rows"])
 
 
 # --- as commands ------------------------------------------------------------------------------------------------------
