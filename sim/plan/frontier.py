@@ -74,7 +74,8 @@ class Frontier:
         surest = min(kept, key=lambda one: one.down_min)
         names = ", ".join(one.name for one in kept)
         lines = [
-            f"{len(kept)} of {len(self.designs)} designs are beaten by none in cost, p99 and downtime together: {names}.",
+            f"{len(kept)} of {len(self.designs)} designs are beaten by none in cost, p99 and "
+            f"downtime together: {names}.",
             f"Cheapest: {cheapest.name}, {cheapest.cost:,.0f} {self.unit} (A).",
             f"Least p99: {quickest.name}, {quickest.best.p99_ms:,.1f} ms (A).",
             f"Least downtime: {surest.name}, {surest.down_min:,.0f} minutes a year (A).",
