@@ -254,8 +254,13 @@ def trace(
     sequence: Annotated[
         int | None, typer.Option("--sequence", metavar="HEIGHT", help="draw one decision as a Mermaid diagram")
     ] = None,
+    space_time: Annotated[
+        int | None,
+        typer.Option("--space-time", metavar="HEIGHT", help="draw one decision as a space-time diagram into --out"),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="write the diagram here instead of printing it")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="write the diagram here (.svg, .png, .pdf for --space-time)"),
     ] = None,
     from_: Annotated[str | None, typer.Option("--from", metavar="TIME", help='start of the window, "2 s"')] = None,
     to: Annotated[str | None, typer.Option("--to", metavar="TIME", help='end of the window, "2.5 s"')] = None,
@@ -276,8 +281,12 @@ def trace(
         except UnitError as error:
             typer.echo(f"{option} {text}: {error}", err=True)
             raise typer.Exit(2) from None
-    if perfetto is None and sequence is None:
-        typer.echo(f"trace {run}: say what to make of it; add --perfetto FILE or --sequence HEIGHT", err=True)
+    if perfetto is None and sequence is None and space_time is None:
+        remedy = "add --perfetto FILE, --sequence HEIGHT or --space-time HEIGHT --out FILE.svg"
+        typer.echo(f"trace {run}: say what to make of it; {remedy}", err=True)
+        raise typer.Exit(2)
+    if space_time is not None and (out is None or sequence is not None):
+        typer.echo(f"--space-time {space_time}: a picture of its own; name its file with --out FILE.svg", err=True)
         raise typer.Exit(2)
     if window[0] >= window[1]:
         typer.echo(f"--from {from_} --to {to}: the window is empty; --to must be later", err=True)
@@ -291,6 +300,11 @@ def trace(
                 "open it with https://ui.perfetto.dev",
                 err=sequence is not None,
             )
+        if space_time is not None and out is not None:
+            from sim.report.space_time import write as write_space_time
+
+            write_space_time(stored, space_time, out, most=most)
+            typer.echo(f"wrote {out}")
         if sequence is not None:
             diagram = sequence_diagram(stored, sequence, most=most)
             if out is None:

@@ -57,11 +57,17 @@ def sequence_diagram(run: StoredRun, height: int, *, most: int = MESSAGES_MAX) -
 
     Raises TraceError if nothing was decided there, the run has no message log, or there are too many messages.
     """
+    decision, log = messages_of(run, height, most=most)
+    return _Picture(run, decision, log).text()
+
+
+def messages_of(run: StoredRun, height: int, *, most: int = MESSAGES_MAX) -> tuple[Decision, np.ndarray]:
+    """The decision at a height and the rows of the message log that belong to it; raises TraceError as the diagram."""
     decision = find_decision(run, height)
     log = messages_between(run, decision.start_ns, decision.end_ns + 1, most)
     voters = (log[:, read.SOURCE] < run.voters) & (log[:, read.DESTINATION] < run.voters)
     log = log[voters & (log[:, read.SENT] >= decision.start_ns)]
-    return _Picture(run, decision, log[_belonging(run, decision, log)]).text()
+    return decision, log[_belonging(run, decision, log)]
 
 
 def find_decision(run: StoredRun, height: int) -> Decision:

@@ -9,16 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 from typer.testing import CliRunner
 
 from sim.cli import app
 from sim.kernel import run_state as kernel
+from sim.report import space_time
 from sim.scenario.run import Result, run
 from sim.trace import read
 from sim.trace.perfetto import write_perfetto
 from sim.trace.read import StoredRun, TraceError, open_run
-from sim.trace.sequence import sequence_diagram
+from sim.trace.sequence import messages_of, sequence_diagram
 from tests.runs import play, scenario
 
 COSTS: dict[str, Any] = {
@@ -195,6 +197,50 @@ def test_a_height_nobody_decided_is_an_error(costly: StoredRun) -> None:
         sequence_diagram(costly, 999999)
 
 
+# --- space-time diagrams -----------------------------------------------------------------------------------
+
+
+def test_a_space_time_diagram_draws_each_message_from_where_it_was_sent_to_where_it_arrived(tmp_path: Path) -> None:
+    _, found = stored(tmp_path)
+    axes = space_time.diagram(found, 3).axes[0]
+    assert axes.get_title(loc="left") == "All 4 nodes decide height 3 within 30.0 ms of its proposal by node 0"
+    parts = [part for part in axes.collections if isinstance(part, LineCollection)]
+    lines = [line for part in parts for line in part.get_segments() if len(line) and line[0][1] != line[1][1]]
+    assert {float(line[1][0] - line[0][0]) for line in lines} == {10.0}  # every link takes 10 ms
+    assert collections.Counter(float(line[0][0]) for line in lines) == {0.0: 3, 10.0: 9, 20.0: 12}
+
+
+def test_a_space_time_diagram_shows_what_was_lost_and_what_came_too_late(tmp_path: Path) -> None:
+    lossy = {"network.nodes": 7, "network.loss": "5 %", "network.links": "datagram", "duration": "10 s"}
+    _, found = stored(tmp_path, **lossy)
+    heights = [height for height in range(2, 9) if (messages_of(found, height)[1][:, read.FATE] != 0).any()]
+    decision, log = messages_of(found, heights[0])
+    words = [text.get_text() for text in space_time.diagram(found, heights[0]).legends[0].get_texts()]
+    assert f"lost ({int((log[:, read.FATE] != 0).sum())})" in words
+    decided = {row.node: row.time_ns for row in decision.decided}
+    late = sum(1 for row in log if row[read.FATE] == 0 and row[read.DONE] > decided.get(row[read.DESTINATION], 1 << 62))
+    assert (f"after its receiver decided ({late})" in words) == (late > 0)
+
+
+def test_a_picture_is_the_same_bytes_and_a_file_is_whole_or_absent(costly: StoredRun, tmp_path: Path) -> None:
+    for suffix in space_time.SUFFIXES:
+        files = [tmp_path / f"{name}{suffix}" for name in ("a", "b")]
+        for file in files:
+            space_time.write(costly, 2, file)
+        assert files[0].read_bytes() == files[1].read_bytes()
+    with pytest.raises(TraceError, match=r"nothing was decided there"):
+        space_time.write(costly, 999999, tmp_path / "c.svg")
+    with pytest.raises(TraceError, match=r"end in \.svg, \.png, \.pdf"):
+        space_time.write(costly, 2, tmp_path / "c.bmp")
+    assert sorted(file.stem for file in tmp_path.iterdir()) == ["a", "a", "a", "b", "b", "b"]
+
+
+def test_a_decision_of_too_many_messages_is_not_drawn(costly: StoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space_time, "DRAWN_MAX", 10)
+    with pytest.raises(TraceError, match=r"messages belong to its decision, more than the 10 a picture shows"):
+        space_time.diagram(costly, 2)
+
+
 # --- the command -------------------------------------------------------------------------------------------
 
 
@@ -207,6 +253,10 @@ def test_the_command_takes_a_study_and_writes_what_is_asked_for(costly: StoredRu
     done = CliRunner().invoke(app, ["trace", study, "--sequence", "2"])
     assert done.exit_code == 0
     assert done.output.startswith("sequenceDiagram\n")
+    picture = tmp_path / "decision.svg"
+    done = CliRunner().invoke(app, ["trace", study, "--space-time", "2", "--out", str(picture)])
+    assert done.exit_code == 0, done.output
+    assert picture.read_text().count("<svg") == 1
 
 
 @pytest.mark.parametrize(
@@ -214,7 +264,10 @@ def test_the_command_takes_a_study_and_writes_what_is_asked_for(costly: StoredRu
     [
         (["--perfetto", "x"], "--set trace=messages"),
         (["--sequence", "1"], "--set trace=messages"),
-        ([], "--perfetto FILE or --sequence HEIGHT"),
+        ([], "--perfetto FILE, --sequence HEIGHT or --space-time HEIGHT --out FILE.svg"),
+        (["--space-time", "1"], "name its file with --out FILE.svg"),
+        (["--space-time", "1", "--sequence", "1", "--out", "x.svg"], "a picture of its own"),
+        (["--space-time", "1", "--out", "x.bmp"], "end in .svg, .png, .pdf"),
         (["--sequence", "1", "--from", "3"], "--from 3"),
         (["--sequence", "1", "--from", "3 s", "--to", "2 s"], "window is empty"),
     ],
