@@ -23,6 +23,7 @@ from sim.plan.contingency import halting
 from sim.report import figures, tables, verdicts
 from sim.report.island_map import OUTLINE_COLOURS, frame, name_site, outline
 from sim.report.outcome import Outcome
+from sim.report.validated import Validation, validated
 from sim.report.words import Language, listed, say
 from sim.scenario.schema import Scenario
 from sim.units import format_ns
@@ -43,6 +44,7 @@ h1 { font-size: 1.45rem; line-height: 1.25; overflow-wrap: anywhere } h2 { font-
 .answer p { margin: .35rem 0 } .wide { overflow-x: auto }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
 th:first-child, td:first-child, td:nth-child(2) { white-space: nowrap }
+table.names td:first-child { white-space: normal; min-width: 9rem }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
 td.n, th.n { text-align: right; white-space: nowrap } td.bad { color: var(--bad); font-weight: 600 }
 figure { margin: 1rem 0; background: #fff; padding: .4rem; border: 1px solid var(--line) }
@@ -64,6 +66,7 @@ def page(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], command: st
         _section(language, "time line", _time_line(outcomes, language)),
         _section(language, "losses", _losses(outcomes, scenarios, language)),
         _section(language, "uses", _uses(outcomes, language)),
+        _section(language, "validated", _validated(outcomes, scenarios, language)),
         _section(language, "rests", _rests(outcomes, language)),
         _section(language, "provenance", _provenance(outcomes, command, language)),
     ]
@@ -100,10 +103,14 @@ def _cells(values: Sequence[str], *, head: bool = False, left: int = 1, bad: Seq
     return "<tr>" + "".join(found) + "</tr>"
 
 
-def _table(heads: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[int]]], left: int) -> str:
+def _table(
+    heads: Sequence[str], rows: Sequence[tuple[Sequence[str], Sequence[int]]], left: int, kind: str = "plain"
+) -> str:
+    """Rows and the columns of each that are bad news; `kind` "names": the first column lists several."""
     body = "\n".join(_cells(row, left=left, bad=bad) for row, bad in rows)
     head = _cells(heads, head=True, left=left)
-    return f'<div class="wide" tabindex="0"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    inside = f"<thead>{head}</thead>\n<tbody>\n{body}\n</tbody>"
+    return f'<div class="wide" tabindex="0"><table class="{kind}">\n{inside}</table></div>'
 
 
 # --- the parts --------------------------------------------------------------------------------------------------------
@@ -198,6 +205,25 @@ def _uses(outcomes: Sequence[Outcome], language: Language) -> str:
             )
         )
     return f"<p>{html.escape(first.label)}</p>\n" + _table(heads, rows, left=1)
+
+
+def _validated(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], language: Language) -> str:
+    """What real systems the designs' protocols were held against: designs with the same ones share a line."""
+    shared: dict[tuple[Validation, ...], list[str]] = {}
+    for outcome, scenario in zip(outcomes, scenarios, strict=True):
+        shared.setdefault(validated(scenario.platform, scenario.protocol.name), []).append(outcome.label)
+    rows: list[tuple[list[str], list[int]]] = []
+    for found, names in shared.items():
+        for one in found:
+            span = say(language, "error span", low=f"{one.low_percent:+g}", high=f"{one.high_percent:+g}")
+            rows.append(
+                ([listed(names, language), one.platform, f"{one.means}", span, f"{one.median_percent:g} %"], [])
+            )
+        if not found:
+            rows.append(([listed(names, language), say(language, "not measured"), *[tables.NOTHING] * 3], []))
+    heads = [say(language, key) for key in ("design", "compared with", "means", "errors", "half within")]
+    note = html.escape(say(language, "validation note"))
+    return _table(heads, rows, left=2, kind="names") + f"\n<p>{note}</p>"
 
 
 def _rests(outcomes: Sequence[Outcome], language: Language) -> str:

@@ -1,13 +1,20 @@
-"""Predictions beside measurements: `python -m tests.live.compare --to results/published` writes live.csv, live.md."""
+"""Predictions beside measurements: `python -m tests.live.compare --to results/published` writes live.csv, live.md.
+
+It also writes what pages say of each platform: sim/report/validated.csv.
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import functools
+import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sim.report.validated import FILE, Validation, summed
 from tests.live.cases import measured, predicted_ms
 
 COLUMNS = ("system", "case", "matrix", "site", "measured_ms", "predicted_ms", "error_percent")
@@ -42,6 +49,16 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def summary(rows: Sequence[Mapping[str, object]]) -> str:
+    """The file behind `sim.report.validated`."""
+    text = io.StringIO()
+    text.write("# Written by python -m tests.live.compare; row by row in docs/live.md.\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([field.name for field in dataclasses.fields(Validation)])
+    writer.writerows(dataclasses.astuple(one) for one in summed(rows))
+    return text.getvalue()
+
+
 def main() -> None:
     """Write the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -53,6 +70,7 @@ def main() -> None:
         writer.writeheader()
         writer.writerows(rows)
     (to / "live.md").write_text(markdown(rows), encoding="utf-8")
+    FILE.write_text(summary(rows), encoding="utf-8")
     print(markdown(rows))
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sim.report.validated import FILE, validated
 from sim.scenario.platforms import platforms
 from sim.units import parse_ns
 from tests.live.cases import SETTINGS, measured, predicted_ms
-from tests.live.compare import COLUMNS, compared, markdown
+from tests.live.compare import COLUMNS, compared, markdown, summary
 from tests.live.fit import LONE_MS, fitted_ms
 
 ROOT = Path(__file__).parents[2]
@@ -48,6 +49,15 @@ def test_a_part_of_the_published_predictions_is_made_again() -> None:
         assert told["error_percent"] == str(round(100 * (predicted / row.latency_mean_ms - 1), 1))
     text = (PUBLISHED / "live.md").read_text(encoding="utf-8")
     assert text in PAGE
+
+
+def test_what_pages_say_of_platforms_is_summed_from_the_published_table() -> None:
+    assert FILE.read_text(encoding="utf-8") == summary(published())
+    (cometbft,) = validated("cometbft", "tendermint")
+    off = [float(row["error_percent"]) for row in published() if row["system"] == "cometbft" and row["matrix"] != "lan"]
+    assert (cometbft.means, cometbft.low_percent, cometbft.high_percent) == (len(off), min(off), max(off))
+    assert {one.platform for one in validated(None, "raft")} >= {"etcd", "fabric-raft", "goquorum-raft"}
+    assert validated("besu-qbft", "qbft") == ()  # nobody measured it
 
 
 @pytest.mark.slow

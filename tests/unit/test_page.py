@@ -15,6 +15,7 @@ from sim.cli import app
 from sim.report import page, verdicts
 from sim.report.compare import Job, aggregate
 from sim.report.outcome import Outcome
+from sim.report.validated import validated
 from sim.scenario.schema import Scenario
 
 FOLDER = Path("scenarios/pilot-zone")
@@ -91,6 +92,22 @@ def test_chinese_says_the_same_and_no_english_sentence(runs: tuple[list[Outcome]
     assert 'lang="zh-Hans"' in pages["zh"]
     assert "失去 N 区持续 74 h，storm停摆" in words
     assert not re.search(r"\b(the|halts|with|voters|answers|requests|assumption)\b", words)
+
+
+def test_a_design_stands_beside_the_systems_that_were_measured(
+    runs: tuple[list[Outcome], list[Scenario]], tmp_path: Path
+) -> None:
+    text = page.page(*runs, "pilotzone report")
+    assert "<td>calm, storm and cured</td><td>bft-smart</td>" in text  # all three are PBFT, and name no platform
+    jobs = [
+        Job(FOLDER / "island-7-pbft.yaml", (*SHORT, f"platform={name}", f"protocol={{name: {protocol}}}"), label=name)
+        for name, protocol in (("goquorum-qbft", "qbft"), ("besu-qbft", "qbft"))
+    ]
+    both = (aggregate(jobs, tmp_path, workers=1), [job.load() for job in jobs])
+    text = page.page(*both, "pilotzone report")
+    (one,) = validated("goquorum-qbft", "qbft")
+    assert f'<td>goquorum-qbft</td><td>goquorum-qbft</td><td class="n">{one.means}</td>' in text
+    assert "<td>besu-qbft</td><td>none</td>" in text  # its protocol was measured, it was not
 
 
 def test_a_name_is_no_markup(runs: tuple[list[Outcome], list[Scenario]]) -> None:
