@@ -53,24 +53,27 @@ def report(
         raise typer.Exit(2)
     with bad_input_is_an_error():
         study = len(sources) == 1 and "sweep" in read_file(sources[0]).data
-        outcomes, scenarios = (_of_study if study else _of_scenarios)(
+        runs, scenarios = (_of_study if study else _of_scenarios)(
             sources, set_ or [], seed, out, jobs, quiet or as_json
         )
     from sim.report import page
     from sim.report.outcome import worst_exit_code
+    from sim.report.replications import differing
     from sim.report.verdicts import answer, short_table, wrapped
 
     file = to or out / "report" / f"{sources[0].stem}{'-zh' if lang == 'zh' else ''}.html"
     words = ["pilotzone", "report", *map(str, sources), *(["--lang", lang] if lang != "en" else [])]
     words += [word for text in set_ or () for word in ("--set", text)]
     words += [] if seed is None else ["--seed", str(seed)]
-    size = page.write(outcomes, scenarios, shlex.join(words), file, lang)
-    code = worst_exit_code(outcomes)
+    size = page.write(runs, scenarios, shlex.join(words), file, lang)
+    code = worst_exit_code([run for design in runs for run in design])
+    outcomes = [design[0] for design in runs]
+    said = [*differing(runs, lang), *answer(outcomes, lang)]
     if as_json:
-        data = {"answer": answer(outcomes, lang), "file": str(file), "bytes": size}
+        data = {"answer": said, "file": str(file), "bytes": size}
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
-    typer.echo(wrapped(answer(outcomes, lang)) + "\n\n" + short_table(outcomes) + "\n")
+    typer.echo(wrapped(said) + "\n\n" + short_table(outcomes) + "\n")
     typer.echo(f"written: {file} ({size / 1000:,.0f} kB)")
     raise typer.Exit(code)
 
@@ -87,7 +90,7 @@ def _check(sources: list[Path], count: int) -> None:
 
 def _of_scenarios(
     sources: list[Path], overrides: list[str], seed: int | None, out: Path, jobs: int, hidden: bool
-) -> tuple[list[Outcome], list[Scenario]]:
+) -> tuple[list[list[Outcome]], list[Scenario]]:
     """A run of each scenario, stored or made now."""
     from sim.report.compare import Job, aggregate
 
@@ -97,13 +100,13 @@ def _of_scenarios(
         outcomes = aggregate(
             chosen, out, study="report", workers=jobs, progress=progress, announce=compiling_is_announced
         )
-    return outcomes, [job.load() for job in chosen]
+    return [[outcome] for outcome in outcomes], [job.load() for job in chosen]
 
 
 def _of_study(
     sources: list[Path], overrides: list[str], seed: int | None, out: Path, jobs: int, hidden: bool
-) -> tuple[list[Outcome], list[Scenario]]:
-    """The first replication of each case of a study, swept if it is not stored."""
+) -> tuple[list[list[Outcome]], list[Scenario]]:
+    """All replications of each case of a study, swept if they are not stored; scenarios of the first ones."""
     from sim.cli.studies import sweep_display
     from sim.report import outcome
     from sim.scenario.errors import ScenarioError
@@ -120,5 +123,8 @@ def _of_study(
     if swept.stopped or swept.failures:
         why = swept.stopped or "; ".join(f"{key}: {reason}" for key, reason in list(swept.failures.items())[:3])
         raise ScenarioError(f"{sources[0]}: not all of its runs are there ({why}); run the command again")
-    read = [outcome.read(swept.folder / "runs" / planned.key, label(planned.case.values)) for planned in first]
-    return read, [planned.scenario for planned in first]
+    designs: dict[str, list[Outcome]] = {}
+    for planned in sorted(study.runs, key=lambda one: one.replication):
+        name = label(planned.case.values)
+        designs.setdefault(name, []).append(outcome.read(swept.folder / "runs" / planned.key, name))
+    return [designs[label(planned.case.values)] for planned in first], [planned.scenario for planned in first]

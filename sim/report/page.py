@@ -18,11 +18,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from sim.measure.statistics.intervals import FEW
 from sim.network.sites import sites
 from sim.plan.contingency import halting
-from sim.report import figures, tables, verdicts
+from sim.report import figures, replications, tables, verdicts
 from sim.report.island_map import OUTLINE_COLOURS, frame, name_site, outline
 from sim.report.outcome import Outcome
+from sim.report.replications import Runs
 from sim.report.validated import Validation, validated
 from sim.report.words import Language, listed, say
 from sim.scenario.schema import Scenario
@@ -55,19 +57,20 @@ code { overflow-wrap: anywhere; font-size: .88em } li { margin: .25rem 0; overfl
 _BAD = ("halts", "falls behind", "breaks", "halts for good", "cut short", "wrong", "failed")
 
 
-def page(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], command: str, language: Language = "en") -> str:
-    """The whole document. `scenarios`: of the outcomes, in their order."""
+def page(runs: Runs, scenarios: Sequence[Scenario], command: str, language: Language = "en") -> str:
+    """The whole document. `runs[i][k]`: replication k of design i; `scenarios`: of the first ones, in their order."""
+    outcomes = [design[0] for design in runs]
     title = say(language, "title", names=verdicts.names(outcomes, language))
     parts = [
-        _section(language, "answer", _answer(outcomes, scenarios, language)),
-        _section(language, "comparison", _comparison(outcomes, language)),
+        _section(language, "answer", _answer(runs, scenarios, language)),
+        _section(language, "comparison", _comparison(runs, language)),
         _section(language, "place", _map(outcomes, scenarios, language)),
         _section(language, "latency", _latency(outcomes, language)),
         _section(language, "time line", _time_line(outcomes, language)),
         _section(language, "losses", _losses(outcomes, scenarios, language)),
         _section(language, "uses", _uses(outcomes, language)),
         _section(language, "validated", _validated(outcomes, scenarios, language)),
-        _section(language, "rests", _rests(outcomes, language)),
+        _section(language, "rests", _rests(runs, language)),
         _section(language, "provenance", _provenance(outcomes, command, language)),
     ]
     return (
@@ -116,8 +119,10 @@ def _table(
 # --- the parts --------------------------------------------------------------------------------------------------------
 
 
-def _answer(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], language: Language) -> str:
-    lines = [*verdicts.answer(outcomes, language), *arithmetic(outcomes, scenarios, language)]
+def _answer(runs: Runs, scenarios: Sequence[Scenario], language: Language) -> str:
+    outcomes = [design[0] for design in runs]
+    lines = [*replications.differing(runs, language), *verdicts.answer(outcomes, language)]
+    lines += arithmetic(outcomes, scenarios, language)
     return '<div class="answer">\n' + "\n".join(f"<p>{html.escape(line)}</p>" for line in lines) + "\n</div>"
 
 
@@ -139,7 +144,8 @@ def arithmetic(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], langu
     return [*lines, *([say(language, "no element", names=listed(none, language))] if none else [])]
 
 
-def _comparison(outcomes: Sequence[Outcome], language: Language) -> str:
+def _comparison(runs: Runs, language: Language) -> str:
+    outcomes = [design[0] for design in runs]
     marked = tables.assumed_metrics(outcomes)
     columns = (
         ("offered", "offered_tps"),
@@ -151,12 +157,12 @@ def _comparison(outcomes: Sequence[Outcome], language: Language) -> str:
     heads += [say(language, key) + (" (A)" if metric in marked else "") for key, metric in columns]
     heads.append(say(language, "pause") + (" (A)" if "longest_pause_s" in marked else ""))
     rows = []
-    for outcome in outcomes:
-        word = verdicts.verdict(outcome, outcomes)
-        pause = outcome.metrics["longest_pause_s"]
-        numbers = [tables.shown(outcome.metrics[metric], 1) for _, metric in columns]
-        last = tables.NOTHING if pause is None else verdicts.time(float(pause))
-        rows.append(([outcome.label, say(language, word), *numbers, last], [1] if word in _BAD else []))
+    for design, count in zip(runs, replications.counts(runs), strict=True):
+        word = replications.worst(count)
+        pauses = [float(pause) for run in design if (pause := run.metrics["longest_pause_s"]) is not None]
+        numbers = [replications.cell(design, metric) for _, metric in columns]
+        last = verdicts.time(max(pauses)) if pauses else tables.NOTHING
+        rows.append(([design[0].label, say(language, word), *numbers, last], [1] if word in _BAD else []))
     return _table(heads, rows, left=2)
 
 
@@ -226,7 +232,8 @@ def _validated(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], langu
     return _table(heads, rows, left=2, kind="names") + f"\n<p>{note}</p>"
 
 
-def _rests(outcomes: Sequence[Outcome], language: Language) -> str:
+def _rests(runs: Runs, language: Language) -> str:
+    outcomes = [design[0] for design in runs]
     reasons = dict.fromkeys(reason for outcome in outcomes for reason in tables.assumed(outcome))
     notes = [say(language, "assumed"), *(say(language, "assumption", reason=say(language, one)) for one in reasons)]
     played: dict[str, list[str]] = {}
@@ -237,7 +244,15 @@ def _rests(outcomes: Sequence[Outcome], language: Language) -> str:
                 text = f"{format_ns(length_ns)} = {format_ns(fault['stands_for_ns'])}"
                 played.setdefault(text, []).append(outcome.label)
     notes += [say(language, "played short", names=listed(names, language), text=text) for text, names in played.items()]
-    notes += [say(language, "one run"), say(language, "vendors")]
+    most = max(len(design) for design in runs)
+    notes.append(say(language, "one run") if most == 1 else say(language, "replicated", count=most))
+    for design in runs:
+        lost = sum(run.status != "ok" for run in design)
+        if lost and most > 1:
+            notes.append(say(language, "left out", names=design[0].label, count=lost))
+    if 1 < most <= FEW:
+        notes.append(say(language, "few"))
+    notes.append(say(language, "vendors"))
     return "<ul>\n" + "\n".join(f"<li>{html.escape(note)}</li>" for note in notes) + "\n</ul>"
 
 
@@ -334,11 +349,9 @@ def _map(outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], language: L
         return _svg(figure, "map", text)
 
 
-def write(
-    outcomes: Sequence[Outcome], scenarios: Sequence[Scenario], command: str, file: Path, language: Language = "en"
-) -> int:
+def write(runs: Runs, scenarios: Sequence[Scenario], command: str, file: Path, language: Language = "en") -> int:
     """Write the page at once or not at all; returns its bytes."""
-    text = page(outcomes, scenarios, command, language)
+    text = page(runs, scenarios, command, language)
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_suffix(".part")
     partial.write_text(text, encoding="utf-8")

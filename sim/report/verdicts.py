@@ -30,6 +30,9 @@ _ENDED = {
     "truncated": "cut short",
     "conservation violation": "wrong",
 }
+GRAVEST_FIRST = (
+    "wrong", "failed", "breaks", "halts for good", "cut short", "halts", "falls behind", "slows", "goes on", "keeps up",
+)  # fmt: skip
 _BEHIND = 0.01  # of what was submitted: more that waits too long at the end is a backlog
 _SAME = ("name", "description", "faults", "seed", "observers")  # may differ between a run and its calm twin
 

@@ -166,6 +166,22 @@ WORDS: dict[str, tuple[str, str]] = {
         "One run of each design, so no number here has an interval of replications.",
         "每个设计只运行一次，因此这些数字没有重复试验的区间。",
     ),
+    "replicated": (
+        "Numbers are means over {count} replications of each design with 95 % Student intervals; the longest pause is "
+        "that of all of them. Verdicts count all replications, sentences and figures show the first.",
+        "数字为每个设计 {count} 次重复试验的均值及 95 % Student 区间；最长停顿取所有重复中的最大值。"
+        "判定计入所有重复试验，文字与图为第一次。",
+    ),
+    "few": (
+        "These intervals hold if values are normal, which so few replications cannot show.",
+        "这些区间以数值服从正态分布为前提，如此少的重复次数无法验证。",
+    ),
+    "left out": (
+        "{names}: what did not end ok ({count} of the replications) is in no mean.",
+        "{names}：{count} 次未正常结束的重复不计入均值。",
+    ),
+    "in so many": ("{word} in {count}", "{count} 次{word}"),
+    "differing": ("Replications of {name} differ: {words}.", "{name}的重复试验结果不一：{words}。"),
     "ms axis": ("submit to answer, ms", "提交到应答，毫秒"),
     "share axis": ("share of answered requests", "已应答请求的比例"),
     "tps axis": ("tx/s", "笔/秒"),

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sim.cli import app
-from sim.report import page, verdicts
+from sim.report import page, replications, verdicts
 from sim.report.compare import Job, aggregate
 from sim.report.outcome import Outcome
 from sim.report.validated import validated
@@ -20,17 +20,22 @@ from sim.scenario.schema import Scenario
 
 FOLDER = Path("scenarios/pilot-zone")
 SHORT = ("duration=60 s", "warm_up=5 s")
+Runs = tuple[list[list[Outcome]], list[Scenario]]
 STORM = ("faults=[{at: 20 s, for: 20 s, stands_for: 74 h, lose_domain: {domain: N}}]",)
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Outcome], list[Scenario]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     jobs = [
         Job(FOLDER / "island-7-pbft.yaml", SHORT, label="calm"),
         Job(FOLDER / "island-7-pbft.yaml", (*SHORT, *STORM), label="storm"),
         Job(FOLDER / "island-7-cured-pbft-storm.yaml", (*SHORT, *STORM), label="cured"),
     ]
-    return aggregate(jobs, tmp_path_factory.mktemp("runs"), workers=1), [job.load() for job in jobs]
+    return _each_once(jobs, tmp_path_factory.mktemp("runs"))
+
+
+def _each_once(jobs: list[Job], folder: Path) -> Runs:
+    return [[one] for one in aggregate(jobs, folder, workers=1)], [job.load() for job in jobs]
 
 
 class Reader(html.parser.HTMLParser):
@@ -58,7 +63,7 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize("language", ["en", "zh"])
-def test_nothing_is_fetched_and_nothing_runs(runs: tuple[list[Outcome], list[Scenario]], language: str) -> None:
+def test_nothing_is_fetched_and_nothing_runs(runs: Runs, language: str) -> None:
     text = page.page(*runs, "pilotzone report", language)  # type: ignore[arg-type]
     reader = Reader(text)
     assert reader.fetched == []
@@ -68,9 +73,9 @@ def test_nothing_is_fetched_and_nothing_runs(runs: tuple[list[Outcome], list[Sce
     assert len(text.encode()) < page.BYTES_MAX
 
 
-def test_the_answer_comes_first_and_figures_are_told(runs: tuple[list[Outcome], list[Scenario]]) -> None:
-    outcomes, scenarios = runs
-    text = page.page(outcomes, scenarios, "pilotzone report a.yaml", "en")
+def test_the_answer_comes_first_and_figures_are_told(runs: Runs) -> None:
+    outcomes = [design[0] for design in runs[0]]
+    text = page.page(*runs, "pilotzone report a.yaml", "en")
     first = text.index(verdicts.answer(outcomes)[0])
     assert first < text.index("<table")
     assert "Losing domain N for 74 h halts storm" in text
@@ -81,9 +86,8 @@ def test_the_answer_comes_first_and_figures_are_told(runs: tuple[list[Outcome], 
     assert all(outcome.digest in text and outcome.scenario_hash in text for outcome in outcomes)
 
 
-def test_chinese_says_the_same_and_no_english_sentence(runs: tuple[list[Outcome], list[Scenario]]) -> None:
-    outcomes, scenarios = runs
-    pages = {language: page.page(outcomes, scenarios, "pilotzone report", language) for language in ("en", "zh")}  # type: ignore[arg-type]
+def test_chinese_says_the_same_and_no_english_sentence(runs: Runs) -> None:
+    pages = {language: page.page(*runs, "pilotzone report", language) for language in ("en", "zh")}  # type: ignore[arg-type]
     numbers = {
         language: sorted(re.findall(r"\d[\d,.]*\d", " ".join(Reader(text).seen))) for language, text in pages.items()
     }
@@ -94,36 +98,47 @@ def test_chinese_says_the_same_and_no_english_sentence(runs: tuple[list[Outcome]
     assert not re.search(r"\b(the|halts|with|voters|answers|requests|assumption)\b", words)
 
 
-def test_a_design_stands_beside_the_systems_that_were_measured(
-    runs: tuple[list[Outcome], list[Scenario]], tmp_path: Path
-) -> None:
+def test_a_design_stands_beside_the_systems_that_were_measured(runs: Runs, tmp_path: Path) -> None:
     text = page.page(*runs, "pilotzone report")
     assert "<td>calm, storm and cured</td><td>bft-smart</td>" in text  # all three are PBFT, and name no platform
     jobs = [
         Job(FOLDER / "island-7-pbft.yaml", (*SHORT, f"platform={name}", f"protocol={{name: {protocol}}}"), label=name)
         for name, protocol in (("goquorum-qbft", "qbft"), ("besu-qbft", "qbft"))
     ]
-    both = (aggregate(jobs, tmp_path, workers=1), [job.load() for job in jobs])
-    text = page.page(*both, "pilotzone report")
+    text = page.page(*_each_once(jobs, tmp_path), "pilotzone report")
     (one,) = validated("goquorum-qbft", "qbft")
     assert f'<td>goquorum-qbft</td><td>goquorum-qbft</td><td class="n">{one.means}</td>' in text
     assert "<td>besu-qbft</td><td>none</td>" in text  # its protocol was measured, it was not
 
 
-def test_a_name_is_no_markup(runs: tuple[list[Outcome], list[Scenario]]) -> None:
-    outcomes, scenarios = runs
-    named = [dataclasses.replace(one, label=f"<script>{i}</script>&\"'") for i, one in enumerate(outcomes)]
+def test_a_name_is_no_markup(runs: Runs) -> None:
+    designs, scenarios = runs
+    named = [[dataclasses.replace(one, label=f"<script>{i}</script>&\"'")] for i, (one,) in enumerate(designs)]
     text = page.page(named, scenarios, "pilotzone report '<img src=x>'", "en")
     assert "<script" not in text
     assert "<img" not in text
     assert Reader(text).fetched == []
 
 
-def test_the_same_runs_make_the_same_bytes(runs: tuple[list[Outcome], list[Scenario]], tmp_path: Path) -> None:
+def test_the_same_runs_make_the_same_bytes(runs: Runs, tmp_path: Path) -> None:
     for name in ("a", "b"):
         page.write(*runs, "pilotzone report", tmp_path / f"{name}.html", "zh")
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.html", "b.html"]
+
+
+def test_replications_are_means_with_intervals_and_a_bad_one_is_not_hidden(runs: Runs) -> None:
+    (calm,), (storm,), _ = runs[0]
+    p99 = [dataclasses.replace(calm, metrics=calm.metrics | {"latency_p99_ms": value}) for value in (10.0, 12.0, 14.0)]
+    assert replications.cell(p99, "latency_p99_ms") == "12.0 [7.0, 17.0]"  # 4.303 x 2 / sqrt(3) on either side
+    broken = dataclasses.replace(calm, status="safety violation")
+    text = page.page([[*p99, broken], [storm]], runs[1][:2], "pilotzone report")
+    assert "Replications of calm differ: breaks in 1 and keeps up in 3." in text
+    assert text.index("Replications of calm differ") < text.index("<table")
+    assert '<td>calm</td><td class="bad">breaks</td>' in text
+    assert ">12.0 [7.0, 17.0]<" in text
+    assert "calm: what did not end ok (1 of the replications) is in no mean." in text
+    assert "means over 4 replications" in text
 
 
 def test_a_study_is_a_page_of_its_cases(tmp_path: Path) -> None:
@@ -140,6 +155,8 @@ def test_a_study_is_a_page_of_its_cases(tmp_path: Path) -> None:
     text = (tmp_path / "two.html").read_text("utf-8")
     assert "protocol.name=pbft" in text
     assert "protocol.name=raft" in text
+    assert "means over 2 replications" in text
+    assert "so few replications cannot show" in text
     assert json.loads(done.stdout)["bytes"] == len(text.encode())
 
 
