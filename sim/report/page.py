@@ -48,7 +48,7 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th:first-child, td:first-child, td:nth-child(2) { white-space: nowrap }
 table.names td:first-child { white-space: normal; min-width: 9rem }
 th, td { padding: .3rem .6rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top }
-td.n, th.n { text-align: right; white-space: nowrap } td.bad { color: var(--bad); font-weight: 600 }
+td.n, th.n { text-align: right } td.n { white-space: nowrap } td.bad { color: var(--bad); font-weight: 600 }
 figure { margin: 1rem 0; background: #fff; padding: .4rem; border: 1px solid var(--line) }
 figure svg { width: 100%; height: auto; display: block } figcaption { color: #333; font-size: .9rem; padding: .3rem }
 code { overflow-wrap: anywhere; font-size: .88em } li { margin: .25rem 0; overflow-wrap: anywhere }
@@ -94,15 +94,19 @@ def _id(key: str) -> str:
     return key.replace(" ", "-")
 
 
+def _two_lines(value: str) -> str:
+    """A cell's text; what stands behind a line break is small."""
+    first, _, second = html.escape(value).partition("\n")
+    return f"{first}<br><small>{second}</small>" if second else first
+
+
 def _cells(values: Sequence[str], *, head: bool = False, left: int = 1, bad: Sequence[int] = ()) -> str:
     tag = "th" if head else "td"
     found = []
     for i, value in enumerate(values):
         names = " ".join(["n"] * (i >= left) + ["bad"] * (i in bad))
         scope = ' scope="col"' if head else ""
-        found.append(
-            f"<{tag}{scope}{f' class={chr(34)}{names}{chr(34)}' if names else ''}>{html.escape(value)}</{tag}>"
-        )
+        found.append(f"<{tag}{scope}{f' class={chr(34)}{names}{chr(34)}' if names else ''}>{_two_lines(value)}</{tag}>")
     return "<tr>" + "".join(found) + "</tr>"
 
 
@@ -160,7 +164,7 @@ def _comparison(runs: Runs, language: Language) -> str:
     for design, count in zip(runs, replications.counts(runs), strict=True):
         word = replications.worst(count)
         pauses = [float(pause) for run in design if (pause := run.metrics["longest_pause_s"]) is not None]
-        numbers = [replications.cell(design, metric) for _, metric in columns]
+        numbers = [replications.cell(design, metric).replace(" [", "\n[") for _, metric in columns]
         last = verdicts.time(max(pauses)) if pauses else tables.NOTHING
         rows.append(([design[0].label, say(language, word), *numbers, last], [1] if word in _BAD else []))
     return _table(heads, rows, left=2)

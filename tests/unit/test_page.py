@@ -136,7 +136,7 @@ def test_replications_are_means_with_intervals_and_a_bad_one_is_not_hidden(runs:
     assert "Replications of calm differ: breaks in 1 and keeps up in 3." in text
     assert text.index("Replications of calm differ") < text.index("<table")
     assert '<td>calm</td><td class="bad">breaks</td>' in text
-    assert ">12.0 [7.0, 17.0]<" in text
+    assert ">12.0<br><small>[7.0, 17.0]</small><" in text
     assert "calm: what did not end ok (1 of the replications) is in no mean." in text
     assert "means over 4 replications" in text
 
