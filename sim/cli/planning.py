@@ -101,6 +101,7 @@ def curves(
     """Sweep studies over protocols and rates, and draw throughput against latency with intervals."""
     from sim.report import curves as report
     from sim.report.tables import different_rules
+    from sim.report.verdicts import wrapped
     from sim.scenario.schema import resolved
     from sim.scenario.study import load_study
     from sim.scenario.sweep import sweep
@@ -125,7 +126,6 @@ def curves(
             (run.scenario.protocol.name, resolved(run.scenario)) for study in planned for run in study.runs
         )
         files = report.write(frames, planned[0].name, planned[0].description, shlex.join(words), folder, rules)
-    for line in rules:
-        typer.echo(line)
+    typer.echo(wrapped([*report.answer(report.gathered(frames)), *rules]))
     for file in files:
         typer.echo(f"wrote {file}")

@@ -25,7 +25,9 @@ from sim.measure.statistics.intervals import caution
 from sim.protocols import PROTOCOLS
 from sim.report.effects import LEVEL
 from sim.report.figures import COLOURS, save, sheet, style
+from sim.report.words import listed
 from sim.scenario.errors import ScenarioError
+from sim.units import parse_rate_tps
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 RATE, PROTOCOL, NODES = "workload.0.rate", "protocol", "network.nodes"
 _MARKS = ("o", "s", "^", "D", "v", "P", "X")
+_ENOUGH = 0.95  # of the offered load: who commits less does not keep up
 _FIELDS = ("committed_tps", "latency_p50_ms", "latency_p99_ms")
 
 
@@ -66,8 +69,9 @@ def points(frame: pd.DataFrame) -> list[Point]:
     return found
 
 
-def _in_order(found: list[Point]) -> list[Point]:
-    """Points of the same size together, sizes as they came first."""
+def gathered(frames: Sequence[pd.DataFrame]) -> list[Point]:
+    """Points of several studies, those of the same size together, sizes as they came first."""
+    found = [point for frame in frames for point in points(frame)]
     sizes = list(dict.fromkeys(point.nodes for point in found))
     return sorted(found, key=lambda point: sizes.index(point.nodes))
 
@@ -81,6 +85,59 @@ def _interval(values: np.ndarray) -> Interval | None:
     if len(values) < 2:
         return None
     return t_interval(values, LEVEL).within(0, math.inf)  # throughputs and latencies
+
+
+def answer(found: Sequence[Point]) -> list[str]:
+    """A sentence for the least and the greatest load of each size: who keeps up, and who of them answers soonest.
+
+    Protocols whose intervals of the median overlap the best one's are said together: chance may have ordered them.
+    """
+    lines = []
+    for nodes in dict.fromkeys(point.nodes for point in found):
+        of_size = [point for point in found if point.nodes == nodes]
+        loads = sorted({point.offered for point in of_size}, key=parse_rate_tps)
+        for offered in dict.fromkeys((loads[0], loads[-1])):
+            before = f"{nodes} nodes, " if nodes else ""
+            here = [point for point in of_size if point.offered == offered]
+            lines.append(f"{before}{parse_rate_tps(offered):,g} tx/s: {_at(here, parse_rate_tps(offered))}.")
+    return lines
+
+
+def _at(here: list[Point], offered_tps: float) -> str:
+    """What one load shows."""
+    up: list[Point] = []
+    short: list[Point] = []
+    for point in here:
+        if (committed := point.values["committed_tps"]) is not None:
+            (up if committed.high >= _ENOUGH * offered_tps else short).append(point)
+    known = [(interval.estimate, point.protocol) for point in short if (interval := point.values["committed_tps"])]
+    unclear = [point.protocol for point in here if point.values["committed_tps"] is None]
+    if not up:
+        parts = [f"none commits {_ENOUGH:.0%} of it".replace("%", " %")]
+        if known:
+            parts.append(f"most: {max(known)[1]}, {max(known)[0]:,.0f} tx/s")
+    elif len(up) > 2 * (len(short) + len(unclear)) and len(here) > 2:
+        others = f" but {listed([point.protocol for point in short])}" if short else ""
+        parts = [f"all{others or f' {len(up)}'} keep up{_soonest(up)}"]
+    else:
+        parts = [f"{listed([point.protocol for point in up])} {'keeps' if len(up) == 1 else 'keep'} up{_soonest(up)}"]
+        if short:
+            parts.append(f"{listed([point.protocol for point in short])} {'does' if len(short) == 1 else 'do'} not")
+    if unclear:
+        parts.append(f"too few ok runs of {listed(unclear)} to tell")
+    return "; ".join(parts)
+
+
+def _soonest(up: list[Point]) -> str:
+    """Who answers soonest, as far as intervals tell."""
+    medians = [(interval, point.protocol) for point in up if (interval := point.values["latency_p50_ms"])]
+    if len(medians) < 2:
+        return ""
+    best, _ = min(medians, key=lambda one: one[0].estimate)
+    level = [name for interval, name in medians if interval.low <= best.high]
+    if len(level) == len(medians):
+        return ", and intervals of their medians overlap"
+    return f", soonest {listed(level)} (median from {best.estimate:,.4g} ms)"
 
 
 def as_csv(found: list[Point]) -> str:
@@ -180,7 +237,7 @@ def write(
     frames: Sequence[pd.DataFrame], name: str, description: str, command: str, out: Path, remarks: Sequence[str] = ()
 ) -> list[Path]:
     """CSV, Markdown (with remarks on the designs) and figure of studies, named after the first."""
-    found = _in_order([point for frame in frames for point in points(frame)])
+    found = gathered(frames)
     out.mkdir(parents=True, exist_ok=True)
     table = out / f"{name}.csv"
     table.write_text(as_csv(found), encoding="utf-8")
@@ -193,7 +250,8 @@ def write(
     if caution(most):
         note += f"; intervals of {caution(most)}"
     page = out / f"{name}.md"
-    page.write_text(_markdown(found, description, "\n\n".join([note, *remarks])), encoding="utf-8")
+    text = "\n\n".join([*answer(found), note, *remarks])
+    page.write_text(_markdown(found, description, text), encoding="utf-8")
     return [table, page, *save(figure_of(found, description, note), out, name)]
 
 

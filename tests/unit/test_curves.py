@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from sim.measure.statistics import t_interval
-from sim.report.curves import check, points, write
+from sim.report.curves import answer, check, points, write
 from sim.scenario.errors import ScenarioError
 from sim.scenario.study import load_study
 
@@ -49,6 +49,34 @@ def test_files_hold_the_numbers_of_the_figure(tmp_path: Path) -> None:
     text = (tmp_path / "two.md").read_text()
     assert "1 of 12 runs left out" in text
     assert "pilotzone curves two.yaml" in text
+
+
+def test_the_answer_says_who_keeps_up_and_who_is_soonest_beyond_chance(tmp_path: Path) -> None:
+    same = frame()
+    assert answer(points(same)) == [
+        "100 tx/s: pbft and raft keep up, and intervals of their medians overlap.",
+        "1,000 tx/s: pbft and raft keep up, and intervals of their medians overlap.",
+    ]
+    slower = same.copy()
+    slower.loc[slower.case >= 2, "latency_p50_ms"] += 90.0
+    slower.loc[slower.case == 3, "committed_tps"] -= 500
+    assert answer(points(slower)) == [
+        "100 tx/s: pbft and raft keep up, soonest pbft (median from 11 ms).",
+        "1,000 tx/s: pbft keeps up; raft does not.",
+    ]
+    few = same.copy()
+    few.loc[(few.case == 3) & (few.replication > 0), "status"] = "truncated"
+    few.loc[few.case == 1, "committed_tps"] -= 500
+    few["network.nodes"] = 4
+    assert answer(points(few))[1] == (
+        "4 nodes, 1,000 tx/s: none commits 95 % of it; most: pbft, 499 tx/s; too few ok runs of raft to tell."
+    )
+    one = same[same.case < 2]
+    many = pd.concat([one.assign(protocol=f'{{"name":"{x}"}}', case=one.case + 10 * i) for i, x in enumerate("abcd")])
+    many.loc[many.case >= 30, "committed_tps"] = 1.0
+    assert answer(points(many))[0] == "100 tx/s: all but d keep up, and intervals of their medians overlap."
+    write([slower], "two", "Two protocols", "pilotzone curves two.yaml", tmp_path)
+    assert (tmp_path / "two.md").read_text().splitlines()[2] == answer(points(slower))[0]
 
 
 def test_studies_drawn_as_one_keep_points_of_a_size_together(tmp_path: Path) -> None:
