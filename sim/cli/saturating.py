@@ -62,6 +62,7 @@ def saturate(
         )  # fmt: skip
     from sim.plan import figures as answers
     from sim.report.figures import save
+    from sim.report.verdicts import wrapped
 
     frame = found.frame()
     files = [found.folder / "curve.csv"]
@@ -87,10 +88,9 @@ def saturate(
         }
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         raise typer.Exit(code)
+    typer.echo(wrapped(found.verdict()))
     if found.loads:
-        typer.echo(found.text())
-    for line in found.verdict():
-        typer.echo(line)
+        typer.echo("\n" + found.text() + "\n")
     typer.echo("written:")
     for file in files:
         typer.echo(f"  {file}")
@@ -121,6 +121,7 @@ def sensitivity(
         )  # fmt: skip
     from sim.plan import figures as answers
     from sim.report.figures import save
+    from sim.report.verdicts import wrapped
 
     frame, folder = answering.frame(found), out / study.stem
     files = [folder / "sensitivity.csv"]
@@ -139,10 +140,9 @@ def sensitivity(
         }
         typer.echo(json.dumps(data, ensure_ascii=False, allow_nan=False))
         return
+    typer.echo(wrapped(one.verdict() for one in found))
     if len(frame):
-        typer.echo(frame.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:,.3g}"))
-    for one in found:
-        typer.echo(one.verdict())
+        typer.echo("\n" + frame.to_string(index=False, na_rep="-", float_format=lambda x: f"{x:,.3g}") + "\n")
     typer.echo("written:")
     for file in files:
         typer.echo(f"  {file}")

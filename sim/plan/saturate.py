@@ -159,20 +159,22 @@ class Saturated:
 
     def text(self) -> str:
         """A line per load: its state, and throughput and latency with their intervals."""
-        lines = [["offered [tx/s]", "n", "state", "committed [tx/s]", "p50 [ms]", "p99 [ms]"]]
+        lines = [["offered", "n", "state", "committed", "p50", "p99"], ["tx/s", "", "", "tx/s", "ms", "ms"]]
         for load in self.loads:
-            cells = [_cell(one) for one in (load.committed_tps, load.latency_p50_ms, load.latency_p99_ms)]
+            p50 = "–" if load.latency_p50_ms is None else f"{load.latency_p50_ms.estimate:,.4g}"
+            cells = [_cell(load.committed_tps), p50, _cell(load.latency_p99_ms)]
             lines.append([f"{load.offered_tps:,.6g}", str(load.n), load.state, *cells])
         wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
         rows = ["  ".join(cell.rjust(width) for cell, width in zip(line, wide, strict=True)) for line in lines]
-        return "\n".join([f"means over n replications, with {100 * self.level:g} % intervals:", *rows])
+        note = f"means over n replications, with {100 * self.level:g} % intervals; that of p50 in curve.csv:"
+        return "\n".join([note, *rows])
 
 
 def _cell(interval: Interval | None) -> str:
     if interval is None:
         return "–"
     estimate, low, high = rounded(interval.estimate, interval.low, interval.high)
-    return f"{estimate} ({low} to {high})"
+    return f"{estimate} [{low}, {high}]"
 
 
 def _power(load: Load) -> float:

@@ -140,6 +140,12 @@ def test_an_answer_beyond_saturation_is_said_to_hold_for_short_runs_only(answer:
     assert "so the answer holds for runs of this length only; give a longer duration" in patient.verdict()
 
 
+def test_its_table_fits_a_terminal_and_has_every_load(answer: Saturated) -> None:
+    lines = answer.text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[3:]] == [f"{load.offered_tps:,.6g}" for load in answer.loads]
+
+
 def test_its_runs_are_those_of_a_study_and_are_reused(answer: Saturated) -> None:
     frame = sim.results(answer.folder)
     assert sorted(frame.load_factor.unique()) == [load.factor for load in answer.loads]
