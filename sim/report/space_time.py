@@ -73,6 +73,8 @@ def write(run: StoredRun, height: int, file: Path, *, most: int = MESSAGES_MAX) 
     """Draw into a file, at once or not at all. Raises TraceError where its name ends in none of SUFFIXES."""
     if file.suffix not in SUFFIXES:
         raise TraceError(f"{file}: a space-time diagram is a picture; let its name end in {', '.join(SUFFIXES)}")
+    if not file.parent.is_dir():
+        raise TraceError(f"{file}: its folder does not exist; make it, or name a file elsewhere")
     figure, stream, kind = diagram(run, height, most=most), io.BytesIO(), file.suffix[1:]
     nothing = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}.get(
         kind, {"CreationDate": None, "Creator": None, "Producer": None}

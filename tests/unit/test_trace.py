@@ -232,6 +232,8 @@ def test_a_picture_is_the_same_bytes_and_a_file_is_whole_or_absent(costly: Store
         space_time.write(costly, 999999, tmp_path / "c.svg")
     with pytest.raises(TraceError, match=r"end in \.svg, \.png, \.pdf"):
         space_time.write(costly, 2, tmp_path / "c.bmp")
+    with pytest.raises(TraceError, match=r"c\.svg: its folder does not exist"):
+        space_time.write(costly, 2, tmp_path / "none" / "c.svg")
     assert sorted(file.stem for file in tmp_path.iterdir()) == ["a", "a", "a", "b", "b", "b"]
 
 
